@@ -1,0 +1,380 @@
+"""Events of a reply and of a run, and `ReplyBuilder`, the only place that joins deltas.
+
+A codec yields deltas and one `Done`. The builder stamps them with ids and adds starts and ends, so that a reader sees
+start, deltas, end for each block of text, reasoning and each tool call. The agent adds rounds and tool results.
+
+    RoundStart
+      ReasoningStart ReasoningDelta* ReasoningEnd
+      TextStart TextDelta* TextEnd
+      ToolCallStart ToolCallDelta* ToolCallEnd
+    ToolStart, ToolEnd          one pair a call, as they run
+    RoundEnd
+    RunEnd                      carries the result
+
+Events are not frozen: they are made by the thousand in a stream, and a frozen slots dataclass costs three times as
+much to make. Treat them as values all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage
+
+__all__ = [
+    "Delta",
+    "Done",
+    "Event",
+    "ReasoningDelta",
+    "ReasoningEnd",
+    "ReasoningStart",
+    "RefusalDelta",
+    "ReplyBuilder",
+    "RoundEnd",
+    "RoundStart",
+    "RunEnd",
+    "TextDelta",
+    "TextEnd",
+    "TextStart",
+    "ToolCallDelta",
+    "ToolCallEnd",
+    "ToolCallStart",
+    "ToolEnd",
+    "ToolStart",
+]
+
+
+@dataclass(slots=True)
+class TextStart:
+    """A block of answer text begins."""
+
+    id: str
+
+
+@dataclass(slots=True)
+class TextDelta:
+    """A piece of the answer."""
+
+    text: str
+    id: str = ""
+
+
+@dataclass(slots=True)
+class TextEnd:
+    """A block of answer text is whole."""
+
+    id: str
+    text: str
+
+
+@dataclass(slots=True)
+class ReasoningStart:
+    """The model begins to think aloud."""
+
+    id: str
+
+
+@dataclass(slots=True)
+class ReasoningDelta:
+    """A piece of the model's thinking; never part of the answer."""
+
+    text: str
+    id: str = ""
+
+
+@dataclass(slots=True)
+class ReasoningEnd:
+    """A block of thinking is whole."""
+
+    id: str
+    text: str
+
+
+@dataclass(slots=True)
+class RefusalDelta:
+    """A piece of a refusal, where the provider tells it from an answer. Shown as text as well."""
+
+    text: str
+
+
+@dataclass(slots=True)
+class ToolCallStart:
+    """A tool call begins; its name is known."""
+
+    id: str
+    index: int
+    name: str
+
+
+@dataclass(slots=True)
+class ToolCallDelta:
+    """A piece of a tool call: for display, never for execution.
+
+    From a codec: `index` tells the call; id and name come once, with the first piece.
+    """
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+    whole: ToolCall | None = None
+    """Set by codecs that know the call as a whole (with repairs or a problem): it replaces what came in pieces."""
+
+
+@dataclass(slots=True)
+class ToolCallEnd:
+    """A tool call is whole."""
+
+    id: str
+    index: int
+    call: ToolCall
+
+
+@dataclass(slots=True, kw_only=True)
+class Done:
+    """The protocol's end of a reply: codecs yield it once, last, and only when the reply is whole."""
+
+    finish_reason: FinishReason = "stop"
+    raw_finish_reason: str | None = None
+    usage: Usage | None = None
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Becomes `AssistantMessage.details`."""
+    response_id: str | None = None
+    raw: Any = None
+
+
+@dataclass(slots=True)
+class RoundStart:
+    """The agent asks the model for the `round`-th time (from 1)."""
+
+    round: int
+
+
+@dataclass(slots=True)
+class ToolStart:
+    """A tool begins to run."""
+
+    call: ToolCall
+
+
+@dataclass(slots=True)
+class ToolEnd:
+    """A tool has an answer; an error is an answer too."""
+
+    call: ToolCall
+    message: ToolMessage
+    duration: float = 0.0
+    """Seconds."""
+
+
+@dataclass(slots=True)
+class RoundEnd:
+    """One ask and its tools are over; `messages` are what they added to the history."""
+
+    round: int
+    reply: Reply
+    messages: tuple[Message, ...] = ()
+
+
+@dataclass(slots=True)
+class RunEnd:
+    """The run is over; `result` is its `RunResult`."""
+
+    result: Any
+
+
+Delta: TypeAlias = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Done
+"""What a codec yields."""
+
+Event: TypeAlias = (
+    TextStart
+    | TextDelta
+    | TextEnd
+    | ReasoningStart
+    | ReasoningDelta
+    | ReasoningEnd
+    | RefusalDelta
+    | ToolCallStart
+    | ToolCallDelta
+    | ToolCallEnd
+    | RoundStart
+    | ToolStart
+    | ToolEnd
+    | RoundEnd
+    | RunEnd
+)
+"""What a stream hands to its reader."""
+
+
+_WHOLE = ("stop", "tool_calls", "other")
+_CUT = (
+    "The reply ended early ({}), so this call is probably cut and was not run. "
+    "Send the whole call again, shorter if need be."
+)
+
+
+class _OpenCall:
+    __slots__ = ("arguments", "id", "index", "name", "started", "whole")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+        self.started = False
+        self.whole: ToolCall | None = None
+
+
+class ReplyBuilder:
+    """Joins the deltas of ONE reply, in linear time, and says what the reader is to see.
+
+    Args:
+        prefix: Makes block ids and minted call ids unique in the conversation; the model verbs give the number of
+            messages asked with, so that the same history gives the same ids in all four verbs.
+    """
+
+    __slots__ = (
+        "_block",
+        "_block_id",
+        "_blocks",
+        "_calls",
+        "_pieces",
+        "_prefix",
+        "_reasoning",
+        "_refusal",
+        "_text",
+        "done",
+    )
+
+    def __init__(self, prefix: str = "1") -> None:
+        self._prefix = prefix
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: dict[int, _OpenCall] = {}
+        self._block: type[TextDelta] | type[ReasoningDelta] | None = None
+        self._block_id = ""
+        self._blocks = 0
+        self._pieces: list[str] = []
+        self.done: Done | None = None
+
+    def add(self, delta: Delta) -> tuple[Event, ...]:
+        """Take one delta and return what the reader sees of it."""
+        kind = type(delta)
+        if kind is self._block:  # the hot path: one more piece of the open block
+            delta.id = self._block_id  # type: ignore[union-attr]
+            self._pieces.append(delta.text)  # type: ignore[union-attr]
+            return (delta,)  # type: ignore[return-value]
+        match delta:
+            case TextDelta() | ReasoningDelta():
+                if not delta.text:
+                    return ()
+                ended = self._end_block()
+                self._blocks += 1
+                self._block = type(delta)
+                self._block_id = delta.id = f"{self._prefix}-{self._blocks}"
+                self._pieces.append(delta.text)
+                start = TextStart(self._block_id) if isinstance(delta, TextDelta) else ReasoningStart(self._block_id)
+                return (*ended, start, delta)
+            case RefusalDelta():
+                self._refusal.append(delta.text)
+                return (delta,)
+            case ToolCallDelta():
+                return (*self._end_block(), *self._add_call(delta))
+            case Done():
+                self.done = delta
+                return (*self._end_block(), *self._end_calls())
+
+    def _end_block(self) -> tuple[Event, ...]:
+        if self._block is None:
+            return ()
+        text = "".join(self._pieces)
+        self._pieces = []
+        kind, self._block = self._block, None
+        if kind is TextDelta:
+            self._text.append(text)
+            return (TextEnd(self._block_id, text),)
+        self._reasoning.append(text)
+        return (ReasoningEnd(self._block_id, text),)
+
+    def _add_call(self, delta: ToolCallDelta) -> tuple[Event, ...]:
+        call = self._calls.get(delta.index)
+        if call is None:
+            call = self._calls[delta.index] = _OpenCall(delta.index)
+        if delta.id and not call.id:
+            call.id = delta.id
+        if delta.name:
+            call.name += delta.name
+        if delta.arguments:
+            call.arguments.append(delta.arguments)
+        call.whole = delta.whole or call.whole
+        if not delta.arguments:
+            return ()  # the name may still come in pieces: the start waits for the first piece of arguments
+        delta.id = self._id_of(call)
+        if call.started:
+            return (delta,)
+        call.started = True
+        return (ToolCallStart(delta.id, call.index, call.name), delta)
+
+    def _id_of(self, call: _OpenCall) -> str:
+        if not call.id:
+            call.id = f"call_{self._prefix}_{call.index}"
+        return call.id
+
+    def _end_calls(self) -> tuple[Event, ...]:
+        events: list[Event] = []
+        for call, whole in zip(self._calls.values(), self._whole_calls(), strict=True):
+            if not call.started:
+                events.append(ToolCallStart(whole.id, call.index, whole.name))
+            events.append(ToolCallEnd(whole.id, call.index, whole))
+        return tuple(events)
+
+    def _whole_calls(self) -> tuple[ToolCall, ...]:
+        calls: list[ToolCall] = []
+        taken: set[str] = set()
+        for open_call in self._calls.values():
+            call = open_call.whole or ToolCall(
+                id=self._id_of(open_call), name=open_call.name, arguments="".join(open_call.arguments)
+            )
+            if not call.id or call.id in taken:  # a model may repeat an id or have none: each call needs its own
+                call = replace(call, id=f"call_{self._prefix}_{open_call.index}")
+            taken.add(call.id)
+            calls.append(call)
+        if calls and self.done and self.done.finish_reason not in _WHOLE and not calls[-1].problem:
+            calls[-1] = replace(calls[-1], problem=_CUT.format(self.done.finish_reason))
+        return tuple(calls)
+
+    def message(self) -> AssistantMessage:
+        """Return the assistant message: whole after `Done`, else what came so far, without unfinished calls."""
+        tail = "".join(self._pieces)
+        refusal = "".join(self._refusal)
+        return AssistantMessage(
+            "".join(self._text) + (tail if self._block is TextDelta else "") or refusal,
+            tool_calls=self._whole_calls() if self.done else (),
+            reasoning="".join(self._reasoning) + (tail if self._block is ReasoningDelta else ""),
+            refusal=refusal,
+            details=self.done.details if self.done else {},
+        )
+
+    def reply(self, model_id: str = "", *, request_id: str | None = None, attempts: int = 1) -> Reply:
+        """Return the whole reply. Call it after `Done`."""
+        done = self.done or Done(finish_reason="error")
+        message = self.message()
+        reason = done.finish_reason
+        if message.tool_calls and reason in ("stop", "other", "tool_calls"):
+            reason = "tool_calls"
+        elif message.refusal and reason == "stop":
+            reason = "refusal"
+        return Reply(
+            message=message,
+            finish_reason=reason,
+            usage=done.usage,
+            model_id=model_id,
+            raw=done.raw,
+            raw_finish_reason=done.raw_finish_reason,
+            response_id=done.response_id,
+            request_id=request_id,
+            attempts=attempts,
+        )

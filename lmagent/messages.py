@@ -1,0 +1,266 @@
+"""Messages, their parts and what a model answers: plain immutable values that any codec can read.
+
+Nothing here knows a provider. Reading what users hand over, and JSON in and out, is the subject of `prompts.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from lmagent.errors import MessageError
+
+__all__ = [
+    "AssistantMessage",
+    "FilePart",
+    "FinishReason",
+    "ImagePart",
+    "Message",
+    "Part",
+    "Prompt",
+    "Reply",
+    "ReplyChunk",
+    "StreamInfo",
+    "SystemMessage",
+    "TextPart",
+    "ToolCall",
+    "ToolMessage",
+    "Usage",
+    "UserMessage",
+]
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "error", "other"]
+"""Why a reply ended. `tool_calls` whenever calls are present, whatever the provider said."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """A piece of text inside a user message."""
+
+    text: str
+    type: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePart:
+    """An image: by `url` or by `data` (base64 text) with its media type. Build it with `from_bytes`, `from_path`."""
+
+    url: str | None = None
+    data: str | None = None
+    """Base64, without a `data:` prefix."""
+    media_type: str = "image/png"
+    detail: Literal["auto", "low", "high"] | None = None
+    """How closely to look, where the provider knows the word."""
+    type: ClassVar[str] = "image"
+
+    def __post_init__(self) -> None:
+        if (self.url is None) == (self.data is None):
+            raise MessageError("An image has either url= or data= (base64), not both and not neither.")
+
+    @classmethod
+    def from_bytes(cls, content: bytes, media_type: str | None = None) -> ImagePart:
+        """Return an image of these bytes; the media type is read from them when it is not given."""
+        return cls(data=base64.b64encode(content).decode(), media_type=media_type or _sniff(content))
+
+    @classmethod
+    def from_path(cls, path: str | Path) -> ImagePart:
+        """Return the image in a file. Raises `OSError` when it can't be read."""
+        content = Path(path).read_bytes()
+        return cls.from_bytes(content, _sniff(content, mimetypes.guess_type(str(path))[0]))
+
+    @property
+    def data_url(self) -> str:
+        """The image as one URL: its own, or a `data:` URL."""
+        return self.url if self.url is not None else f"data:{self.media_type};base64,{self.data}"
+
+
+_MAGIC = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"GIF8", "image/gif"), (b"BM", "image/bmp"))
+
+
+def _sniff(content: bytes, otherwise: str | None = None) -> str:
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "image/webp"
+    return next((kind for magic, kind in _MAGIC if content.startswith(magic)), otherwise or "image/png")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePart:
+    """A document: by `url`, by `data` (base64 text) or by the provider's own `file_id`."""
+
+    url: str | None = None
+    data: str | None = None
+    file_id: str | None = None
+    media_type: str = "application/pdf"
+    name: str | None = None
+    type: ClassVar[str] = "file"
+
+    def __post_init__(self) -> None:
+        if (self.url is not None) + (self.data is not None) + (self.file_id is not None) != 1:
+            raise MessageError("A file has exactly one of url=, data= (base64) and file_id=.")
+
+
+Part: TypeAlias = TextPart | ImagePart | FilePart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One call the model asks for."""
+
+    id: str
+    """Unique in its conversation; minted where the dialect has none."""
+    name: str
+    arguments: str = "{}"
+    """The raw JSON text the model wrote, broken or not."""
+    repairs: tuple[str, ...] = ()
+    """Which lossless repairs made `arguments` readable."""
+    problem: str = ""
+    """Why the call cannot be run as it stands (cut, unreadable); it is then answered with this text."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemMessage:
+    """Instructions. A provider without a system role gets them where it wants them."""
+
+    content: str
+    wire: dict[Any, bytes] = field(default_factory=dict[Any, bytes], init=False, repr=False, compare=False)
+    role: ClassVar[Literal["system"]] = "system"
+
+
+@dataclass(frozen=True, slots=True)
+class UserMessage:
+    """What the user says: text, or parts."""
+
+    content: str | tuple[Part, ...]
+    name: str | None = None
+    wire: dict[Any, bytes] = field(default_factory=dict[Any, bytes], init=False, repr=False, compare=False)
+    """Encoded forms, kept by codecs under a key of theirs. Messages never change, so neither do these."""
+    role: ClassVar[Literal["user"]] = "user"
+
+    @property
+    def text(self) -> str:
+        """The text parts, joined."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantMessage:
+    """What a model answered: text and calls and what must travel back to the same provider."""
+
+    content: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str = ""
+    """The model's visible thinking, never part of the answer."""
+    refusal: str = ""
+    """Text of a refusal, where the provider tells it apart."""
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Provider name -> plain JSON that its codec needs to see again (signatures, `thoughts`). Read-only."""
+    wire: dict[Any, bytes] = field(default_factory=dict[Any, bytes], init=False, repr=False, compare=False)
+    role: ClassVar[Literal["assistant"]] = "assistant"
+
+    @property
+    def text(self) -> str:
+        """The answer's text."""
+        return self.content
+
+
+@dataclass(frozen=True, slots=True)
+class ToolMessage:
+    """The result of one tool call."""
+
+    content: str
+    tool_call_id: str
+    name: str = ""
+    is_error: bool = False
+    wire: dict[Any, bytes] = field(default_factory=dict[Any, bytes], init=False, repr=False, compare=False)
+    role: ClassVar[Literal["tool"]] = "tool"
+
+
+Message: TypeAlias = SystemMessage | UserMessage | AssistantMessage | ToolMessage
+Prompt: TypeAlias = "str | Message | Mapping[str, Any] | Sequence[str | Message | Mapping[str, Any]]"
+"""Text, a message, a dict such as `{"role": "user", "content": "hi"}`, or a list of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of one or more requests; details are 0 where the provider does not tell."""
+
+    input_tokens: int = 0
+    """All tokens of the prompt, cached ones included."""
+    output_tokens: int = 0
+    """All tokens of the answer, reasoning included."""
+    total_tokens: int = 0
+    """As the provider says; the sum where it doesn't."""
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage | None) -> Usage:
+        if other is None:
+            return self
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """Where an item stands in its stream."""
+
+    delta: str = ""
+    """New text of the answer."""
+    control: Literal["start", "continue", "finish"] = "finish"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One whole answer of a model; also the last item of a stream."""
+
+    message: AssistantMessage
+    finish_reason: FinishReason = "stop"
+    usage: Usage | None = None
+    """None: the provider did not tell."""
+    model_id: str = ""
+    """`provider/model`, as asked for."""
+    raw: Any = None
+    """The provider's decoded body; in a stream its last chunk. Not copied."""
+    raw_finish_reason: str | None = None
+    response_id: str | None = None
+    request_id: str | None = None
+    attempts: int = 1
+    """How many requests were made for it, retries included."""
+    stream: StreamInfo = StreamInfo()
+    is_finish: ClassVar[Literal[True]] = True
+
+    @property
+    def reply(self) -> str:
+        """The text of the answer."""
+        return self.message.content
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What the answer adds to the history."""
+        return (self.message,)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls the model asks for, in order."""
+        return self.message.tool_calls
+
+
+@dataclass(slots=True, kw_only=True)
+class ReplyChunk:
+    """One item of a stream before the last."""
+
+    stream: StreamInfo
+    event: Any = None
+    """The underlying event, for those who want reasoning or tool-call deltas."""
+    is_finish: ClassVar[Literal[False]] = False

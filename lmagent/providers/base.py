@@ -1,0 +1,303 @@
+"""What every dialect is: a `Codec`, five pure functions between our values and one HTTP exchange.
+
+Nothing here opens a socket, reads a clock, the environment or a file. A codec is a value: it is shared between
+conversations and threads, and what belongs to one stream lives in the state that `new_state` makes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from lmagent.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    InvalidResponse,
+    MessageError,
+    NotFound,
+    Overloaded,
+    ParameterError,
+    PermissionDenied,
+    ProviderError,
+    RateLimited,
+    RequestTimeout,
+    ServerFailed,
+)
+from lmagent.events import Delta
+from lmagent.framing import Framing, SSEDecoder
+from lmagent.jsontext import JSON, dumps
+from lmagent.messages import Message, Reply
+from lmagent.schema import ToolSpec
+
+__all__ = [
+    "Auth",
+    "AuthFlow",
+    "ChatCall",
+    "Codec",
+    "Features",
+    "NamedTool",
+    "OutputSchema",
+    "ParameterRule",
+    "Request",
+    "ToolChoice",
+    "error_for_status",
+    "joined",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTool:
+    """A tool choice: this tool must be called."""
+
+    name: str
+
+
+ToolChoice: TypeAlias = Literal["auto", "required", "none"] | NamedTool
+"""`auto`: the model decides. `required`: some tool must be called. `none`: no call. `NamedTool`: that tool."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSchema:
+    """What a structured answer must look like."""
+
+    name: str
+    schema: Mapping[str, Any]
+    description: str = ""
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatCall:
+    """One whole question to a model."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Checked parameters that were set, by their neutral names."""
+    tool_choice: ToolChoice = "auto"
+    output_schema: OutputSchema | None = None
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request. The bytes are final: a signer signs exactly what is sent."""
+
+    url: str
+    content: bytes = b""
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    params: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Query parameters beside those in `url`; secrets go here, not into `url`."""
+
+    def with_headers(self, **headers: str) -> Request:
+        """Return the request with these headers (underscores become hyphens)."""
+        return replace(self, headers={**self.headers, **{k.replace("_", "-"): v for k, v in headers.items()}})
+
+    def with_params(self, **params: str) -> Request:
+        """Return the request with these query parameters."""
+        return replace(self, params={**self.params, **params})
+
+
+AuthFlow: TypeAlias = "Generator[Request, JSON, Request]"
+"""Yields token requests, receives their decoded bodies, returns the request ready to send."""
+
+
+class Auth(ABC):
+    """Puts credentials on a request. State (a cached token) is guarded by the transport: one refresh at a time."""
+
+    @abstractmethod
+    def flow(self, request: Request, now: float) -> AuthFlow:
+        """Sign `request`.
+
+        Args:
+            request: What is to be sent.
+            now: Wall clock, seconds since 1970.
+
+        Raises:
+            AuthenticationFailed: The token endpoint refused.
+        """
+
+    def forget(self, error: ProviderError) -> bool:
+        """Drop a cached token after `error`; True when a new one may help, so the call is repeated once."""
+        return False
+
+    @property
+    def needs_exchange(self) -> bool:
+        """Whether the next `flow` will ask for a token (then flows are run one at a time)."""
+        return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """What a dialect can do: data that the docs' table, `lmagent models` and prompt mode read."""
+
+    tools: bool = True
+    """Native function calls."""
+    parallel_calls: bool = True
+    stream: bool = True
+    stream_tools: bool = True
+    tool_choice: frozenset[Literal["auto", "required", "none", "named"]] = frozenset(
+        {"auto", "required", "none", "named"}
+    )
+    """What of `ToolChoice` the dialect has words for."""
+    images: bool = True
+    json_schema: Literal["schema", "object", "none"] = "schema"
+    """Structured output: by schema, only as some JSON object, or not at all."""
+    system: bool = True
+    """False: no place for a system prompt; it is put in front of the first user message."""
+    stop: bool = True
+    """Stop sequences."""
+    reasoning: bool = False
+    constrained: Literal["", "json_schema", "grammar"] = ""
+    """How decoding can be constrained in prompt mode: by response format, by grammar, or not."""
+
+
+ParameterRule: TypeAlias = "str | Callable[[Any], dict[str, Any]]"
+"""A wire name, or a function that renders the value (ranges, nearest values, nesting)."""
+
+
+class Codec(ABC):
+    """A dialect bound to a model name and a base URL."""
+
+    provider: ClassVar[str]
+    """The first part of the model id."""
+    features: Features = Features()
+    framing: Callable[[], Framing] = SSEDecoder
+    """Makes the decoder that cuts a streamed body into frames."""
+    model: str
+
+    @property
+    def model_id(self) -> str:
+        """`provider/model`."""
+        return f"{self.provider}/{self.model}"
+
+    @abstractmethod
+    def build_request(self, call: ChatCall) -> Request:
+        """Render `call` as one request.
+
+        Raises:
+            MessageError: The dialect cannot express a message.
+            ParameterError: The dialect cannot express a parameter.
+        """
+
+    @abstractmethod
+    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        """Read a whole answer.
+
+        Args:
+            body: The decoded JSON body.
+            prefix: For minted call ids, as in `ReplyBuilder`.
+
+        Raises:
+            InvalidResponse: The shape is unknown.
+        """
+
+    @abstractmethod
+    def new_state(self) -> Any:
+        """Return the state of ONE stream."""
+
+    @abstractmethod
+    def parse_event(self, state: Any, data: bytes, event: str = "") -> Iterable[Delta]:
+        """Translate one frame. May give nothing or several deltas; `Done` comes last, when the reply is whole.
+
+        Raises:
+            ProviderError: The frame is an error of the provider.
+        """
+
+    def finish(self, state: Any) -> Iterable[Delta]:
+        """Say what is left when the body ended: `Done` if the dialect has no end mark and the reply is whole."""
+        return ()
+
+    @abstractmethod
+    def parse_error(
+        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
+    ) -> ProviderError | None:
+        """Sort a failure, also one hidden in a 200 body; None means all is well.
+
+        Args:
+            status: HTTP status.
+            headers: Lower-case names.
+            body: The decoded body, or None when it is no JSON.
+            text: The start of the body as text, for messages.
+        """
+
+    @contextmanager
+    def reading(self, body: JSON) -> Generator[None]:
+        """Turn a missing or mistyped required field into `InvalidResponse`."""
+        try:
+            yield
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, ProviderError):
+                raise
+            raise InvalidResponse(
+                f"The answer has an unknown shape ({type(error).__name__}: {error}).",
+                provider=self.provider,
+                model=self.model,
+                body=body,
+            ) from error
+
+    def render_parameters(self, given: Mapping[str, Any], rules: Mapping[str, ParameterRule]) -> dict[str, Any]:
+        """Translate checked parameters to the dialect's names.
+
+        Args:
+            given: Neutral name -> value; `extra_body` (a dict) is merged last, `extra_headers` is left to the caller.
+            rules: Neutral name -> the wire name, or a function from the value to a dict of wire members.
+
+        Raises:
+            ParameterError: A parameter the dialect has no word for. Nothing is dropped silently.
+        """
+        body: dict[str, Any] = {}
+        for name, value in given.items():
+            if name in ("extra_body", "extra_headers"):
+                continue
+            rule = rules.get(name)
+            if rule is None:
+                raise ParameterError(
+                    f"{self.provider} has no parameter {name!r} (given {value!r}). It takes {sorted(rules)}; "
+                    "send a key of its own through extra_body={...}."
+                )
+            body.update({rule: value} if isinstance(rule, str) else rule(value))
+        return body | dict(given.get("extra_body") or {})
+
+    def refuse(self, what: str) -> MessageError:
+        """Return the error for something this dialect cannot express."""
+        return MessageError(f"{self.provider} cannot express {what}.")
+
+
+def joined(head: Mapping[str, Any], parts: Mapping[str, list[bytes]]) -> bytes:
+    """Encode a JSON object whose long arrays are encoded already.
+
+    Args:
+        head: Ordinary members.
+        parts: Members that are arrays, given as the bytes of their items.
+    """
+    pieces = [b'"' + name.encode() + b'":[' + b",".join(items) + b"]" for name, items in parts.items()]
+    if head:
+        pieces.append(dumps(dict(head))[1:-1])
+    return b"{" + b",".join(pieces) + b"}"
+
+
+_BY_STATUS: dict[int, type[ProviderError]] = {
+    400: BadRequest,
+    401: AuthenticationFailed,
+    402: PermissionDenied,
+    403: PermissionDenied,
+    404: NotFound,
+    408: RequestTimeout,
+    413: BadRequest,
+    422: BadRequest,
+    429: RateLimited,
+    503: Overloaded,
+    529: Overloaded,
+}
+
+
+def error_for_status(status: int) -> type[ProviderError]:
+    """Return the class that an HTTP status alone speaks for; codecs refine it by the provider's code."""
+    return _BY_STATUS.get(status) or (
+        ServerFailed if status >= 500 else BadRequest if status >= 400 else InvalidResponse
+    )

@@ -1,0 +1,99 @@
+"""Secrets: values that are never shown, and the one `redact` that takes them out of any text.
+
+Knows nothing of providers. Every `Secret` made in this process is remembered (its text only, never its
+owner), so that an error, a log line or a trace can be cleaned wherever it is made.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import re
+from urllib.parse import quote
+
+__all__ = ["Secret", "SecretFilter", "mask", "redact"]
+
+_MIN_LENGTH = 6
+"""Shorter values are not remembered: replacing them would eat ordinary words."""
+
+_known: dict[str, str] = {}
+"""Every spelling of every secret of the process -> its mask."""
+
+_NAMED = re.compile(
+    r"(?i)([?&;\s\"'](?:access_token|api[_-]?key|key|token|secret|client_secret|client_id|signature|sign|password|"
+    r"authorization|x-api-key)[\"']?\s*[=:]\s*[\"']?)((?:bearer\s+)?[^\s&\"',;#}]{4,})"
+)
+_BEARER = re.compile(r"(?i)\b(bearer\s+)([A-Za-z0-9._~+/=-]{8,})")
+
+
+def mask(value: str) -> str:
+    """Return how a key is shown to people: `sk-…last4`, or `…` when it is too short to show any of it."""
+    if len(value) < 12:
+        return "…"
+    head = value[:3] if value[2:3] == "-" else ""
+    return f"{head}…{value[-4:]}"
+
+
+def redact(text: str) -> str:
+    """Return `text` without the secrets of this process and without values of secret-named query parameters."""
+    for spelling, shown in _known.items():
+        if spelling in text:
+            text = text.replace(spelling, shown)
+    lowered = text.lower()
+    if "=" in lowered or ":" in lowered:
+        text = _NAMED.sub(lambda match: f"{match[1]}…", text)
+    if "bearer" in lowered:
+        text = _BEARER.sub(lambda match: f"{match[1]}…", text)
+    return text
+
+
+class Secret:
+    """A text that never shows itself: `repr`, `str`, `format` and pickles give only its mask.
+
+    `reveal()` is called in one place, where headers and signatures are made.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+        if len(value) >= _MIN_LENGTH:
+            shown = mask(value)
+            encoded = base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
+            for spelling in (value, quote(value, safe="", errors="replace"), encoded.rstrip("=")):
+                _known[spelling] = shown
+
+    def reveal(self) -> str:
+        """Return the secret itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({mask(self._value)!r})"
+
+    def __str__(self) -> str:
+        return mask(self._value)
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
+        return (Secret, (mask(self._value),))
+
+
+class SecretFilter(logging.Filter):
+    """Cleans every record of the loggers it is put on: the message, its arguments and the exception text."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg = redact(record.getMessage())
+        record.args = None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = redact(record.exc_text)
+        return True

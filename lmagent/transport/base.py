@@ -1,0 +1,80 @@
+"""The transport seam: one request out, a status, headers and bytes back. HTTP is one implementation, a model in the
+process another, a script in a test a third."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from lmagent.providers.base import Request
+
+__all__ = ["AsyncIncoming", "Incoming", "Timeouts", "Transport"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """The three clocks of a call, in seconds; none may be infinite."""
+
+    connect: float = 5.0
+    idle: float = 60.0
+    """Longest wait for the next useful byte."""
+    total: float = 600.0
+    """Covers everything: retries, waits, the whole stream."""
+
+
+class Incoming(Protocol):
+    """An answer whose body has not been read."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Lower-case names."""
+
+    def read(self, limit: int) -> bytes:
+        """Return the whole decoded body. Raises `ResponseTooLarge` past `limit` bytes."""
+        ...
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the decoded body as it arrives."""
+        ...
+
+    def close(self) -> None:
+        """Free the connection; what was not read is given up."""
+        ...
+
+
+class AsyncIncoming(Protocol):
+    """`Incoming`, asynchronous."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def read(self, limit: int) -> bytes: ...
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Transport(Protocol):
+    """Sends requests. Raises only `ConnectionFailed`, `RequestTimeout`, `ResponseTooLarge`, `UnexpectedRedirect`."""
+
+    def open(self, request: Request, timeouts: Timeouts, deadline: float) -> Incoming:
+        """Send `request` and return once status and headers are there.
+
+        Args:
+            request: Final bytes and headers.
+            timeouts: Connect and idle clocks.
+            deadline: `time.monotonic()` value after which everything of this call must have ended.
+        """
+        ...
+
+    async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> AsyncIncoming: ...
+
+    def close(self) -> None:
+        """Free what the sync side holds. The transport stays usable."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free what this event loop's side holds."""
+        ...
