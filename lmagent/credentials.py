@@ -1,0 +1,59 @@
+"""Where keys come from: what the caller gives, else the environment under the names each provider is known by.
+
+The environment is read when a model is built and never kept; values are wrapped in `Secret` at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from lmagent.errors import ConfigurationError
+from lmagent.redaction import Secret
+
+__all__ = ["find_secret", "find_setting", "require_secret", "require_setting"]
+
+
+def find_setting(given: str | None, names: Sequence[str], default: str | None = None) -> str | None:
+    """Return `given`, else the first environment variable of `names` that is set and not blank, else `default`."""
+    if given is not None:
+        return given
+    return next((value for name in names if (value := os.environ.get(name, "").strip())), default)
+
+
+def require_setting(provider: str, what: str, argument: str, given: str | None, names: Sequence[str]) -> str:
+    """Return a setting that must be there.
+
+    Raises:
+        ConfigurationError: It is missing; the message names the argument and the variables.
+    """
+    value = find_setting(given, names)
+    if not value:
+        shown = " or ".join(names)
+        raise ConfigurationError(f"No {what} for {provider!r}: pass {argument}=... or set {shown}.")
+    return value
+
+
+def find_secret(given: str | Secret | None, names: Sequence[str]) -> Secret | None:
+    """Return the key that was given or the first one the environment has, or None."""
+    if isinstance(given, Secret):
+        return given
+    value = find_setting(given, names)
+    return Secret(value.strip()) if value and value.strip() else None
+
+
+def require_secret(
+    provider: str, given: str | Secret | None, names: Sequence[str], argument: str = "api_key"
+) -> Secret:
+    """Return the key of `provider`.
+
+    Raises:
+        ConfigurationError: None was given and none is set; the message names the variables, never a value.
+    """
+    secret = find_secret(given, names)
+    if secret is None:
+        raise ConfigurationError(
+            f"No API key for {provider!r}: pass {argument}=... or set {' or '.join(names)}. "
+            "`lmagent doctor` shows what is set; LocalChat needs no key."
+        )
+    return secret

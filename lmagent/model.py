@@ -1,0 +1,312 @@
+"""A model: a codec, credentials and a transport behind four verbs. It asks once; it never runs a tool."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing, closing
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack, cast
+
+from lmagent.errors import ConfigurationError, ParameterError
+from lmagent.events import Event, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from lmagent.messages import Prompt, Reply, ReplyChunk, StreamInfo
+from lmagent.prompts import as_messages
+from lmagent.providers.base import Auth, ChatCall, Codec, NamedTool, OutputSchema, ToolChoice
+from lmagent.schema import ToolSpec
+from lmagent.transport.base import Timeouts, Transport
+from lmagent.transport.exchange import Exchange
+from lmagent.transport.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from lmagent.parameters.base import ChatParameters
+    from lmagent.prompting.formats import PromptFormat
+    from lmagent.transport.limits import RateLimiter
+
+__all__ = ["ChatModel", "ModelOptions", "ToolMode"]
+
+ToolMode = Literal["auto", "native", "prompt"]
+"""`auto`: the provider's own function calls where it has them, else the prompt."""
+
+
+class ModelOptions(TypedDict, total=False):
+    """Keywords that every model takes beside its own."""
+
+    parameters: ChatParameters | Mapping[str, Any] | None
+    """Defaults of every call."""
+    tool_mode: ToolMode
+    prompt_format: str | PromptFormat | None
+    """How tools are asked for in prompt mode: `json`, `hermes`, `react` …; None: by model family."""
+    timeout: float | Timeouts
+    """Seconds for a whole call, or the three clocks."""
+    max_retries: int | RetryPolicy
+    transport: Transport | None
+    """Where requests go; the default is HTTP."""
+    limiter: RateLimiter | None
+    """Shared by the models that share a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    tool_mode: ToolMode
+    prompt_format: str | PromptFormat | None
+
+
+class ChatModel:
+    """Asks one model: `chat_completion`, `async_chat_completion`, `stream_chat_completion`, `async_stream_chat_completion`.
+
+    Stateless between calls and safe to share between threads, tasks and agents. Subclasses know a provider's
+    settings; any codec can be used directly:
+
+        model = ChatModel(OpenAICodec("my-model", base_url="http://localhost:8000/v1"))
+
+    Args:
+        codec: The dialect, bound to a model name.
+        auth: Puts credentials on each request; None for servers that need none.
+        **options: See `ModelOptions`.
+
+    Raises:
+        ConfigurationError: `tool_mode="native"` for a dialect without function calls.
+        ParameterError: A default parameter is unknown or out of range.
+    """
+
+    parameters_type: ClassVar[str] = "lmagent.parameters.base:ChatParameters"
+    """`module:class` of the parameters, imported when the first parameter is given."""
+
+    def __init__(self, codec: Codec, *, auth: Auth | None = None, **options: Unpack[ModelOptions]) -> None:
+        unknown = options.keys() - ModelOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no argument {sorted(unknown)[0]!r}.")
+        self._settings = _Settings(options.get("tool_mode", "auto"), options.get("prompt_format"))
+        self._defaults: dict[str, Any] = self._checked(options.get("parameters"), {})
+        self.codec = self._with_tool_mode(codec)
+        timeout = options.get("timeout")
+        retries = options.get("max_retries")
+        self.exchange = Exchange(
+            self.codec,
+            transport=options.get("transport") or _default_transport(),
+            auth=auth,
+            retry=RetryPolicy(max_retries=retries) if isinstance(retries, int) else retries or RetryPolicy(),
+            timeouts=Timeouts(total=float(timeout)) if isinstance(timeout, int | float) else timeout or Timeouts(),
+            limiter=options.get("limiter"),
+        )
+
+    def _with_tool_mode(self, codec: Codec) -> Codec:
+        mode = self._settings.tool_mode
+        if mode not in ("auto", "native", "prompt"):
+            raise ConfigurationError(f"tool_mode is 'auto', 'native' or 'prompt', not {mode!r}.")
+        if mode == "native" and not codec.features.tools:
+            raise ConfigurationError(
+                f"{codec.model_id} has no function calls of its own; use tool_mode='auto' or 'prompt'."
+            )
+        if mode == "prompt" or (mode == "auto" and not codec.features.tools):
+            from lmagent.prompting.prompted import Prompted  # loaded only for models that need it
+
+            return Prompted(codec, format=self._settings.prompt_format)
+        return codec
+
+    @property
+    def model_id(self) -> str:
+        """`provider/model`, as `load_from_model_id` takes it."""
+        return self.codec.model_id
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The default parameters that were set (a copy)."""
+        return dict(self._defaults)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model_id!r})"
+
+    def chat_completion(
+        self,
+        prompt: Prompt,
+        *,
+        tools: Iterable[Any] = (),
+        tool_choice: ToolChoice | str = "auto",
+        output_schema: OutputSchema | None = None,
+        **parameters: object,
+    ) -> Reply:
+        """Ask once and return the whole answer.
+
+        Args:
+            prompt: Text, a message, a dict, or a list of them.
+            tools: Functions or tools the model may call; it is the caller's to run them (or use `Agent`).
+            tool_choice: `auto`, `required`, `none`, or the name of the tool to call.
+            output_schema: What the text of the answer must look like.
+            **parameters: Over the model's defaults, e.g. `temperature=0`; `None` unsets one.
+
+        Raises:
+            MessageError: The prompt has no known form, or the provider cannot express it.
+            ParameterError: A parameter is unknown or out of range.
+            ProviderError: The provider failed; its subclasses say how.
+        """
+        return self.exchange.ask(self.call(prompt, tools, tool_choice, output_schema, parameters))
+
+    async def async_chat_completion(
+        self,
+        prompt: Prompt,
+        *,
+        tools: Iterable[Any] = (),
+        tool_choice: ToolChoice | str = "auto",
+        output_schema: OutputSchema | None = None,
+        **parameters: object,
+    ) -> Reply:
+        """`chat_completion`, asynchronous."""
+        return await self.exchange.async_ask(self.call(prompt, tools, tool_choice, output_schema, parameters))
+
+    def stream_chat_completion(
+        self,
+        prompt: Prompt,
+        *,
+        tools: Iterable[Any] = (),
+        tool_choice: ToolChoice | str = "auto",
+        output_schema: OutputSchema | None = None,
+        **parameters: object,
+    ) -> Iterator[ReplyChunk | Reply]:
+        """Ask once and yield the answer as it comes.
+
+        Each item has `.stream.delta`, `.stream.control` and `.is_finish`; the finish item is the whole `Reply`.
+        Closing the iterator frees the connection. Arguments and errors as in `chat_completion`, and:
+
+        Raises:
+            StreamInterrupted: The stream ended early; `.partial` is what came.
+        """
+        call = self.call(prompt, tools, tool_choice, output_schema, parameters, stream=True)
+        return self._chunks(call)
+
+    def _chunks(self, call: ChatCall) -> Iterator[ReplyChunk | Reply]:
+        chunk = _Chunker()
+        with closing(cast("Any", self.exchange.stream(call))) as items:
+            for item in items:
+                yield from chunk(item)
+
+    async def async_stream_chat_completion(
+        self,
+        prompt: Prompt,
+        *,
+        tools: Iterable[Any] = (),
+        tool_choice: ToolChoice | str = "auto",
+        output_schema: OutputSchema | None = None,
+        **parameters: object,
+    ) -> AsyncIterator[ReplyChunk | Reply]:
+        """`stream_chat_completion`, asynchronous."""
+        call = self.call(prompt, tools, tool_choice, output_schema, parameters, stream=True)
+        chunk = _Chunker()
+        async with aclosing(cast("Any", self.exchange.async_stream(call))) as items:
+            async for item in items:
+                for made in chunk(item):
+                    yield made
+
+    def call(
+        self,
+        prompt: Prompt,
+        tools: Iterable[Any] = (),
+        tool_choice: ToolChoice | str = "auto",
+        output_schema: OutputSchema | None = None,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        stream: bool = False,
+    ) -> ChatCall:
+        """Return the checked question that the verbs put to the exchange. Raises as `chat_completion`."""
+        specs = tool_specs(tools)
+        return ChatCall(
+            messages=as_messages(prompt),
+            tools=specs,
+            parameters=self._checked(None, parameters) if parameters else self._defaults,
+            tool_choice=_tool_choice(tool_choice, specs),
+            output_schema=output_schema,
+            stream=stream,
+        )
+
+    def _checked(self, given: ChatParameters | Mapping[str, Any] | None, more: Mapping[str, object]) -> dict[str, Any]:
+        """Merge over the defaults and check; pydantic is loaded only when there is something to check."""
+        values = dict(getattr(self, "_defaults", {}))
+        kind = None
+        if given is not None and not isinstance(given, Mapping):
+            kind, values = type(given), values | given.given()
+        elif given:
+            values |= given
+        extra = dict(more)
+        inner = extra.pop("parameters", None)
+        if inner is not None:
+            values |= inner if isinstance(inner, Mapping) else cast("ChatParameters", inner).given()
+        values |= extra
+        values = {name: value for name, value in values.items() if value is not None}
+        if not values:
+            return {}
+        module, _, name = self.parameters_type.partition(":")
+        wanted: type[ChatParameters] = getattr(import_module(module), name)
+        if kind is not None and not issubclass(wanted, kind) and not issubclass(kind, wanted):
+            raise ParameterError(f"{type(self).__name__} takes {wanted.__name__}, not {kind.__name__}.")
+        return (kind if kind is not None and issubclass(kind, wanted) else wanted)(**values).given()
+
+    def close(self) -> None:
+        """Free the connections of the sync verbs. The model stays usable."""
+        self.exchange.close()
+
+    async def aclose(self) -> None:
+        """Free the connections of this event loop."""
+        await self.exchange.aclose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+def _default_transport() -> Transport:
+    from lmagent.transport.http import HttpTransport  # httpx is loaded when the first request needs it
+
+    return HttpTransport()
+
+
+def tool_specs(tools: Iterable[Any]) -> tuple[ToolSpec, ...]:
+    """Return what codecs see of these tools: specs as they are, tools, functions, or a registry."""
+    if isinstance(tools, tuple) and all(isinstance(tool, ToolSpec) for tool in cast("tuple[Any, ...]", tools)):
+        return cast("tuple[ToolSpec, ...]", tools)
+    if not tools:
+        return ()
+    from lmagent.registry import ToolRegistry  # docstrings and schemas are needed only with tools
+
+    return (tools if isinstance(tools, ToolRegistry) else ToolRegistry(tools)).specs
+
+
+def _tool_choice(choice: ToolChoice | str, specs: tuple[ToolSpec, ...]) -> ToolChoice:
+    if choice in ("auto", "none") or (choice == "required" and specs):
+        return cast("ToolChoice", choice)
+    name = choice.name if isinstance(choice, NamedTool) else choice
+    if name not in (spec.name for spec in specs):
+        names = [spec.name for spec in specs]
+        raise ConfigurationError(f"tool_choice={name!r} is none of 'auto', 'required', 'none' and the tools {names}.")
+    return NamedTool(name)
+
+
+_SHOWN = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
+"""Events that become chunks; starts and ends are for readers of `Agent.stream_run`."""
+
+
+class _Chunker:
+    """Turns the items of one stream into chunks; the first says `start`."""
+
+    __slots__ = ("_control",)
+
+    def __init__(self) -> None:
+        self._control: Literal["start", "continue"] = "start"
+
+    def __call__(self, item: Event | Reply) -> tuple[ReplyChunk | Reply, ...]:
+        if isinstance(item, Reply):
+            return (item,)
+        if not isinstance(item, _SHOWN):
+            return ()
+        text = item.text if isinstance(item, TextDelta | RefusalDelta) else ""
+        chunk = ReplyChunk(stream=StreamInfo(text, self._control), event=item)
+        self._control = "continue"
+        return (chunk,)
