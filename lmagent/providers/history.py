@@ -1,0 +1,285 @@
+"""Histories for dialects with rules of order: neutral messages in, neutral messages out, all pure.
+
+Most Chinese dialects want strict turns (input, answer, input, ...), some have one call a turn, some no tools or no
+system role. Each helper below settles one of these and leaves the rest alone, so a codec composes what its dialect asks for:
+
+    system, messages = split_system(call.messages)            # or system_in_front(call.messages)
+    messages = text_only(messages, self.refuse)               # images and files are refused
+    messages = one_call_each(answered(messages))              # or tools_as_text(messages)
+    messages = alternating(messages)                          # implies merged()
+
+Nothing here knows a wire format. Messages that need no change are handed on as the same objects, so bytes that a codec
+keeps in `message.wire` stay with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from lmagent.errors import MessageError
+from lmagent.messages import (
+    AssistantMessage,
+    Message,
+    Part,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+
+__all__ = [
+    "ACKNOWLEDGED",
+    "BEGIN",
+    "CONTINUE",
+    "NOT_RUN",
+    "alternating",
+    "answered",
+    "merged",
+    "one_call_each",
+    "split_system",
+    "system_in_front",
+    "text_only",
+    "tools_as_text",
+]
+
+BEGIN = "(The conversation begins.)"
+"""Stands in for the user where a history begins with an answer."""
+CONTINUE = "Please continue."
+"""Stands in for the user where a history ends with an answer."""
+ACKNOWLEDGED = "OK."
+"""Stands in for the model between a tool result and a user message."""
+NOT_RUN = "No result: this call was not run."
+"""Stands in for the result of a call that nobody answered."""
+
+_SEPARATOR = "\n\n"
+
+
+def split_system(messages: Iterable[Message]) -> tuple[str, list[Message]]:
+    """Return the text of all system messages, joined by blank lines, and the other messages in order."""
+    texts: list[str] = []
+    others: list[Message] = []
+    for message in messages:
+        if isinstance(message, SystemMessage):
+            if message.content.strip():
+                texts.append(message.content)
+        else:
+            others.append(message)
+    return _SEPARATOR.join(texts), others
+
+
+def system_in_front(messages: Iterable[Message]) -> list[Message]:
+    """Return the messages without system role: all system text stands in front of the first user message.
+
+    A history with no user message begins with one that holds the system text alone.
+    """
+    system, others = split_system(messages)
+    if not system:
+        return others
+    for index, message in enumerate(others):
+        if isinstance(message, UserMessage):
+            others[index] = _joined_users(UserMessage(system), message)
+            return others
+    return [UserMessage(system), *others]
+
+
+def text_only(messages: Iterable[Message], refuse: Callable[[str], MessageError]) -> list[Message]:
+    """Return the messages with every user message as one text.
+
+    Args:
+        messages: Any messages.
+        refuse: Makes the error for a part that is no text; `Codec.refuse`.
+
+    Raises:
+        MessageError: A message holds an image or a file.
+    """
+    return [_as_text(message, refuse) if isinstance(message, UserMessage) else message for message in messages]
+
+
+def _as_text(message: UserMessage, refuse: Callable[[str], MessageError]) -> UserMessage:
+    if isinstance(message.content, str):
+        return message
+    for part in message.content:
+        if not isinstance(part, TextPart):
+            raise refuse(f"a user message with {'an image' if part.type == 'image' else 'a file'}")
+    return UserMessage(message.text, message.name)
+
+
+def answered(messages: Iterable[Message]) -> list[Message]:
+    """Return the messages with each call answered exactly once, right behind it, in the order of the calls.
+
+    Results find their call by id, else by position, anywhere before the next assistant message, and get its name. A
+    call without a result gets `NOT_RUN`; a result without a call becomes user text.
+    """
+    answer: list[Message] = []
+    for opening, followers in _segments(messages):
+        if opening is None:
+            answer.extend(_orphan(item) if isinstance(item, ToolMessage) else item for item in followers)
+            continue
+        results = [item for item in followers if isinstance(item, ToolMessage)]
+        matches = _match(opening.tool_calls, results)
+        answer.append(opening)
+        for call, match in zip(opening.tool_calls, matches, strict=True):
+            result = match or ToolMessage(NOT_RUN, call.id, call.name, is_error=True)
+            fits = result.name == call.name and result.tool_call_id == call.id
+            answer.append(result if fits else replace(result, name=call.name, tool_call_id=call.id))
+        used = {id(match) for match in matches}
+        for item in followers:
+            if not isinstance(item, ToolMessage):
+                answer.append(item)
+            elif id(item) not in used:
+                answer.append(_orphan(item))
+    return answer
+
+
+def _segments(messages: Iterable[Message]) -> Iterator[tuple[AssistantMessage | None, list[Message]]]:
+    """Yield each assistant message with what follows it up to the next one."""
+    opening: AssistantMessage | None = None
+    followers: list[Message] = []
+    for message in messages:
+        if isinstance(message, AssistantMessage):
+            yield opening, followers
+            opening, followers = message, []
+        else:
+            followers.append(message)
+    yield opening, followers
+
+
+def _match(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[ToolMessage | None]:
+    """Return the result of each call: by id, in order where an id repeats; then what has a strange id, by position."""
+    by_id: dict[str, list[ToolMessage]] = {call.id: [] for call in calls}
+    strange: list[ToolMessage] = []
+    for result in results:
+        by_id.get(result.tool_call_id, strange).append(result)
+    matches: list[ToolMessage | None] = []
+    for call in calls:
+        waiting = by_id[call.id]
+        if not waiting and strange and strange[0].name in ("", call.name):
+            waiting = strange
+        matches.append(waiting.pop(0) if waiting else None)
+    return matches
+
+
+def _orphan(result: ToolMessage) -> UserMessage:
+    return UserMessage(_result_text(result))
+
+
+def one_call_each(messages: Iterable[Message]) -> list[Message]:
+    """Return the messages with parallel calls as consecutive pairs: call, result, call, result.
+
+    Text, reasoning and details stay with the first call. The messages must have gone through `answered`.
+    """
+    answer: list[Message] = []
+    waiting: list[AssistantMessage] = []
+    for message in messages:
+        if isinstance(message, AssistantMessage) and len(message.tool_calls) > 1:
+            first, *others = message.tool_calls
+            answer.append(replace(message, tool_calls=(first,)))
+            waiting = [AssistantMessage("", (call,)) for call in others]
+        else:
+            answer.append(message)
+            if waiting and isinstance(message, ToolMessage):
+                answer.append(waiting.pop(0))
+    return answer
+
+
+def tools_as_text(messages: Iterable[Message]) -> list[Message]:
+    """Return the messages with calls and results as plain text, for dialects without tools.
+
+    Calls become lines of the assistant's text; the results of one message become one user message.
+    """
+    answer: list[Message] = []
+    for message in answered(messages):
+        if isinstance(message, AssistantMessage) and message.tool_calls:
+            lines = [f"[I called {call.name} with {call.arguments}]" for call in message.tool_calls]
+            text = "\n".join([message.content, *lines] if message.content.strip() else lines)
+            answer.append(replace(message, content=text, tool_calls=()))
+        elif isinstance(message, ToolMessage):
+            answer.append(_orphan(message))
+        else:
+            answer.append(message)
+    return answer
+
+
+def _result_text(result: ToolMessage) -> str:
+    return f"[{'Error' if result.is_error else 'Result'} of {result.name or 'a tool'}: {result.content}]"
+
+
+def merged(messages: Iterable[Message]) -> list[Message]:
+    """Return the messages with neighbours of one role as one message, and without messages that say nothing.
+
+    User texts are joined by a blank line; parts (images) are put one behind the other. An assistant message with calls
+    is never joined with what follows it. Tool and system messages are left alone.
+    """
+    answer: list[Message] = []
+    for message in messages:
+        last = answer[-1] if answer else None
+        match message:
+            case UserMessage() if _is_blank(message):
+                continue
+            case AssistantMessage(content=content, tool_calls=()) if not content.strip():
+                continue
+            case UserMessage() if isinstance(last, UserMessage):
+                answer[-1] = _joined_users(last, message)
+            case AssistantMessage() if isinstance(last, AssistantMessage) and not last.tool_calls:
+                answer[-1] = _joined_assistants(last, message)
+            case _:
+                answer.append(message)
+    return answer
+
+
+def _is_blank(message: UserMessage) -> bool:
+    return not message.text.strip() and (
+        isinstance(message.content, str) or all(isinstance(part, TextPart) for part in message.content)
+    )
+
+
+def _joined_users(first: UserMessage, second: UserMessage) -> UserMessage:
+    name = second.name if first.name == second.name else None
+    if isinstance(first.content, str) and isinstance(second.content, str):
+        return UserMessage(f"{first.content}{_SEPARATOR}{second.content}", name)
+    return UserMessage(_parts(first) + _parts(second), name)
+
+
+def _parts(message: UserMessage) -> tuple[Part, ...]:
+    return (TextPart(message.content),) if isinstance(message.content, str) else message.content
+
+
+def _joined_assistants(first: AssistantMessage, second: AssistantMessage) -> AssistantMessage:
+    return replace(
+        second,
+        content=_SEPARATOR.join(text for text in (first.content, second.content) if text.strip()),
+        reasoning="\n".join(text for text in (first.reasoning, second.reasoning) if text),
+        details={**first.details, **second.details},
+    )
+
+
+def alternating(messages: Iterable[Message], *, tools_in_a_row: bool = False) -> list[Message]:
+    """Return the messages in strict turns: input (user or tool), answer, input, ..., input.
+
+    The list begins with a user message and its length is odd. Where the history breaks the rule the missing turn is
+    made up: `BEGIN`, `ACKNOWLEDGED`, `CONTINUE`.
+
+    Args:
+        messages: Messages without system role, with calls one a message (`one_call_each`) or none (`tools_as_text`).
+        tools_in_a_row: The dialect takes several tool results as one turn, so `answered` is enough.
+
+    Raises:
+        MessageError: There is nothing to say: no message has any content.
+    """
+    answer: list[Message] = []
+    for message in merged(messages):
+        is_answer = isinstance(message, AssistantMessage)
+        if not answer and is_answer:
+            answer.append(UserMessage(BEGIN))
+        elif tools_in_a_row and isinstance(message, ToolMessage) and isinstance(answer[-1], ToolMessage):
+            pass
+        elif answer and isinstance(answer[-1], AssistantMessage) == is_answer:
+            answer.append(UserMessage(CONTINUE) if is_answer else AssistantMessage(ACKNOWLEDGED))
+        answer.append(message)
+    if not answer:
+        raise MessageError("There is nothing to send: the history has no message with content.")
+    if isinstance(answer[-1], AssistantMessage):
+        answer.append(UserMessage(CONTINUE))
+    return answer
