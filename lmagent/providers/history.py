@@ -1,7 +1,7 @@
 """Histories for dialects with rules of order: neutral messages in, neutral messages out, all pure.
 
 Most Chinese dialects want strict turns (input, answer, input, ...), some have one call a turn, some no tools or no
-system role. Each helper below settles one of these and leaves the rest alone, so a codec composes what its dialect asks for:
+system role. Each helper below settles one of these and leaves the rest alone; a codec composes what it needs:
 
     system, messages = split_system(call.messages)            # or system_in_front(call.messages)
     messages = text_only(messages, self.refuse)               # images and files are refused
@@ -273,7 +273,7 @@ def alternating(messages: Iterable[Message], *, tools_in_a_row: bool = False) ->
         is_answer = isinstance(message, AssistantMessage)
         if not answer and is_answer:
             answer.append(UserMessage(BEGIN))
-        elif tools_in_a_row and isinstance(message, ToolMessage) and isinstance(answer[-1], ToolMessage):
+        elif tools_in_a_row and answer and isinstance(message, ToolMessage) and isinstance(answer[-1], ToolMessage):
             pass
         elif answer and isinstance(answer[-1], AssistantMessage) == is_answer:
             answer.append(UserMessage(CONTINUE) if is_answer else AssistantMessage(ACKNOWLEDGED))
