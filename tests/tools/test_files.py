@@ -1,0 +1,396 @@
+"""File tools: what they do inside their root, and every way out of it that a model or a bystander could try."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmagent import ToolError
+from lmagent.tools import files
+from lmagent.tools.files import file_tools
+
+SECRET = "the secret outside"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "secret.txt").write_text(SECRET)
+    inside = tmp_path / "root"
+    (inside / "sub" / "deep").mkdir(parents=True)
+    (inside / "a.txt").write_text("one\ntwo\nthree\n")
+    (inside / "sub" / "b.py").write_text("# two\nprint('zwei')\n")
+    (inside / "sub" / "deep" / "笔记.txt").write_text("第二 two\n")
+    (inside / ".env").write_text("KEY=" + SECRET)
+    return inside
+
+
+def tools(root: Path | str, **options: Any) -> dict[str, Callable[..., str]]:
+    return {tool.name: tool for tool in file_tools(root, **options)}
+
+
+def test_reading(root: Path):
+    read = tools(root)["read_file"]
+    assert read("a.txt") == "one\ntwo\nthree\n"
+    assert read("./sub//b.py") == "# two\nprint('zwei')\n"
+    assert read("sub/deep/笔记.txt") == "第二 two\n"
+    assert read("a.txt", first_line=2, line_count=1) == "two"
+    assert read("a.txt", first_line=3) == "three\n"
+
+
+def test_listing(root: Path):
+    list_files = tools(root)["list_files"]
+    assert list_files() == "a.txt 14\nsub/"
+    assert list_files("sub") == "b.py 20\ndeep/"
+    assert list_files(recursive=True) == "a.txt 14\nsub/\nsub/b.py 20\nsub/deep/\nsub/deep/笔记.txt 11"
+    assert list_files(pattern="*.txt", recursive=True) == "a.txt 14\nsub/deep/笔记.txt 11"
+    assert list_files(pattern="nothing") == "Nothing found."
+
+
+def test_searching(root: Path):
+    search = tools(root)["search_files"]
+    assert search("two") == "a.txt:2: two\nsub/b.py:1: # two\nsub/deep/笔记.txt:1: 第二 two"
+    assert search("two", "sub", "*.py") == "b.py:1: # two"
+    assert search("KEY") == "Nothing found."
+
+
+def test_a_long_line_shows_the_place_of_the_match(root: Path):
+    (root / "long.txt").write_text("x" * 100_000 + "needle" + "y" * 100_000)
+    found = tools(root)["search_files"]("needle")
+    assert "needle" in found
+    assert len(found) < 300
+
+
+def test_writing(root: Path):
+    write = tools(root, write=True)["write_file"]
+    assert write("new/folder/c.txt", "héllo") == "Wrote 6 bytes to new/folder/c.txt."
+    assert (root / "new/folder/c.txt").read_text() == "héllo"
+    with pytest.raises(ToolError, match="overwrite=true"):
+        write("a.txt", "lost?")
+    assert (root / "a.txt").read_text() == "one\ntwo\nthree\n"
+    (root / "a.txt").chmod(0o640)
+    write("a.txt", "replaced", overwrite=True)
+    assert (root / "a.txt").read_text() == "replaced"
+    assert stat.S_IMODE((root / "a.txt").stat().st_mode) == 0o640
+    assert sorted(os.listdir(root)) == [".env", "a.txt", "new", "sub"]
+
+
+def test_writing_must_be_allowed(root: Path):
+    assert list(tools(root)) == ["read_file", "list_files", "search_files"]
+    assert list(tools(root, write=True)) == ["read_file", "list_files", "search_files", "write_file"]
+
+
+@pytest.mark.parametrize("bad", ["", "missing", "root/a.txt"])
+def test_a_root_must_be_an_existing_folder(root: Path, bad: str):
+    with pytest.raises(ValueError, match="folder"):
+        file_tools(bad and root.parent / bad)
+    with pytest.raises(TypeError):
+        file_tools(None)  # type: ignore[arg-type]
+
+
+OUTSIDE = [
+    "../secret.txt",
+    "sub/../../secret.txt",
+    "sub/../a.txt",
+    "..",
+    "/etc/passwd",
+    "//etc/passwd",
+    "link.txt",
+    "linked/secret.txt",
+    "linked",
+    "inner_link.txt",
+    "self/a.txt",
+    ".env",
+    "./.env",
+    "sub/.git/config",
+    "a.txt\x00.py",
+    "\x00",
+    "a.txt\n",
+    "~/secret.txt",
+    "$HOME/x",
+    "\ud800",
+    "n" * 300,
+    "n/" * 3000,
+    "n/" * 100 + "x",
+    "a.txt/b",
+    "a.txt/",
+    "sub",
+    "",
+    ".",
+    "*.txt",
+    "fifo",
+    "socket",
+]
+
+
+def _traps(root: Path) -> None:
+    (root / "link.txt").symlink_to(root.parent / "secret.txt")
+    (root / "linked").symlink_to(root.parent)
+    (root / "inner_link.txt").symlink_to("a.txt")
+    (root / "self").symlink_to(".")
+    os.mkfifo(root / "fifo")
+    os.mknod(root / "socket", stat.S_IFSOCK | 0o600)
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_nothing_but_files_inside_is_read(root: Path, path: str):
+    _traps(root)
+    with pytest.raises(ToolError) as caught:
+        tools(root)["read_file"](path)
+    assert str(root) not in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted({*OUTSIDE} - {"~/secret.txt", "$HOME/x", "*.txt"}))
+def test_nothing_but_files_inside_is_written(root: Path, path: str):
+    _traps(root)
+    before = sorted(os.listdir(root.parent))
+    with pytest.raises(ToolError) as caught:
+        tools(root, write=True)["write_file"](path, "owned", overwrite=True)
+    assert str(root) not in str(caught.value)
+    assert sorted(os.listdir(root.parent)) == before
+    assert (root.parent / "secret.txt").read_text() == SECRET
+    assert (root / "a.txt").read_text() == "one\ntwo\nthree\n"
+    assert not list(root.glob(".lmagent-*"))
+
+
+def test_home_and_variables_are_plain_names(root: Path):
+    write = tools(root, write=True)["write_file"]
+    for path in ("~/x", "$HOME/x", "*"):
+        write(path, "literal")
+        assert (root / path).read_text() == "literal"
+
+
+@pytest.mark.parametrize("path", ["..", "/etc", "linked", "self", ".git", "a.txt", "sub/../.."])
+def test_no_folder_outside_is_listed_or_searched(root: Path, path: str):
+    _traps(root)
+    for call in (lambda: tools(root)["list_files"](path), lambda: tools(root)["search_files"]("secret", path)):
+        with pytest.raises(ToolError):
+            call()
+
+
+def test_links_and_odd_files_are_shown_but_not_entered(root: Path):
+    _traps(root)
+    listed = tools(root)["list_files"](recursive=True)
+    assert "linked (link, not followed)" in listed.splitlines()
+    assert "fifo (no regular file)" in listed.splitlines()
+    assert "secret" not in listed
+    assert tools(root)["search_files"]("secret outside") == "Nothing found."
+
+
+def test_hidden_names_when_asked_for(root: Path):
+    assert SECRET in tools(root, hidden=True)["read_file"](".env")
+    assert ".env" in tools(root, hidden=True)["list_files"]()
+
+
+def test_a_device_is_not_opened(root: Path, monkeypatch):
+    opened: list[str] = []
+    real_open = os.open
+    monkeypatch.setattr(os, "open", lambda path, *a, **k: (opened.append(str(path)), real_open(path, *a, **k))[1])
+    with pytest.raises(ToolError, match="not a regular file"):
+        tools("/dev")["read_file"]("null")
+    assert opened == ["/dev"]
+
+
+def test_a_fifo_put_in_place_of_a_file_does_not_block(root: Path, monkeypatch):
+    real_stat = os.stat
+
+    def swapping(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
+        status = real_stat(path, *args, **kwargs)
+        if path == "a.txt":
+            (root / "a.txt").unlink()
+            os.mkfifo(root / "a.txt")
+        return status
+
+    monkeypatch.setattr(os, "stat", swapping)
+    outcome: list[str] = []
+
+    def read() -> None:
+        try:
+            tools(root)["read_file"]("a.txt")
+        except ToolError as error:
+            outcome.append(str(error))
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(2)
+    assert outcome == ["'a.txt' is not a regular file."]
+
+
+def _swap_after_opening(monkeypatch: pytest.MonkeyPatch, name: str, swap: Callable[[], None], before: bool) -> None:
+    """Run `swap` once, right before or after the component `name` is opened."""
+    real_open, done = os.open, [False]
+
+    def opening(path: Any, *args: Any, **kwargs: Any) -> int:
+        if path != name or done[0]:
+            return real_open(path, *args, **kwargs)
+        done[0] = True
+        if before:
+            swap()
+            return real_open(path, *args, **kwargs)
+        descriptor = real_open(path, *args, **kwargs)
+        swap()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", opening)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_folder_swapped_for_a_link_does_not_lead_outside(root: Path, monkeypatch, before: bool):
+    evil = root.parent / "evil"
+    evil.mkdir()
+    (evil / "b.py").write_text(SECRET)
+
+    def swap() -> None:
+        (root / "sub").rename(root / "moved")
+        (root / "sub").symlink_to(evil)
+
+    _swap_after_opening(monkeypatch, "sub", swap, before)
+    try:
+        answer = tools(root, write=True)["read_file"]("sub/b.py")
+    except ToolError as error:
+        answer = str(error)
+    assert SECRET not in answer
+    assert ("zwei" in answer) is not before
+
+
+def test_a_folder_swapped_while_writing_does_not_lead_outside(root: Path, monkeypatch):
+    evil = root.parent / "evil"
+    evil.mkdir()
+
+    def swap() -> None:
+        (root / "sub").rename(root / "moved")
+        (root / "sub").symlink_to(evil)
+
+    _swap_after_opening(monkeypatch, "sub", swap, before=False)
+    tools(root, write=True)["write_file"]("sub/new.txt", "x")
+    assert os.listdir(evil) == []
+    assert (root / "moved" / "new.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize("verb", ["list_files", "search_files"])
+def test_a_folder_swapped_while_walking_does_not_lead_outside(root: Path, monkeypatch, verb: str):
+    def swap() -> None:
+        (root / "sub").rename(root.parent / "moved")
+        (root / "sub").symlink_to(root.parent)
+
+    _swap_after_opening(monkeypatch, "sub", swap, before=True)
+    arguments: dict[str, Any] = {"recursive": True} if verb == "list_files" else {"text": "secret"}
+    assert "secret" not in tools(root)[verb](**arguments)
+
+
+def test_a_link_put_in_place_of_a_file_is_not_read_or_written_through(root: Path, monkeypatch):
+    def swap() -> None:
+        (root / "a.txt").unlink()
+        (root / "a.txt").symlink_to(root.parent / "secret.txt")
+
+    _swap_after_opening(monkeypatch, "a.txt", swap, before=True)
+    with pytest.raises(ToolError, match="symbolic links"):
+        tools(root)["read_file"]("a.txt")
+
+    (root / "a.txt").unlink()
+    (root / "a.txt").write_text("again")
+    real_replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *args, **kwargs: (swap(), real_replace(*args, **kwargs)))
+    tools(root, write=True)["write_file"]("a.txt", "new", overwrite=True)
+    assert (root.parent / "secret.txt").read_text() == SECRET
+    assert (root / "a.txt").read_text() == "new"
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rest(root: Path, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ToolError, match="No space left"):
+        tools(root, write=True)["write_file"]("a.txt", "new", overwrite=True)
+    assert (root / "a.txt").read_text() == "one\ntwo\nthree\n"
+    assert not list(root.glob(".lmagent-*"))
+
+
+def test_sizes_are_limited(root: Path):
+    bound = tools(root, write=True, max_bytes=10)
+    with pytest.raises(ToolError, match="larger than the 10 bytes"):
+        bound["read_file"]("a.txt")
+    with pytest.raises(ToolError, match="at most 10"):
+        bound["write_file"]("big.txt", "x" * 11)
+    assert bound["search_files"]("two") == "Nothing found."
+
+
+def test_a_file_without_end_is_not_read_for_ever():
+    with pytest.raises(ToolError, match="larger than the 0 bytes"):
+        tools("/proc/self", max_bytes=0)["read_file"]("status")
+
+
+def test_what_is_no_text_is_told(root: Path):
+    (root / "image.png").write_bytes(b"\x89PNG\xff")
+    (root / "zero.bin").write_bytes(b"a\x00b")
+    (root / "bom.txt").write_bytes(b"\xef\xbb\xbfhi")
+    for name in ("image.png", "zero.bin"):
+        with pytest.raises(ToolError, match="not a UTF-8 text file"):
+            tools(root)["read_file"](name)
+    assert tools(root)["read_file"]("bom.txt") == "hi"
+
+
+def test_names_cannot_fake_lines_of_the_answer(root: Path):
+    (root / "x\nfake.txt 5").write_text("two")
+    Path(os.fsdecode(os.fsencode(root) + b"/\xff.txt")).write_text("two")
+    for answer in (tools(root)["list_files"](), tools(root)["search_files"]("two")):
+        assert "\nfake" not in answer
+        assert "x\\nfake.txt 5" in answer
+        assert "\\udcff.txt" in answer
+
+
+def test_counts_are_limited(root: Path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_LISTED", 2)
+    monkeypatch.setattr(files, "MAX_MATCHES", 1)
+    assert "more than 2 entries" in tools(root)["list_files"](recursive=True)
+    assert "more than 1 lines" in tools(root)["search_files"]("two")
+    monkeypatch.setattr(files, "MAX_SEARCHED_BYTES", 14)
+    monkeypatch.setattr(files, "MAX_MATCHES", 100)
+    assert "too much to search" in tools(root)["search_files"]("two")
+    monkeypatch.setattr(files, "MAX_VISITED", 2)
+    with pytest.raises(ToolError, match="more than 2 files"):
+        tools(root)["list_files"](recursive=True)
+
+
+@pytest.mark.parametrize("pattern", ["../*", "x" * 201])
+def test_patterns_match_names_only(root: Path, pattern: str):
+    with pytest.raises(ToolError, match="A pattern is matched against names"):
+        tools(root)["list_files"](pattern=pattern)
+
+
+def test_no_descriptor_is_left_open(root: Path):
+    _traps(root)
+    before = len(os.listdir("/proc/self/fd"))
+    for path in ["a.txt", "sub/deep/笔记.txt", *OUTSIDE]:
+        for tool, arguments in (("read_file", ()), ("list_files", ()), ("write_file", ("x",))):
+            try:
+                tools(root, write=True)[tool](path, *arguments)
+            except ToolError:
+                continue
+    tools(root)["list_files"](recursive=True)
+    tools(root)["search_files"]("two")
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@given(st.text(alphabet="ab./\\~$*\x00\n:éＡ\ud800", max_size=30))
+def test_no_path_leads_outside(tmp_path_factory, text: str):
+    base = tmp_path_factory.mktemp("any")
+    (base / "root").mkdir()
+    (base / "a").write_text(SECRET)
+    bound = tools(base / "root", write=True)
+    for call in (lambda: bound["read_file"](text), lambda: bound["write_file"](text, "x", True)):
+        try:
+            call()
+        except ToolError:
+            continue
+    assert sorted(os.listdir(base)) == ["a", "root"]
+    assert (base / "a").read_text() == SECRET

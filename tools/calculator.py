@@ -1,0 +1,345 @@
+"""A calculator for models: exact arithmetic on what a person would type, and nothing that could run code.
+
+The text is cut into pieces, parsed by `ast` and walked through an allow-list of nodes; every number, power, factorial
+and nesting depth is bounded. Whole numbers and decimals are exact fractions (0.1 + 0.2 is 0.3); roots, logarithms and
+angles are floats, shown with 15 digits. It knows no variables, no comparisons, no units.
+
+Conventions: `^` is power (not Python's XOR), `5!` a factorial, `30°` degrees. `7 % 3` with a number, name or bracket
+after the sign is the remainder, else `%` is per cent: `200 * 15%`, `15% of 200`. `log` is the natural logarithm,
+`round` rounds halves away from zero. `×`, `÷`, `−`, `√9`, `5²` and full-width characters are read as what they look like.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+from fractions import Fraction
+
+from lmagent import ToolError, function
+
+__all__ = ["calculator"]
+
+MAX_LENGTH = 500
+MAX_DEPTH = 60
+MAX_BITS = 10_000
+"""Largest numerator or denominator: about 3000 decimal digits."""
+MAX_FACTORIAL = 1_000
+MAX_EXACT_DIGITS = 30
+"""A terminating decimal longer than this is shown with 15 significant digits."""
+
+Number = Fraction | float
+
+
+@function
+def calculator(expression: str) -> str:
+    """Calculate an arithmetic expression.
+
+    Args:
+        expression: For example 23 * 17 or sqrt(2) + 1.
+    """
+    if len(expression) > MAX_LENGTH:
+        raise ToolError(f"The expression has {len(expression)} characters; at most {MAX_LENGTH} are allowed.")
+    source = _python_text(expression)
+    try:
+        tree = ast.parse(source, mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise ToolError(f"Cannot read {expression!r}. Write one expression such as (2 + 3) * 4 or sqrt(16).") from None
+    try:
+        return _show(_value(tree.body, source, 0))
+    except ZeroDivisionError:
+        raise ToolError("Division by zero.") from None
+    except OverflowError:
+        raise _too_large() from None
+    except ValueError:
+        raise ToolError("The value is outside the function's domain, such as sqrt(-1) or log(0).") from None
+
+
+_LOOKALIKES = str.maketrans(
+    {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}  # full-width forms of ASCII
+    | {"\u3000": " ", "\u00a0": " ", "【": "(", "】": ")"}
+    | dict.fromkeys("×✕✖·⋅∙", "*")
+    | dict.fromkeys("÷∕⁄", "/")
+    | dict.fromkeys("−–—", "-")
+    | {"π": " pi ", "τ": " tau "}
+)
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
+_ROOT = re.compile(r"√\s*(\d+(?:\.\d+)?)?")
+_PIECE = re.compile(
+    r"\s*(?:(?P<number>(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<op>\*\*|//|[-+*/%^!°().,\[\]]))",
+    re.ASCII,
+)
+_SPELLINGS = {"^": "**", "mod": "%", "%": ".percent", "!": ".factorial", "°": ".degrees"}
+"""A postfix sign becomes an attribute, which binds tighter than every operator: 200 / 10% is 200 / (10 .percent)."""
+
+
+def _python_text(expression: str) -> str:
+    """Return the expression as one line of ASCII Python; refuse characters that no calculation contains."""
+    text = _ROOT.sub(lambda found: f"sqrt({found[1]})" if found[1] else "sqrt", expression)
+    text = _SUPERSCRIPT_RUN.sub(lambda run: f"**({run[0].translate(_SUPERSCRIPTS)})", text)
+    text = text.translate(_LOOKALIKES).strip().rstrip("=? ")
+    pieces: list[tuple[str, str]] = []
+    position = 0
+    while position < len(text):
+        found = _PIECE.match(text, position)
+        if not found or not found.lastgroup:
+            if not text[position:].strip():
+                break
+            raise _unexpected(text[position:].lstrip()[0])
+        kind, piece = found.lastgroup, found[found.lastgroup]
+        if piece == "mod":
+            kind = "op"
+        if kind == "name" and pieces and pieces[-1][0] == "number":
+            raise ToolError(f"Put an operator between {pieces[-1][1]} and {piece}, such as * for multiplication.")
+        pieces.append((kind, piece))
+        position = found.end()
+    written: list[str] = []
+    for index, (_, piece) in enumerate(pieces):
+        after_kind, after = pieces[index + 1] if index + 1 < len(pieces) else ("end", "")
+        if piece == "%" and (after_kind == "number" or after == "(" or (after_kind == "name" and after != "of")):
+            written.append("%")
+        elif piece == "of" and index and pieces[index - 1][1] == "%":
+            written.append("*")
+        else:
+            written.append(_SPELLINGS.get(piece, piece))
+    return " ".join(written).replace(" . ", ".")
+
+
+def _unexpected(character: str) -> ToolError:
+    return ToolError(
+        f"Unexpected {character!r}. Allowed are numbers, + - * / // % ^ ( ), the constants {', '.join(_CONSTANTS)} "
+        f"and the functions {', '.join(_FUNCTIONS)}."
+    )
+
+
+def _value(node: ast.expr, source: str, depth: int) -> Number:
+    if depth > MAX_DEPTH:
+        raise ToolError(f"The expression is nested more than {MAX_DEPTH} levels deep.")
+    match node:
+        case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):
+            result = _literal(source[node.col_offset : node.end_col_offset])
+        case ast.UnaryOp(op=ast.UAdd() | ast.USub()):
+            operand = _value(node.operand, source, depth + 1)
+            result = -operand if isinstance(node.op, ast.USub) else operand
+        case ast.BinOp() if type(node.op) in _OPERATORS:
+            left, right = (_value(side, source, depth + 1) for side in (node.left, node.right))
+            result = _OPERATORS[type(node.op)](left, right)
+        case ast.Attribute(attr=sign) if sign in _SIGNS:
+            result = _SIGNS[sign](_value(node.value, source, depth + 1))
+        case ast.Call(keywords=[]) if name := _name(node.func):
+            result = _call(name, [_value(argument, source, depth + 1) for argument in _flat(node.args)])
+        case ast.Name() | ast.Attribute() if name := _name(node):
+            if name not in _CONSTANTS:
+                raise ToolError(f"Unknown name {name!r}. The constants are {', '.join(_CONSTANTS)}.")
+            result = _CONSTANTS[name]
+        case ast.Call():
+            raise ToolError("Only named functions can be called, without keywords; write 2 * (3 + 4), not 2(3 + 4).")
+        case ast.Tuple():
+            raise ToolError("Write one expression, and numbers without thousands commas: 1000, not 1,000.")
+        case _:
+            raise ToolError("Only arithmetic is allowed: numbers, + - * / // % ^ and functions such as sqrt(2).")
+    return _bounded(result)
+
+
+def _name(node: ast.expr) -> str:
+    """Return `sqrt` for `sqrt` and `math.sqrt`, else nothing."""
+    match node:
+        case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="math"), attr=name):
+            return name
+        case _:
+            return ""
+
+
+def _flat(arguments: list[ast.expr]) -> list[ast.expr]:
+    """Models write `sum([1, 2])` as often as `sum(1, 2)`: open one level of brackets."""
+    match arguments:
+        case [ast.List(elts=items) | ast.Tuple(elts=items)]:
+            return items
+        case _:
+            return arguments
+
+
+def _literal(text: str) -> Fraction:
+    mantissa, _, exponent = text.lower().partition("e")
+    if len(exponent) > 5 or abs(int(exponent or 0)) > MAX_BITS // 4:
+        raise _too_large()
+    if len(mantissa) > 1 and mantissa.startswith("00"):
+        raise ToolError(f"Write numbers without thousands commas or leading zeros, not {text!r}.")
+    return Fraction(text.replace("_", ""))
+
+
+def _bounded(value: Number) -> Number:
+    if isinstance(value, Fraction):
+        if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
+            raise _too_large()
+    elif not math.isfinite(value):
+        raise _too_large()
+    return value
+
+
+def _too_large() -> ToolError:
+    return ToolError("The numbers get too large to calculate.")
+
+
+def _power(base: Number, exponent: Number) -> Number:
+    if not isinstance(base, Fraction) or not isinstance(exponent, Fraction) or exponent.denominator != 1:
+        result = float(base) ** float(exponent)
+        if isinstance(result, complex):
+            raise ToolError("A negative number has no real power with a fraction as exponent.")
+        return result
+    bits = max(abs(base.numerator).bit_length(), base.denominator.bit_length())
+    # 0, 1 and -1 stay small under every exponent; for all others the size of the result is known beforehand.
+    if abs(base) not in (0, 1) and (bits - 1) * abs(exponent) > MAX_BITS:
+        raise _too_large()
+    if abs(base) == 1:
+        return base if exponent.numerator % 2 else Fraction(1)
+    return Fraction(base**exponent.numerator)
+
+
+_OPERATORS: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
+    ast.Add: lambda a, b: a + b,
+    ast.Sub: lambda a, b: a - b,
+    ast.Mult: lambda a, b: a * b,
+    ast.Div: lambda a, b: a / b,
+    ast.FloorDiv: lambda a, b: Fraction(math.floor(a / b)),
+    ast.Mod: lambda a, b: a % b,
+    ast.Pow: _power,
+}
+
+
+def _whole(value: Number) -> int:
+    if value != math.floor(value):
+        raise ToolError(f"A whole number is needed here, not {_show(value)}.")
+    return math.floor(value)
+
+
+def _count(value: Number) -> int:
+    number = _whole(value)
+    if not 0 <= number <= MAX_FACTORIAL:
+        raise ToolError(f"factorial, comb and perm take whole numbers from 0 to {MAX_FACTORIAL}.")
+    return number
+
+
+def _sqrt(value: Number) -> Number:
+    if isinstance(value, Fraction) and value >= 0:
+        above, below = math.isqrt(value.numerator), math.isqrt(value.denominator)
+        if above * above == value.numerator and below * below == value.denominator:
+            return Fraction(above, below)
+    return math.sqrt(value)
+
+
+def _round(value: Number, digits: Number = Fraction(0)) -> Number:
+    places = _whole(digits)
+    if abs(places) > 100:
+        raise ToolError("round takes at most 100 digits.")
+    # A float stands for the decimal it is shown as: round(sqrt(2) * 0 + 2.675, 2) is 2.68.
+    exact = value if isinstance(value, Fraction) else Fraction(repr(value))
+    scale = Fraction(10) ** places
+    rounded = math.floor(abs(exact) * scale + Fraction(1, 2)) / scale
+    return rounded if exact >= 0 else -rounded
+
+
+def _log(value: Number, base: Number | None = None) -> Number:
+    if base is None:
+        return math.log(value)
+    if base in (2, 10):
+        return math.log2(value) if base == 2 else math.log10(value)
+    return math.log(value) / math.log(base)
+
+
+def _angle(function_of: Callable[[float], float]) -> Callable[[Number], Number]:
+    """A sine or cosine that is smaller than the rounding of its argument is zero: sin(pi) is 0, not 1.2e-16."""
+
+    def of(value: Number) -> Number:
+        result = function_of(float(value))
+        return Fraction(0) if abs(result) < abs(value) * 2.3e-16 else result
+
+    return of
+
+
+_sin, _cos = _angle(math.sin), _angle(math.cos)
+
+
+def _floats(function_of: Callable[[float], float]) -> Callable[..., Number]:
+    return lambda *values: function_of(*map(float, values))
+
+
+_SIGNS: dict[str, Callable[[Number], Number]] = {
+    "percent": lambda value: value / 100,
+    "factorial": lambda value: Fraction(math.factorial(_count(value))),
+    "degrees": lambda value: math.radians(value),
+}
+_CONSTANTS: dict[str, Number] = {"pi": math.pi, "e": math.e, "tau": math.tau}
+_FUNCTIONS: dict[str, tuple[Callable[..., Number], int, int]] = {
+    "sqrt": (_sqrt, 1, 1),
+    "cbrt": (_floats(math.cbrt), 1, 1),
+    "abs": (abs, 1, 1),
+    "round": (_round, 1, 2),
+    "floor": (lambda value: Fraction(math.floor(value)), 1, 1),
+    "ceil": (lambda value: Fraction(math.ceil(value)), 1, 1),
+    "min": (lambda *values: min(values), 1, MAX_LENGTH),
+    "max": (lambda *values: max(values), 1, MAX_LENGTH),
+    "sum": (lambda *values: sum(values, Fraction(0)), 1, MAX_LENGTH),
+    "mean": (lambda *values: sum(values, Fraction(0)) / len(values), 1, MAX_LENGTH),
+    "pow": (_power, 2, 2),
+    "exp": (_floats(math.exp), 1, 1),
+    "ln": (_log, 1, 1),
+    "log": (_log, 1, 2),
+    "log2": (lambda value: _log(value, Fraction(2)), 1, 1),
+    "log10": (lambda value: _log(value, Fraction(10)), 1, 1),
+    "sin": (_sin, 1, 1),
+    "cos": (_cos, 1, 1),
+    "tan": (lambda value: _sin(value) / _cos(value), 1, 1),
+    "asin": (_floats(math.asin), 1, 1),
+    "acos": (_floats(math.acos), 1, 1),
+    "atan": (_floats(math.atan), 1, 1),
+    "degrees": (_floats(math.degrees), 1, 1),
+    "radians": (_floats(math.radians), 1, 1),
+    "factorial": (_SIGNS["factorial"], 1, 1),
+    "comb": (lambda n, k: Fraction(math.comb(_count(n), _count(k))), 2, 2),
+    "perm": (lambda n, k: Fraction(math.perm(_count(n), _count(k))), 2, 2),
+    "gcd": (lambda *values: Fraction(math.gcd(*map(_whole, values))), 1, MAX_LENGTH),
+    "lcm": (lambda *values: Fraction(math.lcm(*map(_whole, values))), 1, MAX_LENGTH),
+}
+
+
+def _call(name: str, arguments: list[Number]) -> Number:
+    if name not in _FUNCTIONS:
+        raise ToolError(f"Unknown function {name!r}. The functions are {', '.join(_FUNCTIONS)}.")
+    called, least, most = _FUNCTIONS[name]
+    if not least <= len(arguments) <= most:
+        wanted = f"{least}" if least == most else f"{least} or {most}" if most == least + 1 else f"at least {least}"
+        raise ToolError(f"{name} takes {wanted} argument(s), not {len(arguments)}.")
+    return called(*arguments)
+
+
+def _show(value: Number) -> str:
+    if isinstance(value, float):
+        return f"{value:.15g}" if value else "0"
+    if value.denominator == 1:
+        return str(value.numerator)
+    exact = _terminating(value)
+    if exact is not None:
+        return exact
+    with localcontext() as context:
+        context.prec = 15
+        return f"{Decimal(value.numerator) / Decimal(value.denominator):.15g}"
+
+
+def _terminating(value: Fraction) -> str | None:
+    """Return the whole decimal expansion if there is one and it is short, else nothing."""
+    places = 0
+    rest = value.denominator
+    for prime in (2, 5):
+        count = 0
+        while rest % prime == 0 and count <= MAX_EXACT_DIGITS:
+            rest //= prime
+            count += 1
+        places = max(places, count)
+    if rest != 1 or places > MAX_EXACT_DIGITS:
+        return None
+    digits = str(abs(value.numerator) * 10**places // value.denominator).rjust(places + 1, "0")
+    return f"{'-' if value < 0 else ''}{digits[:-places]}.{digits[-places:]}"
