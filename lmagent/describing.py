@@ -1,0 +1,399 @@
+"""From a `Signature` to the neutral JSON Schema: plain hints by table, everything else by pydantic.
+
+Also makes the pydantic adapter that validates a call, when it is first needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+from lmagent.docstrings import Docstring, parse_docstring
+from lmagent.errors import FunctionDefinitionError
+from lmagent.schema import tidy
+from lmagent.signatures import EMPTY, OMITTED, Argument, Signature, annotated_text, without_qualifiers
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+__all__ = ["Description", "clean_name", "describe", "make_adapter"]
+
+_KINDS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What a model is told of a callable."""
+
+    description: str
+    parameters: dict[str, Any]
+    keys: dict[str, str]
+    """Property name -> argument name, where an alias makes them differ."""
+    adapter: TypeAdapter[Any] | None
+    """Already made, if the schema needed it."""
+
+
+def clean_name(original: str) -> str:
+    """Return a name every provider takes: `[a-zA-Z0-9_-]{1,64}`, with a hash where cleaning loses information."""
+    if _NAME.match(original):
+        return original
+    digest = hashlib.sha1(original.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()[:8]
+    kept = re.sub(r"[^a-zA-Z0-9_-]+", "_", original).strip("_")[:55]
+    return f"{kept or 'tool'}_{digest}"
+
+
+def describe(signature: Signature, *, description: str | None = None) -> Description:
+    """Return description and parameters schema of a callable.
+
+    Raises:
+        FunctionDefinitionError: A required parameter has a type that JSON cannot describe.
+    """
+    documentation = parse_docstring(signature.documentation)
+    shown = documentation.description if description is None else description
+    if signature.model is not None:
+        return _describe_model(signature, shown if description is not None else documentation.summary)
+    hints = [a.hint for a in signature.arguments if a.visible]
+    properties = [_plain(hint) for hint in hints]
+    extra = _plain(signature.extra) if signature.has_extra else False
+    schema: dict[str, Any] = {}
+    adapter: TypeAdapter[Any] | None = None
+    if extra is None or None in properties:
+        adapter, schema = _pydantic_schema(signature)
+        properties = list(schema.get("properties", {}).values())
+        extra = schema.get("additionalProperties", False)
+    arguments = [a for a in signature.arguments if a.visible]
+    named = dict(zip((_key(a) for a in arguments), arguments, strict=True))
+    parameters = {
+        "type": "object",
+        "properties": {
+            key: _finished(schema_, argument, documentation)
+            for (key, argument), schema_ in zip(named.items(), cast("list[dict[str, Any]]", properties), strict=True)
+        },
+        **({"required": required} if (required := [key for key, a in named.items() if a.required]) else {}),
+        "additionalProperties": True if extra == {} else extra,
+        **({"$defs": schema["$defs"]} if "$defs" in schema else {}),
+    }
+    return Description(
+        description=shown,
+        parameters=tidy(parameters),
+        keys={key: a.name for key, a in named.items() if key != a.name},
+        adapter=adapter,
+    )
+
+
+def _finished(schema: dict[str, Any], argument: Argument, documentation: Docstring) -> dict[str, Any]:
+    """Add text and default to a property's schema."""
+    text = _field_text(argument.hint) or argument.text or documentation.parameters.get(argument.name, "")
+    schema = dict(schema)
+    if text:
+        schema["description"] = text
+    value = _as_json(argument.default)
+    if value is not OMITTED:
+        schema["default"] = value
+    return schema
+
+
+def _as_json(value: Any) -> Any:
+    """Return a default as JSON, or OMITTED when JSON cannot carry it."""
+    if value is EMPTY or value is OMITTED:
+        return OMITTED
+    if value is None or type(value) in (str, int, bool):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else OMITTED
+    if type(value) in (list, dict) and not value:
+        return copy(value)
+    from pydantic import SecretBytes, SecretStr
+    from pydantic_core import to_jsonable_python
+
+    if isinstance(value, SecretStr | SecretBytes):
+        return OMITTED
+    try:
+        return json.loads(json.dumps(to_jsonable_python(value), allow_nan=False))
+    except (ValueError, TypeError, RecursionError):
+        return OMITTED
+
+
+def _key(argument: Argument) -> str:
+    """Return the property's name: the alias of its `Field`, else the parameter's name."""
+    for mark in reversed(getattr(argument.hint, "__metadata__", ())):
+        for attribute in ("validation_alias", "alias"):
+            alias = getattr(mark, attribute, None)
+            choices = getattr(alias, "choices", None)
+            alias = choices[0] if choices else alias
+            if isinstance(alias, str):
+                return alias
+    return argument.name
+
+
+def _field_text(hint: Any) -> str:
+    texts = [getattr(mark, "description", None) for mark in getattr(hint, "__metadata__", ())]
+    return next((text for text in reversed(texts) if isinstance(text, str)), "")
+
+
+# Plain hints
+
+
+def _plain(hint: Any) -> dict[str, Any] | None:
+    """Return the schema of a hint made of str, int, float, bool, None, Any, Literal, unions, lists and dicts; else None."""
+    if hint is EMPTY or hint is Any or hint is object:
+        return {}
+    if isinstance(hint, type):
+        kind = None if isinstance(hint, types.GenericAlias) else _KINDS.get(hint)
+        if kind:
+            return {"type": kind}
+        if hint is list:
+            return {"type": "array", "items": {}}
+        if hint is dict:
+            return {"type": "object", "additionalProperties": True}
+    if hint is None:
+        return {"type": "null"}
+    origin = typing.get_origin(hint)
+    maker = _PLAIN_GENERICS.get(origin)
+    return maker(hint) if maker else None
+
+
+def _plain_literal(hint: Any) -> dict[str, Any] | None:
+    values = typing.get_args(hint)
+    kinds = {_KINDS.get(cast(Any, type(value))) for value in values}
+    if None in kinds:
+        return None
+    schema: dict[str, Any] = {"const": values[0]} if len(values) == 1 else {"enum": list(values)}
+    return {**schema, "type": kinds.pop()} if len(kinds) == 1 else schema
+
+
+def _plain_union(hint: Any) -> dict[str, Any] | None:
+    choices = typing.get_args(hint)
+    schemas = [_plain(choice) for choice in choices if choice is not type(None)]
+    if None in schemas or any("anyOf" in schema for schema in schemas if schema):
+        return None
+    if type(None) in choices:
+        schemas.append({"type": "null"})
+    if any(schema in schemas[:place] for place, schema in enumerate(schemas)):
+        return None
+    return {"anyOf": schemas} if len(schemas) > 1 else schemas[0]
+
+
+def _plain_list(hint: Any) -> dict[str, Any] | None:
+    arguments = typing.get_args(hint)
+    items = _plain(arguments[0]) if arguments else {}
+    return None if items is None else {"type": "array", "items": items}
+
+
+def _plain_dict(hint: Any) -> dict[str, Any] | None:
+    key, value = typing.get_args(hint) or (str, Any)
+    values = _plain(value)
+    if key is not str or values is None:
+        return None
+    return {"type": "object", "additionalProperties": values or True}
+
+
+def _plain_annotated(hint: Any) -> dict[str, Any] | None:
+    return _plain(hint.__origin__) if all(isinstance(mark, str) for mark in hint.__metadata__) else None
+
+
+_PLAIN_GENERICS: dict[Any, Callable[[Any], dict[str, Any] | None]] = {
+    Literal: _plain_literal,
+    typing.Union: _plain_union,
+    types.UnionType: _plain_union,
+    list: _plain_list,
+    dict: _plain_dict,
+    Annotated: _plain_annotated,
+}
+
+
+# Everything else
+
+
+def make_adapter(signature: Signature) -> TypeAdapter[Any]:
+    """Return the adapter that validates an argument object into Python values by argument name."""
+    return TypeAdapterOf(signature).make()
+
+
+def _describe_model(signature: Signature, description: str) -> Description:
+    from pydantic import TypeAdapter
+
+    adapter = cast("TypeAdapter[Any]", TypeAdapter(signature.model))
+    schema = _schema_of(adapter)
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        schema = {**schema["$defs"][name], "$defs": schema["$defs"]}
+    schema.pop("description", None)
+    schema = {"type": "object", "properties": {}, **schema}
+    schema.setdefault("additionalProperties", False)
+    return Description(description=description, parameters=tidy(schema), keys={}, adapter=adapter)
+
+
+def _pydantic_schema(signature: Signature) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+    """Build adapter and schema; hide defaulted parameters that cannot be described, refuse required ones."""
+    maker = TypeAdapterOf(signature)
+    if not any(_is_indescribable(a.hint) for a in signature.arguments if a.visible):
+        try:
+            adapter = maker.make()
+            return adapter, _schema_of(adapter)
+        except _refusals():
+            pass
+    for argument in signature.arguments:
+        cause = maker.problem(argument) if argument.visible else None
+        if cause is not None and argument.required:
+            raise FunctionDefinitionError(
+                f"{signature.name}: parameter {argument.name!r}: {argument.hint!r} cannot be described as JSON"
+            ) from cause
+        argument.hidden = cause is not None
+    signature.reserved |= {a.name for a in signature.arguments if a.hidden}
+    try:
+        adapter = maker.make()
+        return adapter, _schema_of(adapter)
+    except _refusals() as error:
+        raise FunctionDefinitionError(f"{signature.name}: cannot be described as JSON ({_first_line(error)})") from error
+
+
+@cache
+def _refusals() -> tuple[type[Exception], ...]:
+    from pydantic import PydanticUserError
+    from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+
+    # TypeError, ValueError, NameError: hints that pydantic stumbles over before it has words for them.
+    return (
+        PydanticUserError,
+        PydanticSchemaGenerationError,
+        PydanticInvalidForJsonSchema,
+        PydanticUndefinedAnnotation,
+        TypeError,
+        ValueError,
+        NameError,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _is_indescribable(hint: Any) -> bool:
+    """Return whether a hint holds `complex`, which pydantic writes as text that no model can guess."""
+    return hint is complex or any(_is_indescribable(inner) for inner in typing.get_args(hint))
+
+
+class TypeAdapterOf:
+    """Makes the one dynamic TypedDict of a signature, which any parameter name fits, and its adapter."""
+
+    def __init__(self, signature: Signature) -> None:
+        self._signature = signature
+
+    def make(self) -> TypeAdapter[Any]:
+        from typing_extensions import NotRequired
+
+        hints: dict[str, Any] = {}
+        for argument in self._signature.arguments:
+            if argument.visible:
+                hint = Any if argument.hint is EMPTY else argument.hint
+                hints[argument.name] = hint if argument.required else NotRequired[hint]
+        return self._adapter(hints)
+
+    def problem(self, argument: Argument) -> Exception | None:
+        """Return why an argument cannot be described, if so."""
+        if argument.hint is EMPTY:
+            return None
+        if _is_indescribable(argument.hint):
+            return TypeError("complex is no JSON type")
+        try:
+            _schema_of(self._adapter({argument.name: argument.hint}, extra=False))
+        except _refusals() as error:
+            return error
+        return None
+
+    def _adapter(self, hints: dict[str, Any], *, extra: bool = True) -> TypeAdapter[Any]:
+        from pydantic import PydanticUserError
+
+        try:
+            return self._typed_dict_adapter(hints, extra=extra)
+        except PydanticUserError as error:
+            if error.code != "typed-dict-version":
+                raise
+            # Before Python 3.12 pydantic takes typing_extensions' TypedDict only; users write typing's.
+            from lmagent.typed_dicts import modernised
+
+            return self._typed_dict_adapter({name: modernised(hint) for name, hint in hints.items()}, extra=extra)
+
+    def _typed_dict_adapter(self, hints: dict[str, Any], *, extra: bool) -> TypeAdapter[Any]:
+        from pydantic import ConfigDict, TypeAdapter
+        from typing_extensions import TypedDict
+
+        # allow_inf_nan: JSON has neither, and 1e999 must not become infinity.
+        config = ConfigDict(allow_inf_nan=False)
+        keywords: dict[str, Any] = {}
+        if extra and self._signature.has_extra:
+            keywords["extra_items"] = Any if self._signature.extra is EMPTY else self._signature.extra
+        else:
+            config["extra"] = "forbid"
+        make: Any = TypedDict
+        arguments = make("Arguments", hints, **keywords)
+        arguments.__pydantic_config__ = config
+        arguments.__module__ = self._signature.module
+        return cast("TypeAdapter[Any]", TypeAdapter(arguments))
+
+
+def _schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    return adapter.json_schema(schema_generator=_generator())
+
+
+@cache
+def _generator() -> Any:
+    """Return the JSON-schema generator class: pydantic's, with texts of nested classes and without warnings."""
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class Generator(GenerateJsonSchema):
+        def emit_warning(self, kind: Any, detail: str) -> None:
+            if kind == "skipped-choice":
+                raise TypeError(detail)
+
+        def model_schema(self, schema: Any) -> dict[str, Any]:
+            return _described(super().model_schema(schema), schema["cls"])
+
+        def dataclass_schema(self, schema: Any) -> dict[str, Any]:
+            return _described(super().dataclass_schema(schema), schema["cls"])
+
+        def typed_dict_schema(self, schema: Any) -> dict[str, Any]:
+            return _described(super().typed_dict_schema(schema), schema.get("cls"))
+
+    return Generator
+
+
+def _described(schema: dict[str, Any], cls: Any) -> dict[str, Any]:
+    """Give the fields of a class the texts of its `Annotated` hints and of its docstring."""
+    properties: dict[str, dict[str, Any]] = schema.get("properties", {})
+    if cls is None or not properties:
+        return schema
+    text = cls.__dict__.get("__doc__") or ""
+    documentation = parse_docstring(text) if text and not text.startswith(f"{cls.__name__}(") else Docstring()
+    if documentation.has_sections and "description" in schema:
+        schema["description"] = documentation.summary
+        if not documentation.summary:
+            del schema["description"]
+    hints = _safe_hints(cls)
+    fields: dict[str, Any] = getattr(cls, "__pydantic_fields__", {})
+    names = {str(getattr(info, "validation_alias", None) or getattr(info, "alias", None) or name): name for name, info in fields.items()}
+    for key, schema_ in properties.items():
+        name = names.get(key, key)
+        hint, _ = without_qualifiers(hints.get(name), True)
+        found = annotated_text(hint) or documentation.parameters.get(name)
+        if found and "description" not in schema_:
+            schema_["description"] = found
+    return schema
+
+
+def _safe_hints(cls: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except Exception:  # text hints of a local class; pydantic has resolved them in its own way
+        return {}

@@ -1,0 +1,418 @@
+"""What a callable asks for: its arguments with resolved hints, its documentation and its name.
+
+Takes every kind of callable: functions, lambdas, bound, class and static methods, partials, wrappers, instances,
+classes. Knows nothing of JSON Schema; decides only which parameters a model may fill.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, cast
+
+from lmagent.context import Inject, RunContext
+from lmagent.errors import FunctionDefinitionError
+
+__all__ = [
+    "EMPTY",
+    "OMITTED",
+    "Argument",
+    "Signature",
+    "annotated_text",
+    "is_async_callable",
+    "read_signature",
+    "wants_context",
+    "without_qualifiers",
+]
+
+EMPTY: Any = inspect.Parameter.empty
+OMITTED: Any = type("Omitted", (), {"__repr__": lambda self: "<omitted>"})()
+"""The default of an argument that may be left out and that Python or pydantic fills by itself."""
+
+_Kind = inspect.Parameter
+_PLAIN_NAMES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "None": None}
+_RUN_CONTEXT_TEXT = re.compile(r"(?:\w+\.)*RunContext(?:\[.*\])?(?:\s*\|\s*None)?\Z")
+_MUTABLE = (list, dict, set, bytearray)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Argument:
+    """One parameter as the framework sees it."""
+
+    name: str
+    kind: Any = _Kind.KEYWORD_ONLY
+    hint: Any = EMPTY
+    """Resolved, `Annotated` kept; of `*args: T` it is `list[T]`."""
+    default: Any = EMPTY
+    required: bool = True
+    text: str = ""
+    """From `Annotated[T, "text"]` or `Doc`, else from the docstring. A `Field(description=...)` is in the hint."""
+    inject: Inject | type[RunContext[Any]] | None = None
+    """Set: the framework fills it. A class means the run context."""
+    hidden: bool = False
+    """Neither filled nor shown: its type cannot be described and its default stands."""
+
+    @property
+    def visible(self) -> bool:
+        return self.inject is None and not self.hidden
+
+    def fresh_default(self) -> Any:
+        """Return the default; containers are copied, so that calls don't share them."""
+        return copy.deepcopy(self.default) if isinstance(self.default, _MUTABLE) else self.default
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Signature:
+    """All that is known of a callable before its schema is made."""
+
+    name: str
+    """As Python has it; not yet cleaned for providers."""
+    documentation: str = ""
+    arguments: list[Argument] = dataclasses.field(default_factory=list[Argument])
+    extra: Any = EMPTY
+    """Hint of `**kwargs: T`."""
+    has_extra: bool = False
+    reserved: frozenset[str] = frozenset()
+    """Names that a model must not use in `**kwargs`."""
+    module: str = ""
+    model: type | None = None
+    """A pydantic model used as a tool: it describes and checks itself."""
+
+
+def is_async_callable(target: Any) -> bool:
+    """Return whether calling `target` gives a coroutine or an async generator."""
+    while True:
+        if isinstance(target, functools.partial):
+            target = cast(Any, target).func
+        elif isinstance(target, staticmethod | classmethod):
+            target = cast(Any, target).__func__
+        else:
+            break
+    if inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target):
+        return True
+    if isinstance(target, type) or inspect.isroutine(target):
+        return False
+    call = getattr(type(target), "__call__", None)
+    return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
+
+
+def read_signature(
+    target: Any,
+    *,
+    scope: Mapping[str, Any] | None = None,
+    owner: type | None = None,
+    unbound: bool = False,
+    name: str = "",
+) -> Signature:
+    """Read what `target` asks for.
+
+    Args:
+        target: Any callable.
+        scope: Namespace of the frame where it was decorated, for hints that are text.
+        owner: The class in whose body it stands.
+        unbound: Whether it is a method whose first parameter is filled by binding.
+        name: The tool's name in errors, if given.
+
+    Raises:
+        FunctionDefinitionError: It has no signature, or a hint cannot be resolved.
+    """
+    inner, owner = _unwrapped(target, owner)
+    shown = name or _name(target, inner)
+    documentation = _documentation(target, inner)
+    module = str(getattr(inner, "__module__", None) or type(inner).__module__)
+    if isinstance(inner, type) and _is_pydantic_model(inner):
+        return Signature(name=shown, documentation=documentation, module=module, model=inner)
+    try:
+        parameters = list(inspect.signature(target).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise FunctionDefinitionError(f"{shown}: has no signature that can be read ({error})") from error
+    bound: set[str] = _partial_keywords(target)
+    first = {parameters[0].name} if unbound and parameters else set[str]()
+    reader = _HintReader(shown, inner, owner, scope)
+    signature = Signature(name=shown, documentation=documentation, module=module)
+    for parameter in parameters:
+        if parameter.name not in bound | first:
+            _add(signature, parameter, reader)
+    taken = {a.name for a in signature.arguments if a.kind is not _Kind.VAR_POSITIONAL}
+    visible = {a.name for a in signature.arguments if a.visible}
+    signature.reserved = frozenset((taken - visible) | bound | first)
+    return signature
+
+
+def _unwrapped(target: Any, owner: type | None) -> tuple[Any, type | None]:
+    """Return the function, class or instance that holds hints and documentation."""
+    while True:
+        if isinstance(target, functools.partial):
+            target = cast(Any, target).func
+        elif isinstance(target, staticmethod | classmethod):
+            target = cast(Any, target).__func__
+        elif isinstance(target, types.MethodType):
+            own: Any = target.__self__
+            owner = own if isinstance(own, type) else type(own)
+            target = target.__func__
+        elif not isinstance(target, type) and hasattr(target, "__wrapped__"):
+            target = target.__wrapped__
+        elif not isinstance(target, type) and not inspect.isroutine(target):
+            owner = type(target)
+            call = inspect.getattr_static(owner, "__call__", None)
+            return (inspect.unwrap(call) if inspect.isfunction(call) else target), owner
+        else:
+            return target, owner
+
+
+def _name(target: Any, inner: Any) -> str:
+    while isinstance(target, functools.partial):
+        target = cast(Any, target).func
+    if not isinstance(target, type) and not inspect.isroutine(target) and not hasattr(target, "__wrapped__"):
+        return type(target).__name__
+    return str(getattr(inner, "__name__", None) or type(inner).__name__)
+
+
+def _documentation(target: Any, inner: Any) -> str:
+    while isinstance(target, functools.partial):
+        target = cast(Any, target).func
+    if (
+        isinstance(inner, type)
+        and dataclasses.is_dataclass(inner)
+        and (inner.__doc__ or "").startswith(inner.__name__ + "(")
+    ):
+        return ""  # written by @dataclass: the signature, not a description
+    found = target if inspect.ismethod(target) else inner  # getdoc of a bound method looks into the base classes
+    text = inspect.getdoc(found)
+    if not text and not inspect.isroutine(target) and not isinstance(target, type):
+        text = inspect.getdoc(type(target))
+    return text or ""
+
+
+def _is_pydantic_model(cls: type) -> bool:
+    if "__pydantic_core_schema__" not in dir(cls):
+        return False
+    from pydantic import BaseModel
+    from pydantic.dataclasses import is_pydantic_dataclass
+
+    return issubclass(cls, BaseModel) or is_pydantic_dataclass(cls)
+
+
+def _partial_keywords(target: Any) -> set[str]:
+    keywords = set[str]()
+    while isinstance(target, functools.partial):
+        keywords.update(cast(Any, target).keywords)
+        target = cast(Any, target).func
+    return keywords
+
+
+def _add(signature: Signature, parameter: inspect.Parameter, reader: _HintReader) -> None:
+    hint, inject = reader.read(parameter)
+    name, kind, default = parameter.name, parameter.kind, parameter.default
+    if kind is _Kind.VAR_KEYWORD:
+        _add_keywords(signature, hint, reader)
+        return
+    required = default is EMPTY
+    if kind is _Kind.VAR_POSITIONAL:
+        text = annotated_text(hint)
+        hint = list[Any] if hint is EMPTY else list[hint]
+        signature.arguments.append(
+            Argument(name=name, kind=kind, hint=hint, default=OMITTED, required=False, text=text)
+        )
+        return
+    if dataclasses.is_dataclass(reader.function) and reader.has_factory(name):
+        default = OMITTED
+    field_info = _field_info_type()
+    if field_info is not None and isinstance(default, field_info):
+        hint = Annotated[Any if hint is EMPTY else hint, default]
+        required = bool(cast(Any, default).is_required())
+        default = EMPTY if required else OMITTED
+    elif required and field_info is not None:
+        marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, field_info)]
+        if any(not cast(Any, mark).is_required() for mark in marks):
+            required, default = False, OMITTED
+    signature.arguments.append(
+        Argument(
+            name=name,
+            kind=kind,
+            hint=hint,
+            default=default,
+            required=required,
+            text=annotated_text(hint),
+            inject=inject,
+        )
+    )
+
+
+def _add_keywords(signature: Signature, hint: Any, reader: _HintReader) -> None:
+    if typing.get_origin(hint) not in _unpacks():
+        signature.has_extra, signature.extra = True, hint
+        return
+    (keys,) = typing.get_args(hint)
+    hints = reader.class_hints(typing.get_origin(keys) or keys)
+    for name, key_hint in hints.items():
+        bare, required = without_qualifiers(key_hint, name in keys.__required_keys__)
+        default = EMPTY if required else OMITTED
+        signature.arguments.append(
+            Argument(name=name, hint=bare, default=default, required=required, text=annotated_text(bare))
+        )
+
+
+def without_qualifiers(hint: Any, required: bool) -> tuple[Any, bool]:
+    """Take `Required`, `NotRequired` and `ReadOnly` off the hint of a TypedDict key."""
+    while (word := str(typing.get_origin(hint)).rpartition(".")[2]) in ("Required", "NotRequired", "ReadOnly"):
+        required = {"Required": True, "NotRequired": False}.get(word, required)
+        (hint,) = typing.get_args(hint)
+    return hint, required
+
+
+def _unpacks() -> tuple[Any, ...]:
+    extensions = sys.modules.get("typing_extensions")
+    return (typing.Unpack, extensions.Unpack) if extensions else (typing.Unpack,)
+
+
+def _field_info_type() -> type | None:
+    # Without pydantic imported nobody can have made a Field.
+    module = sys.modules.get("pydantic.fields")
+    return module.FieldInfo if module else None
+
+
+def annotated_text(hint: Any) -> str:
+    """Return the text of `Annotated[T, "text"]` or `Annotated[T, Doc("text")]`, else nothing."""
+    for mark in getattr(hint, "__metadata__", ()):
+        if isinstance(mark, str):
+            return mark
+        extensions = sys.modules.get("typing_extensions")
+        if extensions and isinstance(mark, extensions.Doc):
+            return str(cast(Any, mark).documentation)
+    return ""
+
+
+class _HintReader:
+    """Resolves the hints of one callable, one at a time, so that a hint nobody needs cannot fail."""
+
+    def __init__(self, name: str, function: Any, owner: type | None, scope: Mapping[str, Any] | None) -> None:
+        self._name = name
+        self.function = function
+        self._owner = owner
+        self._scope = scope
+        self._names: tuple[dict[str, Any], dict[str, Any]] | None = None
+
+    def read(self, parameter: inspect.Parameter) -> tuple[Any, Inject | type[RunContext[Any]] | None]:
+        """Return the hint of a parameter and who injects it."""
+        hint = parameter.annotation
+        if hint is EMPTY or isinstance(hint, type) and not _is_generic(hint):
+            return hint, RunContext if _is_context(hint) else None
+        try:
+            hint = self._resolved(parameter.name, hint)
+        except Exception as error:  # a hint is the user's code and may raise anything
+            if isinstance(hint, str) and _RUN_CONTEXT_TEXT.match(hint):
+                return hint, RunContext  # imported for type checkers only
+            raise FunctionDefinitionError(
+                f"{self._name}: parameter {parameter.name!r}: hint {_hint_text(hint)!r} cannot be resolved ({error})"
+            ) from error
+        return hint, _injection(hint)
+
+    def _resolved(self, name: str, hint: Any) -> Any:
+        namespaces = self._namespaces(name)
+        if isinstance(hint, str) and hint.isidentifier():
+            for namespace in reversed(namespaces):
+                if hint in namespace:
+                    found = namespace[hint]
+                    return type(None) if found is None else found
+            if hint in _PLAIN_NAMES:
+                return _PLAIN_NAMES[hint]
+        holder = types.SimpleNamespace(__annotations__={name: hint})
+        return typing.get_type_hints(holder, namespaces[0], namespaces[1], include_extras=True)[name]
+
+    def _namespaces(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        if isinstance(self.function, type):  # a dataclass field may come from a base class in another module
+            owners = [c for c in self.function.__mro__ if name in c.__dict__.get("__annotations__", ())]
+            owner = owners[0] if owners else self.function
+            module = vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {}
+            init = inspect.getattr_static(owner, "__init__", None)
+            outer = getattr(init, "__globals__", {})
+            return {**outer, **module}, {**_live(self._scope), **_live(vars(owner)), owner.__name__: owner}
+        if self._names is None:
+            function = self.function
+            local: dict[str, Any] = {}
+            if self._owner is not None:
+                for base in reversed(self._owner.__mro__[:-1]):
+                    local.update(_live(vars(base)))
+                local[self._owner.__name__] = self._owner
+            local.update(_live(self._scope))
+            cells = (
+                zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
+                if hasattr(function, "__code__")
+                else ()
+            )
+            for free, cell in cells:
+                try:
+                    local[free] = cell.cell_contents
+                except ValueError:  # an empty cell: assigned later or never
+                    continue
+            for parametrised in (self._owner, function):
+                local.update({p.__name__: p for p in getattr(parametrised, "__type_params__", ())})
+            self._names = (getattr(function, "__globals__", None) or {}, local)
+        return self._names
+
+    def has_factory(self, name: str) -> bool:
+        return any(
+            f.name == name and f.default_factory is not dataclasses.MISSING for f in dataclasses.fields(self.function)
+        )
+
+    def class_hints(self, cls: Any) -> dict[str, Any]:
+        """Return the hints of a TypedDict, qualifiers kept."""
+        scope = self._namespaces("")[1]
+        try:
+            return typing.get_type_hints(cls, localns=scope, include_extras=True)
+        except Exception as error:  # as above
+            raise FunctionDefinitionError(
+                f"{self._name}: {cls!r} has a hint that cannot be resolved ({error})"
+            ) from error
+
+
+def _live(namespace: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the names of a class or frame that can be hints: a method called `list` must not hide the type."""
+    routine = types.FunctionType | classmethod | staticmethod | property
+    return {k: v for k, v in (namespace or {}).items() if not isinstance(v, routine) and not k.startswith("__")}
+
+
+def _is_generic(hint: Any) -> bool:
+    return hasattr(hint, "__origin__")
+
+
+def _is_context(hint: Any) -> bool:
+    kind = typing.get_origin(hint) or hint
+    return isinstance(kind, type) and issubclass(kind, RunContext)
+
+
+def _injection(hint: Any) -> Inject | type[RunContext[Any]] | None:
+    for mark in getattr(hint, "__metadata__", ()):
+        if isinstance(mark, Inject):
+            return mark
+    if typing.get_origin(hint) is Annotated:
+        hint = hint.__origin__
+    if _is_context(hint):
+        return RunContext
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        others = [choice for choice in typing.get_args(hint) if choice is not type(None)]
+        if others and all(_is_context(choice) for choice in others):
+            return RunContext
+    return None
+
+
+def _hint_text(hint: Any) -> str:
+    return hint if isinstance(hint, str) else repr(hint)
+
+
+def wants_context(factory: Callable[..., Any]) -> bool:
+    """Return whether an `Inject` factory takes the run context."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    positional = (_Kind.POSITIONAL_ONLY, _Kind.POSITIONAL_OR_KEYWORD, _Kind.VAR_POSITIONAL)
+    return any(p.kind in positional and (p.default is EMPTY or p.kind is _Kind.VAR_POSITIONAL) for p in parameters)
