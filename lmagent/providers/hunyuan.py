@@ -1,0 +1,488 @@
+"""Tencent Hunyuan: the cloud API `ChatCompletions` with its TC3 signature. The first API of 2023 is in `hyllm.py`.
+
+Everything is in PascalCase, tool schemas travel as text, a reply is wrapped in `Response`, a streamed one is not, and
+a failure before a stream starts is an HTTP 200 with JSON. The endpoint that speaks OpenAI's language is no subject of
+this module: it is a profile in `compatible.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from lmagent.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ContentFiltered,
+    InvalidResponse,
+    NotFound,
+    Overloaded,
+    ParameterError,
+    PermissionDenied,
+    ProviderError,
+    QuotaExceeded,
+    RateLimited,
+    RequestTimeout,
+    ServerFailed,
+)
+from lmagent.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.jsontext import JSON, dumps, dumps_text
+from lmagent.messages import (
+    AssistantMessage,
+    FinishReason,
+    ImagePart,
+    Message,
+    Reply,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from lmagent.providers.base import (
+    Auth,
+    AuthFlow,
+    ChatCall,
+    Codec,
+    Features,
+    NamedTool,
+    ParameterRule,
+    Request,
+    error_for_status,
+)
+from lmagent.providers.failures import quoted, retry_after
+from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
+from lmagent.providers.history import (
+    ACKNOWLEDGED,
+    BEGIN,
+    CONTINUE,
+    answered,
+    merged,
+    split_system,
+    text_only,
+    tools_as_text,
+)
+from lmagent.redaction import Secret
+from lmagent.schema import ToolSpec
+
+__all__ = ["BASE_URL", "HunyuanCodec", "HunyuanState", "TC3Auth"]
+
+BASE_URL = "https://hunyuan.tencentcloudapi.com"
+
+_VERSION = "2023-09-01"
+_ALGORITHM = "TC3-HMAC-SHA256"
+
+_TOOL_MODELS = ("hunyuan-turbo", "hunyuan-t1", "hunyuan-functioncall", "hunyuan-large", "hunyuan-a13b", "hunyuan-2")
+"""Beginnings of model names that obey `Tools`. The vendor's pages contradict each other, so it can be overridden."""
+_IMAGE_MARK = "vision"
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "sensitive": "content_filter",
+}
+
+_ERRORS: dict[str, type[ProviderError]] = {
+    "AuthFailure": AuthenticationFailed,
+    "AuthFailure.UnauthorizedOperation": PermissionDenied,
+    "UnauthorizedOperation": PermissionDenied,
+    "OperationDenied": PermissionDenied,
+    "OperationDenied.TextIllegalDetected": ContentFiltered,
+    "OperationDenied.ImageIllegalDetected": ContentFiltered,
+    "RequestLimitExceeded": RateLimited,
+    "LimitExceeded": RateLimited,
+    "FailedOperation": ServerFailed,
+    "FailedOperation.EngineServerLimitExceeded": Overloaded,
+    "FailedOperation.EngineRequestTimeout": RequestTimeout,
+    "FailedOperation.EngineServerError": ServerFailed,
+    "FailedOperation.ConsoleServerError": ServerFailed,
+    "FailedOperation.ResourcePackExhausted": QuotaExceeded,
+    "FailedOperation.FreeResourcePackExhausted": QuotaExceeded,
+    "FailedOperation.ServiceStopArrears": QuotaExceeded,
+    "FailedOperation.ServiceNotActivated": PermissionDenied,
+    "FailedOperation.ServiceStop": PermissionDenied,
+    "FailedOperation.UserUnAuthError": PermissionDenied,
+    "InternalError": ServerFailed,
+    "ServiceUnavailable": Overloaded,
+    "ResourceInsufficient.ChargeResourceExhaust": QuotaExceeded,
+    "ResourceUnavailable.InArrears": QuotaExceeded,
+    "ResourceUnavailable.LowBalance": QuotaExceeded,
+    "InvalidParameter": BadRequest,
+    "InvalidParameterValue": BadRequest,
+    "InvalidParameterValue.Model": NotFound,
+    "InvalidAction": NotFound,
+    "MissingParameter": BadRequest,
+    "UnknownParameter": BadRequest,
+    "UnsupportedOperation": BadRequest,
+    "RequestSizeLimitExceeded": BadRequest,
+    "ResourceNotFound": NotFound,
+    # `ErrorMsg.Code` inside a stream
+    "4000": ServerFailed,
+    "4001": RequestTimeout,
+}
+"""Code -> class; `A.B.C` falls back to `A.B`, then to `A`."""
+
+
+class TC3Auth(Auth):
+    """Signs requests with `TC3-HMAC-SHA256`: the bytes that are sent, the content type and the host.
+
+    Args:
+        secret_id: Id of the cloud key (`AKID…`).
+        secret_key: The key itself.
+        token: Session token of a temporary key.
+        service: Which cloud product the signature is for.
+    """
+
+    def __init__(
+        self, secret_id: Secret, secret_key: Secret, *, token: Secret | None = None, service: str = "hunyuan"
+    ) -> None:
+        self.secret_id = secret_id
+        self.secret_key = secret_key
+        self.token = token
+        self.service = service
+
+    def flow(self, request: Request, now: float) -> AuthFlow:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        timestamp = int(now)
+        date = datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d")
+        address = urlsplit(request.url)
+        canonical = (
+            f"{request.method}\n{address.path or '/'}\n\n"
+            f"content-type:{headers['content-type']}\nhost:{address.netloc}\n\n"
+            f"content-type;host\n{hashlib.sha256(request.content).hexdigest()}"
+        )
+        scope = f"{date}/{self.service}/tc3_request"
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        key = b"TC3" + self.secret_key.reveal().encode()
+        for part in (date, self.service, "tc3_request"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        signature = hmac.digest(key, f"{_ALGORITHM}\n{timestamp}\n{scope}\n{digest}".encode(), "sha256").hex()
+        signed = {
+            "x-tc-timestamp": str(timestamp),
+            "authorization": (
+                f"{_ALGORITHM} Credential={self.secret_id.reveal()}/{scope}, "
+                f"SignedHeaders=content-type;host, Signature={signature}"
+            ),
+        }
+        if self.token:
+            signed["x-tc-token"] = self.token.reveal()
+        return request.with_headers(**signed)
+        yield request  # a flow is a generator; this one asks for nothing
+
+
+@dataclass(slots=True)
+class HunyuanState:
+    """One stream: which slot each call has, which calls have a name, whether it is over."""
+
+    slots: dict[str, int] = field(default_factory=dict[str, int])
+    at_index: dict[int, int] = field(default_factory=dict[int, int])
+    named: set[int] = field(default_factory=set[int])
+    filled: set[int] = field(default_factory=set[int])
+    done: bool = False
+
+
+class HunyuanCodec(Codec):
+    """The cloud API `ChatCompletions`.
+
+    Args:
+        model: Model name, such as `"hunyuan-turbos-latest"`.
+        base_url: Scheme and host.
+        region: Value of `X-TC-Region`, rarely needed.
+        language: Language of error messages: `"zh-CN"` or `"en-US"`.
+        tools: Whether the model obeys `Tools`; None: by its name.
+        images: Whether the model takes images; None: by its name.
+        max_messages: Longest history the API takes; None leaves the check to the server.
+    """
+
+    provider = "hunyuan"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str = BASE_URL,
+        region: str | None = None,
+        language: str | None = None,
+        tools: bool | None = None,
+        images: bool | None = None,
+        max_messages: int | None = 40,
+    ) -> None:
+        self.model = model
+        self.base_url = base_url.rstrip("/")
+        self.max_messages = max_messages
+        has_tools = model.startswith(_TOOL_MODELS) and _IMAGE_MARK not in model if tools is None else tools
+        self.features = Features(
+            tools=has_tools,
+            parallel_calls=has_tools,
+            stream_tools=has_tools,
+            tool_choice=frozenset({"auto", "none", "named"} if has_tools else ()),
+            images=_IMAGE_MARK in model if images is None else images,
+            json_schema="none",
+            reasoning=model.startswith(("hunyuan-t1", "hunyuan-a13b")),
+        )
+        options = {"x-tc-region": region, "x-tc-language": language}
+        self._headers = {
+            "content-type": "application/json",
+            "x-tc-action": "ChatCompletions",
+            "x-tc-version": _VERSION,
+            **{name: value for name, value in options.items() if value},
+        }
+
+    def build_request(self, call: ChatCall) -> Request:
+        body: dict[str, Any] = {"Model": self.model, "Messages": self._messages(call.messages)}
+        if call.stream:
+            body["Stream"] = True
+        if call.tools:
+            body |= self._tools(call)
+        if call.output_schema is not None:
+            raise ParameterError("hunyuan's ChatCompletions has no structured output; use a tool or the prompt.")
+        body |= self.render_parameters(call.parameters, _PARAMETERS)
+        return Request(
+            url=f"{self.base_url}/",
+            content=dumps(body),
+            headers={**self._headers, **(call.parameters.get("extra_headers") or {})},
+        )
+
+    def _messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        system, others = split_system(messages)
+        if not self.features.images:
+            others = text_only(others, self.refuse)
+        others = answered(others) if self.features.tools else tools_as_text(others)
+        turns = [self._message(message) for message in _turns(others)]
+        if system:
+            turns.insert(0, {"Role": "system", "Content": system})
+        if self.max_messages is not None and len(turns) > self.max_messages:
+            raise self.refuse(f"{len(turns)} messages; it takes at most {self.max_messages} (shorten the history)")
+        return turns
+
+    def _message(self, message: Message) -> dict[str, Any]:
+        match message:
+            case ToolMessage():
+                # The API refuses empty content.
+                content = message.content if message.content.strip() else "(no output)"
+                return {"Role": "tool", "Content": content, "ToolCallId": message.tool_call_id}
+            case AssistantMessage():
+                # `ReasoningContent` never travels back: the API answers it with an error.
+                turn: dict[str, Any] = {"Role": "assistant", "Content": message.content}
+                if message.tool_calls:
+                    turn["ToolCalls"] = [_call_out(call) for call in message.tool_calls]
+                return turn
+            case UserMessage(content=str(text)):
+                return {"Role": "user", "Content": text}
+            case UserMessage(content=tuple(parts)):
+                return {"Role": "user", "Contents": [self._part(part) for part in parts]}
+            case _:
+                raise self.refuse(f"a {message.role} message here")
+
+    def _part(self, part: object) -> dict[str, Any]:
+        match part:
+            case TextPart(text=text):
+                return {"Type": "text", "Text": text}
+            case ImagePart():
+                return {"Type": "image_url", "ImageUrl": {"Url": part.data_url}}
+            case _:
+                raise self.refuse("a user message with a file")
+
+    def _tools(self, call: ChatCall) -> dict[str, Any]:
+        if not self.features.tools:
+            raise self.refuse(f"tools for {self.model!r}")
+        tools = [_tool_out(tool) for tool in call.tools]
+        match call.tool_choice:
+            case "auto":
+                return {"Tools": tools}
+            case "none":
+                return {"Tools": tools, "ToolChoice": "none"}
+            case "required" if len(tools) == 1:
+                return {"Tools": tools, "ToolChoice": "custom", "CustomTool": tools[0]}
+            case NamedTool(name=name):
+                chosen = next((tool for tool in tools if tool["Function"]["Name"] == name), None)
+                if chosen is not None:
+                    return {"Tools": tools, "ToolChoice": "custom", "CustomTool": chosen}
+            case _:
+                pass
+        raise ParameterError(
+            f"hunyuan has no tool_choice={call.tool_choice!r}: it takes 'auto', 'none' or the name of one of the tools."
+        )
+
+    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        builder, state = ReplyBuilder(prefix), self.new_state()
+        with self.reading(body):
+            response = mapping(body.get("Response", body))
+            choice = response["Choices"][0]
+            for delta in _deltas(state, mapping(choice.get("Message") or choice["Delta"])):
+                builder.add(delta)
+            for delta in _empty_calls(state):
+                builder.add(delta)
+            builder.add(_done(response, text(choice.get("FinishReason")) or "stop", raw=body))
+            return builder.reply(self.model_id, request_id=response.get("RequestId"))
+
+    def new_state(self) -> HunyuanState:
+        return HunyuanState()
+
+    def parse_event(self, state: HunyuanState, data: bytes, event: str = "") -> Iterable[Delta]:
+        if state.done or data.strip() == b"[DONE]":
+            return ()
+        chunk = object_of(self, data)
+        error = self.parse_error(200, {}, chunk)
+        if error is not None:
+            raise error
+        with self.reading(chunk):
+            return list(self._chunk(state, mapping(chunk.get("Response", chunk))))
+
+    def _chunk(self, state: HunyuanState, chunk: dict[str, Any]) -> Iterator[Delta]:
+        for choice in objects(chunk.get("Choices")):
+            yield from _deltas(state, mapping(choice.get("Delta") or choice.get("Message")))
+            reason = text(choice.get("FinishReason"))
+            if reason and not state.done:
+                state.done = True
+                yield from _empty_calls(state)
+                yield _done(chunk, reason, raw=chunk)
+
+    def parse_error(
+        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
+    ) -> ProviderError | None:
+        answer = mapping(body)
+        answer = mapping(answer.get("Response", answer))
+        fault = mapping(answer.get("Error") or answer.get("ErrorMsg"))
+        if not fault and status < 400:
+            return None
+        code = str(fault.get("Code") or "")
+        message = quoted(fault.get("Message") or fault.get("Msg") or text, f"HTTP status {status}")
+        kind = _class_of(code) or (error_for_status(status) if status >= 400 else InvalidResponse)
+        request_id = answer.get("RequestId") or headers.get("x-tc-requestid")
+        return kind(
+            message,
+            provider=self.provider,
+            model=self.model,
+            status=status,
+            code=code or None,
+            request_id=None if request_id is None else str(request_id),
+            retry_after=retry_after(headers),
+            body=body,
+        )
+
+
+def _class_of(code: str) -> type[ProviderError] | None:
+    while code:
+        if code in _ERRORS:
+            return _ERRORS[code]
+        code = code.rpartition(".")[0]
+    return None
+
+
+def _turns(messages: Iterable[Message]) -> list[Message]:
+    """Strict turns as `alternating` makes them, but the results of parallel calls stay together as one turn."""
+    turns: list[Message] = []
+    for message in merged(messages):
+        last = turns[-1] if turns else None
+        answers = isinstance(message, AssistantMessage)
+        if last is None and not isinstance(message, UserMessage):
+            turns.append(UserMessage(BEGIN))
+        elif answers and isinstance(last, AssistantMessage):
+            turns.append(UserMessage(CONTINUE))
+        elif isinstance(message, UserMessage) and isinstance(last, ToolMessage):
+            turns.append(AssistantMessage(ACKNOWLEDGED))
+        turns.append(message)
+    if not turns or isinstance(turns[-1], AssistantMessage):
+        turns.append(UserMessage(CONTINUE if turns else BEGIN))
+    return turns
+
+
+def _call_out(call: ToolCall) -> dict[str, Any]:
+    return {"Id": call.id, "Type": "function", "Function": {"Name": call.name, "Arguments": call.arguments}}
+
+
+def _tool_out(tool: ToolSpec) -> dict[str, Any]:
+    known = tool.encoded.get("hunyuan")
+    if known is None:
+        function = {"Name": tool.name, "Parameters": dumps_text(dict(tool.parameters))}
+        if tool.description:
+            function["Description"] = tool.description
+        known = tool.encoded["hunyuan"] = {"Type": "function", "Function": function}
+    return known
+
+
+def _deltas(state: HunyuanState, message: dict[str, Any]) -> Iterator[Delta]:
+    if thought := text(message.get("ReasoningContent")):
+        yield ReasoningDelta(thought)
+    if content := text(message.get("Content")):
+        yield TextDelta(content)
+    for call in objects(message.get("ToolCalls")):
+        function = mapping(call.get("Function"))
+        slot = _slot(state, call)
+        arguments = arguments_text(function.get("Arguments"))
+        # The name may be repeated in each fragment; a call has one.
+        name = "" if slot in state.named else text(function.get("Name"))
+        if name:
+            state.named.add(slot)
+        if arguments.strip():
+            state.filled.add(slot)
+        yield ToolCallDelta(slot, text(call.get("Id")), name, arguments)
+
+
+def _slot(state: HunyuanState, call: dict[str, Any]) -> int:
+    """Calls are told apart by id: every one of them may carry index 0."""
+    index = call.get("Index")
+    if call.get("Id"):
+        slot = state.slots.setdefault(call["Id"], len(state.slots))
+        state.at_index[index if isinstance(index, int) else slot] = slot
+        return slot
+    if isinstance(index, int) and index in state.at_index:
+        return state.at_index[index]
+    if index is None and state.slots:
+        return len(state.slots) - 1
+    slot = state.slots.setdefault(f" {index}", len(state.slots))
+    state.at_index[index if isinstance(index, int) else slot] = slot
+    return slot
+
+
+def _empty_calls(state: HunyuanState) -> Iterator[Delta]:
+    for slot in state.slots.values():
+        if slot not in state.filled:
+            yield ToolCallDelta(slot, arguments="{}")
+
+
+def _done(response: dict[str, Any], reason: str, raw: JSON) -> Done:
+    return Done(
+        finish_reason=_FINISH.get(reason, "other"),
+        raw_finish_reason=reason,
+        usage=usage_of(response.get("Usage"), "PromptTokens", "CompletionTokens", "TotalTokens"),
+        response_id=response.get("Id"),
+        raw=raw,
+    )
+
+
+def _seed(value: int) -> dict[str, Any]:
+    if not 1 <= value <= 10000:
+        raise ParameterError(f"seed={value!r}: hunyuan takes a seed from 1 to 10000.")
+    return {"Seed": value}
+
+
+_OWN = (
+    "StreamModeration",
+    "EnableEnhancement",
+    "SearchInfo",
+    "Citation",
+    "EnableSpeedSearch",
+    "EnableMultimedia",
+    "EnableDeepSearch",
+    "EnableRecommendedQuestions",
+    "EnableDeepRead",
+    "EnableThinking",
+    "ForceSearchEnhancement",
+    "WebSearchOptions",
+    "TopicChoice",
+)
+
+_PARAMETERS: dict[str, ParameterRule] = {
+    "temperature": "Temperature",
+    "top_p": "TopP",
+    "stop": "Stop",
+    "seed": _seed,
+    **{name: name for name in _OWN},
+}

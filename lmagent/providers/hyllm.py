@@ -1,0 +1,228 @@
+"""Hunyuan's first API (2023): credentials in the body, HMAC-SHA1 over the body's text in `Authorization`.
+
+The vendor has switched it off; it is kept so that `hunyuan/v1` means what it meant, for private copies of it and for
+replayed recordings. No system role, no tools.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from lmagent.errors import (
+    AuthenticationFailed,
+    InvalidResponse,
+    ParameterError,
+    ProviderError,
+    QuotaExceeded,
+    RateLimited,
+    ServerFailed,
+)
+from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
+from lmagent.jsontext import JSON, dumps, loads
+from lmagent.messages import FinishReason, Message, Reply
+from lmagent.providers.base import (
+    Auth,
+    AuthFlow,
+    ChatCall,
+    Codec,
+    Features,
+    ParameterRule,
+    Request,
+    error_for_status,
+)
+from lmagent.providers.failures import quoted, retry_after
+from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
+from lmagent.providers.history import alternating, system_in_front, text_only, tools_as_text
+from lmagent.redaction import Secret
+
+__all__ = ["BASE_URL", "HyllmAuth", "HyllmCodec"]
+
+BASE_URL = "https://hunyuan.cloud.tencent.com/hyllm/v1"
+
+_LIFETIME_S = 86400
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "sensitive": "content_filter"}
+
+_WORDS: tuple[tuple[tuple[str, ...], type[ProviderError]], ...] = (
+    (("authori", "signature", "secret", "鉴权", "签名"), AuthenticationFailed),
+    (("quota", "arrear", "balance", "欠费", "余额"), QuotaExceeded),
+    (("limit", "frequen", "concurren", "too many", "频率", "并发"), RateLimited),
+    (("internal", "server error", "timeout", "内部"), ServerFailed),
+)
+"""No table of codes was ever published: what a message says decides."""
+
+
+class HyllmAuth(Auth):
+    """Puts the credentials into the body and signs its text.
+
+    Args:
+        app_id: The account's number.
+        secret_id: Id of the cloud key.
+        secret_key: The key itself.
+        new_query_id: Makes the id of one request.
+    """
+
+    def __init__(
+        self,
+        app_id: int,
+        secret_id: Secret,
+        secret_key: Secret,
+        *,
+        new_query_id: Callable[[], str] = lambda: f"query_id_{uuid.uuid4()}",
+    ) -> None:
+        self.app_id = app_id
+        self.secret_id = secret_id
+        self.secret_key = secret_key
+        self._new_query_id = new_query_id
+
+    def flow(self, request: Request, now: float) -> AuthFlow:
+        timestamp = int(now)
+        body = {
+            "app_id": self.app_id,
+            "secret_id": self.secret_id.reveal(),
+            "query_id": self._new_query_id(),
+            **loads(request.content),
+            "timestamp": timestamp,
+            "expired": timestamp + _LIFETIME_S,
+        }
+        signature = hmac.digest(self.secret_key.reveal().encode(), signed_text(request.url, body).encode(), "sha1")
+        return replace(request, content=dumps(body)).with_headers(authorization=base64.b64encode(signature).decode())
+        yield request  # a flow is a generator; this one asks for nothing
+
+
+def signed_text(url: str, body: Mapping[str, Any]) -> str:
+    """Return the text that is signed: host, path and the sorted body.
+
+    Messages stand in it unescaped, as the vendor's sample had it, so quotes inside a message are ambiguous.
+    """
+    address = urlsplit(url)
+    pairs = "&".join(f"{name}={_as_text(body[name])}" for name in sorted(body))
+    return f"{address.netloc}{address.path}?{pairs}"
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list):
+        turns = [f'{{"role":"{turn["role"]}","content":"{turn["content"]}"}}' for turn in objects(value)]  # pyright: ignore[reportUnknownArgumentType]
+        return f"[{','.join(turns)}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class HyllmCodec(Codec):
+    """Hunyuan's API of 2023.
+
+    Args:
+        model: A name for the model id; the API has one model and no word for it.
+        base_url: Up to `/v1`.
+    """
+
+    provider = "hunyuan"
+    features = Features(
+        tools=False,
+        parallel_calls=False,
+        stream_tools=False,
+        tool_choice=frozenset(),
+        images=False,
+        json_schema="none",
+        system=False,
+        stop=False,
+    )
+    max_messages = 40
+
+    def __init__(self, model: str = "v1", *, base_url: str = BASE_URL) -> None:
+        self.model = model
+        self.base_url = base_url.rstrip("/")
+
+    def build_request(self, call: ChatCall) -> Request:
+        if call.tools:
+            raise self.refuse("tools; use prompt mode")
+        if call.output_schema is not None:
+            raise ParameterError("hunyuan's API of 2023 has no structured output; use the prompt.")
+        body = {
+            "messages": self._messages(call.messages),
+            "stream": int(call.stream),
+            **self.render_parameters(call.parameters, _PARAMETERS),
+        }
+        return Request(
+            url=f"{self.base_url}/chat/completions",
+            content=dumps(body),
+            headers={"content-type": "application/json", **(call.parameters.get("extra_headers") or {})},
+        )
+
+    def _messages(self, messages: Iterable[Message]) -> list[dict[str, str]]:
+        others = alternating(tools_as_text(text_only(system_in_front(messages), self.refuse)))
+        if len(others) > self.max_messages:
+            raise self.refuse(f"{len(others)} messages; it takes at most {self.max_messages} (shorten the history)")
+        return [
+            {"role": message.role, "content": message.content} for message in others if isinstance(message.content, str)
+        ]
+
+    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        builder = ReplyBuilder(prefix)
+        with self.reading(body):
+            choice = body["choices"][0]
+            # The field is `messages`, an object.
+            builder.add(TextDelta(text((choice.get("messages") or choice["message"])["content"])))
+            builder.add(_done(body, text(choice.get("finish_reason")) or "stop"))
+            return builder.reply(self.model_id, request_id=body.get("req_id"))
+
+    def new_state(self) -> list[bool]:
+        """Return whether the reply is over, in a list of one."""
+        return [False]
+
+    def parse_event(self, state: list[bool], data: bytes, event: str = "") -> Iterable[Delta]:
+        if state[0] or data.strip() == b"[DONE]":
+            return ()
+        chunk = object_of(self, data)
+        error = self.parse_error(200, {}, chunk)
+        if error is not None:
+            raise error
+        deltas: list[Delta] = []
+        with self.reading(chunk):
+            for choice in objects(chunk.get("choices")):
+                if content := text(mapping(choice.get("delta") or choice.get("messages")).get("content")):
+                    deltas.append(TextDelta(content))
+                if reason := text(choice.get("finish_reason")):
+                    state[0] = True
+                    deltas.append(_done(chunk, reason))
+        return deltas
+
+    def parse_error(
+        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
+    ) -> ProviderError | None:
+        answer = mapping(body)
+        if not answer.get("error") and status < 400:
+            return None
+        fault = mapping(answer.get("error"))
+        code, request_id = fault.get("code"), answer.get("req_id")
+        message = quoted(fault.get("message") or text, f"HTTP status {status}")
+        lowered = message.lower()
+        by_words = (kind for words, kind in _WORDS if any(word in lowered for word in words))
+        kind = next(by_words, error_for_status(status) if status >= 400 else InvalidResponse)
+        return kind(
+            message,
+            provider=self.provider,
+            model=self.model,
+            status=status,
+            code=None if code is None else str(code),
+            request_id=None if request_id is None else str(request_id),
+            retry_after=retry_after(headers),
+            body=body,
+        )
+
+
+def _done(body: dict[str, Any], reason: str) -> Done:
+    return Done(
+        finish_reason=_FINISH.get(reason, "other"),
+        raw_finish_reason=reason,
+        usage=usage_of(body.get("usage"), "prompt_tokens", "completion_tokens", "total_tokens"),
+        response_id=body.get("id"),
+        raw=body,
+    )
+
+
+_PARAMETERS: dict[str, ParameterRule] = {"temperature": "temperature", "top_p": "top_p"}
