@@ -78,6 +78,8 @@ class LMAgentError(Exception):
 
     facts: ClassVar[tuple[str, ...]] = ()
     """Names of the attributes that `to_dict` shows beside the message."""
+    run: Any = None
+    """The run so far (a `RunResult`), when the error ended one: nothing that was done is lost."""
 
     def __init__(self, message: str = "") -> None:
         self.message = self._shorten(message)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lmagent.prompting.formats import PromptFormat
     from lmagent.transport.limits import RateLimiter
 
-__all__ = ["ChatModel", "ModelOptions", "ToolMode"]
+__all__ = ["ChatModel", "ModelOptions", "ToolMode", "resolve_tool_choice", "tool_specs"]
 
 ToolMode = Literal["auto", "native", "prompt"]
 """`auto`: the provider's own function calls where it has them, else the prompt."""
@@ -53,7 +53,7 @@ class _Settings:
 
 
 class ChatModel:
-    """Asks one model: `chat_completion`, `async_chat_completion`, `stream_chat_completion`, `async_stream_chat_completion`.
+    """Asks one model: `chat_completion`, and the same with `async_`, `stream_` and `async_stream_` in front.
 
     Stateless between calls and safe to share between threads, tasks and agents. Subclasses know a provider's
     settings; any codec can be used directly:
@@ -78,7 +78,8 @@ class ChatModel:
         if unknown:
             raise TypeError(f"{type(self).__name__} has no argument {sorted(unknown)[0]!r}.")
         self._settings = _Settings(options.get("tool_mode", "auto"), options.get("prompt_format"))
-        self._defaults: dict[str, Any] = self._checked(options.get("parameters"), {})
+        self._defaults: Mapping[str, Any] = {}
+        self._defaults = self.check_parameters(options.get("parameters"))
         self.codec = self._with_tool_mode(codec)
         timeout = options.get("timeout")
         retries = options.get("max_retries")
@@ -213,8 +214,8 @@ class ChatModel:
         return ChatCall(
             messages=as_messages(prompt),
             tools=specs,
-            parameters=self._checked(None, parameters) if parameters else self._defaults,
-            tool_choice=_tool_choice(tool_choice, specs),
+            parameters=self.check_parameters(parameters),
+            tool_choice=resolve_tool_choice(tool_choice, specs),
             output_schema=output_schema,
             stream=stream,
         )
@@ -237,7 +238,7 @@ class ChatModel:
             return {}
         module, _, name = self.parameters_type.partition(":")
         wanted: type[ChatParameters] = getattr(import_module(module), name)
-        if kind is not None and not issubclass(wanted, kind) and not issubclass(kind, wanted):
+        if kind is not None and not (issubclass(wanted, kind) or issubclass(kind, wanted)):
             raise ParameterError(f"{type(self).__name__} takes {wanted.__name__}, not {kind.__name__}.")
         return (kind if kind is not None and issubclass(kind, wanted) else wanted)(**values).given()
 
@@ -279,7 +280,8 @@ def tool_specs(tools: Iterable[Any]) -> tuple[ToolSpec, ...]:
     return (tools if isinstance(tools, ToolRegistry) else ToolRegistry(tools)).specs
 
 
-def _tool_choice(choice: ToolChoice | str, specs: tuple[ToolSpec, ...]) -> ToolChoice:
+def resolve_tool_choice(choice: ToolChoice | str, specs: tuple[ToolSpec, ...]) -> ToolChoice:
+    """Return the choice that a word or a tool's name means. Raises `ConfigurationError` for any other word."""
     if choice in ("auto", "none") or (choice == "required" and specs):
         return cast("ToolChoice", choice)
     name = choice.name if isinstance(choice, NamedTool) else choice

@@ -1,0 +1,176 @@
+"""A conversation: an agent, its history and a printer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing, closing
+from typing import Any, cast
+
+from lmagent.agent import Agent, Approver
+from lmagent.events import Event, RunEnd
+from lmagent.flow import Limits, RunResult
+from lmagent.history import History
+from lmagent.messages import Message, Prompt, UserMessage
+from lmagent.model import ChatModel
+from lmagent.printer import Printer
+from lmagent.prompts import as_messages
+from lmagent.providers.base import ToolChoice
+
+__all__ = ["ChatEngine"]
+
+
+class ChatEngine:
+    """Keeps the history, runs functions, and prints the conversation as it goes.
+
+        bot = ChatEngine(OpenAIChat(), functions=[get_weather])
+        bot.chat("今天北京天气怎么样？")
+
+    Args:
+        model: A `ChatModel`, or an `Agent` that brings its own functions.
+        functions: What the model may call.
+        system_prompt: Instructions in front of every request.
+        history: What was said before.
+        print_message: Print what is said and done: plain text in a pipe, colours in a terminal. The stream verbs
+            never print; their reader has the events.
+        stream: Whether `chat` streams while it prints; None: when a terminal watches.
+        limits: Where one answer ends at the latest.
+        approve: Decides on calls that need approval.
+        **parameters: Of the model.
+
+    Raises:
+        ConfigurationError: Two functions of one name.
+        FunctionDefinitionError: A function that cannot be described.
+        ParameterError: A parameter that is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel | Agent,
+        functions: Iterable[Any] = (),
+        *,
+        system_prompt: str = "",
+        history: Sequence[Message] = (),
+        print_message: bool = True,
+        printer: Printer | None = None,
+        stream: bool | None = None,
+        limits: Limits | None = None,
+        approve: Approver | None = None,
+        **parameters: object,
+    ) -> None:
+        if isinstance(model, Agent):
+            if functions or system_prompt or parameters or limits or approve:
+                raise TypeError("An Agent brings its own functions, system prompt, limits and parameters.")
+            self.agent = model
+        else:
+            self.agent = Agent(
+                model, functions, system_prompt=system_prompt, limits=limits, approve=approve, **parameters
+            )
+        self._history = History(history)
+        self._printer = (printer or Printer()) if print_message else None
+        self._stream = stream
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """Everything said and done so far; always valid to send to any model."""
+        return self._history.messages
+
+    def reset(self) -> None:
+        """Forget the conversation."""
+        self._history.clear()
+
+    def chat(self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: object) -> RunResult:
+        """Say something and return the answer, after all function calls it took.
+
+        When it fails before the model answered anything, the history is as it was before; what a longer run had done
+        stays in it. Raises as `Agent.run`.
+        """
+        with _Turn(self, prompt):
+            if not self._streams:
+                return self.agent.run(
+                    prompt, history=self._history, tool_choice=tool_choice, on_event=self._show, **parameters
+                )
+            events = self.agent.stream_run(prompt, history=self._history, tool_choice=tool_choice, **parameters)
+            with closing(cast("Any", events)):
+                return _shown(self._show(event) or event for event in events)
+
+    async def async_chat(
+        self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: object
+    ) -> RunResult:
+        """`chat`, asynchronous."""
+        with _Turn(self, prompt):
+            if not self._streams:
+                return await self.agent.async_run(
+                    prompt, history=self._history, tool_choice=tool_choice, on_event=self._show, **parameters
+                )
+            events = self.agent.async_stream_run(prompt, history=self._history, tool_choice=tool_choice, **parameters)
+            async with aclosing(cast("Any", events)):
+                async for event in events:
+                    self._show(event)
+                    if isinstance(event, RunEnd):
+                        return event.result
+        raise AssertionError("a run ends with RunEnd or an exception")
+
+    def stream_chat(
+        self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: object
+    ) -> Iterator[Event]:
+        """`chat`, yielding events; the last is `RunEnd` with the result. Prints nothing."""
+        with _Turn(self, prompt, silent=True):
+            events = self.agent.stream_run(prompt, history=self._history, tool_choice=tool_choice, **parameters)
+            with closing(cast("Any", events)):
+                yield from events
+
+    async def async_stream_chat(
+        self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: object
+    ) -> AsyncIterator[Event]:
+        """`stream_chat`, asynchronous."""
+        with _Turn(self, prompt, silent=True):
+            events = self.agent.async_stream_run(prompt, history=self._history, tool_choice=tool_choice, **parameters)
+            async with aclosing(cast("Any", events)):
+                async for event in events:
+                    yield event
+
+    @property
+    def _streams(self) -> bool:
+        if self._stream is not None:
+            return self._stream
+        return self._printer is not None and self._printer.is_terminal and self.agent.model.codec.features.stream
+
+    def _show(self, event: Event) -> None:
+        if self._printer:
+            self._printer.event(event)
+
+
+def _shown(events: Iterable[Event]) -> RunResult:
+    result: RunResult | None = None
+    for event in events:
+        if isinstance(event, RunEnd):
+            result = event.result
+    assert result is not None  # a run ends with RunEnd or an exception
+    return result
+
+
+class _Turn:
+    """One exchange: shows the prompt, and takes it back when nothing came of it."""
+
+    __slots__ = ("_engine", "_length", "_prompt", "_silent")
+
+    def __init__(self, engine: ChatEngine, prompt: Prompt, *, silent: bool = False) -> None:
+        self._engine = engine
+        self._prompt = prompt
+        self._silent = silent
+        self._length = 0
+
+    def __enter__(self) -> None:
+        engine = self._engine
+        engine._history.answer_open_calls()  # pyright: ignore[reportPrivateUsage]
+        self._length = len(engine._history)  # pyright: ignore[reportPrivateUsage]
+        printer = engine._printer  # pyright: ignore[reportPrivateUsage]
+        if printer and not self._silent:
+            for message in as_messages(self._prompt):
+                if isinstance(message, UserMessage):
+                    printer.user(message)
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        history = self._engine._history  # pyright: ignore[reportPrivateUsage]
+        if kind is not None and all(isinstance(m, UserMessage) for m in history.since(self._length)):
+            history.truncate(self._length)

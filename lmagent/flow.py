@@ -1,0 +1,393 @@
+"""The agent loop, once: a generator of steps that decides everything and does nothing.
+
+A driver (agent.py) performs each step and sends its outcome back: `AskModel` -> the `Reply`, `Approve` -> one decision
+a call, `RunTools` -> one `ToolMessage` a call. Events among the steps are for the reader of a stream. What belongs to
+time comes in through a clock. The history is valid whenever the generator ends, however it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeAlias
+
+from lmagent.errors import LimitExceeded, OutputError
+from lmagent.events import Event, RoundEnd, RoundStart
+from lmagent.history import History
+from lmagent.jsontext import dumps_text
+from lmagent.messages import FinishReason, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
+from lmagent.providers.base import OutputSchema, ToolChoice
+
+__all__ = [
+    "Allow",
+    "Approve",
+    "AskModel",
+    "Decision",
+    "Deny",
+    "Edit",
+    "Limits",
+    "Output",
+    "Pause",
+    "RunResult",
+    "RunState",
+    "RunTools",
+    "Step",
+    "agent_flow",
+]
+
+
+_NO_USAGE = Usage()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Where a run ends at the latest; checked before anything is paid. None: no limit."""
+
+    rounds: int = 20
+    """Asks of the model, re-asks included."""
+    tool_calls: int | None = 100
+    """Calls run in all."""
+    calls_per_round: int = 64
+    """Calls in one reply; more are answered with an error."""
+    tokens: int | None = None
+    """Input and output tokens as the provider counts them."""
+    seconds: float | None = None
+    """Time since the run began."""
+    identical_calls: int = 3
+    """From the how-manieth identical call in a row on it is not run again; two more end the run."""
+    tool_errors: int = 5
+    """Rounds in a row in which every call failed."""
+    output_retries: int = 2
+    """Re-asks for a structured answer that does not fit its type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """Run the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Do not run it; the model is told why."""
+
+    reason: str = "The user did not allow this call."
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Run it with these arguments (JSON text or an object), checked like the model's own."""
+
+    arguments: str | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Decide later: the run ends with `.pending` and can be resumed."""
+
+
+Decision: TypeAlias = Allow | Deny | Edit | Pause
+
+
+@dataclass(slots=True, kw_only=True)
+class RunResult:
+    """A run, finished or not: what was said, done and spent."""
+
+    messages: tuple[Message, ...]
+    """The whole history, with what the run added."""
+    new_messages: tuple[Message, ...] = ()
+    """What the run added, the prompt included."""
+    reply: str = ""
+    """The text of the last answer."""
+    output: Any = None
+    """The structured answer, when an `output_type` was asked for; else the text."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Every call of the run, in order."""
+    usage: Usage = _NO_USAGE
+    finish_reason: FinishReason | Literal["", "paused"] = ""
+    """Of the last reply; empty when there was none, `paused` when calls wait for a decision."""
+    rounds: int = 0
+    requests: int = 0
+    """Requests made, retries included."""
+    model_id: str = ""
+    last: Reply | None = None
+    """The last reply as the model gave it."""
+    pending: tuple[ToolCall, ...] = ()
+    """Calls that wait for a decision."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether calls wait for a decision; `Agent.resume` goes on."""
+        return bool(self.pending)
+
+
+class Output(Protocol):
+    """How a structured answer is asked for and read."""
+
+    schema: OutputSchema | None
+    """Asked for natively, when the model can."""
+
+    def read(self, reply: Reply) -> tuple[Any, tuple[str, ...]]:
+        """Return the value and what is wrong with the answer, one line each."""
+        ...
+
+    def is_output(self, call: ToolCall) -> bool:
+        """Whether this call is the answer itself (a forced tool)."""
+        ...
+
+
+@dataclass(slots=True)
+class AskModel:
+    """Ask; send back the `Reply`."""
+
+    messages: tuple[Message, ...]
+    tool_choice: ToolChoice
+    output_schema: OutputSchema | None
+    round: int
+
+
+@dataclass(slots=True)
+class Approve:
+    """Decide on these calls; send back a `Decision` each."""
+
+    calls: tuple[ToolCall, ...]
+
+
+@dataclass(slots=True)
+class RunTools:
+    """Run these calls; send back a `ToolMessage` each, in order."""
+
+    calls: tuple[ToolCall, ...]
+    round: int
+
+
+Step: TypeAlias = AskModel | Approve | RunTools | Event
+
+
+@dataclass(slots=True, kw_only=True)
+class RunState:
+    """All that one run has: kept apart from the agent, which many runs share."""
+
+    history: History
+    clock: Callable[[], float]
+    limits: Limits = Limits()
+    start: int = 0
+    """Length of the history before the run."""
+    tool_choice: ToolChoice = "auto"
+    output: Output | None = None
+    needs_approval: Callable[[ToolCall], bool] = lambda call: False
+    canonical: Callable[[str], str] = lambda arguments: arguments
+    """Brings arguments into one form, so that the same call is seen as the same."""
+    resumed: tuple[ToolCall, ...] = ()
+    """Calls at the end of the history whose decision was waited for."""
+    usage: Usage = _NO_USAGE
+    rounds: int = 0
+    requests: int = 0
+    started: float = 0.0
+    calls: list[ToolCall] = field(default_factory=list[ToolCall])
+    last: Reply | None = None
+    repeated: tuple[str, int] = ("", 0)
+    failed_rounds: int = 0
+    retries: int = 0
+
+    value: Any = None
+    pending: tuple[ToolCall, ...] = ()
+
+    def result(self) -> RunResult:
+        """Return the run as it stands."""
+        last = self.last
+        return RunResult(
+            messages=self.history.messages,
+            new_messages=self.history.since(self.start),
+            reply=last.reply if last else "",
+            output=self.value,
+            tool_calls=tuple(self.calls),
+            usage=self.usage,
+            finish_reason="paused" if self.pending else last.finish_reason if last else "",
+            rounds=self.rounds,
+            requests=self.requests,
+            model_id=last.model_id if last else "",
+            last=last,
+            pending=self.pending,
+        )
+
+    def exceeded(self, limit: str, value: float, hint: str) -> LimitExceeded:
+        """Return the error for a limit, with the run in it."""
+        return LimitExceeded(
+            f"The run reached its limit of {value:g} {limit.replace('_', ' ')}. {hint}",
+            limit=limit,
+            value=value,
+            run=self.result(),
+        )
+
+
+def agent_flow(state: RunState) -> Generator[Step, Any, RunResult]:
+    """Run one prompt to its end.
+
+    Raises:
+        LimitExceeded: A limit was reached; `.run` is the partial result.
+        OutputError: The structured answer never fitted.
+    """
+    state.started = state.clock()
+    try:
+        calls = state.resumed
+        while True:
+            if calls:
+                yield from _tool_round(state, calls)
+                if state.pending:
+                    return state.result()
+            _check_before_asking(state)
+            state.rounds += 1
+            yield RoundStart(state.rounds)
+            length = len(state.history)
+            schema = state.output.schema if state.output else None
+            reply: Reply = yield AskModel(state.history.messages, _choice(state), schema, state.rounds)
+            _take(state, reply)
+            calls = _calls_to_run(state, reply)
+            if calls:
+                yield from _tool_round(state, calls)
+            yield RoundEnd(state.rounds, reply, state.history.since(length))
+            if state.pending or (not calls and _read_output(state, reply)):
+                return state.result()
+            calls = ()
+    finally:
+        if not state.pending:
+            state.history.answer_open_calls()
+
+
+def _choice(state: RunState) -> ToolChoice:
+    """A forced choice holds for the first ask: held longer it would never let the model answer."""
+    return state.tool_choice if state.rounds == 1 or state.tool_choice == "none" else "auto"
+
+
+def _take(state: RunState, reply: Reply) -> None:
+    state.last = reply
+    state.requests += reply.attempts
+    state.usage += reply.usage
+    state.history.append(reply.message)
+
+
+def _calls_to_run(state: RunState, reply: Reply) -> tuple[ToolCall, ...]:
+    """Return the calls that tools answer; a call that is the structured answer itself is answered here."""
+    calls = reply.message.tool_calls
+    output = state.output
+    if output is None or not any(output.is_output(call) for call in calls):
+        return calls
+    for call in calls:
+        text = "Answer received." if output.is_output(call) else "Not run: the answer was given in the same reply."
+        state.history.append(ToolMessage(text, tool_call_id=call.id, name=call.name))
+    return ()
+
+
+def _check_before_asking(state: RunState) -> None:
+    limits = state.limits
+    if state.rounds >= limits.rounds:
+        raise state.exceeded("rounds", limits.rounds, "Raise Limits(rounds=...) if the work needs more.")
+    _check_spent(state)
+
+
+def _check_spent(state: RunState) -> None:
+    limits = state.limits
+    if limits.tokens is not None and state.usage.total_tokens >= limits.tokens:
+        raise state.exceeded("tokens", limits.tokens, f"{state.usage.total_tokens} are used.")
+    if limits.seconds is not None and state.clock() - state.started >= limits.seconds:
+        raise state.exceeded("seconds", limits.seconds, "Raise Limits(seconds=...) if the work needs longer.")
+
+
+def _tool_round(state: RunState, calls: tuple[ToolCall, ...]) -> Generator[Step, Any, None]:
+    """Answer every call of one reply, in order; leaves `state.pending` when a decision is waited for."""
+    limits = state.limits
+    if limits.tool_calls is not None and len(state.calls) + len(calls) > limits.tool_calls:
+        raise state.exceeded("tool_calls", limits.tool_calls, f"The model asks for {len(calls)} more; none was run.")
+    _check_spent(state)
+    answers: dict[str, ToolMessage] = {}
+    for index, call in enumerate(calls):
+        refusal = _refusal(state, call, index)
+        if refusal:
+            answers[call.id] = _answer(call, refusal)
+    runnable = [call for call in calls if call.id not in answers]
+    asked = tuple(call for call in runnable if state.needs_approval(call))
+    if asked:
+        decisions: Sequence[Decision] = yield Approve(asked)
+        if any(isinstance(decision, Pause) for decision in decisions):
+            state.pending = asked
+            return
+        runnable = _decided(runnable, dict(zip((c.id for c in asked), decisions, strict=True)), answers)
+    state.calls.extend(calls)
+    if runnable:
+        results: Sequence[ToolMessage] = yield RunTools(tuple(runnable), state.rounds)
+        answers.update((result.tool_call_id, result) for result in results)
+    messages = [answers[call.id] for call in calls]
+    state.history.extend(messages)
+    state.failed_rounds = state.failed_rounds + 1 if all(message.is_error for message in messages) else 0
+    if state.failed_rounds >= limits.tool_errors:
+        raise state.exceeded("tool_errors", limits.tool_errors, f"The last one: {messages[-1].content:.200}")
+    if state.repeated[1] >= limits.identical_calls + 2:
+        raise state.exceeded("identical_calls", limits.identical_calls, f"The model repeats {calls[-1].name!r}.")
+
+
+def _answer(call: ToolCall, text: str) -> ToolMessage:
+    return ToolMessage(text, tool_call_id=call.id, name=call.name, is_error=True)
+
+
+def _refusal(state: RunState, call: ToolCall, index: int) -> str:
+    """Return why a call is answered without being run, or nothing."""
+    if call.problem:
+        return call.problem
+    if index >= state.limits.calls_per_round:
+        return f"Not run: at most {state.limits.calls_per_round} calls in one reply."
+    key = f"{call.name}\0{state.canonical(call.arguments)}"
+    state.repeated = (key, state.repeated[1] + 1 if key == state.repeated[0] else 1)
+    if state.repeated[1] < state.limits.identical_calls:
+        return ""
+    known = _known_result(state, call)
+    return (
+        f"Not run: this is the same call for the {state.repeated[1]}th time in a row."
+        + (f" Its result was: {known}" if known else "")
+        + " Answer the user, or call with other arguments."
+    )
+
+
+def _known_result(state: RunState, call: ToolCall) -> str:
+    for message in reversed(state.history.since(state.start)):
+        if isinstance(message, ToolMessage) and message.name == call.name and not message.is_error:
+            return message.content
+    return ""
+
+
+def _decided(
+    runnable: list[ToolCall], decisions: dict[str, Decision], answers: dict[str, ToolMessage]
+) -> list[ToolCall]:
+    """Apply decisions; what is neither allowed nor edited is denied."""
+    kept: list[ToolCall] = []
+    for call in runnable:
+        match decisions.get(call.id, Allow()):
+            case Allow():
+                kept.append(call)
+            case Edit(arguments):
+                text = arguments if isinstance(arguments, str) else dumps_text(dict(arguments))
+                kept.append(replace(call, arguments=text))
+            case Deny(reason):
+                answers[call.id] = _answer(call, reason)
+            case _:
+                answers[call.id] = _answer(call, Deny().reason)
+    return kept
+
+
+def _read_output(state: RunState, reply: Reply) -> bool:
+    """Read the structured answer; False: the model was told what is wrong and is asked again."""
+    if state.output is None:
+        state.value = reply.reply
+        return True
+    state.value, problems = state.output.read(reply)
+    if not problems:
+        return True
+    state.retries += 1
+    if state.retries > state.limits.output_retries:
+        raise OutputError(
+            f"The answer did not fit after {state.limits.output_retries} re-asks: {'; '.join(problems)}",
+            problems=problems,
+            run=state.result(),
+        )
+    complaint = "The answer does not fit:\n" + "\n".join(problems) + "\nSend only the corrected answer."
+    state.history.append(UserMessage(complaint))
+    return False

@@ -1,0 +1,145 @@
+"""What a valid history is, and how an invalid one is mended. Pure; knows no provider and no store.
+
+The rules: every call of an assistant message is answered exactly once, right behind it and in call order; a call id
+is unique in its message; no result stands without its call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from lmagent.messages import AssistantMessage, Message, ToolCall, ToolMessage
+
+__all__ = ["NOT_RUN", "History", "history_problems", "open_calls", "repair_history"]
+
+NOT_RUN = "Not run: the run was cancelled before this call finished. Its effect is unknown; call again if needed."
+
+
+def open_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
+    """Return the calls at the end of `messages` that have no result yet, in order."""
+    answered: set[str] = set()
+    for message in reversed(messages):
+        if isinstance(message, ToolMessage):
+            answered.add(message.tool_call_id)
+        elif isinstance(message, AssistantMessage):
+            return tuple(call for call in message.tool_calls if call.id not in answered)
+        else:
+            return ()
+    return ()
+
+
+def history_problems(messages: Iterable[Message]) -> list[str]:
+    """Return what is wrong with a history, one line each; empty when it is valid."""
+    problems: list[str] = []
+    waiting: list[ToolCall] = []
+    for index, message in enumerate(messages):
+        if isinstance(message, ToolMessage):
+            if not waiting or message.tool_call_id not in (call.id for call in waiting):
+                problems.append(f"message {index}: a result for {message.tool_call_id!r}, which is no open call")
+                continue
+            if waiting[0].id != message.tool_call_id:
+                problems.append(f"message {index}: the result for {message.tool_call_id!r} is out of order")
+            waiting = [call for call in waiting if call.id != message.tool_call_id]
+            continue
+        problems.extend(f"message {index}: the call {call.id!r} before it has no result" for call in waiting)
+        waiting = list(message.tool_calls) if isinstance(message, AssistantMessage) else []
+        ids = [call.id for call in waiting]
+        problems.extend(
+            f"message {index}: the call id {i!r} is repeated" for i in sorted({i for i in ids if ids.count(i) > 1})
+        )
+    problems.extend(f"at the end: the call {call.id!r} has no result" for call in waiting)
+    return problems
+
+
+def repair_history(messages: Iterable[Message], *, missing: str = NOT_RUN) -> tuple[Message, ...]:
+    """Return a valid history: open calls are answered with `missing`, stray and repeated results are left out.
+
+    A history without problems comes back with the same message objects.
+    """
+    out: list[Message] = []
+    items = list(messages)
+    position = 0
+    while position < len(items):
+        message = items[position]
+        position += 1
+        if isinstance(message, ToolMessage):
+            continue
+        if not isinstance(message, AssistantMessage) or not message.tool_calls:
+            out.append(message)
+            continue
+        results: list[ToolMessage] = []
+        while position < len(items) and isinstance(result := items[position], ToolMessage):
+            results.append(result)
+            position += 1
+        calls = _unique(message.tool_calls)
+        out.append(message if calls == message.tool_calls else replace(message, tool_calls=calls))
+        for old, call in zip(message.tool_calls, calls, strict=True):
+            found = next((result for result in results if result.tool_call_id == old.id), None)
+            if found is None:
+                out.append(ToolMessage(missing, tool_call_id=call.id, name=call.name, is_error=True))
+                continue
+            results.remove(found)
+            out.append(found if found.tool_call_id == call.id else replace(found, tool_call_id=call.id))
+    return tuple(out)
+
+
+def _unique(calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
+    seen: set[str] = set()
+    unique: list[ToolCall] = []
+    for index, call in enumerate(calls):
+        if call.id in seen:
+            call = replace(call, id=f"{call.id}_{index}")
+        seen.add(call.id)
+        unique.append(call)
+    return tuple(unique)
+
+
+class History:
+    """The messages of one conversation: grows at the end, hands out tuples, stays valid.
+
+    An agent run appends to the history it is given, so what a cancelled run had done is kept in it.
+    """
+
+    __slots__ = ("_messages",)
+
+    def __init__(self, messages: Iterable[Message] = ()) -> None:
+        self._messages = list(repair_history(messages))
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """All messages so far."""
+        return tuple(self._messages)
+
+    @property
+    def last(self) -> Message | None:
+        """The newest message."""
+        return self._messages[-1] if self._messages else None
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def append(self, message: Message) -> None:
+        """Add one message."""
+        self._messages.append(message)
+
+    def extend(self, messages: Iterable[Message]) -> None:
+        """Add several messages."""
+        self._messages.extend(messages)
+
+    def truncate(self, length: int) -> None:
+        """Keep the first `length` messages."""
+        del self._messages[length:]
+
+    def since(self, start: int) -> tuple[Message, ...]:
+        """Return the messages from index `start` on."""
+        return tuple(self._messages[start:])
+
+    def answer_open_calls(self, text: str = NOT_RUN) -> None:
+        """Answer every call at the end that has no result, so that the history is valid again."""
+        for call in open_calls(self._messages):
+            self._messages.append(ToolMessage(text, tool_call_id=call.id, name=call.name, is_error=True))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._messages.clear()
