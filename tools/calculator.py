@@ -6,7 +6,7 @@ angles are floats, shown with 15 digits. It knows no variables, no comparisons, 
 
 Conventions: `^` is power (not Python's XOR), `5!` a factorial, `30°` degrees. `7 % 3` with a number, name or bracket
 after the sign is the remainder, else `%` is per cent: `200 * 15%`, `15% of 200`. `log` is the natural logarithm,
-`round` rounds halves away from zero. `×`, `÷`, `−`, `√9`, `5²` and full-width characters are read as what they look like.
+`round` rounds halves away from zero. `×`, `÷`, `−`, `√9`, `5²` and full-width signs are read as what they look like.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _SUPERSCRIPT_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+")
 _ROOT = re.compile(r"√\s*(\d+(?:\.\d+)?)?")
 _PIECE = re.compile(
-    r"\s*(?:(?P<number>(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<op>\*\*|//|[-+*/%^!°().,\[\]]))",
+    r"\s*(?:(?P<number>(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)"
+    r"|(?P<op>\*\*|//|[-+*/%^!°().,\[\]]))",
     re.ASCII,
 )
 _SPELLINGS = {"^": "**", "mod": "%", "%": ".percent", "!": ".factorial", "°": ".degrees"}
