@@ -1,0 +1,403 @@
+"""Baidu's classic ERNIE-Bot dialect: `functions`, `function_call` with `thoughts`, role `function`.
+
+Wire facts: docs/providers/wenxin.md. Qianfan v2 is OpenAI's dialect and no business of this module; credentials are
+in `wenxin_auth.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lmagent.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ContextTooLong,
+    Overloaded,
+    ParameterError,
+    PermissionDenied,
+    ProviderError,
+    QuotaExceeded,
+    RateLimited,
+    ServerFailed,
+)
+from lmagent.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.jsontext import JSON, JSONError, dumps, dumps_text, loads
+from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
+from lmagent.providers.base import (
+    ChatCall,
+    Codec,
+    Features,
+    NamedTool,
+    ParameterRule,
+    Request,
+    error_for_status,
+    joined,
+)
+from lmagent.providers.fields import arguments_text, mapping, object_of, text, usage_of
+from lmagent.providers.history import (
+    alternating,
+    answered,
+    one_call_each,
+    split_system,
+    system_in_front,
+    text_only,
+    tools_as_text,
+)
+from lmagent.schema import ToolSpec, never_blank, wenxin_subset
+
+__all__ = ["BASE_URL", "MODELS", "WenxinCodec", "WenxinModel", "wenxin_error"]
+
+BASE_URL = "https://aip.baidubce.com"
+_PATH = "/rpc/2.0/ai_custom/v1/wenxinworkshop/chat/"
+
+
+@dataclass(frozen=True, slots=True)
+class WenxinModel:
+    """What the classic API knows of one model name."""
+
+    endpoint: str
+    """Last part of the URL; the classic API chooses the model by it."""
+    functions: bool = False
+    """Whether `functions` is heard. The others ignore it in silence."""
+
+
+MODELS: Mapping[str, WenxinModel] = {
+    "ernie-bot": WenxinModel("completions", True),
+    "ernie-3.5-8k": WenxinModel("completions", True),
+    "ernie-bot-4": WenxinModel("completions_pro", True),
+    "ernie-4.0-8k": WenxinModel("completions_pro", True),
+    "ernie-4.0-8k-preview-0518": WenxinModel("completions_adv_pro", True),
+    "ernie-3.5-8k-0205": WenxinModel("ernie-3.5-8k-0205", True),
+    "ernie-3.5-8k-0329": WenxinModel("ernie-3.5-8k-0329", True),
+    "ernie-3.5-8k-preview": WenxinModel("ernie-3.5-8k-preview", True),
+    "ernie-3.5-128k": WenxinModel("ernie-3.5-128k", True),
+    "ernie-4.0-turbo-8k": WenxinModel("ernie-4.0-turbo-8k"),
+    "ernie-bot-turbo": WenxinModel("eb-instant"),
+    "ernie-lite-8k-0922": WenxinModel("eb-instant"),
+    "ernie-lite-8k-0308": WenxinModel("ernie-lite-8k"),
+    "ernie-speed-8k": WenxinModel("ernie_speed"),
+    "ernie-speed-128k": WenxinModel("ernie-speed-128k"),
+    "ernie-speed-pro-128k": WenxinModel("ernie-speed-pro-128k"),
+    "ernie-tiny-8k": WenxinModel("ernie-tiny-8k"),
+    "ernie-character-8k": WenxinModel("ernie-char-8k"),
+    "ernie-functions-8k": WenxinModel("ernie-func-8k"),
+}
+"""Lower-case model name -> its facts. Other names are their own endpoint, in lower case and without functions."""
+
+_FINISH: Mapping[str, FinishReason] = {
+    "normal": "stop",
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "content_filter",
+    "function_call": "tool_calls",
+}
+
+_ERRORS: Mapping[int, type[ProviderError]] = {
+    1: ServerFailed,
+    2: ServerFailed,
+    3: BadRequest,
+    4: RateLimited,
+    6: PermissionDenied,
+    13: AuthenticationFailed,
+    14: AuthenticationFailed,
+    15: ServerFailed,
+    17: QuotaExceeded,
+    18: RateLimited,
+    19: QuotaExceeded,
+    100: AuthenticationFailed,
+    110: AuthenticationFailed,
+    111: AuthenticationFailed,
+    336000: ServerFailed,
+    336001: BadRequest,
+    336002: BadRequest,
+    336003: BadRequest,
+    336004: PermissionDenied,
+    336005: PermissionDenied,
+    336006: BadRequest,
+    336007: ContextTooLong,
+    336100: Overloaded,
+    336103: ContextTooLong,
+    336501: RateLimited,
+    336502: RateLimited,
+}
+
+
+def wenxin_error(
+    status: int, headers: Mapping[str, str], body: JSON, quote: str = "", *, model: str | None = None
+) -> ProviderError | None:
+    """Sort a body of the classic API or of its token endpoint; None means it is no failure.
+
+    Failures come with HTTP 200 as `{"error_code", "error_msg"}`, from the gateway as `{"code", "msg"}`, from the token
+    endpoint as `{"error", "error_description"}`.
+    """
+    fields = mapping(body)
+    code: Any = fields.get("error_code")
+    message: Any = fields.get("error_msg")
+    if code in (None, 0) and "msg" in fields:
+        code, message = fields.get("code"), fields["msg"]
+    if code in (None, 0) and fields.get("error"):
+        # The token endpoint tells apart invalid_client, invalid_request, unauthorized_client: all mean wrong keys.
+        kind = AuthenticationFailed if status < 500 else ServerFailed
+        code, message = fields["error"], fields.get("error_description")
+    elif code in (None, 0):
+        if status < 400:
+            return None
+        kind, code = error_for_status(status), None
+    else:
+        kind = _ERRORS.get(int(code)) if str(code).isdigit() else None
+        kind = kind or error_for_status(status)
+    return kind(
+        str(message or quote or f"HTTP status {status} without a message")[:200],
+        provider="wenxin",
+        model=model,
+        status=status,
+        code=None if code is None else str(code),
+        request_id=fields.get("id") or headers.get("x-bce-request-id"),
+        body=body,
+    )
+
+
+def _temperature(value: float) -> dict[str, Any]:
+    if value > 1:
+        raise ParameterError(f"temperature={value!r}: wenxin takes more than 0 and at most 1 (0 is sent as 0.01).")
+    return {"temperature": value or 0.01}  # 0 is refused by the server; this is the nearest it knows
+
+
+def _max_tokens(value: int) -> dict[str, Any]:
+    return {"max_output_tokens": max(value, 2)}  # 1 is refused by the server
+
+
+def _stop(value: list[str]) -> dict[str, Any]:
+    if len(value) > 4 or any(len(text) > 20 for text in value):
+        raise ParameterError(f"stop={value!r}: wenxin takes at most 4 texts of at most 20 characters.")
+    return {"stop": value}
+
+
+def _penalty_score(value: float) -> dict[str, Any]:
+    if not 1 <= value <= 2:
+        raise ParameterError(f"penalty_score={value!r}: wenxin takes 1 to 2.")
+    return {"penalty_score": value}
+
+
+def _one_call(value: bool) -> dict[str, Any]:
+    if value:
+        raise ParameterError("parallel_tool_calls=True: wenxin's classic API makes one call a reply.")
+    return {}
+
+
+_PARAMETERS: Mapping[str, ParameterRule] = {
+    "temperature": _temperature,
+    "top_p": "top_p",
+    "max_tokens": _max_tokens,
+    "stop": _stop,
+    "user": "user_id",
+    "parallel_tool_calls": _one_call,
+    "penalty_score": _penalty_score,
+    "disable_search": "disable_search",
+    "enable_citation": "enable_citation",
+    "response_format": "response_format",
+}
+
+
+class _State:
+    """What one stream has told so far."""
+
+    __slots__ = ("call", "ended", "flagged", "thoughts", "usage")
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.thoughts = ""
+        self.call = False
+        self.flagged: dict[str, Any] = {}
+        self.ended = False
+
+
+class WenxinCodec(Codec):
+    """The classic API of one model.
+
+    Args:
+        model: A name of `MODELS` in any case, or the name of an endpoint.
+        base_url: The host.
+        endpoint: Last part of the URL, for models that `MODELS` does not know.
+        tools: Whether the model hears `functions`; default: as `MODELS` says.
+    """
+
+    provider: ClassVar[str] = "wenxin"
+
+    def __init__(
+        self, model: str, *, base_url: str = BASE_URL, endpoint: str | None = None, tools: bool | None = None
+    ) -> None:
+        facts = MODELS.get(model.lower()) or WenxinModel(model.lower())
+        self.model = model
+        self.base_url = base_url.rstrip("/")
+        self.endpoint = endpoint or facts.endpoint
+        self.features = Features(
+            tools=facts.functions if tools is None else tools,
+            parallel_calls=False,
+            tool_choice=frozenset({"auto", "none", "named"}),
+            images=False,
+            json_schema="object",
+        )
+
+    def build_request(self, call: ChatCall) -> Request:
+        """Render `call` as one POST; the model is chosen by the URL.
+
+        Messages alternate and end with the input; system text has a field of its own, or stands in front of the first
+        user message beside functions, which the API does not take together.
+        """
+        specs = self._specs(call)
+        messages = text_only(call.messages, self.refuse)
+        head: dict[str, Any] = {}
+        if specs:
+            messages = system_in_front(messages)
+        else:
+            system, others = split_system(messages)
+            if others and system:
+                messages, head = others, {"system": system}
+            else:
+                messages = system_in_front(messages)  # a system text alone is the input
+        messages = one_call_each(answered(messages)) if self.features.tools else tools_as_text(messages)
+        parts = {"messages": [_message(message) for message in alternating(messages)]}
+        if specs:
+            parts["functions"] = [_function(spec) for spec in specs]
+            head |= self._tool_choice(call)
+        if call.output_schema is not None:
+            head["response_format"] = "json_object"
+        if call.stream:
+            head["stream"] = True
+        head |= self.render_parameters(call.parameters, _PARAMETERS)
+        return Request(
+            url=f"{self.base_url}{_PATH}{self.endpoint}",
+            content=joined(head, parts),
+            headers={"content-type": "application/json", **(call.parameters.get("extra_headers") or {})},
+        )
+
+    def _specs(self, call: ChatCall) -> tuple[ToolSpec, ...]:
+        if call.tools and not self.features.tools:
+            raise self.refuse(f"function calls with {self.model!r}, which ignores them; use tool_mode='prompt'")
+        return () if call.tool_choice == "none" else call.tools
+
+    def _tool_choice(self, call: ChatCall) -> dict[str, Any]:
+        choice = call.tool_choice
+        if choice == "required" and len(call.tools) == 1:
+            choice = NamedTool(call.tools[0].name)
+        if isinstance(choice, NamedTool):
+            return {"tool_choice": {"type": "function", "function": {"name": choice.name}}}
+        if choice == "required":
+            raise ParameterError(
+                "tool_choice='required': wenxin's classic API knows 'auto', 'none' and one named tool."
+            )
+        return {}
+
+    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        builder = ReplyBuilder(prefix)
+        with self.reading(body):
+            for delta in self._read(self.new_state(), body, last=True):
+                builder.add(delta)
+        return builder.reply(self.model_id)
+
+    def new_state(self) -> _State:
+        return _State()
+
+    def parse_event(self, state: _State, data: bytes, event: str = "") -> Iterable[Delta]:
+        if state.ended or data.strip() == b"[DONE]":
+            return
+        body = object_of(self, data)
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
+        with self.reading(body):
+            yield from self._read(state, body, last=bool(body.get("is_end")))
+
+    def _read(self, state: _State, body: JSON, *, last: bool) -> Iterator[Delta]:
+        call: Any = body.get("function_call")
+        said = text(body.get("result") if call else body["result"])
+        if said:
+            yield TextDelta(said)
+        if call and not state.call:
+            state.call = True
+            state.thoughts = text(call.get("thoughts"))
+            yield ToolCallDelta(0, name=call["name"], arguments=_arguments(call.get("arguments")))
+        usage = usage_of(body.get("usage"), "prompt_tokens", "completion_tokens", "total_tokens")
+        state.usage = usage or state.usage
+        if body.get("need_clear_history"):
+            state.flagged = {"need_clear_history": True, "ban_round": body.get("ban_round")}
+        if last:
+            state.ended = True
+            yield _done(state, body)
+
+    def parse_error(
+        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
+    ) -> ProviderError | None:
+        return wenxin_error(status, headers, body, text, model=self.model)
+
+
+def _message(message: Message) -> bytes:
+    key = "wenxin"
+    encoded = message.wire.get(key)
+    if encoded is None:
+        encoded = message.wire[key] = dumps(_rendered(message))
+    return encoded
+
+
+def _rendered(message: Message) -> dict[str, Any]:
+    match message:
+        case AssistantMessage(tool_calls=(call, *_)):
+            return {"role": "assistant", "content": message.content, "function_call": _function_call(call, message)}
+        case AssistantMessage():
+            return {"role": "assistant", "content": message.content}
+        case ToolMessage():
+            return {"role": "function", "name": message.name, "content": _result(message)}
+        case UserMessage():
+            return {"role": "user", "content": message.text}
+        case _:
+            raise TypeError("system messages are rendered by build_request")
+
+
+def _function_call(call: ToolCall, message: AssistantMessage) -> dict[str, Any]:
+    rendered = {"name": call.name, "arguments": call.arguments}
+    thoughts = mapping(message.details.get("wenxin")).get("thoughts")
+    return rendered | ({"thoughts": thoughts} if thoughts else {})
+
+
+def _result(message: ToolMessage) -> str:
+    """Return the result as the JSON object text that the API wants."""
+    try:
+        if isinstance(loads(message.content), dict):
+            return message.content
+    except JSONError:
+        pass
+    return dumps_text({"error" if message.is_error else "tool_result": message.content})
+
+
+def _function(spec: ToolSpec) -> bytes:
+    encoded = spec.encoded.get("wenxin")
+    if encoded is None:
+        parameters = wenxin_subset(spec.parameters)
+        description = never_blank(spec.name, spec.description)
+        encoded = dumps({"name": spec.name, "description": description, "parameters": parameters})
+        spec.encoded["wenxin"] = encoded
+    return encoded
+
+
+def _arguments(value: JSON) -> str:
+    arguments = arguments_text(value)
+    return arguments if arguments.strip() else "{}"
+
+
+def _done(state: _State, body: JSON) -> Done:
+    raw = body.get("finish_reason")
+    reason: FinishReason = _FINISH.get(raw, "other") if raw else "length" if body.get("is_truncated") else "stop"
+    if state.flagged:  # a safety hit looks like an ordinary reply
+        reason = "content_filter"
+    details = ({"thoughts": state.thoughts} if state.thoughts else {}) | state.flagged
+    return Done(
+        finish_reason=reason,
+        raw_finish_reason=raw,
+        usage=state.usage,
+        details={"wenxin": details} if details else {},
+        response_id=body.get("id"),
+        raw=body,
+    )
