@@ -1,0 +1,210 @@
+"""OpenAI's Chat Completions and every server that speaks it, told apart by a `Profile`.
+
+Wire reference: docs/providers/openai.md. Writing is in `openai_request`, reading in `openai_reply`, failures in
+`openai_errors`, the differences between servers in `openai_profile` and `compatible`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmagent.errors import InvalidResponse, ParameterError, ProviderError
+from lmagent.events import Delta, ReplyBuilder, TextDelta
+from lmagent.jsontext import JSON, JSONError, loads
+from lmagent.messages import Reply
+from lmagent.providers.base import ChatCall, Codec, ParameterRule, Request, joined
+from lmagent.providers.openai_errors import sort_error
+from lmagent.providers.openai_profile import OPENAI, ModelRule, Profile
+from lmagent.providers.openai_reply import ChatState, end_of, quick_text, read_chunk
+from lmagent.providers.openai_request import MessageWriter, choice_members, format_members, tool_bytes
+
+__all__ = ["OPENAI", "ModelRule", "OpenAICodec", "Profile"]
+
+_HEADERS = {"content-type": "application/json", "accept": "application/json"}
+_DONE = b"[DONE]"
+
+
+class OpenAICodec(Codec):
+    """Chat Completions for one model of one server.
+
+    Args:
+        model: Any name; none is checked against a list.
+        base_url: Everything up to `/chat/completions`. Default: the profile's.
+        profile: What the server is like.
+        legacy_functions: Speak `functions` and `function_call` instead of `tools`. Parallel calls are sent as
+            consecutive pairs, because the old form has one call a message.
+        headers: Sent with every request, beside the usual ones.
+        model_rules: What the model refuses; default: the profile's table. `()` sends everything.
+        stream_usage: Ask for usage in streams; default: as the profile says.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str | None = None,
+        profile: Profile = OPENAI,
+        legacy_functions: bool = False,
+        headers: Mapping[str, str] | None = None,
+        model_rules: Sequence[ModelRule] | None = None,
+        stream_usage: bool | None = None,
+    ) -> None:
+        self.model = model
+        self.base_url = (base_url or profile.base_url).rstrip("/")
+        self.profile = profile
+        # One class serves many servers, so the name is the value's and not the class's.
+        self.provider = profile.provider  # pyright: ignore[reportAttributeAccessIssue]
+        self.features = profile.features
+        self.legacy_functions = legacy_functions
+        self.headers = {**_HEADERS, **(headers or {})}
+        self.model_rules = tuple(profile.model_rules if model_rules is None else model_rules)
+        self.stream_usage = profile.stream_usage if stream_usage is None else stream_usage
+        self._writer = MessageWriter(profile, legacy=legacy_functions)
+
+    @property
+    def url(self) -> str:
+        """Where requests go."""
+        path = self.profile.path
+        return self.base_url if self.base_url.endswith(path) else self.base_url + path
+
+    def build_request(self, call: ChatCall) -> Request:
+        """Render `call` as one POST.
+
+        Raises:
+            MessageError: A part the server does not take.
+            ParameterError: A parameter, tool choice or strict schema the server does not take.
+        """
+        given = call.parameters
+        body = self._rendered(given)
+        parts = {"messages": self._writer.messages(call, body)}
+        head: dict[str, Any] = {"model": self.model}
+        tools = call.tools
+        if tools and call.tool_choice == "none" and "none" not in self.features.tool_choice:
+            tools = ()  # no word for "none": without tools the model can call none
+        if tools:
+            legacy = self.legacy_functions
+            parts["functions" if legacy else "tools"] = [
+                tool_bytes(self.profile, spec, legacy=legacy) for spec in tools
+            ]
+            if call.tool_choice != "auto":
+                head |= choice_members(self.profile, call, body, legacy=legacy)
+        else:
+            if call.tool_choice not in ("auto", "none"):
+                head |= choice_members(self.profile, call, body, legacy=False)
+            body.pop("parallel_tool_calls", None)  # a 400 without tools, and it means nothing there
+        if call.output_schema is not None:
+            head |= format_members(self.profile, call.output_schema)
+        if call.stream:
+            head["stream"] = True
+            if self.stream_usage:
+                head["stream_options"] = {"include_usage": True}
+        extra = given.get("extra_body")
+        head |= body
+        if extra:
+            head |= extra
+            parts = {name: items for name, items in parts.items() if name not in extra}
+        extra_headers = given.get("extra_headers")
+        return Request(
+            url=self.url,
+            content=joined(head, parts),
+            headers={**self.headers, **extra_headers} if extra_headers else self.headers,
+        )
+
+    def _rendered(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters in wire form, without `extra_body`."""
+        if not given:
+            return {}
+        rules: Mapping[str, ParameterRule] = self.profile.parameters
+        for rule in self.model_rules:
+            if not rule.fits(self.model, given):
+                continue
+            refused = sorted(rule.refuses & given.keys())
+            if refused:
+                raise ParameterError(
+                    f"{self.model_id} does not take {', '.join(refused)}"
+                    + (" while it reasons (reasoning_effort='none' allows it)" if rule.while_reasoning else "")
+                    + "; leave it away, or give the codec model_rules=() if this model does."
+                )
+            rules = {**rules, **rule.parameters}
+        stop = given.get("stop")
+        if stop and self.profile.max_stop and len(stop) > self.profile.max_stop:
+            raise ParameterError(f"{self.provider} takes at most {self.profile.max_stop} stop texts, got {len(stop)}.")
+        return self.render_parameters({k: v for k, v in given.items() if k != "extra_body"}, rules)
+
+    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        """Read a whole answer.
+
+        Raises:
+            ProviderError: The body is an error.
+            InvalidResponse: The shape is unknown.
+        """
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
+        builder, state = ReplyBuilder(prefix), self.new_state()
+        with self.reading(body):
+            choice = body["choices"][0]
+            if choice.get("message", choice.get("delta")) is None:
+                raise KeyError("message")
+            for delta in read_chunk(self.profile, state, body, whole=True):
+                builder.add(delta)
+            for delta in end_of(self.profile, state):
+                builder.add(delta)
+        return builder.reply(self.model_id)
+
+    def new_state(self) -> ChatState:
+        """Return the state of ONE stream."""
+        return ChatState(self.profile)
+
+    def parse_event(self, state: ChatState, data: bytes, event: str = "") -> Sequence[Delta]:
+        """Translate one chunk.
+
+        Raises:
+            ProviderError: The chunk is an error.
+            InvalidResponse: It is no JSON or of an unknown shape.
+        """
+        if state.ended:
+            return ()
+        if data.strip() == _DONE:
+            return self._end(state)
+        try:
+            chunk = loads(data)
+        except JSONError as error:
+            if not data.strip():
+                return ()
+            raise InvalidResponse(
+                f"A chunk of the stream is not JSON: {data[:80]!r}", provider=self.provider, model=self.model
+            ) from error
+        text = quick_text(state, chunk)
+        if text is not None:
+            return (TextDelta(text),)
+        if chunk is None:
+            return ()
+        failure = self.parse_error(200, {}, chunk)
+        if failure is not None:
+            raise failure
+        try:
+            return read_chunk(self.profile, state, chunk)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            with self.reading(chunk):
+                raise
+
+    def finish(self, state: ChatState) -> Sequence[Delta]:
+        """Give `Done` when the body ended after a finish reason but without `[DONE]`."""
+        if state.ended or state.finish_reason is None:
+            return ()
+        return end_of(self.profile, state)
+
+    def _end(self, state: ChatState) -> Sequence[Delta]:
+        if not state.seen:
+            raise InvalidResponse(
+                "The stream ended without an answer.", provider=self.provider, model=self.model, body=state.raw
+            )
+        return end_of(self.profile, state)
+
+    def parse_error(
+        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
+    ) -> ProviderError | None:
+        """Sort a failure, also one hidden in a 200 body; None means all is well."""
+        return sort_error(self.profile, self.model, status, headers, body, text)

@@ -1,0 +1,175 @@
+"""Failures of OpenAI-shaped servers: every body they are known to come in, sorted into the error tree.
+
+Code tables are data of the profile. Nothing here raises because of what a body holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+from lmagent.errors import InvalidResponse, ProviderError, QuotaExceeded, ServerFailed
+from lmagent.jsontext import JSON, JSONError, dumps_text
+from lmagent.providers.base import error_for_status
+from lmagent.providers.openai_profile import ERROR_CODES, ERROR_TEXTS, ErrorClass, Profile
+
+__all__ = ["sort_error"]
+
+_REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-bc-request-id", "x-ds-trace-id")
+_CODE_AT_END = re.compile(r"\((\d{3,6})\)\s*$")
+_TITLE = re.compile(r"<title[^>]*>([^<]{1,80})", re.IGNORECASE)
+_MAX_QUOTE = 200
+
+
+class _Found(NamedTuple):
+    message: str
+    code: str | None = None
+    type: str | None = None
+    param: str | None = None
+
+
+def sort_error(
+    profile: Profile, model: str, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
+) -> ProviderError | None:
+    """Return the error in an answer, also one hidden in a 200 body; None when all is well."""
+    found = _find(body)
+    if status < 400:
+        if found is None:
+            if body is not None or not text.strip():
+                return None
+            found = _Found(f"The answer is not JSON: {_quoted(text)}")
+            kind: ErrorClass = InvalidResponse
+        else:
+            found = _with_code(profile, found)
+            kind = _class_of(profile, found, status)
+    else:
+        found = _with_code(profile, found or _Found(_quoted(text) or f"HTTP {status} without an explanation"))
+        kind = _class_of(profile, found, status)
+    message = _quoted(found.message) or f"HTTP {status}"
+    if found.param:
+        message = f"{message} [parameter {found.param!r}]"
+    return kind(
+        message,
+        provider=profile.provider,
+        model=model,
+        status=status,
+        code=found.code,
+        request_id=_request_id(headers, body),
+        body=body,
+    )
+
+
+def _find(body: JSON | None) -> _Found | None:
+    """Take the error out of any of its known shapes; None when the body has none."""
+    if isinstance(body, list) and body:
+        return _find(cast("list[Any]", body)[0])
+    if not isinstance(body, dict):
+        return None if body is None else _Found(f"The answer is no JSON object but {str(cast('object', body))[:80]!r}")
+    data = cast("dict[str, Any]", body)
+    error = data.get("error")
+    if isinstance(error, Mapping) and error:
+        inner = cast("Mapping[str, Any]", error)
+        return _Found(
+            _as_text(inner.get("message") or inner.get("msg") or _nested(inner)),
+            _as_code(inner.get("code")),
+            _as_code(inner.get("type")),
+            _as_code(inner.get("param")),
+        )
+    if error and not isinstance(error, Mapping):
+        return _Found(
+            _as_text(data.get("error_description") or data.get("message") or error),
+            _as_code(data.get("code")) or (error if isinstance(error, str) and " " not in error else None),
+        )
+    base = data.get("base_resp")
+    if isinstance(base, Mapping):
+        resp = cast("Mapping[str, Any]", base)
+        if resp.get("status_code") not in (0, "0", None):
+            return _Found(_as_text(resp.get("status_msg")), _as_code(resp.get("status_code")))
+    if data.get("choices") or (data.get("id") and "choices" in data):
+        return None
+    code = data.get("code", data.get("statusCode", data.get("error_code")))
+    message = data.get("message", data.get("msg", data.get("error_msg", data.get("detail"))))
+    if message or data.get("object") == "error" or (code not in (None, 0, "0", 200, "200") and "choices" not in data):
+        return _Found(_as_text(message), _as_code(code), _as_code(data.get("type")), _as_code(data.get("param")))
+    return None
+
+
+def _nested(error: Mapping[str, Any]) -> Any:
+    """OpenRouter keeps the upstream's words in `metadata.raw`; others have no message at all."""
+    metadata = error.get("metadata")
+    raw = cast("Mapping[str, Any]", metadata).get("raw") if isinstance(metadata, Mapping) else None
+    return raw or {name: value for name, value in error.items() if name != "param"}
+
+
+def _as_text(value: Any) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    try:
+        return dumps_text(value)
+    except JSONError:
+        return repr(value)
+
+
+def _as_code(value: Any) -> str | None:
+    if isinstance(value, str | int | float) and not isinstance(value, bool) and value != "":
+        return str(value)
+    return None
+
+
+def _with_code(profile: Profile, found: _Found) -> _Found:
+    if not profile.code_in_message or (found.code and not found.code.startswith(("4", "5"))):
+        return found
+    match = _CODE_AT_END.search(found.message)
+    return found._replace(code=match[1]) if match else found
+
+
+def _class_of(profile: Profile, found: _Found, status: int) -> ErrorClass:
+    message = found.message.lower()
+    for words, kind in profile.error_texts:
+        if words in message:
+            return kind
+    code = (found.code or "").lower()
+    kind_of_code = profile.error_codes.get(code) or ERROR_CODES.get(code)
+    if kind_of_code is not None:
+        return _by_text(message, status) if kind_of_code is ERROR_CODES["invalid_request_error"] else kind_of_code
+    if not 400 <= status < 600 and code.isdecimal() and 400 <= int(code) < 600:
+        status = int(code)  # a gateway's 200 with the real status inside
+    if status == 402:
+        return QuotaExceeded
+    kind_of_type = profile.error_codes.get((found.type or "").lower()) or ERROR_CODES.get((found.type or "").lower())
+    by_text = _by_text(message, status)
+    if kind_of_type is not None and by_text is error_for_status(status):
+        # A vague type ("invalid_request_error" beside 401 or 404) must not hide what the status says.
+        vague = kind_of_type is ERROR_CODES["invalid_request_error"] and status >= 400
+        return by_text if vague else kind_of_type
+    return by_text
+
+
+def _by_text(message: str, status: int) -> ErrorClass:
+    if status < 500:
+        for words, kind in ERROR_TEXTS:
+            if words in message:
+                return kind
+    if status < 400:
+        return ServerFailed if "internal" in message and "error" in message else InvalidResponse
+    return error_for_status(status)
+
+
+def _quoted(text: str) -> str:
+    """Return what may be shown of a text from outside: short, no control characters, an HTML page only named."""
+    text = text.strip()
+    head = text[:500].lower()
+    if head.startswith(("<!doctype html", "<html", "<head", "<body")):
+        title = _TITLE.search(text[:5000])
+        return f"an HTML page{f' titled {title[1].strip()!r}' if title else ''}, not an answer of the API"
+    shown = "".join(char if char.isprintable() or char == " " else repr(char)[1:-1] for char in text[:_MAX_QUOTE])
+    return shown + "…" * (len(text) > _MAX_QUOTE)
+
+
+def _request_id(headers: Mapping[str, str], body: JSON | None) -> str | None:
+    for name in _REQUEST_ID_HEADERS:
+        if name in headers:
+            return headers[name]
+    value = cast("dict[str, Any]", body).get("request_id") if isinstance(body, dict) else None
+    return value if isinstance(value, str) else None

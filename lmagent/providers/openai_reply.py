@@ -1,0 +1,477 @@
+"""Chat Completions answers as deltas: whole bodies and chunks through the same reader, however odd the server.
+
+The rules of tolerance, one function each: which call a piece belongs to (`_slot`), names, arguments, reasoning in its
+spellings, usage, the end. Nothing here raises for what a *model* wrote; a shape nobody documented is the codec's
+`InvalidResponse`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from lmagent.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from lmagent.jsontext import JSONError, loads
+from lmagent.messages import FinishReason, ToolCall, Usage
+from lmagent.providers.fields import arguments_text, mapping, objects
+from lmagent.providers.openai_profile import FINISH_REASONS, Profile
+from lmagent.providers.openai_think import ThinkSplitter
+
+__all__ = ["ChatState", "end_of", "quick_text", "read_chunk", "usage_of"]
+
+
+class _Call:
+    """One tool call as far as it came."""
+
+    __slots__ = ("blank", "id", "index", "name", "pieces", "placeholder", "settled", "size")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self.pieces: list[str] = []
+        self.size = 0
+        self.blank = ""
+        """White space before the first real piece."""
+        self.placeholder = False
+        """`{}` came as the first piece: no arguments, unless more comes."""
+        self.settled = False
+        """Handed over as a whole; nothing is left to do at the end."""
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the arguments so far are a whole JSON object, so that nothing can follow."""
+        return self.placeholder or (self.size > 1 and self.pieces[-1].rstrip()[-1:] == "}" and _is_object(self.pieces))
+
+
+def _is_object(pieces: list[str]) -> bool:
+    try:
+        return isinstance(loads("".join(pieces)), dict)
+    except JSONError:
+        return False
+
+
+class ChatState:
+    """What is known of ONE reply so far."""
+
+    __slots__ = (
+        "by_id",
+        "calls",
+        "choice",
+        "details",
+        "ended",
+        "finish_reason",
+        "native_calls",
+        "raw",
+        "reasoning_size",
+        "response_id",
+        "seen",
+        "slots",
+        "splitter",
+        "text_size",
+        "usage",
+    )
+
+    def __init__(self, profile: Profile) -> None:
+        self.calls: list[_Call] = []
+        self.slots: dict[int, _Call] = {}
+        self.by_id: dict[str, _Call] = {}
+        self.choice: int | None = None
+        """Which of several choices is read: the first that came."""
+        self.details: list[dict[str, Any]] = []
+        self.ended = False
+        self.finish_reason: str | None = None
+        self.native_calls = False
+        self.raw: Any = None
+        self.reasoning_size = 0
+        self.response_id: str | None = None
+        self.seen = False
+        """A choice came: without one there is no answer."""
+        self.splitter = ThinkSplitter() if profile.think_tags else None
+        self.text_size = 0
+        self.usage: Usage | None = None
+
+
+_NOT_TEXT = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call", "reasoning_details", "index")
+
+
+def quick_text(state: ChatState, chunk: Any) -> str | None:
+    """Return the text of a chunk that holds nothing else; None when it must be read in full.
+
+    Nearly every chunk of a stream is one of these, so this is what streaming costs.
+    """
+    try:
+        (choice,) = chunk["choices"]
+        delta = choice["delta"]
+        text = delta["content"]
+        if (
+            type(text) is str
+            and text
+            and choice.get("finish_reason") is None
+            and choice.get("index") == state.choice
+            and not chunk.get("usage")
+            and (len(delta) == 1 or not any(delta.get(name) for name in _NOT_TEXT))
+            and state.splitter is None
+        ):
+            state.text_size += len(text)
+            state.raw = chunk
+            return text
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return None
+
+
+def read_chunk(profile: Profile, state: ChatState, chunk: Mapping[str, Any], *, whole: bool = False) -> list[Delta]:
+    """Return the deltas of one chunk, or of a whole body.
+
+    Args:
+        profile: The server.
+        state: Of this reply.
+        chunk: The decoded JSON object.
+        whole: It is a complete reply; so is a chunk that calls itself `chat.completion`.
+
+    Raises:
+        KeyError, TypeError: The shape is unknown.
+    """
+    state.raw = chunk
+    if not state.response_id and isinstance(chunk.get("id"), str):
+        state.response_id = chunk["id"] or None
+    state.usage = usage_of(chunk) or state.usage
+    choice = _choice(state, chunk)
+    if choice is None:
+        return []
+    whole = whole or chunk.get("object") == "chat.completion"
+    message = choice.get("delta") or choice.get("message")
+    deltas: list[Delta] = []
+    if message:
+        if not isinstance(message, Mapping):
+            raise TypeError(f"a message was expected, not {message!r:.80}")
+        deltas = _read_message(profile, state, cast("Mapping[str, Any]", message), whole=whole)
+    reason = choice.get("finish_reason")
+    if reason and reason != "null":
+        state.finish_reason = str(reason)
+    return deltas
+
+
+def _choice(state: ChatState, chunk: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    choices = objects(chunk.get("choices"))
+    for choice in choices:
+        index = choice.get("index")
+        if not state.seen:
+            state.seen, state.choice = True, index
+        if index == state.choice or index is None or state.choice is None:
+            return choice
+    return None
+
+
+def _read_message(profile: Profile, state: ChatState, message: Mapping[str, Any], *, whole: bool) -> list[Delta]:
+    deltas: list[Delta] = []
+    reasoning, text, refusal = _texts(message)
+    details = message.get("reasoning_details")
+    if details:
+        listed = objects(details)
+        reasoning = reasoning or "".join(_detail_text(item) for item in listed)
+        _join_details(state, listed, whole=whole)
+    if whole:  # the last event of some streams repeats all that came before
+        reasoning, text = reasoning[state.reasoning_size :], text[state.text_size :]
+    if reasoning:
+        state.reasoning_size += len(reasoning)
+        deltas.append(ReasoningDelta(reasoning))
+    if text:
+        state.text_size += len(text)
+        deltas.extend(state.splitter.feed(text) if state.splitter else (TextDelta(text),))
+    if refusal:
+        deltas.append(RefusalDelta(refusal))
+    calls = objects(message.get("tool_calls"))
+    legacy = message.get("function_call")
+    if calls:
+        state.native_calls = True
+    elif legacy and not state.native_calls:
+        calls = [{"index": 0, "function": legacy}]
+    if calls:
+        deltas.extend(_repeated_calls(state, calls) if whole and state.calls else _new_calls(state, calls, whole=whole))
+    return deltas
+
+
+def _texts(message: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return reasoning, text and refusal of a message, in any spelling."""
+    reasoning = next((v for n in ("reasoning_content", "reasoning") if isinstance(v := message.get(n), str) and v), "")
+    content = message.get("content")
+    refusal = message.get("refusal")
+    refusal = refusal if isinstance(refusal, str) else ""
+    if content is None or isinstance(content, str):
+        return reasoning, content or "", refusal
+    if not isinstance(content, list):
+        raise TypeError(f"content is text or a list of parts, not {content!r:.80}")
+    texts: list[str] = []
+    for part in cast("list[Any]", content):
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        inner = mapping(part)
+        texts.append(_string(inner.get("text")))
+        reasoning += _thinking(inner.get("thinking"))
+        refusal += _string(inner.get("refusal"))
+    return reasoning, "".join(texts), refusal
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _thinking(value: Any) -> str:
+    if isinstance(value, list):
+        return "".join(_string(mapping(item).get("text")) for item in cast("list[Any]", value))
+    return _string(value)
+
+
+def _detail_text(detail: Mapping[str, Any]) -> str:
+    return _string(detail.get("text")) or _string(detail.get("summary"))
+
+
+_JOINED_DETAILS = frozenset({"text", "summary", "data"})
+
+
+def _join_details(state: ChatState, details: list[dict[str, Any]], *, whole: bool) -> None:
+    """Keep `reasoning_details` as they must travel back: pieces of one entry become one entry."""
+    if whole:
+        state.details = details
+        return
+    for detail in details:
+        last = state.details[-1] if state.details else None
+        if last is None or (last.get("type"), last.get("index")) != (detail.get("type"), detail.get("index")):
+            state.details.append(dict(detail))
+            continue
+        for name, value in detail.items():
+            if name in _JOINED_DETAILS and isinstance(value, str):
+                last[name] = _string(last.get(name)) + value
+            elif value is not None:
+                last[name] = value
+
+
+def _new_calls(state: ChatState, items: list[dict[str, Any]], *, whole: bool) -> list[Delta]:
+    deltas: list[Delta] = []
+    taken: set[int] = set()
+    """Calls that this very list has spoken of: without an index, each entry of a list is a call of its own."""
+    for item in items:
+        function = mapping(item.get("function"))
+        call_id = _identifier(item.get("id"))
+        name = _name(function.get("name"))
+        arguments = arguments_text(function.get("arguments"))
+        call = None if whole else _slot(state, item, call_id, name, arguments, taken)
+        if call is None:
+            call = _Call(len(state.calls))
+            state.calls.append(call)
+            index = _index(item)
+            if index is not None:
+                state.slots[index] = call
+        elif name and call.is_complete and call.name == name and _same(call, arguments):
+            taken.add(call.index)
+            continue  # the whole call a second time: it must not run twice
+        taken.add(call.index)
+        new_id = "" if call.id else call_id
+        if new_id:
+            call.id = new_id
+            state.by_id.setdefault(new_id, call)
+        piece = _more_name(call, call_id, name)
+        call.name += piece
+        shown = _take_arguments(call, arguments)
+        if new_id or piece or shown:
+            deltas.append(ToolCallDelta(call.index, new_id, piece, shown))
+    return deltas
+
+
+def _identifier(value: Any) -> str:
+    return value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
+
+
+def _index(item: Mapping[str, Any]) -> int | None:
+    value = item.get("index")
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _name(value: Any) -> str:
+    """Return a function's name without what belongs to a model's own format (Kimi's prefix, harmony's channel)."""
+    return _string(value).removeprefix("functions.").partition("<|")[0].strip()
+
+
+def _slot(
+    state: ChatState, item: Mapping[str, Any], call_id: str, name: str, arguments: str, taken: set[int]
+) -> _Call | None:
+    """Return the call that a piece continues; None when it begins one."""
+    index = _index(item)
+    if index is not None:
+        call = state.slots.get(index)
+        if call is None:
+            return None
+    elif call_id:
+        call = state.by_id.get(call_id)
+        if call is None:
+            # An id on a piece without a name names the open call late, if that call has none.
+            last = state.calls[-1] if state.calls else None
+            return last if last is not None and not name and not last.id else None
+    else:
+        call = state.calls[-1] if state.calls else None
+        if call is None or (call.index in taken and name):
+            return None
+    if not name:
+        return call
+    if call_id and call.id and call_id != call.id:
+        return None  # servers that number every call 0
+    if call.index in taken and call_id != call.id:
+        return None
+    if call.is_complete and arguments.strip() and not (call.name == name and _same(call, arguments)):
+        return None
+    if call.is_complete and name != call.name and not call_id:
+        return None
+    return call
+
+
+def _same(call: _Call, arguments: str) -> bool:
+    return not arguments.strip() or arguments.strip() == (call.arguments.strip() or "{}")
+
+
+def _more_name(call: _Call, call_id: str, name: str) -> str:
+    """Return what `name` adds: all of it the first time; later only a piece that came without an id and is new."""
+    if not name or not call.name:
+        return name
+    if call_id or call.size or call.placeholder or name == call.name:
+        return ""
+    return name.removeprefix(call.name)
+
+
+def _take_arguments(call: _Call, piece: str) -> str:
+    """Return the piece to hand on; a repetition of everything, or what says nothing yet, is held back."""
+    if not piece or call.settled:
+        return ""
+    if not call.size:
+        stripped = piece.strip()
+        if not stripped:
+            call.blank += piece
+            return ""
+        if stripped == "{}":
+            call.placeholder = True
+            return ""
+        call.placeholder = False
+        piece, call.blank = call.blank + piece, ""
+    elif len(piece) == call.size and piece.lstrip()[:1] == "{" and piece == call.arguments and call.is_complete:
+        return ""  # some servers repeat the arguments in the last chunk
+    call.pieces.append(piece)
+    call.size += len(piece)
+    return piece
+
+
+def _repeated_calls(state: ChatState, items: list[dict[str, Any]]) -> list[Delta]:
+    """Read a whole message at the end of a stream that had its calls already: it settles them, and none runs twice."""
+    deltas: list[Delta] = []
+    known = list(state.calls)
+    for position, item in enumerate(items):
+        call_id = _identifier(item.get("id"))
+        call = state.by_id.get(call_id) or (known[position] if position < len(known) else None)
+        if call is None:
+            deltas.extend(_new_calls(state, [item], whole=True))
+            continue
+        function = mapping(item.get("function"))
+        call.name = _name(function.get("name")) or call.name
+        text = arguments_text(function.get("arguments")) or call.arguments
+        deltas.append(ToolCallDelta(call.index, whole=_whole_call(call, text)))
+        call.settled = True
+    return deltas
+
+
+def _whole_call(call: _Call, text: str) -> ToolCall:
+    text = text if text.strip() else "{}"
+    inner = _unpacked(text)
+    if inner is None:
+        return ToolCall(id=call.id, name=call.name, arguments=text)
+    return ToolCall(id=call.id, name=call.name, arguments=inner, repairs=("the arguments were JSON inside a text",))
+
+
+def _unpacked(text: str) -> str | None:
+    """Return the JSON inside a JSON text (`"{\\"a\\": 1}"`), or None when `text` is no such thing."""
+    if not text.lstrip().startswith('"'):
+        return None
+    try:
+        inner = loads(text)
+    except JSONError:
+        return None
+    if not isinstance(inner, str):
+        return None
+    return inner if inner.strip() else "{}"
+
+
+def end_of(profile: Profile, state: ChatState) -> list[Delta]:
+    """Return the last deltas of a reply that is whole, `Done` among them."""
+    state.ended = True
+    deltas: list[Delta] = list(state.splitter.close()) if state.splitter else []
+    for call in state.calls:
+        if call.settled:
+            continue
+        if not call.size:
+            deltas.append(ToolCallDelta(call.index, arguments="{}"))
+        elif call.pieces[0].lstrip().startswith('"'):
+            deltas.append(ToolCallDelta(call.index, whole=_whole_call(call, call.arguments)))
+    deltas.append(
+        Done(
+            finish_reason=_finish_reason(profile, state),
+            raw_finish_reason=state.finish_reason,
+            usage=state.usage,
+            details=_details(profile, state),
+            response_id=state.response_id,
+            raw=state.raw,
+        )
+    )
+    return deltas
+
+
+def _finish_reason(profile: Profile, state: ChatState) -> FinishReason:
+    raw = state.finish_reason
+    if raw is None:
+        return "tool_calls" if state.calls else "stop"
+    reason = profile.finish_reasons.get(raw) or FINISH_REASONS.get(raw.lower(), "other")
+    return "stop" if reason == "tool_calls" and not state.calls else reason
+
+
+def _details(profile: Profile, state: ChatState) -> dict[str, Any]:
+    own: dict[str, Any] = {}
+    if profile.reasoning_back and state.reasoning_size:
+        own["reasoning"] = True  # the message's reasoning is this provider's own
+    if profile.reasoning_details and state.details:
+        own["reasoning_details"] = state.details
+    if state.splitter and (think := state.splitter.raw):
+        own["think"] = think
+    return {profile.provider: own} if own else {}
+
+
+def usage_of(chunk: Mapping[str, Any]) -> Usage | None:
+    """Return the tokens that a body or chunk tells of, in any spelling; None when it doesn't (or says nothing yet)."""
+    found = chunk.get("usage")
+    if not found:
+        found = mapping(chunk.get("x_groq")).get("usage")
+    usage = mapping(found)
+    if not usage:
+        return None
+    inputs, outputs = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    total = _count(usage, "total_tokens") or inputs + outputs
+    cached = _count(mapping(usage.get("prompt_tokens_details")), "cached_tokens")
+    reasoning = _count(mapping(usage.get("completion_tokens_details")), "reasoning_tokens")
+    if reasoning and total == inputs + outputs + reasoning:
+        outputs += reasoning  # xAI counts reasoning beside the answer
+    if not total:
+        return None
+    return Usage(
+        input_tokens=inputs,
+        output_tokens=outputs,
+        total_tokens=total,
+        cached_tokens=cached or _count(usage, "prompt_cache_hit_tokens") or _count(usage, "cached_tokens"),
+        reasoning_tokens=reasoning,
+    )
+
+
+def _count(counts: Mapping[str, Any], name: str) -> int:
+    value = counts.get(name)
+    return int(value) if isinstance(value, int | float) and value > 0 else 0

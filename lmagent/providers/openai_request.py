@@ -1,0 +1,339 @@
+"""Our values as the members of a Chat Completions body. Each message and tool is encoded once and kept on it.
+
+What differs between servers is read from the profile; nothing here knows a vendor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lmagent.errors import MessageError, ParameterError
+from lmagent.jsontext import JSONError, dumps, dumps_text, loads
+from lmagent.messages import (
+    AssistantMessage,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from lmagent.providers.base import ChatCall, NamedTool, OutputSchema
+from lmagent.providers.history import answered, one_call_each, split_system
+from lmagent.providers.openai_profile import Profile
+from lmagent.schema import ToolSpec, openai_strict
+
+__all__ = ["MessageWriter", "choice_members", "format_members", "tool_bytes"]
+
+_FLAGS = (
+    "system_role",
+    "user_name",
+    "tool_name",
+    "text_parts",
+    "image_form",
+    "files",
+    "empty_content",
+    "arguments_must_be_json",
+    "call_ids",
+    "reasoning_placeholder",
+    "reasoning_details",
+    "think_tags",
+)
+"""Fields of a profile that change how a message is written."""
+_ALNUM9 = re.compile(r"[a-zA-Z0-9]{9}")
+_BASE62 = string.digits + string.ascii_letters
+
+
+class MessageWriter:
+    """Writes messages for one profile.
+
+    Args:
+        profile: The server.
+        legacy: Calls and results in the old `function_call` and `function` form.
+    """
+
+    def __init__(self, profile: Profile, *, legacy: bool = False) -> None:
+        self.profile = profile
+        self.legacy = legacy
+        flags = "|".join(str(getattr(profile, name)) for name in _FLAGS)
+        images = profile.features.images
+        # Details travel back to their own provider only, so its name is a part of the key.
+        self._key = f"openai-chat|{profile.provider}|{images}|{legacy}|{flags}"
+        self._key_with_reasoning = f"{self._key}|reasoning-{profile.reasoning_back}"
+
+    def messages(self, call: ChatCall, body: Mapping[str, Any]) -> list[bytes]:
+        """Return the encoded messages. Costs one look-up a message that was sent before.
+
+        Args:
+            call: The question.
+            body: The rendered parameters, which may switch thinking off.
+        """
+        profile, messages = self.profile, call.messages
+        if profile.merge_system:
+            messages = _system_merged(messages)
+        if self.legacy:
+            messages = one_call_each(answered(messages))
+        key = self._key_with_reasoning if self._takes_reasoning(call, body) else self._key
+        encoded = [message.wire.get(key) or self._encode(message, key) for message in messages]
+        if profile.after_tool:
+            self._fill_after_tools(messages, encoded)
+        return encoded
+
+    def _takes_reasoning(self, call: ChatCall, body: Mapping[str, Any]) -> bool:
+        mode = self.profile.reasoning_back
+        thinking = body.get("thinking")
+        if not mode or (isinstance(thinking, Mapping) and thinking.get("type") == "disabled"):  # pyright: ignore[reportUnknownMemberType]
+            return False
+        return mode == "calls" or bool(call.tools) or any(isinstance(item, ToolMessage) for item in call.messages)
+
+    def _fill_after_tools(self, messages: Sequence[Message], encoded: list[bytes]) -> None:
+        filler = dumps({"role": "assistant", "content": self.profile.after_tool})
+        for index in range(len(messages) - 1, 0, -1):
+            if isinstance(messages[index], UserMessage) and isinstance(messages[index - 1], ToolMessage):
+                encoded.insert(index, filler)
+
+    def _encode(self, message: Message, key: str) -> bytes:
+        match message:
+            case SystemMessage():
+                body: dict[str, Any] = {"role": self.profile.system_role, "content": message.content}
+            case UserMessage():
+                body = self._user(message)
+            case AssistantMessage():
+                body = self._assistant(message, with_reasoning=key == self._key_with_reasoning)
+            case ToolMessage():
+                body = self._result(message)
+        message.wire[key] = encoded = dumps(body)
+        return encoded
+
+    def _user(self, message: UserMessage) -> dict[str, Any]:
+        content = message.content
+        if not isinstance(content, str):
+            only_text = all(isinstance(part, TextPart) for part in content)
+            content = message.text if only_text and not self.profile.text_parts else [self._part(p) for p in content]
+        name = {"name": message.name} if message.name and self.profile.user_name else {}
+        return {"role": "user", "content": content, **name}
+
+    def _part(self, part: Part) -> dict[str, Any]:
+        match part:
+            case TextPart():
+                return {"type": "text", "text": part.text}
+            case ImagePart():
+                if not self.profile.features.images:
+                    raise self._refuse("an image")
+                if self.profile.image_form == "text":
+                    return {"type": "image_url", "image_url": part.data_url}
+                detail = {"detail": part.detail} if part.detail else {}
+                return {"type": "image_url", "image_url": {"url": part.data_url, **detail}}
+            case FilePart():
+                if not self.profile.files:
+                    raise self._refuse("a file")
+                if part.file_id is not None:
+                    return {"type": "file", "file": {"file_id": part.file_id}}
+                if part.data is None:
+                    raise self._refuse("a file by URL; send its bytes as data= or upload it and give file_id=")
+                url = f"data:{part.media_type};base64,{part.data}"
+                return {"type": "file", "file": {"filename": part.name or "file.pdf", "file_data": url}}
+
+    def _refuse(self, what: str) -> MessageError:
+        return MessageError(f"{self.profile.provider} cannot express {what}.")
+
+    def _assistant(self, message: AssistantMessage, *, with_reasoning: bool) -> dict[str, Any]:
+        profile = self.profile
+        own: Mapping[str, Any] = message.details.get(profile.provider) or {}
+        content = own.get("think", "") + message.content if profile.think_tags else message.content
+        if message.refusal and content == message.refusal:
+            content = ""
+        body: dict[str, Any] = {"role": "assistant"}
+        if content or not (message.tool_calls or message.refusal) or profile.empty_content != "omit":
+            empty = None if profile.empty_content == "null" and (message.tool_calls or message.refusal) else ""
+            body["content"] = content or empty
+        if message.refusal:
+            self._add_refusal(body, message.refusal)
+        if with_reasoning and (message.tool_calls or profile.reasoning_back == "tools"):
+            # What another provider thought is not this one's to continue; a placeholder is what the server asks for.
+            lost = bool(message.details) and not own
+            body["reasoning_content"] = ("" if lost else message.reasoning) or profile.reasoning_placeholder
+        if profile.reasoning_details and own.get("reasoning_details"):
+            body["reasoning_details"] = own["reasoning_details"]
+        if message.tool_calls and self.legacy:
+            body["function_call"] = self._function(message.tool_calls[0])
+        elif message.tool_calls:
+            body["tool_calls"] = [
+                {"id": self._call_id(call.id), "type": "function", "function": self._function(call)}
+                for call in message.tool_calls
+            ]
+        return body
+
+    def _add_refusal(self, body: dict[str, Any], refusal: str) -> None:
+        if self.profile.empty_content == "null":
+            body["refusal"] = refusal
+        else:  # others know no such key
+            body["content"] = body.get("content") or refusal
+
+    def _function(self, call: ToolCall) -> dict[str, Any]:
+        broken = self.profile.arguments_must_be_json and not _is_object(call.arguments)
+        return {"name": call.name, "arguments": "{}" if broken else call.arguments}
+
+    def _call_id(self, call_id: str) -> str:
+        match self.profile.call_ids:
+            case "alnum9" if not _ALNUM9.fullmatch(call_id):
+                return _derived(call_id, 9)
+            case "max40" if len(call_id) > 40:
+                return "call_" + _derived(call_id, 24)
+            case _:
+                return call_id
+
+    def _result(self, message: ToolMessage) -> dict[str, Any]:
+        if self.legacy:
+            return {"role": "function", "name": message.name, "content": message.content}
+        name = {"name": message.name} if message.name and self.profile.tool_name else {}
+        return {
+            "role": "tool",
+            "tool_call_id": self._call_id(message.tool_call_id),
+            "content": message.content,
+            **name,
+        }
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(loads(text), dict)
+    except JSONError:
+        return False
+
+
+def _derived(call_id: str, length: int) -> str:
+    """Return letters and digits made of `call_id`: the same for a call and its result, on every machine."""
+    number = int.from_bytes(hashlib.sha256(call_id.encode("utf-8", "replace")).digest())
+    digits: list[str] = []
+    for _ in range(length):
+        number, rest = divmod(number, 62)
+        digits.append(_BASE62[rest])
+    return "".join(digits)
+
+
+def _system_merged(messages: Sequence[Message]) -> Sequence[Message]:
+    count = sum(isinstance(message, SystemMessage) for message in messages)
+    if count == 0 or (count == 1 and isinstance(messages[0], SystemMessage)):
+        return messages
+    system, others = split_system(messages)
+    return [SystemMessage(system), *others] if system else others
+
+
+def tool_bytes(profile: Profile, spec: ToolSpec, *, legacy: bool = False) -> bytes:
+    """Return one tool as the bytes of its JSON, kept on the spec.
+
+    Raises:
+        ParameterError: The tool demands strict mode, which cannot describe it.
+    """
+    key = f"openai-chat|{legacy}|{profile.strict}|{profile.parameters_as_text}|{','.join(sorted(profile.schema_drop))}"
+    encoded = spec.encoded.get(key)
+    if encoded is None:
+        encoded = spec.encoded[key] = dumps(_tool(profile, spec, legacy=legacy))
+    return encoded
+
+
+def _tool(profile: Profile, spec: ToolSpec, *, legacy: bool) -> dict[str, Any]:
+    schema: Mapping[str, Any] = spec.parameters or {"type": "object", "properties": {}}
+    strict = bool(spec.strict and profile.strict and not legacy)
+    if strict:
+        schema, problem = openai_strict(schema)
+        if problem:
+            raise ParameterError(f"The tool {spec.name!r} cannot be strict: {problem}. Leave strict=True away.")
+    if profile.schema_drop:
+        schema = _without(schema, profile.schema_drop)
+    described = {"description": spec.description} if spec.description else {}
+    function: dict[str, Any] = {
+        "name": spec.name,
+        **described,
+        "parameters": dumps_text(schema) if profile.parameters_as_text else schema,
+    }
+    if strict:
+        function["strict"] = True
+    return function if legacy else {"type": "function", "function": function}
+
+
+def _without(schema: Any, keys: frozenset[str]) -> Any:
+    """Return a schema without these keywords; `additionalProperties` goes only where it is false."""
+    if isinstance(schema, Mapping):
+        kept: dict[str, Any] = {}
+        for key, value in schema.items():  # pyright: ignore[reportUnknownVariableType]
+            if key == "properties" and isinstance(value, Mapping):  # names of parameters, not keywords
+                kept[key] = {name: _without(inner, keys) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType]
+            elif key not in keys or (key == "additionalProperties" and value is not False):
+                kept[key] = _without(value, keys)  # pyright: ignore[reportUnknownArgumentType]
+        return kept
+    if isinstance(schema, list):
+        return [_without(item, keys) for item in schema]  # pyright: ignore[reportUnknownVariableType]
+    return schema
+
+
+def choice_members(profile: Profile, call: ChatCall, body: Mapping[str, Any], *, legacy: bool) -> dict[str, Any]:
+    """Return `tool_choice` (or `function_call`) and what a forced choice needs; `auto` is left out, being the default.
+
+    Raises:
+        ParameterError: The server has no word for the choice, or there is no such tool.
+    """
+    choice = call.tool_choice
+    if choice == "auto" or (choice == "none" and not call.tools):
+        return {}
+    names = [spec.name for spec in call.tools]
+    if choice == "required" and len(names) == 1 and (legacy or "required" not in profile.features.tool_choice):
+        choice = NamedTool(names[0])  # the same demand in the word that the server has
+    if not names or (isinstance(choice, NamedTool) and choice.name not in names):
+        raise ParameterError(f"tool_choice={choice!r} needs that tool among the tools, which are {names}.")
+    word = "named" if isinstance(choice, NamedTool) else choice
+    if word not in profile.features.tool_choice or (legacy and word == "required"):
+        raise ParameterError(
+            f"{profile.provider} has no tool choice {word!r}; it takes {sorted(profile.features.tool_choice)}."
+        )
+    if legacy:
+        return {"function_call": {"name": choice.name} if isinstance(choice, NamedTool) else choice}
+    if isinstance(choice, NamedTool):
+        value: Any = {"type": "function", "function": {"name": choice.name}}
+    else:
+        value = profile.required_word if choice == "required" else choice
+    forced = choice != "none"
+    return {"tool_choice": value, **(_forced(profile, body) if forced else {})}
+
+
+def _forced(profile: Profile, body: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in profile.forced_adds.items():
+        if body.get(name, value) != value:
+            raise ParameterError(
+                f"{profile.provider} takes a forced tool_choice only with {name}={value!r}, got {body[name]!r}."
+            )
+    return dict(profile.forced_adds)
+
+
+def format_members(profile: Profile, wanted: OutputSchema | None) -> dict[str, Any]:
+    """Return `response_format` for structured output, by what the server can do.
+
+    Raises:
+        ParameterError: The server has no structured output, or the schema cannot be strict though it must be.
+    """
+    if wanted is None:
+        return {}
+    level = profile.features.json_schema
+    if level == "none":
+        raise ParameterError(f"{profile.provider} has no structured output of its own.")
+    if level == "object":
+        return {"response_format": {"type": "json_object"}}
+    schema, strict = wanted.schema, {}
+    if profile.strict and wanted.strict is not False:
+        schema, problem = openai_strict(wanted.schema)
+        if problem and wanted.strict:
+            raise ParameterError(f"The output schema {wanted.name!r} cannot be strict: {problem}.")
+        strict = {} if problem else {"strict": True}
+    if profile.schema_drop:
+        schema = _without(schema, profile.schema_drop)
+    described = {"description": wanted.description} if wanted.description else {}
+    inner = {"name": wanted.name, **described, "schema": schema, **strict}
+    return {"response_format": {"type": "json_schema", "json_schema": inner}}
