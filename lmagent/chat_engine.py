@@ -84,20 +84,20 @@ class ChatEngine:
         When it fails before the model answered anything, the history is as it was before; what a longer run had done
         stays in it. Raises as `Agent.run`.
         """
-        with _Turn(self, prompt):
+        with _Turn(self._history, self._printer, prompt):
             if not self._streams:
                 return self.agent.run(
                     prompt, history=self._history, tool_choice=tool_choice, on_event=self._show, **parameters
                 )
             events = self.agent.stream_run(prompt, history=self._history, tool_choice=tool_choice, **parameters)
             with closing(cast("Any", events)):
-                return _shown(self._show(event) or event for event in events)
+                return self._watch(events)
 
     async def async_chat(
         self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: object
     ) -> RunResult:
         """`chat`, asynchronous."""
-        with _Turn(self, prompt):
+        with _Turn(self._history, self._printer, prompt):
             if not self._streams:
                 return await self.agent.async_run(
                     prompt, history=self._history, tool_choice=tool_choice, on_event=self._show, **parameters
@@ -114,7 +114,7 @@ class ChatEngine:
         self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: object
     ) -> Iterator[Event]:
         """`chat`, yielding events; the last is `RunEnd` with the result. Prints nothing."""
-        with _Turn(self, prompt, silent=True):
+        with _Turn(self._history, None, prompt):
             events = self.agent.stream_run(prompt, history=self._history, tool_choice=tool_choice, **parameters)
             with closing(cast("Any", events)):
                 yield from events
@@ -123,7 +123,7 @@ class ChatEngine:
         self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: object
     ) -> AsyncIterator[Event]:
         """`stream_chat`, asynchronous."""
-        with _Turn(self, prompt, silent=True):
+        with _Turn(self._history, None, prompt):
             events = self.agent.async_stream_run(prompt, history=self._history, tool_choice=tool_choice, **parameters)
             async with aclosing(cast("Any", events)):
                 async for event in events:
@@ -135,42 +135,37 @@ class ChatEngine:
             return self._stream
         return self._printer is not None and self._printer.is_terminal and self.agent.model.codec.features.stream
 
+    def _watch(self, events: Iterable[Event]) -> RunResult:
+        for event in events:
+            self._show(event)
+            if isinstance(event, RunEnd):
+                return event.result
+        raise AssertionError("a run ends with RunEnd or an exception")
+
     def _show(self, event: Event) -> None:
         if self._printer:
             self._printer.event(event)
 
 
-def _shown(events: Iterable[Event]) -> RunResult:
-    result: RunResult | None = None
-    for event in events:
-        if isinstance(event, RunEnd):
-            result = event.result
-    assert result is not None  # a run ends with RunEnd or an exception
-    return result
-
-
 class _Turn:
     """One exchange: shows the prompt, and takes it back when nothing came of it."""
 
-    __slots__ = ("_engine", "_length", "_prompt", "_silent")
+    __slots__ = ("_history", "_length", "_printer", "_prompt")
 
-    def __init__(self, engine: ChatEngine, prompt: Prompt, *, silent: bool = False) -> None:
-        self._engine = engine
+    def __init__(self, history: History, printer: Printer | None, prompt: Prompt) -> None:
+        self._history = history
+        self._printer = printer
         self._prompt = prompt
-        self._silent = silent
         self._length = 0
 
     def __enter__(self) -> None:
-        engine = self._engine
-        engine._history.answer_open_calls()  # pyright: ignore[reportPrivateUsage]
-        self._length = len(engine._history)  # pyright: ignore[reportPrivateUsage]
-        printer = engine._printer  # pyright: ignore[reportPrivateUsage]
-        if printer and not self._silent:
+        self._history.answer_open_calls()
+        self._length = len(self._history)
+        if self._printer:
             for message in as_messages(self._prompt):
                 if isinstance(message, UserMessage):
-                    printer.user(message)
+                    self._printer.user(message)
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
-        history = self._engine._history  # pyright: ignore[reportPrivateUsage]
-        if kind is not None and all(isinstance(m, UserMessage) for m in history.since(self._length)):
-            history.truncate(self._length)
+        if kind is not None and all(isinstance(m, UserMessage) for m in self._history.since(self._length)):
+            self._history.truncate(self._length)

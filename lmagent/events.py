@@ -342,7 +342,8 @@ class ReplyBuilder:
                 call = replace(call, id=f"call_{self._prefix}_{open_call.index}")
             taken.add(call.id)
             calls.append(call)
-        if calls and self.done and self.done.finish_reason not in _WHOLE and not calls[-1].problem:
+        newest = list(self._calls.values())[-1] if calls else None
+        if newest and not newest.whole and self.done and self.done.finish_reason not in _WHOLE:
             calls[-1] = replace(calls[-1], problem=_CUT.format(self.done.finish_reason))
         return tuple(calls)
 

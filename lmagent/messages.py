@@ -126,7 +126,7 @@ class SystemMessage:
     """Instructions. A provider without a system role gets them where it wants them."""
 
     content: str
-    wire: dict[Any, bytes] = field(default_factory=dict[Any, bytes], init=False, repr=False, compare=False)
+    wire: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
     role: ClassVar[Literal["system"]] = "system"
 
 
@@ -136,7 +136,7 @@ class UserMessage:
 
     content: str | tuple[Part, ...]
     name: str | None = None
-    wire: dict[Any, bytes] = field(default_factory=dict[Any, bytes], init=False, repr=False, compare=False)
+    wire: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
     """Encoded forms, kept by codecs under a key of theirs. Messages never change, so neither do these."""
     role: ClassVar[Literal["user"]] = "user"
 
@@ -160,7 +160,7 @@ class AssistantMessage:
     """Text of a refusal, where the provider tells it apart."""
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Provider name -> plain JSON that its codec needs to see again (signatures, `thoughts`). Read-only."""
-    wire: dict[Any, bytes] = field(default_factory=dict[Any, bytes], init=False, repr=False, compare=False)
+    wire: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
     role: ClassVar[Literal["assistant"]] = "assistant"
 
     @property
@@ -177,7 +177,7 @@ class ToolMessage:
     tool_call_id: str
     name: str = ""
     is_error: bool = False
-    wire: dict[Any, bytes] = field(default_factory=dict[Any, bytes], init=False, repr=False, compare=False)
+    wire: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
     role: ClassVar[Literal["tool"]] = "tool"
 
 

@@ -33,7 +33,7 @@ _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u206
 _ESCAPES = {
     **{code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"},
     **{ord(char): f"\\u{ord(char):04x}" for char in _BIDI},
-    **{code: "\ufffd" for code in range(0xD800, 0xE000)},
+    **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),
 }
 
 _STYLES = {"user": "bold green", "assistant": "bold cyan", "function": "bold magenta", "reasoning": "dim italic"}

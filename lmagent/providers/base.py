@@ -175,6 +175,10 @@ class Codec(ABC):
         """`provider/model`."""
         return f"{self.provider}/{self.model}"
 
+    def for_call(self, call: ChatCall) -> Codec:
+        """Return the codec that reads the answer to `call`: itself, unless reading needs to know the question."""
+        return self
+
     @abstractmethod
     def build_request(self, call: ChatCall) -> Request:
         """Render `call` as one request.
