@@ -126,14 +126,18 @@ def _as_json(value: Any) -> Any:
 
 def _key(argument: Argument) -> str:
     """Return the property's name: the alias of its `Field`, else the parameter's name."""
-    for mark in reversed(getattr(argument.hint, "__metadata__", ())):
-        for attribute in ("validation_alias", "alias"):
-            alias = getattr(mark, attribute, None)
-            choices = getattr(alias, "choices", None)
-            alias = choices[0] if choices else alias
-            if isinstance(alias, str):
-                return alias
-    return argument.name
+    marks: list[Any] = list(getattr(argument.hint, "__metadata__", ()))
+    return next((alias for mark in reversed(marks) if (alias := _alias(mark))), argument.name)
+
+
+def _alias(field_info: Any) -> str:
+    for attribute in ("validation_alias", "alias"):
+        alias = getattr(field_info, attribute, None)
+        choices = getattr(alias, "choices", None)
+        alias = choices[0] if choices else alias
+        if isinstance(alias, str):
+            return alias
+    return ""
 
 
 def _field_text(hint: Any) -> str:
@@ -145,7 +149,7 @@ def _field_text(hint: Any) -> str:
 
 
 def _plain(hint: Any) -> dict[str, Any] | None:
-    """Return the schema of a hint made of str, int, float, bool, None, Any, Literal, unions, lists and dicts; else None."""
+    """Return the schema of a hint made of scalars, Any, Literal, unions, lists and dicts; None for any other."""
     if hint is EMPTY or hint is Any or hint is object:
         return {}
     if isinstance(hint, type):
@@ -255,7 +259,9 @@ def _pydantic_schema(signature: Signature) -> tuple[TypeAdapter[Any], dict[str, 
         adapter = maker.make()
         return adapter, _schema_of(adapter)
     except _refusals() as error:
-        raise FunctionDefinitionError(f"{signature.name}: cannot be described as JSON ({_first_line(error)})") from error
+        raise FunctionDefinitionError(
+            f"{signature.name}: cannot be described as JSON ({_first_line(error)})"
+        ) from error
 
 
 @cache
@@ -291,7 +297,7 @@ class TypeAdapterOf:
         self._signature = signature
 
     def make(self) -> TypeAdapter[Any]:
-        from typing_extensions import NotRequired
+        from typing import NotRequired
 
         hints: dict[str, Any] = {}
         for argument in self._signature.arguments:
@@ -382,7 +388,7 @@ def _described(schema: dict[str, Any], cls: Any) -> dict[str, Any]:
             del schema["description"]
     hints = _safe_hints(cls)
     fields: dict[str, Any] = getattr(cls, "__pydantic_fields__", {})
-    names = {str(getattr(info, "validation_alias", None) or getattr(info, "alias", None) or name): name for name, info in fields.items()}
+    names = {_alias(info) or name: name for name, info in fields.items()}
     for key, schema_ in properties.items():
         name = names.get(key, key)
         hint, _ = without_qualifiers(hints.get(name), True)

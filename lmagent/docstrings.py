@@ -12,24 +12,29 @@ from dataclasses import dataclass, field
 
 __all__ = ["Docstring", "parse_docstring"]
 
-_ITEM_SECTIONS = frozenset(
-    "args arguments parameters params keyword_args keyword_arguments other_parameters other_args attributes fields "
-    "参数 参数列表 关键字参数 其他参数 属性 字段".split()
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_ITEM_SECTIONS = _words(
+    "args arguments parameters params keyword_args keyword_arguments other_parameters other_args attributes "
+    "fields 参数 参数列表 关键字参数 其他参数 属性 字段"
 )
-_OTHER_SECTIONS = frozenset(
+_OTHER_SECTIONS = _words(
     "return returns yield yields raise raises exceptions except throws warns receives example examples usage "
-    "see_also references todo todos methods 返回 返回值 返回结果 产出 生成 异常 抛出 引发 示例 例子 例 样例 用法 参见 参考 待办".split()
+    "see_also references todo todos methods 返回 返回值 返回结果 产出 生成 异常 抛出 引发 示例 例子 例 样例 用法 参见 参考 待办"
 )
-_NUMPY_ONLY = frozenset("note notes warning warnings 注意 备注 说明".split())
+_NUMPY_ONLY = _words("note notes warning warnings 注意 备注 说明")
 """Under a NumPy underline these are sections; as `Note:` they are prose that a model should read."""
 
 _HEADER = re.compile(r"(\w+(?: \w+)?)\s*[:：]\s*(.*)\Z")
 _GOOGLE_ITEM = re.compile(r"\*{0,2}(\w+)\s*(?:[:：]|(?=[(（]))")
 _NUMPY_ITEM = re.compile(r"(\*{0,2}\w+(?:\s*[,，、]\s*\*{0,2}\w+)*)\s*(?:[:：].*)?\Z")
 _FIELD = re.compile(r"[:：@](\w+)(?:[ \t]+([^:：]*))?[:：]\s*(.*)\Z")
-_PARAMETER_FIELDS = frozenset("param parameter arg argument key keyword kwarg attribute var ivar cvar 参数".split())
-_OTHER_FIELDS = frozenset(
-    "type return returns rtype raise raises except exception yield yields ytype vartype meta 返回 返回值 异常".split()
+_PARAMETER_FIELDS = _words("param parameter arg argument key keyword kwarg attribute var ivar cvar 参数")
+_OTHER_FIELDS = _words(
+    "type return returns rtype raise raises except exception yield yields ytype vartype meta 返回 返回值 异常"
 )
 _ALL_SECTIONS = _ITEM_SECTIONS | _OTHER_SECTIONS
 _ALL_FIELDS = _PARAMETER_FIELDS | _OTHER_FIELDS
@@ -145,7 +150,7 @@ class _Reader:
         return self._lines[start : self._at]
 
     def _flat_items(self) -> list[str]:
-        """Take items that stand at the margin: `Args:` as the first line loses its indent, Chinese authors leave it out."""
+        """Take items at the margin: `Args:` as the first line loses its indent, and some authors leave it out."""
         start = self._at
         while self._at < len(self._lines):
             line = self._lines[self._at]

@@ -16,10 +16,17 @@ __all__ = ["ToolSpec", "inline_refs", "never_blank", "openai_strict", "openapi_s
 
 Schema = dict[str, Any]
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _MAPS = ("properties", "$defs", "patternProperties", "dependentSchemas")
 """Keys whose values are names -> schemas."""
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
-_SINGLES = ("items", "additionalProperties", "not", "contains", "propertyNames", "if", "then", "else", "unevaluatedItems", "unevaluatedProperties")  # fmt: skip
+_SINGLES = _words(
+    "items additionalProperties not contains propertyNames if then else unevaluatedItems unevaluatedProperties"
+)
 _POSITIONS = frozenset((*_MAPS, *_LISTS, *_SINGLES))
 _REF = "#/$defs/"
 
@@ -43,7 +50,7 @@ class ToolSpec:
 
 
 def _mapped(schema: Any, change: Callable[[Any], Any]) -> Any:
-    """Return a copy of one schema node with `change` applied to every schema directly inside it; data is only copied."""
+    """Return a copy of one schema node with `change` applied to each schema directly in it; data is copied."""
     if not isinstance(schema, Mapping):
         return schema
     copied: Schema = {}
@@ -157,13 +164,13 @@ def inline_refs(parameters: Mapping[str, Any]) -> Schema:
 
 # OpenAI strict
 
-_STRICT_KEPT = frozenset(
-    "type description enum const properties required items anyOf $ref pattern format multipleOf minimum maximum "
-    "exclusiveMinimum exclusiveMaximum minItems maxItems minLength maxLength additionalProperties".split()
+_STRICT_KEPT = _words(
+    "type description enum const properties required items anyOf $ref pattern format multipleOf minimum "
+    "maximum exclusiveMinimum exclusiveMaximum minItems maxItems minLength maxLength additionalProperties"
 )
-_STRICT_TOLD = frozenset("uniqueItems minProperties maxProperties contains propertyNames not format pattern".split())
+_STRICT_TOLD = _words("uniqueItems minProperties maxProperties contains propertyNames not format pattern")
 """Constraints that strict mode refuses and the description can tell."""
-_STRICT_FORMATS = frozenset("date-time time date duration email hostname ipv4 ipv6 uuid".split())
+_STRICT_FORMATS = _words("date-time time date duration email hostname ipv4 ipv6 uuid")
 _STRICT_DEPTH = 10
 _STRICT_PROPERTIES = 5000
 _LOOK_AROUND = re.compile(r"\(\?(?:[=!]|<[=!])")
@@ -313,9 +320,9 @@ def _allows_null(schema: Mapping[str, Any]) -> bool:
 
 # OpenAPI 3.0 subset and Wenxin
 
-_OPENAPI_KEPT = frozenset(
+_OPENAPI_KEPT = _words(
     "type description enum properties required items anyOf nullable default format pattern minimum maximum "
-    "minLength maxLength minItems maxItems minProperties maxProperties".split()
+    "minLength maxLength minItems maxItems minProperties maxProperties"
 )
 
 

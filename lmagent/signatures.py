@@ -99,7 +99,7 @@ def is_async_callable(target: Any) -> bool:
         return True
     if isinstance(target, type) or inspect.isroutine(target):
         return False
-    call = getattr(type(target), "__call__", None)
+    call = inspect.getattr_static(type(target), "__call__", None)
     return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
 
 
@@ -303,7 +303,7 @@ class _HintReader:
     def read(self, parameter: inspect.Parameter) -> tuple[Any, Inject | type[RunContext[Any]] | None]:
         """Return the hint of a parameter and who injects it."""
         hint = parameter.annotation
-        if hint is EMPTY or isinstance(hint, type) and not _is_generic(hint):
+        if hint is EMPTY or (isinstance(hint, type) and not _is_generic(hint)):
             return hint, RunContext if _is_context(hint) else None
         try:
             hint = self._resolved(parameter.name, hint)
@@ -329,7 +329,7 @@ class _HintReader:
 
     def _namespaces(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         if isinstance(self.function, type):  # a dataclass field may come from a base class in another module
-            owners = [c for c in self.function.__mro__ if name in c.__dict__.get("__annotations__", ())]
+            owners = [c for c in self.function.__mro__ if name in inspect.get_annotations(c)]
             owner = owners[0] if owners else self.function
             module = vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {}
             init = inspect.getattr_static(owner, "__init__", None)

@@ -1,0 +1,341 @@
+"""The arguments of one call: from the JSON text a model wrote to the values a Python function receives.
+
+The common case is one pass of pydantic-core over the text. Second chances, repairs and error lines cost time only
+where that failed. Knows nothing of tools, registries or providers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import Parameter
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+
+from pydantic_core import ValidationError
+
+from lmagent.errors import InvalidArguments
+from lmagent.jsontext import JSONError, dumps, dumps_text, loads
+from lmagent.signatures import OMITTED, Argument, Signature
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "ArgumentReader",
+    "Binder",
+    "BoundArguments",
+    "Reader",
+    "Repair",
+    "invalid_arguments",
+    "read_object",
+    "shown_value",
+]
+
+MAX_BYTES = 1024 * 1024
+MAX_DEPTH = 64
+_MAX_ROUNDS = 8
+_MAX_SHOWN = 80
+
+Repair: TypeAlias = Callable[[str, Mapping[str, Any]], tuple[str | None, tuple[str, ...]] | None]
+"""Takes text that could not be read or validated and the schema; gives mended JSON text and the repairs' names."""
+
+_Path: TypeAlias = tuple[str | int, ...]
+
+_CONTAINER_EXPECTED = frozenset(
+    (
+        "dict_type",
+        "list_type",
+        "tuple_type",
+        "set_type",
+        "frozen_set_type",
+        "mapping_type",
+        "iterable_type",
+        "model_type",
+        "model_attributes_type",
+        "dataclass_type",
+        "dataclass_exact_type",
+        "arguments_type",
+        "named_tuple_type",
+    )
+)
+_AUTHORS_WORDS = ("value_error", "assertion_error")
+
+
+@dataclass(frozen=True, slots=True)
+class BoundArguments:
+    """Validated arguments, ready to run; made by `Tool.validate`."""
+
+    values: dict[str, Any]
+    """Python name -> value. Injected parameters are not among them."""
+    repairs: tuple[str, ...] = ()
+    """What had to be mended in the text, by name."""
+    instance: Any = OMITTED
+    """Of a pydantic model used as a tool: the model itself."""
+
+
+class Reader(Protocol):
+    """What a tool needs to read arguments."""
+
+    def read(self, name: str, text: str, repair: Repair | None = None) -> BoundArguments: ...
+
+
+def invalid_arguments(name: str, problems: list[str]) -> InvalidArguments:
+    """Return the error that goes back to the model."""
+    return InvalidArguments("\n".join([f"{name}: invalid arguments", *problems]), problems=problems)
+
+
+def read_object(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Read an argument object within the limits; blank text is an empty one. Gives the names of repairs, too.
+
+    Raises:
+        JSONError: Not JSON within the limits, or not an object.
+    """
+    data = loads(text, max_bytes=MAX_BYTES, max_depth=MAX_DEPTH) if text.strip("\ufeff \t\r\n") else {}
+    if isinstance(data, dict):
+        return cast("dict[str, Any]", data), ()
+    inner = _as_container(data)
+    if isinstance(inner, dict):
+        return cast("dict[str, Any]", inner), ("json_text_as_value",)
+    raise JSONError(f"Input should be an object (got {shown_value(data)})")
+
+
+class ArgumentReader:
+    """Reads the arguments of one callable."""
+
+    def __init__(
+        self, signature: Signature, schema: Mapping[str, Any], keys: Mapping[str, str], adapter: TypeAdapter[Any]
+    ) -> None:
+        self._schema = schema
+        self._validate: Callable[[str | bytes], Any] = cast(Any, adapter).validator.validate_json
+        self._reserved = signature.reserved if signature.has_extra else frozenset[str]()
+        self._is_model = signature.model is not None
+        known = set(cast("Mapping[str, Any]", schema["properties"]))
+        self._known = known | _other_names(signature.model) if schema.get("additionalProperties") is False else None
+        self._optional = known - set(schema.get("required", ()))
+        aliased = frozenset(keys.values()) if signature.has_extra else frozenset[str]()
+        self._hidden = self._reserved | aliased
+        self._direct = not self._is_model and not aliased
+
+    def read(self, name: str, text: str, repair: Repair | None = None) -> BoundArguments:
+        """Return the validated values.
+
+        Args:
+            name: The tool's name, for the error.
+            text: As the model wrote it.
+            repair: Called only when strict reading and second chances have failed.
+
+        Raises:
+            InvalidArguments: With every problem, one a line.
+        """
+        # The counts bound the depth from above; a text with more brackets is measured on the slow path.
+        if (
+            self._direct
+            and len(text) <= MAX_BYTES
+            and text.count("[") + text.count("{") <= MAX_DEPTH
+            and "NaN" not in text
+            and "Infinity" not in text
+        ):
+            try:
+                values = self._validate(text)
+            except ValidationError:
+                pass
+            else:
+                if self._reserved.isdisjoint(values):
+                    return BoundArguments(values)
+        return self._read_carefully(name, text, repair)
+
+    def _read_carefully(self, name: str, text: str, repair: Repair | None) -> BoundArguments:
+        problems, bound = self._attempt(text)
+        if bound is None and repair is not None and len(text) <= MAX_BYTES:
+            mended, names = repair(text, self._schema) or (None, ())
+            if mended is not None:
+                problems, bound = self._attempt(mended)
+                if bound is not None:
+                    return BoundArguments(bound.values, (*names, *bound.repairs), bound.instance)
+        if bound is None:
+            raise invalid_arguments(name, problems)
+        return bound
+
+    def _attempt(self, text: str) -> tuple[list[str], BoundArguments | None]:
+        """Read and validate with second chances; give problems or values."""
+        try:
+            data, repairs = read_object(text)
+        except JSONError as error:
+            return [f"arguments: {error}"], None
+        mending = _Mending(data, self._optional)
+        unknown = self._unknown(data)
+        for _ in range(_MAX_ROUNDS):
+            try:
+                values = self._validate(dumps(data))
+            except ValidationError as error:
+                if mending.mend(error):
+                    continue
+                return [*_problem_lines(error, data), *unknown], None
+            if unknown:
+                return unknown, None
+            repairs = (*repairs, *mending.names)
+            return [], BoundArguments({}, repairs, values) if self._is_model else BoundArguments(values, repairs)
+        return ["arguments: too many values need mending"], None
+
+    def _unknown(self, data: Mapping[str, Any]) -> list[str]:
+        """Return lines for names that pydantic lets pass: injected ones, and extras of a model."""
+        refused = [key for key in data if key in self._hidden]
+        if self._is_model and self._known is not None:
+            refused += [key for key in data if key not in self._known]
+        return [f"{key}: Extra inputs are not permitted (got {shown_value(data[key])})" for key in refused]
+
+
+def _other_names(model: type | None) -> set[str]:
+    """Return the spellings a model takes beside the property names: field names and alias choices."""
+    fields: Mapping[str, Any] = getattr(model, "__pydantic_fields__", {})
+    names = set(fields)
+    for info in fields.values():
+        alias = getattr(info, "validation_alias", None)
+        names |= {choice for choice in getattr(alias, "choices", ()) if isinstance(choice, str)}
+        paths = [alias, *getattr(alias, "choices", ())]
+        names |= {str(path.path[0]) for path in paths if getattr(path, "path", None)}
+    return names
+
+
+class _Mending:
+    """Second chances at the places that failed: null for a default, JSON text for the value it spells."""
+
+    def __init__(self, data: dict[str, Any], optional: set[str]) -> None:
+        self._data = data
+        self._optional = optional
+        self._removed = set[_Path]()
+        self._kept = set[_Path]()
+        self._texts = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("null_as_default",) * bool(self._removed) + ("json_text_as_value",) * bool(self._texts)
+
+    def mend(self, error: ValidationError) -> bool:
+        """Change the data where a second chance applies; give whether anything changed."""
+        kinds: dict[_Path, set[str]] = {}
+        for item in error.errors(include_url=False, include_context=False):
+            kinds.setdefault(_place(self._data, item["loc"], item["type"]), set()).add(item["type"])
+        mended = [self._mend_place(path, kind) for path, kind in kinds.items()]  # every place, not the first only
+        return any(mended)
+
+    def _mend_place(self, path: _Path, kinds: set[str]) -> bool:
+        if not path:
+            return False
+        parent: Any = _at(self._data, path[:-1])
+        key: Any = path[-1]
+        if "missing" in kinds and path in self._removed:  # no default there after all
+            parent[key] = None
+            self._removed.discard(path)
+            self._kept.add(path)
+            return True
+        value = _at(self._data, path)
+        if value is None and isinstance(parent, dict) and key in parent and path not in self._kept:
+            if len(path) == 1 and key not in self._optional:
+                return False
+            del parent[key]
+            self._removed.add(path)
+            return True
+        wants_container = not kinds.isdisjoint(_CONTAINER_EXPECTED)
+        if isinstance(value, str) and wants_container and not any(kind.startswith("string_") for kind in kinds):
+            inner = _as_container(value)
+            if inner is not None:
+                parent[key] = inner
+                self._texts += 1
+                return True
+        return False
+
+
+def _as_container(text: Any) -> Any:
+    if not isinstance(text, str) or text.strip()[:1] not in ("{", "["):
+        return None
+    try:
+        return loads(text, max_bytes=MAX_BYTES, max_depth=MAX_DEPTH)
+    except JSONError:
+        return None
+
+
+def _place(data: Any, location: tuple[int | str, ...], kind: str) -> _Path:
+    """Return where in the data an error is: pydantic's location without the tags of unions."""
+    path: list[str | int] = []
+    here = data
+    for step, part in enumerate(location):
+        is_last = step == len(location) - 1
+        if (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int) and part < len(cast("list[Any]", here))
+        ):
+            here = cast(Any, here)[part]
+            path.append(part)
+        elif is_last and kind.startswith("missing"):
+            path.append(part)
+    return tuple(path)
+
+
+def _at(data: Any, path: _Path) -> Any:
+    for part in path:
+        if isinstance(data, dict):
+            data = cast("dict[Any, Any]", data).get(part)
+        elif isinstance(data, list) and isinstance(part, int) and part < len(cast("list[Any]", data)):
+            data = cast("list[Any]", data)[part]
+        else:
+            return None
+    return data
+
+
+def _problem_lines(error: ValidationError, data: Any) -> list[str]:
+    """Return one line a place: path, what was expected, what came."""
+    places: dict[_Path, list[str]] = {}
+    for item in error.errors(include_url=False):
+        path = _place(data, item["loc"], item["type"])
+        author = item.get("ctx", {}).get("error") if item["type"] in _AUTHORS_WORDS else None
+        message = item["msg"] if author is None else str(author)
+        messages = places.setdefault(path, [])
+        if message not in messages:
+            messages.append(message)
+    lines: list[str] = []
+    for path, messages in places.items():
+        shown = ".".join(map(str, path)) or "arguments"
+        parent = _at(data, path[:-1])
+        is_there = not path or isinstance(parent, list) or (isinstance(parent, dict) and path[-1] in parent)
+        got = f" (got {shown_value(_at(data, path))})" if is_there else ""
+        lines.append(f"{shown}: {' or '.join(messages)}{got}")
+    return lines
+
+
+def shown_value(value: Any) -> str:
+    """Return a value as short JSON, for an error line."""
+    text = dumps_text(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
+
+
+class Binder:
+    """Turns validated values into the positional and keyword arguments of the call."""
+
+    def __init__(self, signature: Signature) -> None:
+        arguments = signature.arguments
+        self._variadic = next((a.name for a in arguments if a.kind is Parameter.VAR_POSITIONAL), None)
+        self._positional_only = [a for a in arguments if a.kind is Parameter.POSITIONAL_ONLY]
+        leading = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+        self._leading = [a for a in arguments if a.kind in leading]
+        self._shared = [a for a in arguments if a.visible and isinstance(a.default, list | dict | set | bytearray)]
+        self.is_plain = not (self._variadic or self._positional_only or self._shared)
+        """The values are the keyword arguments as they are."""
+
+    def bind(self, values: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """Return `args, kwargs`. `values` holds the injected ones, too."""
+        keywords = dict(values)
+        for argument in self._shared:
+            if argument.name not in keywords:
+                keywords[argument.name] = argument.fresh_default()
+        rest: list[Any] = keywords.pop(self._variadic, None) or [] if self._variadic else []
+        positional = self._leading if rest else self._positional_only
+        given = len(positional)
+        while not rest and given and positional[given - 1].name not in keywords:
+            given -= 1
+        return [*(_taken(keywords, a) for a in positional[:given]), *rest], keywords
+
+
+def _taken(keywords: dict[str, Any], argument: Argument) -> Any:
+    return keywords.pop(argument.name) if argument.name in keywords else argument.fresh_default()

@@ -1,0 +1,54 @@
+"""A coroutine run to its end from synchronous code, also inside a running event loop: a private loop in a thread.
+
+The thread lives as long as the call. Nothing of the caller's event loop is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from typing import Any, TypeVar
+
+__all__ = ["run_coroutine"]
+
+T = TypeVar("T")
+
+
+def run_coroutine(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return what the coroutine of `make()` returns, or raise what it raises. Context variables go along.
+
+    Ctrl-C while waiting cancels the coroutine, waits for its `finally` blocks and is raised again.
+    """
+    results: list[T] = []
+    failures: list[BaseException] = []
+    tasks: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = []
+    context = copy_context()
+
+    async def tracked() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append((asyncio.get_running_loop(), task))
+        return await make()
+
+    def work() -> None:
+        try:
+            with asyncio.Runner() as runner:
+                results.append(runner.run(tracked(), context=context))
+        except BaseException as error:  # carried over to the caller's thread
+            failures.append(error)
+
+    thread = threading.Thread(target=work, name="lmagent-portal", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        for loop, task in tasks:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+        raise
+    if failures:
+        raise failures[0]
+    return results[0]
