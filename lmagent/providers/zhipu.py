@@ -1,0 +1,396 @@
+"""Zhipu's own dialect of 2023: the model API v3 (`invoke`, `sse-invoke`) and CharacterGLM; the key as a signed token.
+
+v4 speaks OpenAI's language and is a profile in `compatible.py`; what it shares with v3 (the table of codes, the token)
+stands here. v3 has no system role, no tools, no limit of length.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lmagent.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ConfigurationError,
+    ContentFiltered,
+    ContextTooLong,
+    InvalidResponse,
+    NotFound,
+    Overloaded,
+    ParameterError,
+    PermissionDenied,
+    ProviderError,
+    QuotaExceeded,
+    RateLimited,
+    ServerFailed,
+)
+from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
+from lmagent.framing import MAX_EVENT, Frame, FramingError, LineCutter
+from lmagent.jsontext import JSON, JSONError, dumps, loads
+from lmagent.messages import Message, Reply
+from lmagent.providers.base import (
+    Auth,
+    AuthFlow,
+    ChatCall,
+    Codec,
+    Features,
+    ParameterRule,
+    Request,
+    error_for_status,
+)
+from lmagent.providers.failures import quoted, retry_after
+from lmagent.providers.fields import mapping, objects, text, usage_of
+from lmagent.providers.history import alternating, system_in_front, text_only, tools_as_text
+from lmagent.redaction import Secret
+
+__all__ = [
+    "BASE_URL",
+    "CHARACTER",
+    "ERRORS",
+    "CharacterCodec",
+    "MetaDecoder",
+    "ZhipuAuth",
+    "ZhipuCodec",
+    "ZhipuState",
+]
+
+BASE_URL = "https://open.bigmodel.cn/api/paas/v3/model-api"
+
+ERRORS: Mapping[str, type[ProviderError]] = {
+    **dict.fromkeys(("1000", "1001", "1002", "1003", "1004"), AuthenticationFailed),
+    **dict.fromkeys(("1110", "1111", "1112", "1121"), PermissionDenied),
+    "1113": QuotaExceeded,
+    **dict.fromkeys(("1200", "1230", "1234"), ServerFailed),
+    **dict.fromkeys(("1210", "1213", "1214", "1215", "1231"), BadRequest),
+    **dict.fromkeys(("1211", "1222"), NotFound),
+    **dict.fromkeys(("1212", "1220", "1221"), PermissionDenied),
+    "1261": ContextTooLong,
+    **dict.fromkeys(("1300", "1301"), ContentFiltered),
+    **dict.fromkeys(("1302", "1303"), RateLimited),
+    **dict.fromkeys(("1304", "1308", "1310"), QuotaExceeded),
+    **dict.fromkeys(("1305", "1312"), Overloaded),
+}
+"""Business code -> class, the same for v3 (numbers) and v4 (texts). HTTP 429 alone says nothing: the code decides."""
+
+_EXPIRED = "1003"
+_JWT_HEADER = {"alg": "HS256", "sign_type": "SIGN", "typ": "JWT"}
+
+
+class ZhipuAuth(Auth):
+    """The key as a short-lived JSON web token, made anew for each request: it costs microseconds and is never stale.
+
+    Args:
+        secret: The key, `<id>.<secret>`.
+        scheme: What stands before the token: nothing for v3, `"Bearer"` for v4.
+        lifetime_s: How long a token is good.
+
+    Raises:
+        ConfigurationError: The key is not of that form.
+    """
+
+    def __init__(self, secret: Secret, *, scheme: str = "", lifetime_s: float = 180.0) -> None:
+        if not _parts(secret):
+            raise ConfigurationError(f"A Zhipu key is <id>.<secret> with one dot in it; {secret} is not.")
+        self.secret = secret
+        self.scheme = scheme
+        self.lifetime_s = lifetime_s
+
+    def flow(self, request: Request, now: float) -> AuthFlow:
+        token = self.token(now)
+        return request.with_headers(authorization=f"{self.scheme} {token}" if self.scheme else token)
+        yield request  # a flow is a generator; this one asks for nothing
+
+    def token(self, now: float) -> str:
+        """Return the token for this moment (seconds since 1970). Its own times are milliseconds."""
+        key_id, _, secret = self.secret.reveal().partition(".")
+        issued = round(now * 1000)
+        payload = {"api_key": key_id, "exp": issued + round(self.lifetime_s * 1000), "timestamp": issued}
+        signed = f"{_segment(dumps(_JWT_HEADER))}.{_segment(dumps(payload))}"
+        return f"{signed}.{_segment(hmac.digest(secret.encode(), signed.encode(), 'sha256'))}"
+
+    def forget(self, error: ProviderError) -> bool:
+        """A token that came too late is made anew, once."""
+        return isinstance(error, AuthenticationFailed) and error.code == _EXPIRED
+
+
+def _parts(secret: Secret) -> bool:
+    key_id, _, rest = secret.reveal().partition(".")
+    return bool(key_id and rest) and "." not in rest
+
+
+def _segment(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
+
+
+class MetaDecoder:
+    """Server-sent events with Zhipu's own `meta:` field, which ordinary decoders drop and usage with it.
+
+    An event with a `meta:` line gives two frames: the meta as an event `"meta"`, then the event itself. Events with no
+    data are kept: a `finish` may be empty.
+    """
+
+    __slots__ = ("_data", "_event", "_lines", "_meta", "_size")
+
+    def __init__(self) -> None:
+        self._lines = LineCutter()
+        self._data: list[bytes] = []
+        self._meta: list[bytes] = []
+        self._event = ""
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        return self._take(self._lines.feed(chunk))
+
+    def close(self) -> list[Frame]:
+        return self._take([self._lines.close(), b""])
+
+    def _take(self, lines: list[bytes]) -> list[Frame]:
+        frames: list[Frame] = []
+        for line in lines:
+            if not line:
+                frames.extend(self._end())
+                continue
+            name, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if name == b"event":
+                self._event = value.strip().decode("utf-8", "replace")
+            elif name in (b"data", b"meta"):
+                (self._data if name == b"data" else self._meta).append(value)
+                self._size += len(value)
+                if self._size > MAX_EVENT:
+                    raise FramingError(f"an event of the stream is longer than {MAX_EVENT} bytes")
+        return frames
+
+    def _end(self) -> Iterator[Frame]:
+        if self._meta:
+            yield Frame(b"\n".join(self._meta), "meta")
+        if self._data or self._event:
+            # Several data lines are one text with line breaks; two empty ones are a line break.
+            yield Frame(b"\n".join(self._data), self._event)
+        self._data, self._meta, self._event, self._size = [], [], "", 0
+
+
+@dataclass(slots=True)
+class ZhipuState:
+    """One stream: the meta that came, the text so far where each event repeats it, whether it is over."""
+
+    meta: dict[str, Any] | None = None
+    shown: str = ""
+    done: bool = False
+
+
+class ZhipuCodec(Codec):
+    """The model API v3.
+
+    Args:
+        model: Model name, such as `"chatglm_turbo"`; part of the path.
+        base_url: Up to `/model-api`.
+        incremental: Whether a stream gives pieces (the API's default) or repeats the whole text in each event; None:
+            not sent.
+    """
+
+    provider = "zhipu"
+    framing = MetaDecoder
+    features = Features(
+        tools=False,
+        parallel_calls=False,
+        stream_tools=False,
+        tool_choice=frozenset(),
+        images=False,
+        json_schema="none",
+        system=False,
+        stop=False,
+    )
+
+    def __init__(self, model: str, *, base_url: str = BASE_URL, incremental: bool | None = None) -> None:
+        self.model = model
+        self.base_url = base_url.rstrip("/")
+        self.incremental = incremental
+
+    def build_request(self, call: ChatCall) -> Request:
+        if call.tools:
+            raise self.refuse("tools in v3; use prompt mode, or a model of v4")
+        if call.output_schema is not None:
+            raise ParameterError("zhipu's v3 has no structured output; use the prompt, or a model of v4.")
+        body: dict[str, Any] = {"prompt": self._prompt(call.messages), **self._own()}
+        if call.stream and self.incremental is not None:
+            body["incremental"] = self.incremental
+        body |= self.render_parameters(call.parameters, self.parameters)
+        return Request(
+            url=f"{self.base_url}/{self.model}/{'sse-invoke' if call.stream else 'invoke'}",
+            content=dumps(body),
+            headers={"content-type": "application/json", **(call.parameters.get("extra_headers") or {})},
+        )
+
+    def _own(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def parameters(self) -> Mapping[str, ParameterRule]:
+        """How parameters are written."""
+        return _PARAMETERS
+
+    def _prompt(self, messages: Iterable[Message]) -> list[dict[str, Any]]:
+        others = alternating(tools_as_text(text_only(system_in_front(messages), self.refuse)))
+        return [{"role": message.role, "content": message.content} for message in others]
+
+    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        builder = ReplyBuilder(prefix)
+        with self.reading(body):
+            data = body["data"]
+            builder.add(TextDelta(unwrapped(text(objects(data["choices"])[0].get("content")))))
+            builder.add(_done(data, "stop", raw=body))
+            return builder.reply(self.model_id, request_id=data.get("request_id"))
+
+    def new_state(self) -> ZhipuState:
+        return ZhipuState()
+
+    def parse_event(self, state: ZhipuState, data: bytes, event: str = "") -> Iterable[Delta]:
+        if state.done:
+            return ()
+        shown = data.decode("utf-8", "replace")
+        match event:
+            case "meta":
+                state.meta = _object(shown)
+            case "add" | "":
+                return self._text(state, shown)
+            case "finish":
+                state.done = True
+                with self.reading(state.meta):
+                    return [*self._text(state, shown), _done(state.meta or {}, "stop", raw=state.meta)]
+            case "interrupted":
+                # The platform stopped the answer because of its content; what came is kept.
+                error = self.parse_error(200, {}, _object(shown))
+                if error is None or isinstance(error, ContentFiltered):
+                    state.done = True
+                    return [_done(state.meta or {}, "interrupted", raw=_object(shown) or shown)]
+                raise error
+            case "error":
+                raise self.parse_error(200, {}, _object(shown)) or self._fault(200, {}, None, shown)
+            case _:
+                pass
+        return ()
+
+    def _text(self, state: ZhipuState, shown: str) -> list[Delta]:
+        if self.incremental is False:
+            before, state.shown = state.shown, shown or state.shown
+            shown = shown[len(before) :]
+        return [TextDelta(shown)] if shown else []
+
+    def parse_error(
+        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
+    ) -> ProviderError | None:
+        answer = mapping(body)
+        failed = bool(answer.get("error")) or answer.get("success") is False
+        failed = failed or answer.get("code") not in (None, 200, "200", 0, "0")
+        failed = failed or mapping(answer.get("data")).get("task_status") == "FAIL"
+        return self._fault(status, headers, body, text) if failed or status >= 400 else None
+
+    def _fault(self, status: int, headers: Mapping[str, str], body: JSON | None, text: str) -> ProviderError:
+        answer = mapping(body)
+        inner = mapping(answer.get("error")) or answer
+        code = str(inner.get("code") or "")
+        message = inner.get("msg") or inner.get("message") or text
+        task_failed = mapping(answer.get("data")).get("task_status") == "FAIL"
+        otherwise = error_for_status(status) if status >= 400 else ServerFailed if task_failed else InvalidResponse
+        request_id = answer.get("request_id") or mapping(answer.get("data")).get("request_id")
+        return ERRORS.get(code, otherwise)(
+            quoted(message, f"HTTP status {status}"),
+            provider=self.provider,
+            model=self.model,
+            status=status,
+            code=code or None,
+            request_id=None if request_id is None else str(request_id),
+            retry_after=retry_after(headers),
+            body=body,
+        )
+
+
+CHARACTER: Mapping[str, str] = {
+    "user_info": "我是User",
+    "bot_info": "耐心的助手",
+    "bot_name": "Assistant",
+    "user_name": "User",
+}
+"""The card of a role play where the caller gives none: who speaks to whom."""
+
+
+class CharacterCodec(ZhipuCodec):
+    """CharacterGLM, for role play: v3 with a card of the two characters in `meta`.
+
+    Args:
+        model: Model name.
+        base_url: Up to `/model-api`.
+        incremental: As in `ZhipuCodec`.
+        meta: The card, over `CHARACTER`. The parameter `meta` of a call goes over this one.
+    """
+
+    provider = "zhipu-character"
+
+    def __init__(
+        self,
+        model: str = "characterglm",
+        *,
+        base_url: str = BASE_URL,
+        incremental: bool | None = None,
+        meta: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(model, base_url=base_url, incremental=incremental)
+        self.meta = {**CHARACTER, **(meta or {})}
+
+    def _own(self) -> dict[str, Any]:
+        return {"meta": self.meta}
+
+    @property
+    def parameters(self) -> Mapping[str, ParameterRule]:
+        return {**_PARAMETERS, "meta": lambda card: {"meta": {**self.meta, **card}}}
+
+
+def unwrapped(content: str) -> str:
+    """Return the text of an answer: v3 wraps it in quotes like a JSON text and puts a space in front."""
+    if len(content) >= 2 and content[0] == content[-1] == '"':
+        try:
+            value = loads(content)
+        except JSONError:
+            value = None
+        content = value if isinstance(value, str) else content[1:-1]
+    return content.removeprefix(" ")
+
+
+def _object(shown: str) -> dict[str, Any] | None:
+    try:
+        return mapping(loads(shown)) or None
+    except JSONError:
+        return None
+
+
+def _done(data: dict[str, Any], reason: str, raw: JSON) -> Done:
+    return Done(
+        finish_reason="stop" if reason == "stop" else "content_filter",
+        raw_finish_reason=None if reason == "stop" else reason,
+        usage=usage_of(data.get("usage"), "prompt_tokens", "completion_tokens", "total_tokens"),
+        response_id=data.get("task_id"),
+        raw=raw,
+    )
+
+
+def _inside(name: str) -> ParameterRule:
+    """Both ends of the range are refused by the API; the nearest values it takes are sent, as its SDK does."""
+
+    def rule(value: float) -> dict[str, Any]:
+        if not 0 <= value <= 1:
+            raise ParameterError(f"{name}={value!r}: zhipu takes a {name} from 0 to 1.")
+        return {name: min(max(value, 0.01), 0.99)}
+
+    return rule
+
+
+_PARAMETERS: Mapping[str, ParameterRule] = {
+    "temperature": _inside("temperature"),
+    "top_p": _inside("top_p"),
+    **{name: name for name in ("request_id", "return_type", "ref")},
+}

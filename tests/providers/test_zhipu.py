@@ -1,0 +1,413 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from lmagent.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ConfigurationError,
+    ContentFiltered,
+    ContextTooLong,
+    InvalidResponse,
+    MessageError,
+    NotFound,
+    Overloaded,
+    ParameterError,
+    PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
+    ServerFailed,
+)
+from lmagent.events import TextDelta
+from lmagent.framing import Frame
+from lmagent.messages import AssistantMessage, ImagePart, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage
+from lmagent.providers.base import ChatCall, OutputSchema, Request
+from lmagent.providers.zhipu import CHARACTER, CharacterCodec, MetaDecoder, ZhipuAuth, ZhipuCodec, unwrapped
+from lmagent.redaction import Secret
+from tests.providers import rules_zhipu
+from tests.providers.wire_cn import (
+    ASK,
+    CHAT,
+    RIVER,
+    SYSTEM,
+    TOLD,
+    assert_error,
+    assert_reply,
+    assert_request,
+    assert_stream,
+    chat,
+    load,
+    names,
+    read_stream,
+)
+
+KEY = Secret("fakeid0123456789.fakesecret0123456789")
+NOW = 1700000000.0
+TOKEN = (
+    "eyJhbGciOiJIUzI1NiIsInNpZ25fdHlwZSI6IlNJR04iLCJ0eXAiOiJKV1QifQ."
+    "eyJhcGlfa2V5IjoiZmFrZWlkMDEyMzQ1Njc4OSIsImV4cCI6MTcwMDAwMDE4MDAwMCwidGltZXN0YW1wIjoxNzAwMDAwMDAwMDAwfQ."
+    "kx8tNENx63XtWBWiJLWT4qiXjUTm8YDpAVN-qjOxCfk"
+)
+V3 = {
+    "10-v3-chatglm_turbo-invoke": ZhipuCodec("chatglm_turbo"),
+    "11-v3-chatglm_turbo-sse": ZhipuCodec("chatglm_turbo"),
+    "12-v3-characterglm-invoke": CharacterCodec(),
+    "13-v3-characterglm-sse": CharacterCodec(),
+    "20-v3-sdk-invoke": ZhipuCodec("chatglm_turbo"),
+    "21-v3-sdk-sse": ZhipuCodec("chatglm_turbo", incremental=True),
+}
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "10-v3-chatglm_turbo-invoke": {"temperature": 0.7, "top_p": 0.8, "request_id": "req-0001"},
+    "11-v3-chatglm_turbo-sse": {"temperature": 0.7, "top_p": 0.8, "request_id": "req-0001"},
+    "20-v3-sdk-invoke": {"temperature": 0.7, "top_p": 0.8},
+}
+STREAMS = [name for name in V3 if name.endswith("sse")]
+V4 = (
+    "30-v4-plain",
+    "31-v4-tools",
+    "32-v4-tool-result",
+    "33-v4-stream",
+    "34-v4-stream-tools",
+    "35-v4-temperature-zero",
+    "36-v4-jwt-and-character-meta",
+    "40-v4-plain",
+    "41-v4-tools",
+    "42-v4-tool-result",
+)
+V4_ERRORS = ("70-v4-error-rate", "71-v4-error-auth")
+
+
+def codec() -> ZhipuCodec:
+    return ZhipuCodec("chatglm_turbo")
+
+
+def signed(request: Request, auth: ZhipuAuth, now: float = NOW) -> Request:
+    with pytest.raises(StopIteration) as stop:
+        next(auth.flow(request, now))
+    return stop.value.value
+
+
+def body_of(call: ChatCall, dialect: ZhipuCodec | None = None) -> dict[str, Any]:
+    body = json.loads((dialect or codec()).build_request(call).content)
+    rules_zhipu.check(body)
+    return body
+
+
+def test_no_case_is_left_out():
+    assert set(names("zhipu")) == {*V3, *V4, *V4_ERRORS, "72-v3-error"}
+
+
+# The token
+
+
+def test_the_token_vector():
+    assert ZhipuAuth(KEY).token(NOW) == TOKEN
+    assert signed(codec().build_request(chat(CHAT)), ZhipuAuth(KEY)).headers["authorization"] == TOKEN
+    with_bearer = signed(codec().build_request(chat(CHAT)), ZhipuAuth(KEY, scheme="Bearer"))
+    assert with_bearer.headers["authorization"] == f"Bearer {TOKEN}"
+
+
+def test_the_token_of_the_new_sdk_lives_longer():
+    """Case 36: its clock was not frozen, so the times are read from the token itself."""
+    recorded = load("zhipu", "36-v4-jwt-and-character-meta").request["headers"]["authorization"].removeprefix("Bearer ")
+    payload = recorded.split(".")[1]
+    times = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    auth = ZhipuAuth(KEY, lifetime_s=(times["exp"] - times["timestamp"]) / 1000)
+    assert auth.token(times["timestamp"] / 1000) == recorded
+
+
+@pytest.mark.parametrize("key", ["nodot", "two.dots.here", ".x", "x.", ""])
+def test_a_key_of_another_form_is_refused_at_once_and_not_shown(key: str):
+    with pytest.raises(ConfigurationError, match=r"<id>\.<secret>") as caught:
+        ZhipuAuth(Secret(key))
+    assert len(key) < 3 or key not in str(caught.value)
+
+
+def test_an_expired_token_is_made_anew_once():
+    auth = ZhipuAuth(KEY)
+    expired = codec().parse_error(401, {}, {"error": {"code": "1003", "message": "expired"}})
+    assert isinstance(expired, AuthenticationFailed)
+    assert auth.forget(expired)
+    assert not auth.forget(AuthenticationFailed(code="1002"))
+    assert not auth.needs_exchange
+    assert auth.token(NOW) != auth.token(NOW + 1)
+
+
+def test_no_secret_in_what_is_shown():
+    request = signed(codec().build_request(chat(CHAT)), ZhipuAuth(KEY))
+    assert "fakesecret0123456789" not in repr(request)
+    assert "fakesecret0123456789" not in repr(ZhipuAuth(KEY).__dict__)
+
+
+# v3: the wire
+
+
+@pytest.mark.parametrize("name", V3)
+def test_v3_request(name: str):
+    call = chat(CHAT, parameters=PARAMETERS.get(name, {}), stream=name in STREAMS)
+    request = signed(V3[name].build_request(call), ZhipuAuth(KEY))
+    # zhipuai 1.0.7 names the charset of a JSON body; JSON has one.
+    case = load("zhipu", name)
+    if name == "20-v3-sdk-invoke":
+        assert request.headers["authorization"] == case.request["headers"]["authorization"]
+        assert_request(request, case, headers=False)
+    else:
+        assert_request(request, case)
+    rules_zhipu.check(json.loads(request.content))
+
+
+@pytest.mark.parametrize("name", [name for name in V3 if name not in STREAMS])
+def test_v3_reply(name: str):
+    case = load("zhipu", name)
+    assert V3[name].parse_error(case.status, {}, case.json) is None
+    reply = V3[name].parse_reply(case.json)
+    assert_reply(reply, case)
+    assert (reply.request_id, reply.response_id) == ("8065132691421499000", "8065132691421499000")
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_v3_stream_however_it_is_cut(name: str):
+    assert_stream(V3[name], load("zhipu", name))
+
+
+def test_model_ids():
+    assert codec().model_id == "zhipu/chatglm_turbo"
+    assert CharacterCodec().model_id == "zhipu-character/characterglm"
+    for dialect in (codec(), CharacterCodec()):
+        assert not dialect.features.tools
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        ('" Hello\\nworld"', "Hello\nworld"),
+        ('"Hello"', "Hello"),
+        ('" 他说：\\"好\\""', '他说："好"'),
+        ('" raw\nline"', "raw\nline"),
+        ('" broken \\x "', "broken \\x "),
+        (" plain", "plain"),
+        ("plain", "plain"),
+        ('"', '"'),
+        ("", ""),
+        ('"  two"', " two"),
+    ],
+)
+def test_content_is_unwrapped(content: str, shown: str):
+    assert unwrapped(content) == shown
+
+
+def test_usage_may_hold_the_total_alone():
+    data = {"choices": [{"role": "assistant", "content": "hi"}], "usage": {"total_tokens": 9}}
+    reply = codec().parse_reply({"code": 200, "data": data, "success": True})
+    assert reply.usage == Usage(total_tokens=9)
+    del data["usage"]
+    assert codec().parse_reply({"code": 200, "data": data, "success": True}).usage is None
+
+
+# v3: framing and events
+
+
+def test_meta_comes_before_its_event_and_empty_events_are_kept():
+    decoder = MetaDecoder()
+    body = b'\xef\xbb\xbfevent: add\r\nid: 1\r\ndata: a\r\n\r\n: ping\n\nevent:finish\ndata:\nmeta: {"x":1}\n\n'
+    assert decoder.feed(body) == [Frame(b"a", "add"), Frame(b'{"x":1}', "meta"), Frame(b"", "finish")]
+    assert decoder.close() == []
+
+
+def test_data_lines_are_joined_by_line_breaks():
+    frames = MetaDecoder().feed(b"event: add\ndata: a\ndata: b\n\nevent: add\ndata:\ndata:\n\n")
+    assert [frame.data for frame in frames] == [b"a\nb", b"\n"]
+
+
+def test_the_end_may_lack_its_blank_line():
+    reply, _ = read_stream(codec(), [b"event: add\ndata: hi\n\nevent: finish\ndata:"])
+    assert (reply.reply, reply.finish_reason, reply.usage) == ("hi", "stop", None)
+
+
+def test_a_stream_without_finish_is_not_whole():
+    with pytest.raises(AssertionError, match="no end"):
+        read_stream(codec(), [b"event: add\ndata: hi\n\n"])
+
+
+def test_finish_may_carry_the_last_text_and_what_follows_is_ignored():
+    reply, _ = read_stream(
+        codec(), ["event: add\ndata: 你\n\nevent: finish\ndata: 好\n\nevent: add\ndata: !\n\n".encode()]
+    )
+    assert reply.reply == "你好"
+
+
+def test_a_cumulative_stream():
+    dialect = ZhipuCodec("chatglm_turbo", incremental=False)
+    assert body_of(chat(RIVER, stream=True), dialect)["incremental"] is False
+    assert "incremental" not in body_of(chat(RIVER), dialect)
+    texts = ["The Qian", "The Qiantang ", "The Qiantang River."]
+    body = "".join(f"event: add\ndata: {text}\n\n" for text in texts) + "event: finish\ndata: The Qiantang River.\n\n"
+    reply, events = read_stream(dialect, [body.encode()])
+    assert reply.reply == "The Qiantang River."
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["The Qian", "tang ", "River."]
+
+
+def test_error_events():
+    for data, kind in {
+        '{"code":1302,"msg":"too fast"}': RateLimited,
+        '{"code":1301,"msg":"unsafe"}': ContentFiltered,
+        "something broke": InvalidResponse,
+    }.items():
+        with pytest.raises(kind):
+            read_stream(codec(), [b"event: add\ndata: hi\n\n", f"event: error\ndata: {data}\n\n".encode()])
+
+
+def test_an_interruption_keeps_the_text():
+    for data in ("敏感词", '{"code":1301,"msg":"unsafe"}', ""):
+        body = f"event: add\ndata: half\n\nevent: interrupted\ndata: {data}\n\n"
+        reply, _ = read_stream(codec(), [body.encode()])
+        assert (reply.finish_reason, reply.raw_finish_reason) == ("content_filter", "interrupted")
+        assert reply.reply == "half"
+    with pytest.raises(ServerFailed):
+        read_stream(codec(), [b'event: interrupted\ndata: {"code":1230,"msg":"x"}\n\n'])
+
+
+# Errors
+
+
+def test_v3_error_in_a_200_body():
+    case = load("zhipu", "72-v3-error")
+    assert_error(codec().parse_error(case.status, {}, case.json), case)
+
+
+@pytest.mark.parametrize("name", V4_ERRORS)
+def test_v4_errors_are_read_as_well(name: str):
+    case = load("zhipu", name)
+    assert_error(codec().parse_error(case.status, {}, case.json), case)
+
+
+CODES = [
+    *((code, AuthenticationFailed, False) for code in (1000, 1001, 1002, 1003, 1004)),
+    *((code, PermissionDenied, False) for code in (1110, 1111, 1112, 1121, 1212, 1220, 1221)),
+    *((code, QuotaExceeded, False) for code in (1113, 1304, 1308, 1310)),
+    *((code, ServerFailed, True) for code in (1200, 1230, 1234)),
+    *((code, BadRequest, False) for code in (1210, 1213, 1214, 1215, 1231)),
+    *((code, NotFound, False) for code in (1211, 1222)),
+    (1261, ContextTooLong, False),
+    *((code, ContentFiltered, False) for code in (1300, 1301)),
+    *((code, RateLimited, True) for code in (1302, 1303)),
+    *((code, Overloaded, True) for code in (1305, 1312)),
+    (9999, InvalidResponse, False),
+]
+
+
+@pytest.mark.parametrize(("code", "kind", "retryable"), CODES)
+def test_error_codes(code: int, kind: type[Exception], retryable: bool):
+    error = codec().parse_error(200, {}, {"code": code, "msg": "what happened", "success": False})
+    assert type(error) is kind
+    assert (error.retryable, error.code, error.provider) == (retryable, str(code), "zhipu")
+    assert "what happened" in str(error)
+
+
+def test_the_code_decides_not_the_status():
+    error = codec().parse_error(429, {}, {"error": {"code": "1113", "message": "欠费"}})
+    assert type(error) is QuotaExceeded
+    assert type(codec().parse_error(429, {"retry-after": "3"}, None, "busy")) is RateLimited
+    assert codec().parse_error(429, {"retry-after": "3"}, None, "busy").retry_after == 3
+    assert type(codec().parse_error(500, {}, {"error": {"code": "77", "message": "x"}})) is ServerFailed
+    failed = {"code": 200, "success": True, "data": {"task_status": "FAIL", "request_id": "r"}}
+    error = codec().parse_error(200, {}, failed)
+    assert type(error) is ServerFailed
+    assert error.request_id == "r"
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"data": {}}, {"data": {"choices": []}}, [], None, {"data": {"choices": [{"content": 1}]}}]
+)
+def test_unknown_shapes_are_invalid_responses(body: Any):
+    with pytest.raises(InvalidResponse):
+        codec().parse_reply(body)
+
+
+# What is sent
+
+
+def test_the_ends_of_a_range_are_sent_as_the_nearest_value():
+    body = body_of(chat(RIVER, parameters={"temperature": 0, "top_p": 1}))
+    assert (body["temperature"], body["top_p"]) == (0.01, 0.99)
+    assert body_of(chat(RIVER, parameters={"temperature": 1.0}), CharacterCodec())["temperature"] == 0.99
+    for name, value in {"temperature": 1.5, "top_p": -0.1}.items():
+        with pytest.raises(ParameterError, match=f"{name}.* from 0 to 1"):
+            codec().build_request(chat(RIVER, parameters={name: value}))
+
+
+def test_what_v3_cannot_say():
+    for name, value in {"max_tokens": 5, "stop": ["x"], "seed": 1, "top_k": 3, "user": "u"}.items():
+        with pytest.raises(ParameterError, match=name):
+            codec().build_request(chat(RIVER, parameters={name: value}))
+    with pytest.raises(ParameterError, match="structured"):
+        codec().build_request(chat(RIVER, output_schema=OutputSchema(name="x", schema={})))
+    with pytest.raises(MessageError, match="prompt mode"):
+        codec().build_request(chat(ASK, tools=True))
+    with pytest.raises(MessageError, match="an image"):
+        codec().build_request(chat(UserMessage((ImagePart(url="https://example.com/a.png"),))))
+
+
+def test_own_parameters_and_doors():
+    parameters = {
+        "ref": {"enable": True, "search_query": "q"},
+        "return_type": "text",
+        "extra_body": {"request_id": "r-123456"},
+        "extra_headers": {"x-trace": "1"},
+    }
+    request = codec().build_request(chat(RIVER, parameters=parameters))
+    body = json.loads(request.content)
+    assert (body["ref"]["enable"], body["return_type"], body["request_id"]) == (True, "text", "r-123456")
+    assert request.headers["x-trace"] == "1"
+
+
+def test_the_card_of_a_character():
+    dialect = CharacterCodec(meta={"bot_name": "Guide"})
+    assert body_of(chat(RIVER), dialect)["meta"] == {**CHARACTER, "bot_name": "Guide"}
+    call = chat(RIVER, parameters={"meta": {"user_name": "Traveller"}})
+    assert body_of(call, dialect)["meta"] == {**CHARACTER, "bot_name": "Guide", "user_name": "Traveller"}
+    assert body_of(chat(RIVER), dialect)["meta"]["user_name"] == "User"
+    with pytest.raises(ParameterError, match="meta"):
+        codec().build_request(call)
+
+
+CALL = ToolCall(id="a", name="add", arguments='{"x": 1}')
+HISTORIES: dict[str, tuple[Any, ...]] = {
+    "systems": (SystemMessage("one"), UserMessage("hi"), SystemMessage("two")),
+    "system alone": (SYSTEM,),
+    "users": (UserMessage("a"), UserMessage("b")),
+    "assistant first": (AssistantMessage("hello"), UserMessage("hi")),
+    "assistant last": (UserMessage("hi"), AssistantMessage("hello")),
+    "told": TOLD,
+    "parallel": (
+        UserMessage("q"),
+        AssistantMessage("I look", (CALL, ToolCall(id="b", name="now"))),
+        ToolMessage("", "b", "now"),
+        ToolMessage("broken", "a", "add", is_error=True),
+        UserMessage("and?"),
+    ),
+    "unanswered": (UserMessage("q"), AssistantMessage("", (CALL,))),
+    "orphan": (UserMessage("q"), ToolMessage("1", "zzz", "add")),
+    "empty answer": (UserMessage("q"), AssistantMessage(""), UserMessage("w")),
+    "foreign details": (
+        UserMessage("q"),
+        AssistantMessage("x", reasoning="r", details={"anthropic": {"thinking": [1]}}),
+        UserMessage("w"),
+    ),
+}
+
+
+@pytest.mark.parametrize("dialect", [codec(), CharacterCodec()], ids=["v3", "character"])
+@pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
+def test_any_history_can_be_sent(history: tuple[Any, ...], dialect: ZhipuCodec):
+    body_of(chat(history), dialect)
+
+
+def test_the_system_prompt_stands_in_front_of_the_first_user_message():
+    assert body_of(chat(SYSTEM, RIVER))["prompt"] == [
+        {"role": "user", "content": "You are a concise travel assistant.\n\nName one river in Zhejiang."}
+    ]
