@@ -1,0 +1,92 @@
+"""What all ready-made tools have in common: they can be described, called with JSON text, and need to be asked for."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmagent import Tool
+from lmagent.tools import calculator, clock, files, shell, web
+
+READY = {"calculator": ["calculator"], "clock": ["add_to_date", "convert_time", "current_time", "days_between"]}
+FOLDER = Path(calculator.__file__).parent
+
+
+def _made(tmp_path: Path) -> list[Tool[..., Any]]:
+    return [
+        *files.file_tools(tmp_path, write=True),
+        web.web_fetch(hosts=["example.com"]),
+        shell.run_program(programs=["cat"], root=tmp_path, approve=lambda command: True),
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("[!_]*.py")))
+def test_only_harmless_tools_are_ready_and_the_others_name_their_factory(name: str):
+    module = import_module(f"lmagent.tools.{name}")
+    ready = sorted(key for key, value in vars(module).items() if isinstance(value, Tool))
+    assert ready == READY.get(name, [])
+    factories: dict[str, str] = getattr(module, "FACTORIES", {})
+    assert bool(ready) != bool(factories)
+    for factory, example in factories.items():
+        assert callable(getattr(module, factory))
+        assert example.startswith(factory + "(")
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_a_tool_is_one_plain_file(path: Path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            module = node.module or ""
+            if module.split(".")[0] == "lmagent":
+                assert module == "lmagent"
+                assert {alias.name for alias in node.names} <= {"Tool", "ToolError", "function"}
+            else:
+                assert module.split(".")[0] in sys.stdlib_module_names
+        elif isinstance(node, ast.Import):
+            assert {alias.name.split(".")[0] for alias in node.names} <= sys.stdlib_module_names
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("eval", "exec", "compile", "__import__")
+
+
+def test_every_parameter_is_described(tmp_path: Path):
+    tools = [getattr(import_module(f"lmagent.tools.{name}"), tool) for name in READY for tool in READY[name]]
+    for tool in [*tools, *_made(tmp_path)]:
+        schema = tool.json_schema
+        assert schema["description"], tool.name
+        assert "Args" not in schema["description"]
+        for name, parameter in schema["parameters"]["properties"].items():
+            assert parameter.get("description"), (tool.name, name)
+
+
+def test_the_calculator_is_short_enough_for_a_small_model():
+    assert len(str(calculator.calculator.json_schema)) < 360
+
+
+def test_effects_are_declared(tmp_path: Path):
+    effects = {tool.name: sorted(tool.options.effects) for tool in _made(tmp_path)}
+    assert effects == {
+        "read_file": ["reads"],
+        "list_files": ["reads"],
+        "search_files": ["reads"],
+        "write_file": ["writes"],
+        "web_fetch": ["network"],
+        "run_program": ["irreversible", "network", "reads", "writes"],
+    }
+
+
+def test_calls_with_the_text_a_model_writes(tmp_path: Path):
+    tools = {tool.name: tool for tool in _made(tmp_path)}
+    assert calculator.calculator.call('{"expression": "6 × 7"}') == "42"
+    assert clock.days_between.call('{"start": "2024-02-28", "end": "2024-03-01"}').startswith("2 days")
+    assert clock.convert_time.call(
+        '{"time": "2025-03-30T14:00", "to_timezone": "Asia/Tokyo", "from_timezone": "UTC"}'
+    ) == ("2025-03-30 23:00:00+09:00 Sunday (Asia/Tokyo)")
+    tools["write_file"].call('{"path": "a.txt", "content": "hi"}')
+    assert tools["read_file"].call('{"path": "a.txt"}') == "hi"
+    assert tools["run_program"].call('{"program": "cat", "arguments": ["a.txt"]}') == "exit status 0\nhi"

@@ -1,0 +1,311 @@
+"""Running a few named programs for a model, each time with someone's consent. There is no shell in it.
+
+`run_program(programs=["wc", "sort"], root="data", approve=ask)` starts the program itself with a list of arguments:
+nothing is split, expanded, piped or substituted. Interpreters and programs that start other programs are refused,
+options are not the model's to choose, the environment holds no keys, and time and output are bounded; what is still
+running of the program's process group then is killed.
+
+It is no sandbox: an allowed program can read and write what this process can, and one that leaves its process group
+outlives the call. For isolation run the whole agent in a container or as another user.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from lmagent import ToolError, function
+
+if TYPE_CHECKING:
+    from lmagent import Tool
+
+__all__ = ["FACTORIES", "run_program"]
+
+FACTORIES = {"run_program": 'run_program(programs=["wc", "sort"], root="some/folder", approve=ask_the_user)'}
+"""What to call to get the tool of this module: it needs programs, a folder and someone who approves."""
+
+MAX_ARGUMENTS = 64
+MAX_ARGUMENT = 4096
+_TICK_S = 0.02
+
+Approve = Callable[[Sequence[str]], bool]
+
+
+def run_program(
+    *,
+    programs: Collection[str] | Mapping[str, Sequence[str]],
+    root: str | os.PathLike[str],
+    approve: Approve,
+    timeout: float = 30.0,
+    max_output: int = 64 * 1024,
+    env: Mapping[str, str] | None = None,
+    name: str = "run_program",
+) -> Tool:
+    """Return a tool that runs one of the named programs in a folder, after `approve` said yes.
+
+    Args:
+        programs: Names or paths of programs, or a name for the model to each fixed beginning of a command, such as
+            `{"history": ["git", "log", "--oneline"]}`. They are looked up once, now.
+        root: The folder to run in. Arguments that are absolute paths or climb out by `..` are refused.
+        approve: Called with the whole command before each run; only `True` lets it run.
+        timeout: Seconds until the program is killed.
+        max_output: Bytes of output after which the program is killed.
+        env: Variables to add to the clean environment (`PATH`, `LANG`).
+        name: What the model calls the tool.
+
+    Raises:
+        ValueError: A program is not found, is an interpreter or lies below `root`, or `root` is no folder.
+        TypeError: `approve` is no plain function.
+    """
+    if os.name != "posix":
+        raise NotImplementedError("run_program needs process groups: Linux, macOS or BSD.")
+    if not callable(approve) or inspect.iscoroutinefunction(approve):
+        raise TypeError("run_program needs approve=: a plain function from the command (a list) to True or False.")
+    if isinstance(programs, str):
+        raise TypeError("run_program: programs= is a list of names, not one text.")
+    if not programs:
+        raise ValueError("run_program needs programs=[...]: nothing is allowed by default.")
+    folder = os.path.realpath(root)
+    if not os.fspath(root) or not os.path.isdir(folder):
+        raise ValueError(f"run_program: root {os.fspath(root)!r} is not a folder.")
+    given = programs if isinstance(programs, Mapping) else {os.path.basename(path): [path] for path in programs}
+    runner = _Runner(
+        commands={label: (_located(command, folder), *command[1:]) for label, command in given.items()},
+        root=folder,
+        approve=approve,
+        timeout=timeout,
+        max_output=max_output,
+        environment={"PATH": os.defpath, "LANG": "C.UTF-8", **(env or {})},
+    )
+
+    def run(program: str, arguments: list[str]) -> str:
+        return runner.run(program, arguments)
+
+    run.__doc__ = f"""Run a program and return its exit status and output. No shell: no pipes, wildcards or options.
+
+    Args:
+        program: One of {", ".join(given)}.
+        arguments: Such as names of files; they may not begin with a dash.
+    """
+    effects = frozenset({"reads", "writes", "network", "irreversible"})
+    # The tool's own clock ends first, with the output so far.
+    return function(run, name=name, effects=effects, timeout=timeout + 5)
+
+
+_STARTERS = frozenset(
+    (
+        # They run code that is given as an argument, a file or by standard input ...
+        *(
+            "sh",
+            "bash",
+            "dash",
+            "ash",
+            "zsh",
+            "fish",
+            "ksh",
+            "mksh",
+            "csh",
+            "tcsh",
+            "rbash",
+            "pwsh",
+            "powershell",
+            "cmd",
+        ),
+        *("python", "pypy", "ipython", "perl", "ruby", "irb", "node", "nodejs", "deno", "bun", "php", "lua", "luajit"),
+        *("tclsh", "wish", "expect", "awk", "gawk", "mawk", "nawk", "sed", "gsed", "java", "jshell", "groovy", "scala"),
+        *(
+            "r",
+            "rscript",
+            "julia",
+            "guile",
+            "ghci",
+            "runghc",
+            "ocaml",
+            "erl",
+            "elixir",
+            "iex",
+            "swift",
+            "go",
+            "osascript",
+        ),
+        *("sqlite", "psql", "mysql", "gdb", "lldb", "m4", "bc", "dc", "ed", "ex", "vi", "vim", "nvim", "emacs", "nano"),
+        *("make", "gmake", "cmake", "ninja", "just", "npm", "npx", "yarn", "pnpm", "pip", "pipx", "uv", "uvx", "cargo"),
+        # ... or start the program that is named by an argument, or show output through one that does.
+        *("busybox", "toybox", "env", "xargs", "parallel", "find", "fd", "nice", "nohup", "timeout", "time", "stdbuf"),
+        *(
+            "setsid",
+            "setpriv",
+            "unshare",
+            "nsenter",
+            "chroot",
+            "ionice",
+            "taskset",
+            "flock",
+            "watch",
+            "strace",
+            "ltrace",
+        ),
+        *(
+            "script",
+            "screen",
+            "tmux",
+            "sudo",
+            "su",
+            "doas",
+            "pkexec",
+            "runuser",
+            "systemd-run",
+            "at",
+            "batch",
+            "crontab",
+        ),
+        *("ssh", "scp", "sftp", "rsync", "docker", "podman", "kubectl", "less", "more", "man", "nc", "ncat", "socat"),
+    )
+)
+
+
+def _located(command: Sequence[str], root: str) -> str:
+    """Return the absolute path of a program; refuse what would run any code the model writes."""
+    if isinstance(command, str) or not command or not command[0]:
+        raise ValueError(f"run_program: {command!r} is no command; write a list such as ['git', 'log'].")
+    path = shutil.which(command[0])
+    if not path:
+        raise ValueError(f"run_program: program {command[0]!r} is not found.")
+    path = os.path.abspath(path)
+    for candidate in (path, os.path.realpath(path)):
+        name = os.path.basename(candidate).lower()
+        # `/bin/wc` is a link to busybox on Alpine, and does by its own name only what wc does.
+        multicall = candidate != path and name in ("busybox", "toybox")
+        if not multicall and _STARTERS & {name, name.rstrip("0123456789.-")}:
+            raise ValueError(f"run_program: {command[0]!r} can run any other program, so it cannot be allowed.")
+        if os.path.commonpath((candidate, root)) == root:
+            raise ValueError(f"run_program: {command[0]!r} lies below the root, where a model could replace it.")
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class _Runner:
+    commands: Mapping[str, tuple[str, ...]]
+    root: str
+    approve: Approve
+    timeout: float
+    max_output: int
+    environment: Mapping[str, str]
+
+    def run(self, program: str, arguments: Sequence[str]) -> str:
+        if program not in self.commands:
+            raise ToolError(f"{program[:80]!r} is not allowed. Allowed are: {', '.join(self.commands)}.")
+        _check_arguments(arguments)
+        command = (*self.commands[program], *arguments)
+        if not self._approved(command):
+            raise ToolError(f"Running {program} was not approved.")
+        ending, status, output = _run(command, self.root, self.environment, self.timeout, self.max_output)
+        text = output.decode("utf-8", "replace")
+        if ending == "time":
+            raise ToolError(f"{program} did not finish within {self.timeout:g} seconds and was killed. Output:\n{text}")
+        if ending == "output":
+            return f"killed after {self.max_output} bytes of output\n{text}"
+        return f"{'exit status' if status >= 0 else 'killed by signal'} {abs(status)}\n{text}"
+
+    def _approved(self, command: tuple[str, ...]) -> bool:
+        try:
+            # Not `bool(...)`: a coroutine, a text "no" or any other object is no consent.
+            return self.approve(command) is True
+        except Exception as error:
+            raise ToolError("The command was not approved: asking failed.") from error
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    if len(arguments) > MAX_ARGUMENTS or any(len(argument) > MAX_ARGUMENT for argument in arguments):
+        raise ToolError(f"At most {MAX_ARGUMENTS} arguments of {MAX_ARGUMENT} characters are allowed.")
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise ToolError(f"{argument[:80]!r} begins with a dash: options are not allowed.")
+        if not argument.isprintable():
+            raise ToolError("Arguments must not contain control characters.")
+        # Also behind `=`, as in `if=/etc/passwd`.
+        for value in (argument, *argument.split("=")):
+            if value.startswith(("/", "~")) or ".." in value.split("/"):
+                raise ToolError(f"{argument[:80]!r} leads outside the folder: give relative paths without '..'.")
+
+
+def _run(
+    command: Sequence[str], root: str, environment: Mapping[str, str], timeout: float, max_output: int
+) -> tuple[Literal["exit", "time", "output"], int, bytes]:
+    """Run to the exit, to the time-out or to the limit of output, and leave nothing of the process group."""
+    end = time.monotonic() + timeout
+    try:
+        process = subprocess.Popen(  # noqa: S603 - a list whose program is the user's choice, and approved
+            command,
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        raise ToolError(f"The program could not be started: {type(error).__name__}.") from error
+    output = bytearray()
+    ending: Literal["exit", "time", "output"] | None = None
+    assert process.stdout
+    with process, selectors.DefaultSelector() as selector:
+        try:
+            os.set_blocking(process.stdout.fileno(), False)
+            selector.register(process.stdout, selectors.EVENT_READ)
+            while ending is None:
+                # The exit is seen before the pipe is drained, so that what was written last is read. A child that
+                # keeps the pipe open does not keep us.
+                exited = _has_exited(process.pid)
+                open_ = _drain(process, selector, output, max_output, 0 if exited else _TICK_S)
+                if len(output) > max_output:
+                    ending = "output"
+                elif exited:
+                    ending = "exit"
+                elif time.monotonic() >= end:
+                    ending = "time"
+                elif not open_:
+                    time.sleep(_TICK_S)
+        finally:
+            # Before the leader is reaped, while no other group can have got its number.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return ending, process.returncode, bytes(output[:max_output])
+
+
+def _has_exited(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # the host program ignores SIGCHLD, so the system has reaped it
+        return True
+
+
+def _drain(
+    process: subprocess.Popen[bytes], selector: selectors.BaseSelector, output: bytearray, limit: int, wait: float
+) -> bool:
+    """Read what there is, up to just over `limit`; say whether the pipe is still open."""
+    assert process.stdout
+    descriptor = process.stdout.fileno()
+    while selector.get_map() and selector.select(wait):
+        try:
+            data = os.read(descriptor, 64 * 1024)
+        except BlockingIOError:
+            return True
+        if not data:
+            selector.unregister(process.stdout)
+            return False
+        output += data
+        if len(output) > limit:
+            return True
+        wait = 0
+    return bool(selector.get_map())
