@@ -1,0 +1,173 @@
+"""A model that says what a script says, through the real exchange, codec interface and prompt mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypeAlias, Unpack
+
+from lmagent.errors import LMAgentError, ProviderError
+from lmagent.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.jsontext import JSON, dumps, dumps_text, loads
+from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, Usage
+from lmagent.model import ChatModel, ModelOptions
+from lmagent.prompts import message_to_dict
+from lmagent.providers.base import ChatCall, Codec, Features, Request
+from lmagent.testing.fake import FakeAnswer, FakeTransport
+
+__all__ = ["ScriptError", "ScriptedModel", "calls", "text"]
+
+
+class ScriptError(AssertionError):
+    """The model was asked more often, or less often, than the script says."""
+
+
+def text(content: str, *, finish_reason: FinishReason = "stop", usage: Usage | None = None) -> Reply:
+    """Return a reply of text, for a script."""
+    return Reply(message=AssistantMessage(content), finish_reason=finish_reason, usage=usage or Usage())
+
+
+def calls(*asked: tuple[str, Mapping[str, Any] | str], content: str = "", usage: Usage | None = None) -> Reply:
+    """Return a reply that calls tools, for a script: `calls(("add", {"a": 1, "b": 2}))`.
+
+    Args:
+        *asked: Name and arguments (an object, or JSON text as it is) of each call.
+        content: Text in front of the calls.
+        usage: Tokens it cost.
+    """
+    made = tuple(
+        ToolCall(id="", name=name, arguments=arguments if isinstance(arguments, str) else dumps_text(dict(arguments)))
+        for name, arguments in asked
+    )
+    return Reply(message=AssistantMessage(content, tool_calls=made), finish_reason="tool_calls", usage=usage or Usage())
+
+
+Line: TypeAlias = "str | Reply | LMAgentError | Callable[[tuple[Message, ...]], str | Reply | LMAgentError]"
+
+
+class ScriptedModel(ChatModel):
+    """Answers from a script and notes what it was asked.
+
+        model = ScriptedModel([calls(("get_weather", {"city": "Paris"})), "Sunny."])
+        assert Agent(model, tools=[get_weather]).run("Weather in Paris?").reply == "Sunny."
+        model.check()
+
+    Asking more often than the script has lines raises `ScriptError`; so does `check()` (or leaving a `with` block)
+    with lines left over.
+
+    Args:
+        script: One line an ask: a text, a reply from `text()` or `calls()`, an error to raise, or a function of the
+            messages that returns one of these.
+        piece: Length of the pieces in which text is streamed.
+        **options: See `ModelOptions`; with `tool_mode="prompt"` calls are written as text and read back.
+    """
+
+    def __init__(self, script: Iterable[Line], *, piece: int = 3, **options: Unpack[ModelOptions]) -> None:
+        self._lines = list(script)
+        self.asked: list[tuple[Message, ...]] = []
+        """The messages of each ask, in order, as the codec got them."""
+        self.choices: list[Any] = []
+        """The tool choice of each ask."""
+        codec = _ScriptedCodec(self, piece)
+        super().__init__(codec, **{"max_retries": 0, **options, "transport": FakeTransport(self._answer)})
+
+    def _answer(self, request: Request) -> FakeAnswer:
+        position = len(self.asked) - 1
+        if position >= len(self._lines):
+            raise ScriptError(f"The script has {len(self._lines)} lines, and this is ask {position + 1}.")
+        line = self._lines[position]
+        if callable(line):
+            line = line(self.asked[position])
+        if isinstance(line, LMAgentError):
+            raise line
+        reply = text(line) if isinstance(line, str) else line
+        return FakeAnswer(body=_encode(reply, stream=loads(request.content)["stream"], piece=self._piece))
+
+    @property
+    def _piece(self) -> int:
+        inner = getattr(self.codec, "inner", self.codec)
+        return inner.piece
+
+    def check(self) -> None:
+        """Raise `ScriptError` when lines are left over."""
+        left = len(self._lines) - len(self.asked)
+        if left > 0:
+            raise ScriptError(f"{left} of {len(self._lines)} lines of the script were not asked for.")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.check()
+
+
+class _ScriptedCodec(Codec):
+    """The smallest dialect: a reply as plain JSON, a stream as one JSON delta a line."""
+
+    provider = "scripted"
+    features = Features()
+    model = "script"
+
+    def __init__(self, owner: ScriptedModel, piece: int) -> None:
+        self._owner = owner
+        self.piece = piece
+
+    def build_request(self, call: ChatCall) -> Request:
+        self._owner.asked.append(call.messages)
+        self._owner.choices.append(call.tool_choice)
+        shown = {"messages": [message_to_dict(message) for message in call.messages], "stream": call.stream}
+        return Request(url="scripted:", content=dumps(shown))
+
+    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        builder = ReplyBuilder(prefix)
+        for delta in body["deltas"]:
+            builder.add(_read(delta))
+        return builder.reply(self.model_id)
+
+    def new_state(self) -> None:
+        return None
+
+    def parse_event(self, state: None, data: bytes, event: str = "") -> Iterable[Delta]:
+        return (_read(loads(data)),)
+
+    def parse_error(
+        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
+    ) -> ProviderError | None:
+        return None
+
+
+def _encode(reply: Reply, *, stream: bool, piece: int) -> bytes | list[bytes]:
+    deltas = list(_deltas(reply, piece))
+    if not stream:
+        return dumps({"deltas": deltas})
+    return [b"data: " + dumps(delta) + b"\n\n" for delta in deltas]
+
+
+def _deltas(reply: Reply, piece: int) -> Iterable[dict[str, Any]]:
+    message = reply.message
+    for kind, content in (("reasoning", message.reasoning), ("text", message.content)):
+        for start in range(0, len(content), piece):
+            yield {"kind": kind, "text": content[start : start + piece]}
+    for index, call in enumerate(message.tool_calls):
+        yield {"kind": "call", "index": index, "id": call.id, "name": call.name, "arguments": ""}
+        for start in range(0, len(call.arguments), piece):
+            yield {"kind": "call", "index": index, "arguments": call.arguments[start : start + piece]}
+    usage = reply.usage or Usage()
+    tokens: Sequence[int] = (usage.input_tokens, usage.output_tokens, usage.total_tokens)
+    yield {"kind": "done", "reason": reply.finish_reason, "tokens": tokens}
+
+
+def _read(delta: Mapping[str, Any]) -> Delta:
+    match delta["kind"]:
+        case "text":
+            return TextDelta(delta["text"])
+        case "reasoning":
+            return ReasoningDelta(delta["text"])
+        case "call":
+            return ToolCallDelta(
+                delta["index"], id=delta.get("id", ""), name=delta.get("name", ""), arguments=delta["arguments"]
+            )
+        case _:
+            given, made, total = delta["tokens"]
+            usage = Usage(input_tokens=given, output_tokens=made, total_tokens=total)
+            return Done(finish_reason=delta["reason"], usage=usage)
