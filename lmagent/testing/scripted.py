@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self, TypeAlias, Unpack
 
 from lmagent.errors import LMAgentError, ProviderError
@@ -10,6 +11,7 @@ from lmagent.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta,
 from lmagent.jsontext import JSON, dumps, dumps_text, loads
 from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, Usage
 from lmagent.model import ChatModel, ModelOptions
+from lmagent.prompting.prompted import Prompted
 from lmagent.prompts import message_to_dict
 from lmagent.providers.base import ChatCall, Codec, Features, Request
 from lmagent.testing.fake import FakeAnswer, FakeTransport
@@ -79,8 +81,16 @@ class ScriptedModel(ChatModel):
             line = line(self.asked[position])
         if isinstance(line, LMAgentError):
             raise line
-        reply = text(line) if isinstance(line, str) else line
+        reply = self._as_asked(text(line) if isinstance(line, str) else line)
         return FakeAnswer(body=_encode(reply, stream=loads(request.content)["stream"], piece=self._piece))
+
+    def _as_asked(self, reply: Reply) -> Reply:
+        """In prompt mode a model has no calls but what it writes."""
+        made = reply.message.tool_calls
+        if not made or not isinstance(self.codec, Prompted):
+            return reply
+        written = "\n".join(part for part in (reply.message.content, self.codec.format.calls(made)) if part)
+        return replace(reply, message=replace(reply.message, content=written, tool_calls=()), finish_reason="stop")
 
     @property
     def _piece(self) -> int:

@@ -1,0 +1,21 @@
+"""What every test runs under: no request leaves this machine, no key of the developer is seen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lmagent.testing import block_requests
+
+_SECRET_WORDS = ("API_KEY", "SECRET", "ACCESS_KEY", "_TOKEN", "_SK", "_AK", "LMAGENT_")
+
+
+@pytest.fixture(autouse=True)
+def _isolated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in list(os.environ):
+        if any(word in name for word in _SECRET_WORDS) or name.endswith(("_BASE_URL", "_PROXY", "_proxy")):
+            monkeypatch.delenv(name)
+    with block_requests():
+        yield
