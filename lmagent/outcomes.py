@@ -1,0 +1,163 @@
+"""What became of a tool call: the outcome value, and how results and failures are written for the model.
+
+A result is text as it is, anything else strict JSON (None is `null`), never ASCII-escaped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, cast
+
+from lmagent.errors import InvalidArguments, ToolError
+from lmagent.redaction import redact
+
+__all__ = ["MAX_RESULT_CHARS", "OutcomeKind", "ToolOutcome", "cut", "failure_text", "render"]
+
+MAX_RESULT_CHARS = 64 * 1024
+_MAX_ERROR = 500
+
+OutcomeKind: TypeAlias = Literal[
+    "ok",
+    "unknown_tool",
+    "invalid_arguments",
+    "tool_error",
+    "failed",
+    "timeout",
+    "unserialisable",
+    "denied",
+    "cancelled",
+    "skipped",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutcome:
+    """The answer to one tool call."""
+
+    call_id: str
+    name: str
+    content: str
+    """What the model gets."""
+    is_error: bool = False
+    value: Any = None
+    """What the tool returned; None if it failed."""
+    duration: float = 0.0
+    """Seconds."""
+    kind: OutcomeKind = "ok"
+    repairs: tuple[str, ...] = ()
+    """What had to be mended in the arguments, by name."""
+    error: BaseException | None = None
+    """The exception behind `failed` and `tool_error`, for logs; the model never sees it."""
+
+
+def render(value: Any) -> str:
+    """Return a tool's result as text for the model.
+
+    Raises:
+        ValueError: It cannot be written as strict JSON.
+    """
+    if isinstance(value, str):
+        return _storable(str(value))
+    if value is None:
+        return "null"
+    # A program whose tools return text never needs pydantic for it.
+    from pydantic_core import PydanticSerializationError, from_json, to_json
+
+    try:
+        written = to_json(value)
+    except (PydanticSerializationError, UnicodeEncodeError) as error:
+        scrubbed = _scrubbed(value)
+        if scrubbed == value:
+            raise ValueError(str(error)) from error
+        try:
+            written = to_json(scrubbed)
+        except PydanticSerializationError as again:
+            raise ValueError(str(again)) from again
+    if b"NaN" in written or b"Infinity" in written:
+        from_json(written, allow_inf_nan=False)  # raises ValueError where it is a number and not a word in a text
+    return written.decode()
+
+
+def _storable(text: str) -> str:
+    if text.isascii():
+        return text
+    from lmagent.jsontext import storable
+
+    return storable(text)
+
+
+def _scrubbed(value: Any) -> Any:
+    """Return a value with lone surrogates replaced in its texts; objects that are not plain become dicts."""
+    if isinstance(value, str):
+        return _storable(value)
+    if isinstance(value, Mapping):
+        return {_scrubbed(key): _scrubbed(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_scrubbed(inner) for inner in cast("list[Any]", value)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return _scrubbed(asdict(value))
+    from pydantic import BaseModel
+
+    return _scrubbed(value.model_dump()) if isinstance(value, BaseModel) else value
+
+
+def cut(text: str, limit: int) -> str:
+    """Return text of at most `limit` characters; what is left out of the middle is said in its place."""
+    if len(text) <= limit:
+        return text
+    note = f"\n[... {len(text) - limit} of {len(text)} characters left out ...]\n"
+    note = f"\n[... {min(len(text) - limit + len(note), len(text))} of {len(text)} characters left out ...]\n"
+    room = limit - len(note)
+    if room <= 0:
+        return text[:limit]
+    tail = room // 3
+    return text[: room - tail] + note + (text[-tail:] if tail else "")
+
+
+def failure_text(error: BaseException, *, expose: bool) -> tuple[OutcomeKind, str]:
+    """Return how a failed call is told to the model: never a traceback, a path of ours or a secret.
+
+    `ToolError` is passed on word for word; of anything else the class, and the message if `expose`.
+    """
+    if isinstance(error, InvalidArguments):
+        return "invalid_arguments", str(error)
+    if isinstance(error, ToolError):
+        return "tool_error", _storable(redact(str(error)))
+    name = type(error).__name__
+    if not expose:
+        return "failed", f"tool failed: {name}"
+    try:
+        message = str(error)
+    except Exception:  # the tool author's __str__
+        message = ""
+    message = _storable(_without_paths(redact(message))).strip()
+    text = f"{name}: {message}" if message else name
+    return "failed", text if len(text) <= _MAX_ERROR else f"{text[: _MAX_ERROR - 1]}…"
+
+
+def _without_paths(text: str) -> str:
+    for folder in _folders():
+        if folder in text:
+            text = text.replace(folder, "…")
+    return text
+
+
+@cache
+def _folders() -> tuple[str, ...]:
+    """Folders of this machine that are nobody's business, longest first."""
+    places = {
+        str(Path(__file__).resolve().parent.parent),
+        sys.prefix,
+        sys.base_prefix,
+        os.path.expanduser("~"),
+        tempfile.gettempdir(),
+        *(path for key in ("stdlib", "purelib", "platlib") if (path := sysconfig.get_path(key))),
+    }
+    return tuple(sorted((place for place in places if len(place) > 3), key=len, reverse=True))

@@ -1,0 +1,410 @@
+"""Tool calls run: one or many, in both colours, with time limits; every failure becomes an outcome.
+
+Deciding (`prepare`, `finish`, `fail`) is shared and pure of waiting; two drivers at the end do the waiting.
+
+Where a body runs:
+    synchronous run   one call: in place, in the caller's thread; a thread only if a timeout was asked for (by the tool,
+                      or by a `default_timeout` other than the standard one). Several calls: one thread each.
+    asynchronous run  coroutines in place; synchronous bodies in a thread each, unless `in_thread=False`.
+    async tool in a synchronous run: the whole batch on a private event loop in a thread.
+
+A thread cannot be killed: after a timeout its result is dropped and the run goes on. Threads are daemons, so that
+such a one never keeps the program from ending.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+from time import perf_counter
+from types import AsyncGeneratorType, GeneratorType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from lmagent.context import RunContext
+from lmagent.errors import InvalidArguments
+from lmagent.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
+
+if TYPE_CHECKING:
+    from lmagent.arguments import BoundArguments
+    from lmagent.function import Tool
+
+__all__ = [
+    "DEFAULT_TIMEOUT_S",
+    "MAX_CONCURRENT",
+    "Call",
+    "PreparedCall",
+    "async_run_all",
+    "async_run_prepared",
+    "prepare",
+    "run_all",
+    "run_prepared",
+]
+
+DEFAULT_TIMEOUT_S = 60.0
+MAX_CONCURRENT = 8
+
+T = TypeVar("T")
+
+
+class Call(Protocol):
+    """What is asked of a call; `lmagent.messages.ToolCall` has it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def arguments(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCall:
+    """A call whose tool is found and whose arguments are valid. An approval may stand between this and the run."""
+
+    call: Any
+    tool: Tool[..., Any]
+    arguments: BoundArguments
+
+
+def prepare(call: Call, tool: Tool[..., Any], repair: Any = None) -> PreparedCall | ToolOutcome:
+    """Validate the arguments; what is wrong with them is an outcome for the model."""
+    problem = getattr(call, "problem", "")  # a `ToolCall` that was cut or could not be read says so
+    if problem:
+        return ToolOutcome(call.id, call.name, problem, True, kind="invalid_arguments")
+    try:
+        return PreparedCall(call, tool, tool.validate(call.arguments, repair=repair))
+    except InvalidArguments as error:
+        return ToolOutcome(call.id, call.name, str(error), True, kind="invalid_arguments", error=error)
+
+
+# Deciding
+
+
+def _context_for(prepared: PreparedCall, context: RunContext[Any] | None) -> RunContext[Any] | None:
+    """Return the run context with the call in it, if the tool wants one."""
+    if not prepared.tool.wants_context:
+        return None
+    return replace(context if context is not None else RunContext(), tool_call=prepared.call)
+
+
+def _finish(prepared: PreparedCall, value: Any, started: float) -> ToolOutcome:
+    call, options = prepared.call, prepared.tool.options
+    repairs = prepared.arguments.repairs
+    try:
+        content = render(value)
+    except Exception as error:  # serialising runs the user's own code, too
+        _, why = failure_text(error, expose=options.expose_errors)
+        text = f"the result of {call.name} cannot be written as JSON ({why})"
+        return ToolOutcome(
+            call.id, call.name, text, True, None, perf_counter() - started, "unserialisable", repairs, error
+        )
+    limit = options.max_result_chars or MAX_RESULT_CHARS
+    if len(content) > limit:
+        content = cut(content, limit)
+    return ToolOutcome(call.id, call.name, content, False, value, perf_counter() - started, "ok", repairs)
+
+
+def _fail(prepared: PreparedCall, error: Exception, started: float) -> ToolOutcome:
+    kind, text = failure_text(error, expose=prepared.tool.options.expose_errors)
+    limit = prepared.tool.options.max_result_chars or MAX_RESULT_CHARS
+    return _error(prepared, kind, cut(text, limit), started, error)
+
+
+def _timed_out(prepared: PreparedCall, seconds: float, started: float) -> ToolOutcome:
+    return _error(prepared, "timeout", f"{prepared.call.name} timed out after {seconds:g} seconds", started, None)
+
+
+def _error(
+    prepared: PreparedCall, kind: OutcomeKind, text: str, started: float, error: Exception | None
+) -> ToolOutcome:
+    call = prepared.call
+    duration = perf_counter() - started
+    return ToolOutcome(call.id, call.name, text, True, None, duration, kind, prepared.arguments.repairs, error)
+
+
+def _timeout_of(prepared: PreparedCall, default: float | None) -> float | None:
+    own = prepared.tool.options.timeout
+    return default if own is None else own
+
+
+def _stages(items: Sequence[PreparedCall | ToolOutcome]) -> Iterable[list[tuple[int, PreparedCall]]]:
+    """Yield what may run together, in order: a sequential tool is a stage of its own."""
+    stage: list[tuple[int, PreparedCall]] = []
+    for place, item in enumerate(items):
+        if isinstance(item, ToolOutcome):
+            continue
+        if item.tool.options.sequential:
+            if stage:
+                yield stage
+            yield [(place, item)]
+            stage = []
+        else:
+            stage.append((place, item))
+    if stage:
+        yield stage
+
+
+def _collected(value: Any) -> Any:
+    """Return what a generator yields as a list; a tool's work is done when it is exhausted."""
+    return list(cast("Iterable[Any]", value)) if isinstance(value, GeneratorType) else value
+
+
+# Synchronous
+
+
+def run_prepared(
+    prepared: PreparedCall, *, context: RunContext[Any] | None = None, default_timeout: float | None = DEFAULT_TIMEOUT_S
+) -> ToolOutcome:
+    """Run one call."""
+    tool = prepared.tool
+    if tool.is_async:
+        from lmagent.portal import run_coroutine
+
+        return run_coroutine(lambda: async_run_prepared(prepared, context=context, default_timeout=default_timeout))
+    if tool.options.timeout is None and default_timeout in (None, DEFAULT_TIMEOUT_S):
+        return _run_in_place(prepared, context)
+    [(_, outcome)] = _run_stage([(0, prepared)], context, 1, default_timeout)
+    return outcome
+
+
+def _run_in_place(prepared: PreparedCall, context: RunContext[Any] | None) -> ToolOutcome:
+    started = perf_counter()
+    try:
+        tool = prepared.tool
+        value = tool.run(prepared.arguments, context=_context_for(prepared, context))
+        if isinstance(value, GeneratorType):
+            value = _collected(value)
+        elif isinstance(value, AsyncGeneratorType):
+            value = _waited_for(_async_collected(value))
+    except Exception as error:  # the one place where a user's tool runs
+        return _fail(prepared, error, started)
+    return _finish(prepared, value, started)
+
+
+def _waited_for(awaitable: Awaitable[T]) -> T:
+    from lmagent.portal import run_coroutine
+
+    async def wait() -> T:
+        return await awaitable
+
+    return run_coroutine(wait)
+
+
+def run_all(
+    items: Sequence[PreparedCall | ToolOutcome],
+    *,
+    context: RunContext[Any] | None = None,
+    max_concurrent: int = MAX_CONCURRENT,
+    default_timeout: float | None = DEFAULT_TIMEOUT_S,
+) -> list[ToolOutcome]:
+    """Run many calls; outcomes in their order. Outcomes among them are handed on."""
+    if any(isinstance(item, PreparedCall) and item.tool.is_async for item in items):
+        from lmagent.portal import run_coroutine
+
+        return run_coroutine(
+            lambda: async_run_all(
+                items, context=context, max_concurrent=max_concurrent, default_timeout=default_timeout
+            )
+        )
+    outcomes: list[Any] = list(items)
+    for stage in _stages(items):
+        if len(stage) == 1:
+            ((place, prepared),) = stage
+            outcomes[place] = run_prepared(prepared, context=context, default_timeout=default_timeout)
+            continue
+        for place, outcome in _run_stage(stage, context, max_concurrent, default_timeout):
+            outcomes[place] = outcome
+    return outcomes
+
+
+@dataclass(slots=True)
+class _Job:
+    place: int
+    prepared: PreparedCall
+    started: float
+    timeout: float | None
+
+    @property
+    def deadline(self) -> float:
+        return float("inf") if self.timeout is None else self.started + self.timeout
+
+
+def _run_stage(
+    stage: list[tuple[int, PreparedCall]],
+    context: RunContext[Any] | None,
+    max_concurrent: int,
+    default_timeout: float | None,
+) -> Iterable[tuple[int, ToolOutcome]]:
+    """Run calls in a thread each, at most `max_concurrent` at once, and drop those that take too long."""
+    waiting = deque(stage)
+    running: dict[int, _Job] = {}
+    done: SimpleQueue[tuple[int, ToolOutcome | BaseException]] = SimpleQueue()
+    finished: list[tuple[int, ToolOutcome]] = []
+    while waiting or running:
+        while waiting and len(running) < max_concurrent:
+            place, prepared = waiting.popleft()
+            job = _Job(place, prepared, perf_counter(), _timeout_of(prepared, default_timeout))
+            running[place] = job
+            _in_thread(
+                lambda job=job: _run_in_place(job.prepared, context), lambda r, job=job: done.put((job.place, r))
+            )
+        nearest = min(job.deadline for job in running.values())
+        try:
+            left = None if nearest == float("inf") else max(0.0, nearest - perf_counter())
+            place, result = done.get(timeout=left)
+        except Empty:
+            now = perf_counter()
+            for job in [job for job in running.values() if job.deadline <= now]:
+                del running[job.place]
+                finished.append((job.place, _timed_out(job.prepared, cast(float, job.timeout), job.started)))
+            continue
+        if running.pop(place, None) is None:
+            continue  # its time was over
+        if isinstance(result, BaseException):
+            raise result  # KeyboardInterrupt, SystemExit: never an outcome
+        finished.append((place, result))
+    return finished
+
+
+def _in_thread(work: Callable[[], ToolOutcome], report: Callable[[ToolOutcome | BaseException], None]) -> None:
+    """Start a daemon thread with the caller's context variables."""
+    context = copy_context()
+
+    def body() -> None:
+        try:
+            result: ToolOutcome | BaseException = context.run(work)
+        except BaseException as error:  # carried over to the waiting thread
+            result = error
+        report(result)
+
+    threading.Thread(target=body, name="lmagent-tool", daemon=True).start()
+
+
+# Asynchronous
+
+
+async def async_run_prepared(
+    prepared: PreparedCall, *, context: RunContext[Any] | None = None, default_timeout: float | None = DEFAULT_TIMEOUT_S
+) -> ToolOutcome:
+    """Run one call in the running event loop."""
+    import asyncio  # a program of synchronous runs never pays for it
+
+    tool, started = prepared.tool, perf_counter()
+    timeout = _timeout_of(prepared, default_timeout)
+    if not tool.is_async and not tool.options.in_thread:
+        return await _run_in_loop(prepared, context, started)
+    limit = asyncio.timeout(timeout)
+    try:
+        async with limit:
+            if tool.is_async:
+                return await _run_in_loop(prepared, context, started)
+            return await _run_beside_loop(prepared, context)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        return _timed_out(prepared, cast(float, timeout), started)
+
+
+async def _run_in_loop(prepared: PreparedCall, context: RunContext[Any] | None, started: float) -> ToolOutcome:
+    try:
+        value = await prepared.tool.async_run(prepared.arguments, context=_context_for(prepared, context))
+        if isinstance(value, AsyncGeneratorType):
+            value = await _async_collected(cast("AsyncGeneratorType[Any, None]", value))
+        value = _collected(value)
+    except Exception as error:  # the asynchronous twin of the one place where a user's tool runs
+        return _fail(prepared, error, started)
+    return _finish(prepared, value, started)
+
+
+async def _async_collected(generator: AsyncGeneratorType[Any, Any]) -> list[Any]:
+    try:
+        return [item async for item in generator]
+    finally:
+        await generator.aclose()
+
+
+async def _run_beside_loop(prepared: PreparedCall, context: RunContext[Any] | None) -> ToolOutcome:
+    """Run a synchronous body in a thread; cancelling stops the waiting, not the thread."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[ToolOutcome] = loop.create_future()
+    started = perf_counter()
+
+    def settle(result: Any) -> None:
+        if future.done():
+            return
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def report(result: Any) -> None:
+        try:
+            loop.call_soon_threadsafe(settle, result)
+        except RuntimeError:  # the loop was closed while a dropped call still ran
+            return
+
+    def work() -> Any:
+        try:
+            value = prepared.tool.start(prepared.arguments, context=_context_for(prepared, context))
+            value = _collected(value)
+        except Exception as error:
+            return _fail(prepared, error, started)
+        if inspect.isawaitable(value) or isinstance(value, AsyncGeneratorType):
+            return _Unfinished(value)
+        return _finish(prepared, value, started)
+
+    _in_thread(work, report)
+    outcome: Any = await future
+    if isinstance(outcome, _Unfinished):  # a wrapper that looks synchronous around an async function
+        try:
+            value: Any = outcome.value
+            value = await (_async_collected(value) if isinstance(value, AsyncGeneratorType) else value)
+        except Exception as error:
+            return _fail(prepared, error, started)
+        return _finish(prepared, value, started)
+    return cast(ToolOutcome, outcome)
+
+
+@dataclass(slots=True)
+class _Unfinished:
+    value: Any
+
+
+async def async_run_all(
+    items: Sequence[PreparedCall | ToolOutcome],
+    *,
+    context: RunContext[Any] | None = None,
+    max_concurrent: int = MAX_CONCURRENT,
+    default_timeout: float | None = DEFAULT_TIMEOUT_S,
+) -> list[ToolOutcome]:
+    """Run many calls in the running event loop; outcomes in their order. Cancelling cancels them all."""
+    import asyncio
+
+    outcomes: list[Any] = list(items)
+    for stage in _stages(items):
+        if len(stage) == 1:
+            ((place, prepared),) = stage
+            outcomes[place] = await async_run_prepared(prepared, context=context, default_timeout=default_timeout)
+            continue
+        waiting = deque(stage)
+
+        async def work(waiting: deque[tuple[int, PreparedCall]] = waiting) -> None:
+            while waiting:
+                place, prepared = waiting.popleft()
+                outcomes[place] = await async_run_prepared(prepared, context=context, default_timeout=default_timeout)
+
+        workers = [asyncio.create_task(work()) for _ in range(min(max_concurrent, len(stage)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+    return outcomes
