@@ -3,7 +3,7 @@
 Most Chinese dialects want strict turns (input, answer, input, ...), some have one call a turn, some no tools or no
 system role. Each helper below settles one of these and leaves the rest alone; a codec composes what it needs:
 
-    system, messages = split_system(call.messages)            # or system_in_front(call.messages)
+    system, messages = split_system(call.messages)            # or system_apart, system_in_front
     messages = text_only(messages, self.refuse)               # images and files are refused
     messages = one_call_each(answered(messages))              # or tools_as_text(messages)
     messages = alternating(messages)                          # implies merged()
@@ -39,9 +39,11 @@ __all__ = [
     "merged",
     "one_call_each",
     "split_system",
+    "system_apart",
     "system_in_front",
     "text_only",
     "tools_as_text",
+    "turns",
 ]
 
 BEGIN = "(The conversation begins.)"
@@ -67,6 +69,15 @@ def split_system(messages: Iterable[Message]) -> tuple[str, list[Message]]:
         else:
             others.append(message)
     return _SEPARATOR.join(texts), others
+
+
+def system_apart(messages: Iterable[Message]) -> tuple[str, list[Message]]:
+    """Return system text and other messages as `split_system` does, but never a system text alone.
+
+    Dialects with a system field refuse a body without any message: then the system text is the user's.
+    """
+    system, others = split_system(messages)
+    return (system, others) if others or not system else ("", [UserMessage(system)])
 
 
 def system_in_front(messages: Iterable[Message]) -> list[Message]:
@@ -282,4 +293,29 @@ def alternating(messages: Iterable[Message], *, tools_in_a_row: bool = False) ->
         raise MessageError("There is nothing to send: the history has no message with content.")
     if isinstance(answer[-1], AssistantMessage):
         answer.append(UserMessage(CONTINUE))
+    return answer
+
+
+def turns(messages: Iterable[Message], *, user_behind_result: bool = True) -> list[Message]:
+    """Return the messages in turns, the results of parallel calls together as one: user, calls, results, answer, user.
+
+    It begins with a user message and ends with one or with results. The messages must have no system role and have
+    gone through `answered` or `tools_as_text`.
+
+    Args:
+        messages: Any such messages.
+        user_behind_result: Whether a user message may follow a result; else `ACKNOWLEDGED` stands between.
+    """
+    answer: list[Message] = []
+    for message in merged(messages):
+        last = answer[-1] if answer else None
+        if last is None and not isinstance(message, UserMessage):
+            answer.append(UserMessage(BEGIN))
+        elif isinstance(message, AssistantMessage) and isinstance(last, AssistantMessage):
+            answer.append(UserMessage(CONTINUE))
+        elif isinstance(message, UserMessage) and isinstance(last, ToolMessage) and not user_behind_result:
+            answer.append(AssistantMessage(ACKNOWLEDGED))
+        answer.append(message)
+    if not answer or isinstance(answer[-1], AssistantMessage):
+        answer.append(UserMessage(CONTINUE if answer else BEGIN))
     return answer

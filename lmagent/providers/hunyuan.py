@@ -38,6 +38,7 @@ from lmagent.messages import (
     ImagePart,
     Message,
     Reply,
+    SystemMessage,
     TextPart,
     ToolCall,
     ToolMessage,
@@ -56,16 +57,8 @@ from lmagent.providers.base import (
 )
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
-from lmagent.providers.history import (
-    ACKNOWLEDGED,
-    BEGIN,
-    CONTINUE,
-    answered,
-    merged,
-    split_system,
-    text_only,
-    tools_as_text,
-)
+from lmagent.providers.history import answered, split_system, text_only, tools_as_text, turns
+from lmagent.providers.schema_dialects import schema_as_text
 from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 
@@ -234,13 +227,14 @@ class HunyuanCodec(Codec):
         }
 
     def build_request(self, call: ChatCall) -> Request:
-        body: dict[str, Any] = {"Model": self.model, "Messages": self._messages(call.messages)}
+        messages = call.messages
+        if call.output_schema is not None:
+            messages = (*messages, SystemMessage(schema_as_text(call.output_schema)))
+        body: dict[str, Any] = {"Model": self.model, "Messages": self._messages(messages)}
         if call.stream:
             body["Stream"] = True
         if call.tools:
             body |= self._tools(call)
-        if call.output_schema is not None:
-            raise ParameterError("hunyuan's ChatCompletions has no structured output; use a tool or the prompt.")
         body |= self.render_parameters(call.parameters, _PARAMETERS)
         return Request(
             url=f"{self.base_url}/",
@@ -253,12 +247,12 @@ class HunyuanCodec(Codec):
         if not self.features.images:
             others = text_only(others, self.refuse)
         others = answered(others) if self.features.tools else tools_as_text(others)
-        turns = [self._message(message) for message in _turns(others)]
+        rendered = [self._message(message) for message in turns(others, user_behind_result=False)]
         if system:
-            turns.insert(0, {"Role": "system", "Content": system})
-        if self.max_messages is not None and len(turns) > self.max_messages:
-            raise self.refuse(f"{len(turns)} messages; it takes at most {self.max_messages} (shorten the history)")
-        return turns
+            rendered.insert(0, {"Role": "system", "Content": system})
+        if self.max_messages is not None and len(rendered) > self.max_messages:
+            raise self.refuse(f"{len(rendered)} messages; it takes at most {self.max_messages} (shorten the history)")
+        return rendered
 
     def _message(self, message: Message) -> dict[str, Any]:
         match message:
@@ -373,24 +367,6 @@ def _class_of(code: str) -> type[ProviderError] | None:
             return _ERRORS[code]
         code = code.rpartition(".")[0]
     return None
-
-
-def _turns(messages: Iterable[Message]) -> list[Message]:
-    """Strict turns as `alternating` makes them, but the results of parallel calls stay together as one turn."""
-    turns: list[Message] = []
-    for message in merged(messages):
-        last = turns[-1] if turns else None
-        answers = isinstance(message, AssistantMessage)
-        if last is None and not isinstance(message, UserMessage):
-            turns.append(UserMessage(BEGIN))
-        elif answers and isinstance(last, AssistantMessage):
-            turns.append(UserMessage(CONTINUE))
-        elif isinstance(message, UserMessage) and isinstance(last, ToolMessage):
-            turns.append(AssistantMessage(ACKNOWLEDGED))
-        turns.append(message)
-    if not turns or isinstance(turns[-1], AssistantMessage):
-        turns.append(UserMessage(CONTINUE if turns else BEGIN))
-    return turns
 
 
 def _call_out(call: ToolCall) -> dict[str, Any]:

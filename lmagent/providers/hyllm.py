@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 from lmagent.errors import (
     AuthenticationFailed,
     InvalidResponse,
-    ParameterError,
     ProviderError,
     QuotaExceeded,
     RateLimited,
@@ -25,7 +24,7 @@ from lmagent.errors import (
 )
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
 from lmagent.jsontext import JSON, dumps, loads
-from lmagent.messages import FinishReason, Message, Reply
+from lmagent.messages import FinishReason, Message, Reply, SystemMessage
 from lmagent.providers.base import (
     Auth,
     AuthFlow,
@@ -39,6 +38,7 @@ from lmagent.providers.base import (
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import alternating, system_in_front, text_only, tools_as_text
+from lmagent.providers.schema_dialects import schema_as_text
 from lmagent.redaction import Secret
 
 __all__ = ["BASE_URL", "HyllmAuth", "HyllmCodec"]
@@ -140,10 +140,11 @@ class HyllmCodec(Codec):
     def build_request(self, call: ChatCall) -> Request:
         if call.tools:
             raise self.refuse("tools; use prompt mode")
+        messages = call.messages
         if call.output_schema is not None:
-            raise ParameterError("hunyuan's API of 2023 has no structured output; use the prompt.")
+            messages = (*messages, SystemMessage(schema_as_text(call.output_schema)))
         body = {
-            "messages": self._messages(call.messages),
+            "messages": self._messages(messages),
             "stream": int(call.stream),
             **self.render_parameters(call.parameters, _PARAMETERS),
         }

@@ -31,7 +31,7 @@ from lmagent.errors import (
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
 from lmagent.framing import MAX_EVENT, Frame, FramingError, LineCutter
 from lmagent.jsontext import JSON, JSONError, dumps, loads
-from lmagent.messages import Message, Reply
+from lmagent.messages import Message, Reply, SystemMessage
 from lmagent.providers.base import (
     Auth,
     AuthFlow,
@@ -45,6 +45,7 @@ from lmagent.providers.base import (
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import mapping, objects, text, usage_of
 from lmagent.providers.history import alternating, system_in_front, text_only, tools_as_text
+from lmagent.providers.schema_dialects import schema_as_text
 from lmagent.redaction import Secret
 
 __all__ = [
@@ -214,9 +215,10 @@ class ZhipuCodec(Codec):
     def build_request(self, call: ChatCall) -> Request:
         if call.tools:
             raise self.refuse("tools in v3; use prompt mode, or a model of v4")
+        messages = call.messages
         if call.output_schema is not None:
-            raise ParameterError("zhipu's v3 has no structured output; use the prompt, or a model of v4.")
-        body: dict[str, Any] = {"prompt": self._prompt(call.messages), **self._own()}
+            messages = (*messages, SystemMessage(schema_as_text(call.output_schema)))
+        body: dict[str, Any] = {"prompt": self._prompt(messages), **self._own()}
         if call.stream and self.incremental is not None:
             body["incremental"] = self.incremental
         body |= self.render_parameters(call.parameters, self.parameters)

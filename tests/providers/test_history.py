@@ -23,9 +23,11 @@ from lmagent.providers.history import (
     merged,
     one_call_each,
     split_system,
+    system_apart,
     system_in_front,
     text_only,
     tools_as_text,
+    turns,
 )
 
 A = ToolCall(id="a", name="add", arguments='{"x":1}')
@@ -50,6 +52,12 @@ def test_system_text_stands_in_front_of_the_first_user_message():
     assert system_in_front(messages) == [AssistantMessage("hello"), UserMessage("be brief\n\nhi"), UserMessage("you")]
     assert system_in_front([SystemMessage("be brief")]) == [UserMessage("be brief")]
     assert system_in_front([UserMessage("hi")]) == [UserMessage("hi")]
+
+
+def test_a_system_text_alone_is_the_users():
+    assert system_apart([SystemMessage("s"), UserMessage("u")]) == ("s", [UserMessage("u")])
+    assert system_apart([SystemMessage("s")]) == ("", [UserMessage("s")])
+    assert system_apart([]) == ("", [])
 
 
 def test_system_text_in_front_of_parts_is_a_part():
@@ -195,3 +203,19 @@ def test_several_results_in_a_row_stay_where_the_dialect_takes_them():
 def test_an_empty_history_is_refused():
     with pytest.raises(MessageError, match="nothing to send"):
         alternating([UserMessage(" ")])
+
+
+def test_turns_keep_the_results_of_parallel_calls_together():
+    messages = [AssistantMessage("", (A, B)), ToolMessage("1", "a"), ToolMessage("2", "b"), UserMessage("q")]
+    assert turns(messages) == [UserMessage(BEGIN), *messages]
+    strict = turns(messages, user_behind_result=False)
+    assert strict == [UserMessage(BEGIN), *messages[:3], AssistantMessage(ACKNOWLEDGED), messages[3]]
+
+
+def test_turns_begin_and_end_with_input():
+    assert turns([]) == [UserMessage(BEGIN)]
+    assert turns([UserMessage("q"), AssistantMessage("x")])[-1] == UserMessage(CONTINUE)
+    calls = AssistantMessage("", (A,))
+    answer = turns([UserMessage("q"), AssistantMessage("x", (A,)), ToolMessage("1", "a"), calls, ToolMessage("2", "a")])
+    assert answer[-1] == ToolMessage("2", "a")
+    assert turns([UserMessage("q"), calls, AssistantMessage("x")])[2] == UserMessage(CONTINUE)

@@ -344,12 +344,15 @@ def test_what_v3_cannot_say():
     for name, value in {"max_tokens": 5, "stop": ["x"], "seed": 1, "top_k": 3, "user": "u"}.items():
         with pytest.raises(ParameterError, match=name):
             codec().build_request(chat(RIVER, parameters={name: value}))
-    with pytest.raises(ParameterError, match="structured"):
-        codec().build_request(chat(RIVER, output_schema=OutputSchema(name="x", schema={})))
     with pytest.raises(MessageError, match="prompt mode"):
         codec().build_request(chat(ASK, tools=True))
     with pytest.raises(MessageError, match="an image"):
         codec().build_request(chat(UserMessage((ImagePart(url="https://example.com/a.png"),))))
+
+
+def test_an_output_schema_is_told_in_words():
+    call = chat(RIVER, output_schema=OutputSchema(name="x", schema={"type": "object", "title": "River"}))
+    assert '"title":"River"' in body_of(call)["prompt"][0]["content"]
 
 
 def test_own_parameters_and_doors():
