@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
 
-from lmagent.blocking import await_blocking
 from lmagent.context import RunContext
 from lmagent.errors import LMAgentError
 from lmagent.events import Event, RunEnd, ToolEnd, ToolStart
@@ -32,9 +31,12 @@ from lmagent.flow import (
 from lmagent.history import History
 from lmagent.messages import Message, Prompt, Reply, SystemMessage, ToolCall, ToolMessage
 from lmagent.model import ChatModel, resolve_tool_choice
+from lmagent.outcomes import ToolOutcome
+from lmagent.portal import run_coroutine
 from lmagent.prompts import as_messages
 from lmagent.providers.base import ChatCall, ToolChoice
-from lmagent.registry import ToolOutcome, ToolRegistry
+from lmagent.registry import ToolRegistry
+from lmagent.running import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +77,9 @@ class Agent:
         tool_choice: `auto`, `required`, `none` or a tool's name; a forced choice holds for a run's first ask.
         approve: Decides on calls of tools that need approval; without it a run pauses at them.
         max_concurrent_tools: How many calls of one reply run at once.
-        tool_timeout: Seconds for a tool without a timeout of its own; None: no limit.
+        tool_timeout: Seconds for a tool without a timeout of its own; None: no limit. (A single synchronous tool of
+            a synchronous run has only a limit of its own: see `ToolRegistry.run`.)
+        repair: Mend broken JSON in arguments where that loses nothing; each repair is noted on the call.
         **parameters: Of the model, over its defaults.
 
     Raises:
@@ -95,7 +99,8 @@ class Agent:
         tool_choice: ToolChoice | str = "auto",
         approve: Approver | None = None,
         max_concurrent_tools: int = 8,
-        tool_timeout: float | None = 60.0,
+        tool_timeout: float | None = DEFAULT_TIMEOUT_S,
+        repair: bool = True,
         **parameters: object,
     ) -> None:
         self.model = model
@@ -108,6 +113,7 @@ class Agent:
         self._tool_choice = resolve_tool_choice(tool_choice, self.tools.specs)
         self._max_concurrent_tools = max_concurrent_tools
         self._tool_timeout = tool_timeout
+        self._repair = mend_arguments if repair else None
         self._parameters = model.check_parameters(parameters)
 
     def __repr__(self) -> str:
@@ -236,7 +242,7 @@ class Agent:
                     case AskModel():
                         outcome = self.model.exchange.ask(_call(self, job, step))
                     case RunTools():
-                        outcome = [message for message, _ in self._run_tools(job, step)]
+                        outcome = self._run_tools(job, step)
                     case Approve():
                         outcome = self._decide(job, step)
                     case _:
@@ -256,7 +262,7 @@ class Agent:
                     case AskModel():
                         outcome = await self.model.exchange.async_ask(_call(self, job, step))
                     case RunTools():
-                        outcome = [message for message, _ in await self._async_run_tools(job, step)]
+                        outcome = await self._async_run_tools(job, step)
                     case Approve():
                         outcome = await self._async_decide(job, step)
                     case _:
@@ -284,10 +290,9 @@ class Agent:
                     case RunTools():
                         for call in step.calls:
                             yield ToolStart(call)
-                        ended = self._run_tools(job, step)
-                        for call, (message, duration) in zip(step.calls, ended, strict=True):
-                            yield ToolEnd(call, message, duration)
-                        outcome = [message for message, _ in ended]
+                        outcome = self._run_tools(job, step)
+                        for call, ended in zip(step.calls, outcome, strict=True):
+                            yield _tool_end(call, ended)
                     case Approve():
                         outcome = self._decide(job, step)
                     case _:
@@ -315,37 +320,35 @@ class Agent:
                     case RunTools():
                         for call in step.calls:
                             yield ToolStart(call)
-                        ended = await self._async_run_tools(job, step)
-                        for call, (message, duration) in zip(step.calls, ended, strict=True):
-                            yield ToolEnd(call, message, duration)
-                        outcome = [message for message, _ in ended]
+                        outcome = await self._async_run_tools(job, step)
+                        for call, ended in zip(step.calls, outcome, strict=True):
+                            yield _tool_end(call, ended)
                     case Approve():
                         outcome = await self._async_decide(job, step)
                     case _:
                         yield step
                         outcome = None
 
-    def _run_tools(self, job: _Job, step: RunTools) -> list[tuple[ToolMessage, float]]:
-        outcomes = self.tools.run(
+    def _run_tools(self, job: _Job, step: RunTools) -> list[ToolOutcome]:
+        return self.tools.run(
             step.calls,
             context=_context(self, job, step),
             max_concurrent=self._max_concurrent_tools,
             default_timeout=self._tool_timeout,
+            repair=self._repair,
         )
-        return [_as_message(outcome) for outcome in outcomes]
 
-    async def _async_run_tools(self, job: _Job, step: RunTools) -> list[tuple[ToolMessage, float]]:
-        outcomes = await self.tools.async_run(
+    async def _async_run_tools(self, job: _Job, step: RunTools) -> list[ToolOutcome]:
+        return await self.tools.async_run(
             step.calls,
             context=_context(self, job, step),
             max_concurrent=self._max_concurrent_tools,
             default_timeout=self._tool_timeout,
+            repair=self._repair,
         )
-        return [_as_message(outcome) for outcome in outcomes]
 
     def _needs_approval(self, call: ToolCall) -> bool:
-        tool = self.tools.get(call.name)
-        rule = tool.requires_approval if tool is not None else None
+        rule = self.tools.get(call.name).options.requires_approval if call.name in self.tools else None
         return bool(rule(call)) if callable(rule) else bool(rule)
 
     def _decide(self, job: _Job, step: Approve) -> list[Decision]:
@@ -355,7 +358,7 @@ class Agent:
         decisions: list[Decision] = []
         for call in step.calls:
             answer = job.approve(call, context)
-            decisions.append(_decision(await_blocking(answer) if isawaitable(answer) else answer))
+            decisions.append(_decision(_waited(answer) if isawaitable(answer) else answer))
         return decisions
 
     async def _async_decide(self, job: _Job, step: Approve) -> list[Decision]:
@@ -408,9 +411,23 @@ def _context(agent: Agent, job: _Job, step: RunTools | None) -> RunContext[Any]:
     )
 
 
-def _as_message(outcome: ToolOutcome) -> tuple[ToolMessage, float]:
+def _tool_end(call: ToolCall, outcome: ToolOutcome) -> ToolEnd:
     message = ToolMessage(outcome.content, tool_call_id=outcome.call_id, name=outcome.name, is_error=outcome.is_error)
-    return message, outcome.duration
+    return ToolEnd(call, message, outcome.duration)
+
+
+def mend_arguments(text: str, schema: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
+    """Read arguments that strict JSON could not: lossless repairs or nothing (the reader loads when needed)."""
+    from lmagent.prompting.json_reader import repair_arguments
+
+    return repair_arguments(text, schema)
+
+
+def _waited(awaitable: Awaitable[Any]) -> Any:
+    async def wait() -> Any:
+        return await awaitable
+
+    return run_coroutine(wait)
 
 
 def _decision(answer: Any) -> Decision:

@@ -1,7 +1,7 @@
 """The agent loop, once: a generator of steps that decides everything and does nothing.
 
 A driver (agent.py) performs each step and sends its outcome back: `AskModel` -> the `Reply`, `Approve` -> one decision
-a call, `RunTools` -> one `ToolMessage` a call. Events among the steps are for the reader of a stream. What belongs to
+a call, `RunTools` -> one `ToolOutcome` a call. Events among the steps are for the reader of a stream. What belongs to
 time comes in through a clock. The history is valid whenever the generator ends, however it ends.
 """
 
@@ -15,7 +15,8 @@ from lmagent.errors import LimitExceeded, OutputError
 from lmagent.events import Event, RoundEnd, RoundStart
 from lmagent.history import History
 from lmagent.jsontext import dumps_text
-from lmagent.messages import FinishReason, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
+from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
+from lmagent.outcomes import ToolOutcome
 from lmagent.providers.base import OutputSchema, ToolChoice
 
 __all__ = [
@@ -154,7 +155,7 @@ class Approve:
 
 @dataclass(slots=True)
 class RunTools:
-    """Run these calls; send back a `ToolMessage` each, in order."""
+    """Run these calls; send back a `ToolOutcome` each, in order."""
 
     calls: tuple[ToolCall, ...]
     round: int
@@ -314,8 +315,12 @@ def _tool_round(state: RunState, calls: tuple[ToolCall, ...]) -> Generator[Step,
         runnable = _decided(runnable, dict(zip((c.id for c in asked), decisions, strict=True)), answers)
     state.calls.extend(calls)
     if runnable:
-        results: Sequence[ToolMessage] = yield RunTools(tuple(runnable), state.rounds)
-        answers.update((result.tool_call_id, result) for result in results)
+        outcomes: Sequence[ToolOutcome] = yield RunTools(tuple(runnable), state.rounds)
+        for outcome in outcomes:
+            answers[outcome.call_id] = ToolMessage(
+                outcome.content, tool_call_id=outcome.call_id, name=outcome.name, is_error=outcome.is_error
+            )
+        _record_repairs(state, calls, outcomes)
     messages = [answers[call.id] for call in calls]
     state.history.extend(messages)
     state.failed_rounds = state.failed_rounds + 1 if all(message.is_error for message in messages) else 0
@@ -323,6 +328,18 @@ def _tool_round(state: RunState, calls: tuple[ToolCall, ...]) -> Generator[Step,
         raise state.exceeded("tool_errors", limits.tool_errors, f"The last one: {messages[-1].content:.200}")
     if state.repeated[1] >= limits.identical_calls + 2:
         raise state.exceeded("identical_calls", limits.identical_calls, f"The model repeats {calls[-1].name!r}.")
+
+
+def _record_repairs(state: RunState, calls: tuple[ToolCall, ...], outcomes: Sequence[ToolOutcome]) -> None:
+    """Note on the calls of the newest message what had to be mended to read them."""
+    repairs = {outcome.call_id: outcome.repairs for outcome in outcomes if outcome.repairs}
+    message = state.history.last
+    if not repairs or not isinstance(message, AssistantMessage):
+        return
+    noted = tuple(replace(c, repairs=c.repairs + repairs.get(c.id, ())) for c in message.tool_calls)
+    state.history.replace_last(replace(message, tool_calls=noted))
+    by_id = {call.id: call for call in noted}
+    state.calls[-len(calls) :] = [by_id.get(call.id, call) for call in calls]
 
 
 def _answer(call: ToolCall, text: str) -> ToolMessage:

@@ -127,6 +127,10 @@ class History:
         """Add several messages."""
         self._messages.extend(messages)
 
+    def replace_last(self, message: Message) -> None:
+        """Put `message` in the place of the newest one."""
+        self._messages[-1] = message
+
     def truncate(self, length: int) -> None:
         """Keep the first `length` messages."""
         del self._messages[length:]
