@@ -264,57 +264,63 @@ def _angle(function_of: Callable[[float], float]) -> Callable[[Number], Number]:
 _sin, _cos = _angle(math.sin), _angle(math.cos)
 
 
-def _floats(function_of: Callable[[float], float]) -> Callable[..., Number]:
-    return lambda *values: function_of(*map(float, values))
-
-
 _SIGNS: dict[str, Callable[[Number], Number]] = {
     "percent": lambda value: value / 100,
     "factorial": lambda value: Fraction(math.factorial(_count(value))),
     "degrees": lambda value: math.radians(value),
 }
 _CONSTANTS: dict[str, Number] = {"pi": math.pi, "e": math.e, "tau": math.tau}
-_FUNCTIONS: dict[str, tuple[Callable[..., Number], int, int]] = {
-    "sqrt": (_sqrt, 1, 1),
-    "cbrt": (_floats(math.cbrt), 1, 1),
-    "abs": (abs, 1, 1),
-    "round": (_round, 1, 2),
-    "floor": (lambda value: Fraction(math.floor(value)), 1, 1),
-    "ceil": (lambda value: Fraction(math.ceil(value)), 1, 1),
-    "min": (lambda *values: min(values), 1, MAX_LENGTH),
-    "max": (lambda *values: max(values), 1, MAX_LENGTH),
-    "sum": (lambda *values: sum(values, Fraction(0)), 1, MAX_LENGTH),
-    "mean": (lambda *values: sum(values, Fraction(0)) / len(values), 1, MAX_LENGTH),
-    "pow": (_power, 2, 2),
-    "exp": (_floats(math.exp), 1, 1),
-    "ln": (_log, 1, 1),
-    "log": (_log, 1, 2),
-    "log2": (lambda value: _log(value, Fraction(2)), 1, 1),
-    "log10": (lambda value: _log(value, Fraction(10)), 1, 1),
-    "sin": (_sin, 1, 1),
-    "cos": (_cos, 1, 1),
-    "tan": (lambda value: _sin(value) / _cos(value), 1, 1),
-    "asin": (_floats(math.asin), 1, 1),
-    "acos": (_floats(math.acos), 1, 1),
-    "atan": (_floats(math.atan), 1, 1),
-    "degrees": (_floats(math.degrees), 1, 1),
-    "radians": (_floats(math.radians), 1, 1),
-    "factorial": (_SIGNS["factorial"], 1, 1),
-    "comb": (lambda n, k: Fraction(math.comb(_count(n), _count(k))), 2, 2),
-    "perm": (lambda n, k: Fraction(math.perm(_count(n), _count(k))), 2, 2),
-    "gcd": (lambda *values: Fraction(math.gcd(*map(_whole, values))), 1, MAX_LENGTH),
-    "lcm": (lambda *values: Fraction(math.lcm(*map(_whole, values))), 1, MAX_LENGTH),
+_ONE: dict[str, Callable[[Number], Number]] = {
+    "sqrt": _sqrt,
+    "cbrt": math.cbrt,
+    "abs": lambda value: abs(value),
+    "floor": lambda value: Fraction(math.floor(value)),
+    "ceil": lambda value: Fraction(math.ceil(value)),
+    "exp": math.exp,
+    "ln": _log,
+    "log2": lambda value: _log(value, Fraction(2)),
+    "log10": lambda value: _log(value, Fraction(10)),
+    "sin": _sin,
+    "cos": _cos,
+    "tan": lambda value: _sin(value) / _cos(value),
+    "asin": math.asin,
+    "acos": math.acos,
+    "atan": math.atan,
+    "degrees": math.degrees,
+    "radians": math.radians,
+    "factorial": _SIGNS["factorial"],
 }
+_TWO: dict[str, Callable[[Number, Number], Number]] = {
+    "pow": _power,
+    "comb": lambda n, k: Fraction(math.comb(_count(n), _count(k))),
+    "perm": lambda n, k: Fraction(math.perm(_count(n), _count(k))),
+}
+_ONE_OR_TWO: dict[str, Callable[..., Number]] = {"round": _round, "log": _log}
+_MANY: dict[str, Callable[[list[Number]], Number]] = {
+    "min": min,
+    "max": max,
+    "sum": lambda values: sum(values, Fraction(0)),
+    "mean": lambda values: sum(values, Fraction(0)) / len(values),
+    "gcd": lambda values: Fraction(math.gcd(*map(_whole, values))),
+    "lcm": lambda values: Fraction(math.lcm(*map(_whole, values))),
+}
+_FUNCTIONS: dict[str, tuple[Callable[..., Number], tuple[int, ...]]] = {
+    **{name: (called, (1,)) for name, called in _ONE.items()},
+    **{name: (called, (1, 2)) for name, called in _ONE_OR_TWO.items()},
+    **{name: (called, (2,)) for name, called in _TWO.items()},
+    **{name: (called, ()) for name, called in _MANY.items()},
+}
+"""Name to callable and the numbers of arguments it takes; none means a list of at least one."""
 
 
 def _call(name: str, arguments: list[Number]) -> Number:
     if name not in _FUNCTIONS:
         raise ToolError(f"Unknown function {name!r}. The functions are {', '.join(_FUNCTIONS)}.")
-    called, least, most = _FUNCTIONS[name]
-    if not least <= len(arguments) <= most:
-        wanted = f"{least}" if least == most else f"{least} or {most}" if most == least + 1 else f"at least {least}"
+    called, counts = _FUNCTIONS[name]
+    if not arguments or (counts and len(arguments) not in counts):
+        wanted = " or ".join(map(str, counts)) or "at least 1"
         raise ToolError(f"{name} takes {wanted} argument(s), not {len(arguments)}.")
-    return called(*arguments)
+    return called(*arguments) if counts else called(arguments)
 
 
 def _show(value: Number) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from secrets import token_hex
@@ -49,7 +49,7 @@ def file_tools(
     write: bool = False,
     hidden: bool = False,
     max_bytes: int = 1024 * 1024,
-) -> list[Tool]:
+) -> list[Tool[..., str]]:
     """Return the tools `read_file`, `list_files`, `search_files` and, if allowed, `write_file`, bound to one folder.
 
     Args:
@@ -69,14 +69,13 @@ def file_tools(
     if not os.path.isdir(real):
         raise ValueError(f"file_tools: {os.fspath(root)!r} is not a folder.")
     folder = _Folder(real, hidden, max_bytes)
-    reads = frozenset({"reads"})
-    tools = [
-        function(folder.read_file, name="read_file", effects=reads),
-        function(folder.list_files, name="list_files", effects=reads),
-        function(folder.search_files, name="search_files", effects=reads),
+    tools: list[Tool[..., str]] = [
+        function(folder.read_file, name="read_file", effects="reads"),
+        function(folder.list_files, name="list_files", effects="reads"),
+        function(folder.search_files, name="search_files", effects="reads"),
     ]
     if write:
-        tools.append(function(folder.write_file, name="write_file", effects=frozenset({"writes"}), sequential=True))
+        tools.append(function(folder.write_file, name="write_file", effects="writes", sequential=True))
     return tools
 
 
@@ -208,7 +207,7 @@ class _Folder:
         return parts
 
     @contextmanager
-    def _open_folder(self, parts: list[str], create: bool = False) -> Iterator[int]:
+    def _open_folder(self, parts: list[str], create: bool = False) -> Generator[int]:
         """Open the folder `parts` below the root and give its descriptor; no component may be a link."""
         folder = os.open(self._root, os.O_RDONLY | _DIRECTORY)
         try:
@@ -252,7 +251,7 @@ class _Folder:
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
+def _told(path: str) -> Generator[None]:
     """Turn what the system refuses into text for the model, which names its own path and never the root."""
     try:
         yield

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from lmagent import ToolError, function
 
@@ -49,7 +49,7 @@ def run_program(
     max_output: int = 64 * 1024,
     env: Mapping[str, str] | None = None,
     name: str = "run_program",
-) -> Tool:
+) -> Tool[..., str]:
     """Return a tool that runs one of the named programs in a folder, after `approve` said yes.
 
     Args:
@@ -77,7 +77,11 @@ def run_program(
     folder = os.path.realpath(root)
     if not os.fspath(root) or not os.path.isdir(folder):
         raise ValueError(f"run_program: root {os.fspath(root)!r} is not a folder.")
-    given = programs if isinstance(programs, Mapping) else {os.path.basename(path): [path] for path in programs}
+    given: Mapping[str, Sequence[str]]
+    if isinstance(programs, Mapping):
+        given = cast("Mapping[str, Sequence[str]]", programs)
+    else:
+        given = {os.path.basename(path): [path] for path in programs}
     runner = _Runner(
         commands={label: (_located(command, folder), *command[1:]) for label, command in given.items()},
         root=folder,
@@ -96,9 +100,8 @@ def run_program(
         program: One of {", ".join(given)}.
         arguments: Such as names of files; they may not begin with a dash.
     """
-    effects = frozenset({"reads", "writes", "network", "irreversible"})
     # The tool's own clock ends first, with the output so far.
-    return function(run, name=name, effects=effects, timeout=timeout + 5)
+    return function(run, name=name, effects=("reads", "writes", "network", "irreversible"), timeout=timeout + 5)
 
 
 _STARTERS = frozenset(

@@ -25,7 +25,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, urljoin, urlsplit
 
 from lmagent import ToolError, function
@@ -61,7 +61,7 @@ def web_fetch(
     resolve: Resolve | None = None,
     allow_address: Callable[[Address], bool] | None = None,
     ssl_context: ssl.SSLContext | None = None,
-) -> Tool:
+) -> Tool[..., str]:
     """Return a tool that fetches a page or text file from the allowed hosts.
 
     Args:
@@ -103,7 +103,7 @@ def web_fetch(
         url: Begins with https:// or http://.
     """
     # The tool's own clock ends first, with a message that names the address.
-    return function(fetch, name=name, effects=frozenset({"network"}), timeout=timeout + 5)
+    return function(fetch, name=name, effects="network", timeout=timeout + 5)
 
 
 _NOT_PUBLIC = tuple(
@@ -457,7 +457,17 @@ def _body(response: HTTPResponse, limit: int) -> bytes:
     return bytes(data)
 
 
-def _inflated(inflate: zlib._Decompress, chunk: bytes) -> Iterator[bytes]:
+class _Inflate(Protocol):
+    """What `zlib.decompressobj` gives; its class has no public name."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unconsumed_tail(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+def _inflated(inflate: _Inflate, chunk: bytes) -> Iterator[bytes]:
     """Decompress in pieces of bounded size, so that a bomb is noticed before it is in memory."""
     while not inflate.eof:
         try:
@@ -529,7 +539,8 @@ def _markup(source: str) -> Iterator[tuple[str, dict[str, str], str]]:
             yield "", {}, "<"
             position = start + 1
             continue
-        position, attributes = tag.end(), {}
+        attributes: dict[str, str] = {}
+        position = tag.end()
         while not (end_of_tag := _TAG_END.match(source, position)):
             found = _ATTRIBUTE.match(source, position)
             if not found:

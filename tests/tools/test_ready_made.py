@@ -84,9 +84,8 @@ def test_calls_with_the_text_a_model_writes(tmp_path: Path):
     tools = {tool.name: tool for tool in _made(tmp_path)}
     assert calculator.calculator.call('{"expression": "6 × 7"}') == "42"
     assert clock.days_between.call('{"start": "2024-02-28", "end": "2024-03-01"}').startswith("2 days")
-    assert clock.convert_time.call(
-        '{"time": "2025-03-30T14:00", "to_timezone": "Asia/Tokyo", "from_timezone": "UTC"}'
-    ) == ("2025-03-30 23:00:00+09:00 Sunday (Asia/Tokyo)")
+    arguments = '{"time": "2025-03-30T14:00", "to_timezone": "Asia/Tokyo", "from_timezone": "UTC"}'
+    assert clock.convert_time.call(arguments) == "2025-03-30 23:00:00+09:00 Sunday (Asia/Tokyo)"
     tools["write_file"].call('{"path": "a.txt", "content": "hi"}')
     assert tools["read_file"].call('{"path": "a.txt"}') == "hi"
     assert tools["run_program"].call('{"program": "cat", "arguments": ["a.txt"]}') == "exit status 0\nhi"

@@ -70,35 +70,17 @@ def test_status_and_both_outputs_come_back(root: Path, script: Callable[[str], s
     assert killed("killed", []) == "killed by signal 9\n"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "; id",
-        "a.txt; id",
-        "$(id)",
-        "`id`",
-        "a.txt | id",
-        "*",
-        "?",
-        "$HOME",
-        "a.txt && id",
-        "> b.txt",
-        "a b",
-        "",
-        "{1,2}",
-    ],
-)
+SHELLISH = ["; id", "a.txt; id", "$(id)", "`id`", "a.txt | id", "*", "?", "$HOME", "a && id", "> b", "a b", "", "{1,2}"]
+
+
+@pytest.mark.parametrize("text", SHELLISH)
 def test_nothing_is_split_or_expanded(root: Path, script: Callable[[str], str], text: str):
     tool = run_program(programs=[script("printf '<%s>' \"$@\"")], root=root, approve=yes)
     assert tool("program", [text, "x"]) == f"exit status 0\n<{text}><x>"
     assert os.listdir(root) == ["a.txt"]
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [False, None, 0, 1, "yes", "no", [True], object()],
-    ids=lambda answer: type(answer).__name__ + str(answer)[:5],
-)
+@pytest.mark.parametrize("answer", [False, None, 0, 1, "yes", "no", [True], str], ids=str)
 def test_only_true_is_consent(root: Path, script: Callable[[str], str], answer: Any):
     tool = run_program(programs=[script("echo ran > ran")], root=root, approve=lambda command: answer)
     with pytest.raises(ToolError, match="not approved"):
@@ -151,12 +133,11 @@ def test_nothing_is_allowed_by_default(root: Path):
         run_program(programs=["no-such-program"], root=root, approve=yes)
 
 
-@pytest.mark.parametrize(
-    "name", ["sh", "/bin/sh", "env", "xargs", "find", "nice", "timeout", sys.executable, "python3"]
-)
+STARTERS = ["sh", "/bin/sh", "env", "xargs", "find", "nice", "timeout", sys.executable]
+
+
+@pytest.mark.parametrize("name", STARTERS)
 def test_interpreters_and_starters_are_refused(root: Path, name: str):
-    if not shutil.which(name):
-        pytest.skip(f"{name} is not installed here")
     with pytest.raises(ValueError, match="can run any other program"):
         run_program(programs=[name], root=root, approve=yes)
 
@@ -194,7 +175,7 @@ def test_a_program_that_the_model_could_replace_is_refused(root: Path, tmp_path:
 
 @pytest.mark.parametrize("program", ["rm", "cat", "/usr/bin/wc", "../wc", "WC", "wc ", "wc -l", "", "wc\x00", "ｗｃ"])
 def test_only_named_programs_run(root: Path, program: str):
-    with pytest.raises(ToolError, match="is not allowed. Allowed are: wc"):
+    with pytest.raises(ToolError, match=r"is not allowed\. Allowed are: wc"):
         run_program(programs=["wc"], root=root, approve=yes)(program, [])
     assert ASKED == []
 
