@@ -32,6 +32,7 @@ from lmagent.history import History
 from lmagent.messages import Message, Prompt, Reply, SystemMessage, ToolCall, ToolMessage
 from lmagent.model import ChatModel, resolve_tool_choice
 from lmagent.outcomes import ToolOutcome
+from lmagent.output import OutputMode, TypedOutput
 from lmagent.portal import run_coroutine
 from lmagent.prompts import as_messages
 from lmagent.providers.base import ChatCall, ToolChoice
@@ -75,6 +76,8 @@ class Agent:
         name: For traces and for agents used as tools.
         limits: Where runs end at the latest.
         tool_choice: `auto`, `required`, `none` or a tool's name; a forced choice holds for a run's first ask.
+        output_type: What `.output` of a run is: a pydantic model, dataclass, TypedDict, Literal, union, list …
+        output_mode: How it is asked for: `native` JSON schema, a forced `tool`, the `prompt`, or `auto`.
         approve: Decides on calls of tools that need approval; without it a run pauses at them.
         max_concurrent_tools: How many calls of one reply run at once.
         tool_timeout: Seconds for a tool without a timeout of its own; None: no limit. (A single synchronous tool of
@@ -97,6 +100,8 @@ class Agent:
         name: str = "agent",
         limits: Limits | None = None,
         tool_choice: ToolChoice | str = "auto",
+        output_type: Any = None,
+        output_mode: OutputMode = "auto",
         approve: Approver | None = None,
         max_concurrent_tools: int = 8,
         tool_timeout: float | None = DEFAULT_TIMEOUT_S,
@@ -114,7 +119,14 @@ class Agent:
         self._max_concurrent_tools = max_concurrent_tools
         self._tool_timeout = tool_timeout
         self._repair = mend_arguments if repair else None
+        self._output_mode: OutputMode = output_mode
+        self._output = self._typed(output_type)
         self._parameters = model.check_parameters(parameters)
+
+    def _typed(self, output_type: Any) -> TypedOutput | None:
+        if output_type is None or output_type is str:
+            return None
+        return TypedOutput(output_type, self.model.codec.features, mode=self._output_mode, repair=self._repair)
 
     def __repr__(self) -> str:
         return f"Agent({self.model.model_id!r}, tools={list(self.tools.names)})"
@@ -127,6 +139,7 @@ class Agent:
         deps: Any = None,
         limits: Limits | None = None,
         tool_choice: ToolChoice | str | None = None,
+        output_type: Any = None,
         on_event: Callable[[Event], None] | None = None,
         **parameters: object,
     ) -> RunResult:
@@ -139,6 +152,7 @@ class Agent:
             deps: Handed to tools that ask for a `RunContext`.
             limits: Instead of the agent's.
             tool_choice: Instead of the agent's.
+            output_type: Instead of the agent's.
             on_event: Called with what happens between requests: rounds and tools.
             **parameters: Of the model, for this run.
 
@@ -147,7 +161,7 @@ class Agent:
             ProviderError: The provider failed; `.run` holds everything up to then.
             MessageError: The prompt has no known form.
         """
-        job = self._job(prompt, history, deps, limits, tool_choice, parameters, on_event=on_event)
+        job = self._job(prompt, history, deps, limits, tool_choice, output_type, parameters, on_event=on_event)
         return self._drive(job)
 
     async def async_run(
@@ -158,11 +172,12 @@ class Agent:
         deps: Any = None,
         limits: Limits | None = None,
         tool_choice: ToolChoice | str | None = None,
+        output_type: Any = None,
         on_event: Callable[[Event], None] | None = None,
         **parameters: object,
     ) -> RunResult:
         """`run`, asynchronous."""
-        job = self._job(prompt, history, deps, limits, tool_choice, parameters, on_event=on_event)
+        job = self._job(prompt, history, deps, limits, tool_choice, output_type, parameters, on_event=on_event)
         return await self._async_drive(job)
 
     def stream_run(
@@ -173,10 +188,11 @@ class Agent:
         deps: Any = None,
         limits: Limits | None = None,
         tool_choice: ToolChoice | str | None = None,
+        output_type: Any = None,
         **parameters: object,
     ) -> Iterator[Event]:
         """`run`, yielding events as they happen; the last is `RunEnd` with the result. See `lmagent.events`."""
-        job = self._job(prompt, history, deps, limits, tool_choice, parameters, stream=True)
+        job = self._job(prompt, history, deps, limits, tool_choice, output_type, parameters, stream=True)
         return self._stream(job)
 
     def async_stream_run(
@@ -187,10 +203,11 @@ class Agent:
         deps: Any = None,
         limits: Limits | None = None,
         tool_choice: ToolChoice | str | None = None,
+        output_type: Any = None,
         **parameters: object,
     ) -> AsyncIterator[Event]:
         """`stream_run`, asynchronous."""
-        job = self._job(prompt, history, deps, limits, tool_choice, parameters, stream=True)
+        job = self._job(prompt, history, deps, limits, tool_choice, output_type, parameters, stream=True)
         return self._async_stream(job)
 
     def _job(
@@ -200,6 +217,7 @@ class Agent:
         deps: Any,
         limits: Limits | None,
         tool_choice: ToolChoice | str | None,
+        output_type: Any,
         parameters: Mapping[str, object],
         *,
         stream: bool = False,
@@ -217,6 +235,7 @@ class Agent:
             limits=limits or self.limits,
             start=start,
             tool_choice=choice,
+            output=self._output if output_type is None else self._typed(output_type),
             needs_approval=self._needs_approval,
             canonical=canonical_arguments,
         )
@@ -389,9 +408,16 @@ class _keeping:  # reads as a statement: `with _keeping(state):`
 
 
 def _call(agent: Agent, job: _Job, step: AskModel) -> ChatCall:
+    system, tools = agent._system, agent.tools.specs
+    output = job.state.output
+    if output is not None:
+        system = (
+            (SystemMessage(f"{agent.system_prompt}\n\n{output.instruction}".strip()),) if output.instruction else system
+        )
+        tools = (*tools, output.tool) if output.tool else tools
     return ChatCall(
-        messages=(*agent._system, *step.messages) if agent._system else step.messages,
-        tools=agent.tools.specs,
+        messages=(*system, *step.messages) if system else step.messages,
+        tools=tools,
         parameters=job.parameters,
         tool_choice=step.tool_choice,
         output_schema=step.output_schema,

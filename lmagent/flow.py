@@ -18,6 +18,7 @@ from lmagent.jsontext import dumps_text
 from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.outcomes import ToolOutcome
 from lmagent.providers.base import OutputSchema, ToolChoice
+from lmagent.schema import ToolSpec
 
 __all__ = [
     "Allow",
@@ -126,6 +127,13 @@ class Output(Protocol):
 
     schema: OutputSchema | None
     """Asked for natively, when the model can."""
+    tool: ToolSpec | None
+    """A tool whose call is the answer, for models that can be forced to call."""
+
+    @property
+    def instruction(self) -> str:
+        """Put into the system text, for models that can only be asked."""
+        ...
 
     def read(self, reply: Reply) -> tuple[Any, tuple[str, ...]]:
         """Return the value and what is wrong with the answer, one line each."""
@@ -257,6 +265,8 @@ def agent_flow(state: RunState) -> Generator[Step, Any, RunResult]:
 
 def _choice(state: RunState) -> ToolChoice:
     """A forced choice holds for the first ask: held longer it would never let the model answer."""
+    if state.output and state.output.tool and state.tool_choice == "auto":
+        return "required"  # the answer is a call, too
     return state.tool_choice if state.rounds == 1 or state.tool_choice == "none" else "auto"
 
 

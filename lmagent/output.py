@@ -1,0 +1,134 @@
+"""Structured answers: a Python type becomes a schema to ask with and a reader of what comes back.
+
+Asked for by the platform's JSON schema where it has one, else by a tool that must be called, else by the prompt. The
+type is any that a tool's parameter may have: a pydantic model, a dataclass, a TypedDict, a Literal, a union, a list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, is_typeddict
+
+from lmagent.errors import InvalidArguments
+from lmagent.function import Tool, function
+from lmagent.jsontext import dumps_text
+from lmagent.messages import Reply, ToolCall
+from lmagent.providers.base import Features, OutputSchema
+from lmagent.schema import ToolSpec, inline_refs
+
+__all__ = ["OutputMode", "TypedOutput"]
+
+OutputMode = Literal["auto", "native", "tool", "prompt"]
+
+_TOOL_NAME = "final_answer"
+
+
+class TypedOutput:
+    """Asks for an answer of one type and reads it.
+
+    Args:
+        output_type: The type of the answer.
+        features: Of the model's codec; decide how it is asked for.
+        mode: `auto`, or one way by name.
+        repair: Mends text that is nearly JSON, losslessly; as `Tool.validate` takes it.
+
+    Raises:
+        FunctionDefinitionError: The type cannot be described as JSON.
+    """
+
+    def __init__(
+        self,
+        output_type: Any,
+        features: Features,
+        *,
+        mode: OutputMode = "auto",
+        repair: Callable[..., Any] | None = None,
+    ) -> None:
+        self._tool, self._is_wrapped = _maker(output_type)
+        self._tool.check()
+        self._repair = repair
+        self.mode = _choose(features) if mode == "auto" else mode
+        spec = self._tool.spec
+        name = getattr(output_type, "__name__", "answer")
+        self.schema = (
+            OutputSchema(name=name if name.isidentifier() and name.isascii() else "answer", schema=spec.parameters)
+            if self.mode == "native" or (self.mode == "prompt" and features.json_schema == "object")
+            else None
+        )
+        self.tool: ToolSpec | None = spec if self.mode == "tool" else None
+        """A tool whose call is the answer."""
+
+    @property
+    def instruction(self) -> str:
+        """What the system text says in prompt mode; empty in the others."""
+        if self.mode != "prompt":
+            return ""
+        schema = dumps_text(inline_refs(self._tool.spec.parameters))
+        return f"Give your final answer as one JSON object and nothing else. It must fit this JSON Schema:\n{schema}"
+
+    def is_output(self, call: ToolCall) -> bool:
+        """Whether this call is the answer."""
+        return self.tool is not None and call.name == self.tool.name
+
+    def read(self, reply: Reply) -> tuple[Any, tuple[str, ...]]:
+        """Return the value and the problems, one line each."""
+        answer = next((call for call in reply.tool_calls if self.is_output(call)), None)
+        if answer is not None and answer.problem:
+            return None, (answer.problem,)
+        if answer is None and self.tool is not None:
+            return None, (f"Call {self.tool.name} to answer.",)
+        if reply.finish_reason in ("content_filter", "refusal"):
+            return None, (f"The model gave no answer ({reply.finish_reason}): {reply.reply:.200}",)
+        text = answer.arguments if answer else _json_of(reply.reply)
+        try:
+            value = self._tool.run(self._tool.validate(text, repair=self._repair))
+        except InvalidArguments as error:
+            return None, error.problems
+        return (value["value"] if self._is_wrapped else value), ()
+
+
+def _choose(features: Features) -> Literal["native", "tool", "prompt"]:
+    if features.json_schema == "schema":
+        return "native"
+    return "tool" if features.tools and "required" in features.tool_choice else "prompt"
+
+
+def _maker(output_type: Any) -> tuple[Tool[..., Any], bool]:
+    """Return a tool whose arguments are the answer; a type that is no object is put under `value`."""
+    is_model = isinstance(output_type, type) and hasattr(output_type, "model_json_schema")
+    if is_model or (isinstance(output_type, type) and dataclasses.is_dataclass(output_type)):
+        return function(output_type, name=_TOOL_NAME, description=_doc(output_type)), False
+
+    def answer(**members: Any) -> dict[str, Any]:
+        return members
+
+    if is_typeddict(output_type):
+        from typing import Unpack
+
+        answer.__annotations__ = {"members": Unpack[output_type]}
+        return function(answer, name=_TOOL_NAME, description=_doc(output_type)), False
+
+    def wrapped(value: Any) -> dict[str, Any]:
+        return {"value": value}
+
+    wrapped.__annotations__ = {"value": output_type}
+    return function(wrapped, name=_TOOL_NAME, description="Give the final answer."), True
+
+
+def _doc(output_type: type) -> str:
+    own = output_type.__dict__.get("__doc__") or ""
+    generated = own.startswith(f"{output_type.__name__}(")
+    return "Give the final answer." + (f" {own.strip().splitlines()[0]}" if own.strip() and not generated else "")
+
+
+def _json_of(text: str) -> str:
+    """Return the JSON in an answer: the whole text, or what one code fence in it holds."""
+    text = text.strip()
+    start = text.find("```")
+    if text[:1] in "{[" or start < 0:
+        return text
+    inner = text[start + 3 :]
+    head, newline, body = inner.partition("\n")
+    end = body.rfind("```")
+    return body[:end].strip() if newline and end >= 0 and head.strip().lower() in ("", "json") else text
