@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pydantic_core import ValidationError
 
@@ -26,7 +26,6 @@ __all__ = [
     "ArgumentReader",
     "Binder",
     "BoundArguments",
-    "Reader",
     "Repair",
     "invalid_arguments",
     "read_object",
@@ -63,7 +62,7 @@ _CONTAINER_EXPECTED = frozenset(
 _AUTHORS_WORDS = ("value_error", "assertion_error")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that triples the cost of making one, and every call makes one
 class BoundArguments:
     """Validated arguments, ready to run; made by `Tool.validate`."""
 
@@ -73,12 +72,6 @@ class BoundArguments:
     """What had to be mended in the text, by name."""
     instance: Any = OMITTED
     """Of a pydantic model used as a tool: the model itself."""
-
-
-class Reader(Protocol):
-    """What a tool needs to read arguments."""
-
-    def read(self, name: str, text: str, repair: Repair | None = None) -> BoundArguments: ...
 
 
 def invalid_arguments(name: str, problems: list[str]) -> InvalidArguments:
@@ -92,7 +85,9 @@ def read_object(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     Raises:
         JSONError: Not JSON within the limits, or not an object.
     """
-    data = loads(text, max_bytes=MAX_BYTES, max_depth=MAX_DEPTH) if text.strip("\ufeff \t\r\n") else {}
+    data: Any = {}
+    if text.strip("\ufeff \t\r\n"):
+        data = loads(text, max_bytes=MAX_BYTES, max_depth=MAX_DEPTH)
     if isinstance(data, dict):
         return cast("dict[str, Any]", data), ()
     inner = _as_container(data)
@@ -192,9 +187,9 @@ def _other_names(model: type | None) -> set[str]:
     fields: Mapping[str, Any] = getattr(model, "__pydantic_fields__", {})
     names = set(fields)
     for info in fields.values():
-        alias = getattr(info, "validation_alias", None)
+        alias: Any = getattr(info, "validation_alias", None)
         names |= {choice for choice in getattr(alias, "choices", ()) if isinstance(choice, str)}
-        paths = [alias, *getattr(alias, "choices", ())]
+        paths: list[Any] = [alias, *getattr(alias, "choices", ())]
         names |= {str(path.path[0]) for path in paths if getattr(path, "path", None)}
     return names
 

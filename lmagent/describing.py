@@ -233,8 +233,8 @@ def _describe_model(signature: Signature, description: str) -> Description:
         name = schema["$ref"].rpartition("/")[2]
         schema = {**schema["$defs"][name], "$defs": schema["$defs"]}
     schema.pop("description", None)
-    schema = {"type": "object", "properties": {}, **schema}
-    schema.setdefault("additionalProperties", False)
+    closed: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+    schema = {**closed, **schema}
     return Description(description=description, parameters=tidy(schema), keys={}, adapter=adapter)
 
 
@@ -346,7 +346,7 @@ class TypeAdapterOf:
         arguments = make("Arguments", hints, **keywords)
         arguments.__pydantic_config__ = config
         arguments.__module__ = self._signature.module
-        return cast("TypeAdapter[Any]", TypeAdapter(arguments))
+        return TypeAdapter(arguments)
 
 
 def _schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:

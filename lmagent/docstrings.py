@@ -23,7 +23,8 @@ _ITEM_SECTIONS = _words(
 )
 _OTHER_SECTIONS = _words(
     "return returns yield yields raise raises exceptions except throws warns receives example examples usage "
-    "see_also references todo todos methods 返回 返回值 返回结果 产出 生成 异常 抛出 引发 示例 例子 例 样例 用法 参见 参考 待办"
+    "see_also references todo todos methods 返回 返回值 返回结果 产出 生成 异常 抛出 引发 示例 例子 例 样例 "
+    "用法 参见 参考 待办"
 )
 _NUMPY_ONLY = _words("note notes warning warnings 注意 备注 说明")
 """Under a NumPy underline these are sections; as `Note:` they are prose that a model should read."""

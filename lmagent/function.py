@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import inspect
 import sys
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import FunctionType, MappingProxyType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from lmagent.context import RunContext
+from lmagent.definitions import Changed, Definition, Effect, Given, Plan, ToolOptions
 from lmagent.errors import ConfigurationError
 from lmagent.schema import ToolSpec
 
 if TYPE_CHECKING:
-    from lmagent.arguments import Binder, BoundArguments, Reader, Repair
-    from lmagent.describing import Description
-    from lmagent.signatures import Signature
+    from lmagent.arguments import BoundArguments, Repair
 
 __all__ = ["Effect", "Tool", "ToolOptions", "function"]
 
@@ -32,204 +30,12 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
 
-Effect: TypeAlias = Literal["reads", "writes", "network", "spends", "irreversible"]
 _EFFECTS = frozenset(("reads", "writes", "network", "spends", "irreversible"))
 _OPTIMIZED = inspect.CO_OPTIMIZED
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ToolOptions:
-    """How a tool is shown and run; the keyword arguments of `@function`."""
-
-    name: str | None = None
-    """Default: the callable's own name. Characters that providers refuse are replaced."""
-    description: str | None = None
-    """Default: the docstring without its sections."""
-    timeout: float | None = None
-    """Seconds; None: the registry's default."""
-    sequential: bool = False
-    """Never run beside another call of the same batch."""
-    max_result_chars: int | None = None
-    """None: the registry's default."""
-    expose_errors: bool = True
-    """Whether the model hears the message of an exception, or only its class."""
-    strict: bool | None = None
-    """True demands the provider's strict schema mode, False forbids it, None leaves it to the codec."""
-    tags: frozenset[str] = frozenset()
-    in_thread: bool = True
-    """False: a synchronous body runs in place in asynchronous runs, because it never blocks."""
-    effects: frozenset[Effect] = frozenset()
-    requires_approval: bool | Callable[..., Any] | None = None
-
-
 _DEFAULTS = ToolOptions()
-
-
-class _Definition:
-    """What is built once and shared by a method's bound tools: description, spec, reader, binder."""
-
-    def __init__(self, target: Any, options: ToolOptions, scope: Mapping[str, Any] | None) -> None:
-        self.target = target
-        self.options = options
-        self.scope = scope
-        self.owner: type | None = None
-        self.kind: Literal["plain", "static", "class"] = "plain"
-        self.takes_self = False
-        """Whether binding fills the first parameter."""
-        self._lock = threading.RLock()
-        self._spec: ToolSpec | None = None
-        self._signature: Signature | None = None
-        self._description: Description | None = None
-        self._reader: Reader | None = None
-        self._binder: Binder | None = None
-        self._injected: tuple[tuple[str, Callable[[RunContext[Any] | None], Any]], ...] | None = None
-        self._is_async: bool | None = None
-
-    @property
-    def is_async(self) -> bool:
-        if self._is_async is None:
-            from lmagent.signatures import is_async_callable
-
-            factories = [a.inject for a in self.signature.arguments]
-            self._is_async = is_async_callable(self.target) or any(
-                is_async_callable(inject.factory) for inject in factories if inject and not isinstance(inject, type)
-            )
-        return self._is_async
-
-    @property
-    def signature(self) -> Signature:
-        if self._signature is None:
-            self._build()
-        return cast("Signature", self._signature)
-
-    @property
-    def spec(self) -> ToolSpec:
-        if self._spec is None:
-            self._build()
-        return cast(ToolSpec, self._spec)
-
-    @property
-    def reader(self) -> Reader:
-        if self._reader is None:
-            self._build_reader()
-        return cast("Reader", self._reader)
-
-    @property
-    def binder(self) -> Binder:
-        if self._binder is None:
-            self._build_reader()
-        return cast("Binder", self._binder)
-
-    @property
-    def injected(self) -> tuple[tuple[str, Callable[[RunContext[Any] | None], Any]], ...]:
-        """Parameter name and how to get its value, for each injected parameter."""
-        if self._injected is None:
-            self._injected = tuple(
-                (argument.name, _supplier(argument)) for argument in self.signature.arguments if argument.inject
-            )
-        return self._injected
-
-    def _build(self) -> None:
-        with self._lock:
-            if self._spec is not None:
-                return
-            from lmagent.describing import clean_name, describe
-            from lmagent.signatures import read_signature
-
-            name = self.options.name
-            signature = read_signature(
-                self.target, scope=self.scope, owner=self.owner, unbound=self.takes_self, name=name or ""
-            )
-            if name is None and signature.name == "<lambda>":
-                # Two lambdas must not share a name, and the same one gets the same name in every process.
-                code = self.target.__code__
-                signature.name = f"lambda {signature.module}:{code.co_firstlineno}:{code.co_positions().__next__()}"
-            description = describe(signature, description=self.options.description)
-            self._signature, self._description = signature, description
-            self.scope = None  # frees the frame's values
-            self._spec = ToolSpec(
-                name=clean_name(signature.name),
-                description=description.description,
-                parameters=description.parameters,
-                strict=self.options.strict,
-            )
-
-    def _build_reader(self) -> None:
-        with self._lock:
-            if self._reader is not None:
-                return
-            from lmagent.arguments import ArgumentReader, Binder
-            from lmagent.describing import make_adapter
-
-            self._build()
-            signature, description = cast("Signature", self._signature), cast("Description", self._description)
-            adapter = description.adapter or make_adapter(signature)
-            self._binder = Binder(signature)
-            self._reader = ArgumentReader(signature, description.parameters, description.keys, adapter)
-
-
-class _SchemaDefinition(_Definition):
-    """Of a tool whose schema is given as it is."""
-
-    def __init__(self, target: Any, options: ToolOptions, parameters: Mapping[str, Any]) -> None:
-        super().__init__(target, options, None)
-        self._parameters = {"type": "object", "properties": {}, **deepcopy(dict(parameters))}
-
-    def _build(self) -> None:
-        with self._lock:
-            if self._spec is not None:
-                return
-            from lmagent.describing import clean_name
-            from lmagent.signatures import Signature
-
-            name = self.options.name or ""
-            self._signature = Signature(name=name)
-            self._spec = ToolSpec(
-                name=clean_name(name),
-                description=self.options.description or "",
-                parameters=self._parameters,
-                strict=self.options.strict,
-            )
-
-    def _build_reader(self) -> None:
-        with self._lock:
-            if self._reader is not None:
-                return
-            from lmagent.arguments import Binder
-            from lmagent.checking import SchemaReader
-
-            self._binder = Binder(self.signature)
-            self._reader = SchemaReader(self._parameters)
-
-
-class _Changed(_Definition):
-    """A tool with other options: schema and validator are those of the original."""
-
-    def __init__(self, original: _Definition, options: ToolOptions) -> None:
-        super().__init__(original.target, options, None)
-        self.kind = original.kind
-        self.takes_self = original.takes_self
-        self._original = original
-
-    def _build(self) -> None:
-        from lmagent.describing import clean_name
-
-        with self._lock:
-            if self._spec is not None:
-                return
-            spec = self._original.spec
-            name, description = self.options.name, self.options.description
-            self._signature = replace(self._original.signature, name=name or self._original.signature.name)
-            self._spec = ToolSpec(
-                name=clean_name(name) if name else spec.name,
-                description=spec.description if description is None else description,
-                parameters=spec.parameters,
-                strict=self.options.strict,
-            )
-
-    def _build_reader(self) -> None:
-        with self._lock:
-            self._binder, self._reader = self._original.binder, self._original.reader
+_DESCRIPTORS: dict[type, Literal[plain, static, "class"]] = {staticmethod: "static", classmethod: "class"}
 
 
 class Tool(Generic[P, R_co]):
@@ -243,16 +49,16 @@ class Tool(Generic[P, R_co]):
     def __init__(
         self, target: Callable[P, R_co], *, options: ToolOptions = _DEFAULTS, scope: Mapping[str, Any] | None = None
     ) -> None:
-        if not callable(target) and not isinstance(target, classmethod):
-            raise ConfigurationError(f"@function needs a callable, not {target!r}.")
-        definition = _Definition(target, options, scope)
-        if isinstance(target, staticmethod | classmethod):
-            definition.target = cast(Any, target).__func__
-            definition.kind = "class" if isinstance(target, classmethod) else "static"
-            definition.takes_self = definition.kind == "class"
+        given: Any = target  # may be a classmethod object, which is not callable, in a class body
+        kind = _DESCRIPTORS.get(type(given), "plain")
+        if kind == "plain" and not callable(given):
+            raise ConfigurationError(f"@function needs a callable, not {given!r}.")
+        definition = Definition(given if kind == "plain" else given.__func__, options, scope)
+        definition.kind = kind
+        definition.takes_self = kind == "class"
         self._set(definition, ())
 
-    def _set(self, definition: _Definition, bound: tuple[Any, ...]) -> None:
+    def _set(self, definition: Definition, bound: tuple[Any, ...]) -> None:
         self._definition = definition
         self._bound = bound
         target = definition.target
@@ -277,7 +83,7 @@ class Tool(Generic[P, R_co]):
         """
         tool = cast("Tool[..., Any]", cls.__new__(cls))
         chosen = _options(name=name, description=description, **options)
-        tool._set(_SchemaDefinition(callable, chosen, parameters), ())
+        tool._set(Given(callable, chosen, parameters), ())
         return tool
 
     # What it is
@@ -331,7 +137,8 @@ class Tool(Generic[P, R_co]):
     @property
     def wants_context(self) -> bool:
         """Whether a parameter is filled from the run context."""
-        return bool(self._definition.injected)
+        plan = self._definition.plan or self._definition.make_plan()
+        return bool(plan.supplies)
 
     def check(self) -> None:
         """Build schema and name now.
@@ -351,14 +158,14 @@ class Tool(Generic[P, R_co]):
         """Return the same tool with other options, such as another `name`; schema and validator are shared."""
         if not options:
             return self
-        return self._derived(_Changed(self._definition, _options(self._definition.options, **options)), self._bound)
+        return self._derived(Changed(self._definition, _options(self._definition.options, **options)), self._bound)
 
     def is_same(self, other: Tool[..., Any]) -> bool:
         """Return whether both are one tool: the same definition on the same instance."""
         mine, theirs = self._bound, other._bound
         return self._definition is other._definition and len(mine) == len(theirs) and all(map(_is, mine, theirs))
 
-    def _derived(self, definition: _Definition, bound: tuple[Any, ...]) -> Tool[Any, Any]:
+    def _derived(self, definition: Definition, bound: tuple[Any, ...]) -> Tool[Any, Any]:
         tool = cast("Tool[Any, Any]", type(self).__new__(type(self)))
         tool._set(definition, bound)
         return tool
@@ -411,7 +218,8 @@ class Tool(Generic[P, R_co]):
 
             arguments = dumps_text(arguments)
         definition = self._definition
-        return definition.reader.read(definition.spec.name, arguments, repair)
+        plan = definition.plan or definition.make_plan()
+        return plan.read(definition.spec.name, arguments, repair)
 
     def call(self, arguments: str | Mapping[str, Any], *, context: RunContext[Any] | None = None) -> Any:
         """Validate the arguments and run the tool. An async tool runs on an event loop of its own.
@@ -430,34 +238,38 @@ class Tool(Generic[P, R_co]):
         if self._definition.is_async:
             return _waited(lambda: self.async_run(arguments, context=context))
         result = self.start(arguments, context=context)
-        return _waited(lambda: _awaited(result)) if inspect.isawaitable(result) else result
+        return _waited(lambda: _awaited(result)) if is_awaitable(result) else result
 
     async def async_run(self, arguments: BoundArguments, *, context: RunContext[Any] | None = None) -> Any:
         """Run the tool with validated arguments in the running event loop."""
-        supplied = self._supplied(context)
+        plan = self._definition.plan or self._definition.make_plan()
+        supplied = {name: supply(context) for name, supply in plan.supplies}
         for name, value in supplied.items():
-            if inspect.isawaitable(value):
+            if is_awaitable(value):
                 supplied[name] = await value
-        result = self._invoke(arguments, supplied)
-        return await _awaited(result) if inspect.isawaitable(result) else result
+        result = self._invoke(plan, arguments, supplied)
+        return await result if is_awaitable(result) else result
 
     def start(self, arguments: BoundArguments, *, context: RunContext[Any] | None = None) -> Any:
         """Call the body and return what it returns: of an async body the coroutine, not its result."""
-        return self._invoke(arguments, self._supplied(context))
+        plan = self._definition.plan or self._definition.make_plan()
+        if plan.supplies:
+            return self._invoke(plan, arguments, {name: supply(context) for name, supply in plan.supplies})
+        return self._invoke(plan, arguments, None)
 
-    def _supplied(self, context: RunContext[Any] | None) -> dict[str, Any]:
-        injected = self._definition.injected
-        return {name: supply(context) for name, supply in injected} if injected else {}
-
-    def _invoke(self, arguments: BoundArguments, supplied: Mapping[str, Any]) -> Any:
-        definition = self._definition
-        if definition.signature.model is not None:
+    def _invoke(self, plan: Plan, arguments: BoundArguments, supplied: Mapping[str, Any] | None) -> Any:
+        if plan.is_model:
             return arguments.instance
-        binder = definition.binder
-        if binder.is_plain:
-            return definition.target(*self._bound, **arguments.values, **supplied)
-        positional, keywords = binder.bind({**arguments.values, **supplied})
-        return definition.target(*self._bound, *positional, **keywords)
+        values = {**arguments.values, **supplied} if supplied else arguments.values
+        if plan.binder is None:
+            return self._definition.target(*self._bound, **values)
+        positional, keywords = plan.binder.bind(values)
+        return self._definition.target(*self._bound, *positional, **keywords)
+
+
+def is_awaitable(value: Any) -> bool:
+    """Return whether a value can be awaited; cheaper than `inspect.isawaitable`, for every result goes through it."""
+    return hasattr(cast(Any, type(value)), "__await__")
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:
@@ -472,20 +284,6 @@ def _waited(make: Callable[[], Any]) -> Any:
 
 def _is(one: Any, other: Any) -> bool:
     return one is other
-
-
-def _supplier(argument: Any) -> Callable[[RunContext[Any] | None], Any]:
-    """Return what makes the value of an injected parameter at each call."""
-    from lmagent.signatures import EMPTY, wants_context
-
-    inject = argument.inject
-    if isinstance(inject, type):
-        absent = argument.default
-        return lambda context: context if context is not None else RunContext() if absent is EMPTY else absent
-    factory = inject.factory
-    if wants_context(factory):
-        return lambda context: factory(context if context is not None else RunContext())
-    return lambda context: factory()
 
 
 def _options(base: ToolOptions = _DEFAULTS, **given: Any) -> ToolOptions:
@@ -560,7 +358,11 @@ def function(target: Any = None, /, **options: Any) -> Any:
     scope = _scope(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]  # the only way to see local names in text hints
     if target is None:
         chosen = _options(**options)  # a wrong option is refused where it stands
-        return lambda decorated: Tool(decorated, options=chosen, scope=scope)
+
+        def decorate(decorated: Any) -> Any:
+            return Tool(decorated, options=chosen, scope=scope)
+
+        return decorate
     if isinstance(target, Tool):
         return cast("Tool[..., Any]", target).changed(**options)
     return Tool(target, options=_options(**options), scope=scope)

@@ -67,22 +67,25 @@ def render(value: Any) -> str:
         return _storable(str(value))
     if value is None:
         return "null"
-    # A program whose tools return text never needs pydantic for it.
-    from pydantic_core import PydanticSerializationError, from_json, to_json
-
+    to_json, from_json = _json()
     try:
         written = to_json(value)
-    except (PydanticSerializationError, UnicodeEncodeError) as error:
+    except ValueError:  # PydanticSerializationError and UnicodeEncodeError are; lone surrogates can be mended
         scrubbed = _scrubbed(value)
         if scrubbed == value:
-            raise ValueError(str(error)) from error
-        try:
-            written = to_json(scrubbed)
-        except PydanticSerializationError as again:
-            raise ValueError(str(again)) from again
+            raise
+        written = to_json(scrubbed)
     if b"NaN" in written or b"Infinity" in written:
         from_json(written, allow_inf_nan=False)  # raises ValueError where it is a number and not a word in a text
     return written.decode()
+
+
+@cache
+def _json() -> tuple[Any, Any]:
+    # Cached: an import statement costs more than writing a short result, and text results need none.
+    from pydantic_core import from_json, to_json
+
+    return to_json, from_json
 
 
 def _storable(text: str) -> str:

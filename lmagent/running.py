@@ -14,7 +14,6 @@ such a one never keeps the program from ending.
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -27,11 +26,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from lmagent.context import RunContext
 from lmagent.errors import InvalidArguments
+from lmagent.function import Tool, is_awaitable
 from lmagent.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
 
 if TYPE_CHECKING:
     from lmagent.arguments import BoundArguments
-    from lmagent.function import Tool
 
 __all__ = [
     "DEFAULT_TIMEOUT_S",
@@ -62,7 +61,7 @@ class Call(Protocol):
     def arguments(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as BoundArguments
 class PreparedCall:
     """A call whose tool is found and whose arguments are valid. An approval may stand between this and the run."""
 
@@ -180,7 +179,7 @@ def _run_in_place(prepared: PreparedCall, context: RunContext[Any] | None) -> To
         if isinstance(value, GeneratorType):
             value = _collected(value)
         elif isinstance(value, AsyncGeneratorType):
-            value = _waited_for(_async_collected(value))
+            value = _waited_for(_async_collected(cast("AsyncGeneratorType[Any, None]", value)))
     except Exception as error:  # the one place where a user's tool runs
         return _fail(prepared, error, started)
     return _finish(prepared, value, started)
@@ -356,7 +355,7 @@ async def _run_beside_loop(prepared: PreparedCall, context: RunContext[Any] | No
             value = _collected(value)
         except Exception as error:
             return _fail(prepared, error, started)
-        if inspect.isawaitable(value) or isinstance(value, AsyncGeneratorType):
+        if is_awaitable(value) or isinstance(value, AsyncGeneratorType):
             return _Unfinished(value)
         return _finish(prepared, value, started)
 
@@ -365,7 +364,8 @@ async def _run_beside_loop(prepared: PreparedCall, context: RunContext[Any] | No
     if isinstance(outcome, _Unfinished):  # a wrapper that looks synchronous around an async function
         try:
             value: Any = outcome.value
-            value = await (_async_collected(value) if isinstance(value, AsyncGeneratorType) else value)
+            is_generator = isinstance(value, AsyncGeneratorType)
+            value = await (_async_collected(cast("AsyncGeneratorType[Any, None]", value)) if is_generator else value)
         except Exception as error:
             return _fail(prepared, error, started)
         return _finish(prepared, value, started)

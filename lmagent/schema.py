@@ -112,19 +112,21 @@ def tidy(parameters: Mapping[str, Any]) -> Schema:
 
 
 def _without_titles(schema: Any) -> Any:
-    copied = _mapped(schema, _without_titles)
-    if isinstance(copied, dict):
-        copied.pop("title", None)
-        if "default" in copied and not _is_finite(copied["default"]):
-            del copied["default"]
-    return cast(Any, copied)
+    if not isinstance(schema, Mapping):
+        return schema
+    copied: Schema = _mapped(schema, _without_titles)
+    copied.pop("title", None)
+    if "default" in copied and not _is_finite(copied["default"]):
+        del copied["default"]
+    return copied
 
 
 def _is_finite(value: Any) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
-    inner: Any = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return all(_is_finite(item) for item in inner)
+    if isinstance(value, dict):
+        return all(map(_is_finite, cast("Schema", value).values()))
+    return all(map(_is_finite, cast("list[Any]", value))) if isinstance(value, list) else True
 
 
 def never_blank(name: str, description: str) -> str:
@@ -334,8 +336,8 @@ def openapi_subset(parameters: Mapping[str, Any]) -> Schema:
 def _openapi(schema: Any) -> Schema:
     if not isinstance(schema, Mapping):
         return {}
-    node = _merged_all_of(cast("Mapping[str, Any]", schema))
-    node = {key: value if key in _POSITIONS else _copied(value) for key, value in node.items()}
+    merged = _merged_all_of(cast("Mapping[str, Any]", schema))
+    node: dict[str, Any] = {key: value if key in _POSITIONS else _copied(value) for key, value in merged.items()}
     if "const" in node:
         node["enum"] = [node.pop("const")]
     if isinstance(node.get("type"), list):

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 EMPTY: Any = inspect.Parameter.empty
-OMITTED: Any = type("Omitted", (), {"__repr__": lambda self: "<omitted>"})()
+OMITTED: Any = type("Omitted", (), {})()
 """The default of an argument that may be left out and that Python or pydantic fills by itself."""
 
 _Kind = inspect.Parameter
@@ -65,7 +65,8 @@ class Argument:
 
     def fresh_default(self) -> Any:
         """Return the default; containers are copied, so that calls don't share them."""
-        return copy.deepcopy(self.default) if isinstance(self.default, _MUTABLE) else self.default
+        default: Any = self.default
+        return copy.deepcopy(cast(Any, default)) if isinstance(default, _MUTABLE) else default
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -99,7 +100,7 @@ def is_async_callable(target: Any) -> bool:
         return True
     if isinstance(target, type) or inspect.isroutine(target):
         return False
-    call = inspect.getattr_static(type(target), "__call__", None)
+    call = inspect.getattr_static(cast(Any, type(target)), "__call__", None)
     return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
 
 
@@ -160,7 +161,7 @@ def _unwrapped(target: Any, owner: type | None) -> tuple[Any, type | None]:
         elif not isinstance(target, type) and hasattr(target, "__wrapped__"):
             target = target.__wrapped__
         elif not isinstance(target, type) and not inspect.isroutine(target):
-            owner = type(target)
+            owner = cast(type, type(target))
             call = inspect.getattr_static(owner, "__call__", None)
             return (inspect.unwrap(call) if inspect.isfunction(call) else target), owner
         else:
@@ -184,10 +185,10 @@ def _documentation(target: Any, inner: Any) -> str:
         and (inner.__doc__ or "").startswith(inner.__name__ + "(")
     ):
         return ""  # written by @dataclass: the signature, not a description
-    found = target if inspect.ismethod(target) else inner  # getdoc of a bound method looks into the base classes
+    found: Any = target if inspect.ismethod(target) else inner  # getdoc of a bound method looks into the base classes
     text = inspect.getdoc(found)
     if not text and not inspect.isroutine(target) and not isinstance(target, type):
-        text = inspect.getdoc(type(target))
+        text = inspect.getdoc(cast(Any, type(target)))
     return text or ""
 
 
@@ -197,7 +198,7 @@ def _is_pydantic_model(cls: type) -> bool:
     from pydantic import BaseModel
     from pydantic.dataclasses import is_pydantic_dataclass
 
-    return issubclass(cls, BaseModel) or is_pydantic_dataclass(cls)
+    return issubclass(cls, BaseModel) or is_pydantic_dataclass(cast(Any, cls))
 
 
 def _partial_keywords(target: Any) -> set[str]:
@@ -227,11 +228,11 @@ def _add(signature: Signature, parameter: inspect.Parameter, reader: _HintReader
     field_info = _field_info_type()
     if field_info is not None and isinstance(default, field_info):
         hint = Annotated[Any if hint is EMPTY else hint, default]
-        required = bool(cast(Any, default).is_required())
+        required = bool(default.is_required())
         default = EMPTY if required else OMITTED
     elif required and field_info is not None:
-        marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, field_info)]
-        if any(not cast(Any, mark).is_required() for mark in marks):
+        marks: list[Any] = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, field_info)]
+        if any(not mark.is_required() for mark in marks):
             required, default = False, OMITTED
     signature.arguments.append(
         Argument(
@@ -286,7 +287,7 @@ def annotated_text(hint: Any) -> str:
             return mark
         extensions = sys.modules.get("typing_extensions")
         if extensions and isinstance(mark, extensions.Doc):
-            return str(cast(Any, mark).documentation)
+            return str(mark.documentation)
     return ""
 
 
@@ -376,8 +377,8 @@ class _HintReader:
 
 def _live(namespace: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the names of a class or frame that can be hints: a method called `list` must not hide the type."""
-    routine = types.FunctionType | classmethod | staticmethod | property
-    return {k: v for k, v in (namespace or {}).items() if not isinstance(v, routine) and not k.startswith("__")}
+    routines: tuple[Any, ...] = (types.FunctionType, classmethod, staticmethod, property)
+    return {k: v for k, v in (namespace or {}).items() if not isinstance(v, routines) and not k.startswith("__")}
 
 
 def _is_generic(hint: Any) -> bool:

@@ -1,0 +1,219 @@
+"""What a tool is built from, lazily and once: options, spec, and the plan of a call.
+
+Shared by the bound tools of one method. Nothing here is public; `Tool` in `function.py` is the face.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+from lmagent.context import RunContext
+from lmagent.schema import ToolSpec
+
+if TYPE_CHECKING:
+    from lmagent.arguments import Binder, BoundArguments, Repair
+    from lmagent.describing import Description
+    from lmagent.signatures import Argument, Signature
+
+__all__ = ["Changed", "Definition", "Effect", "Given", "Plan", "ToolOptions"]
+
+Effect: TypeAlias = Literal["reads", "writes", "network", "spends", "irreversible"]
+Supply: TypeAlias = Callable[[RunContext[Any] | None], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolOptions:
+    """How a tool is shown and run; the keyword arguments of `@function`."""
+
+    name: str | None = None
+    """Default: the callable's own name. Characters that providers refuse are replaced."""
+    description: str | None = None
+    """Default: the docstring without its sections."""
+    timeout: float | None = None
+    """Seconds; None: the registry's default."""
+    sequential: bool = False
+    """Never run beside another call of the same batch."""
+    max_result_chars: int | None = None
+    """None: the registry's default."""
+    expose_errors: bool = True
+    """Whether the model hears the message of an exception, or only its class."""
+    strict: bool | None = None
+    """True demands the provider's strict schema mode, False forbids it, None leaves it to the codec."""
+    tags: frozenset[str] = frozenset()
+    in_thread: bool = True
+    """False: a synchronous body runs in place in asynchronous runs, because it never blocks."""
+    effects: frozenset[Effect] = frozenset()
+    requires_approval: bool | Callable[..., Any] | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """All that a call needs, in one place: a call is too short for property look-ups."""
+
+    read: Callable[[str, str, Repair | None], BoundArguments]
+    binder: Binder | None
+    """None: the values are the keyword arguments."""
+    supplies: tuple[tuple[str, Supply], ...] = ()
+    """Injected parameters and what gives their values."""
+    is_model: bool = False
+
+
+class Definition:
+    """A callable with its options; built at first use by whichever thread comes first."""
+
+    def __init__(self, target: Any, options: ToolOptions, scope: Mapping[str, Any] | None = None) -> None:
+        self.target = target
+        self.options = options
+        self.owner: type | None = None
+        """The class in whose body it stands."""
+        self.kind: Literal["plain", "static", "class"] = "plain"
+        self.takes_self = False
+        """Whether binding fills the first parameter."""
+        self._scope = scope
+        self._lock = threading.RLock()
+        self._spec: ToolSpec | None = None
+        self._signature: Signature | None = None
+        self._description: Description | None = None
+        self._is_async: bool | None = None
+        self.plan: Plan | None = None
+        """None until `make_plan`."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        spec = self._spec
+        if spec is None:
+            with self._lock:
+                spec = self._spec or self._build()
+        return spec
+
+    @property
+    def signature(self) -> Signature:
+        _ = self.spec
+        return cast("Signature", self._signature)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether body or a factory of an injected parameter must be awaited."""
+        if self._is_async is None:
+            from lmagent.signatures import is_async_callable
+
+            injects = [argument.inject for argument in self.signature.arguments]
+            self._is_async = is_async_callable(self.target) or any(
+                is_async_callable(inject.factory) for inject in injects if inject and not isinstance(inject, type)
+            )
+        return self._is_async
+
+    def make_plan(self) -> Plan:
+        """Build what a call needs, once."""
+        with self._lock:
+            plan = self.plan
+            if plan is None:
+                plan = self.plan = self._make_plan()
+        return plan
+
+    def _build(self) -> ToolSpec:
+        from lmagent.describing import clean_name, describe
+        from lmagent.signatures import read_signature
+
+        name = self.options.name
+        signature = read_signature(
+            self.target, scope=self._scope, owner=self.owner, unbound=self.takes_self, name=name or ""
+        )
+        if name is None and signature.name == "<lambda>":
+            # Two lambdas must not share a name, and the same one gets the same name in every process.
+            code = self.target.__code__
+            signature.name = f"lambda {signature.module}:{code.co_firstlineno}:{next(code.co_positions())}"
+        description = describe(signature, description=self.options.description)
+        self._signature, self._description = signature, description
+        self._scope = None  # frees the values of the frame
+        spec = ToolSpec(
+            name=clean_name(signature.name),
+            description=description.description,
+            parameters=description.parameters,
+            strict=self.options.strict,
+        )
+        self._spec = spec  # last: whoever sees it sees the rest
+        return spec
+
+    def _make_plan(self) -> Plan:
+        from lmagent.arguments import ArgumentReader, Binder
+        from lmagent.describing import make_adapter
+
+        signature, description = self.signature, cast("Description", self._description)
+        adapter = description.adapter or make_adapter(signature)
+        binder = Binder(signature)
+        return Plan(
+            read=ArgumentReader(signature, description.parameters, description.keys, adapter).read,
+            binder=None if binder.is_plain else binder,
+            supplies=tuple((a.name, _supply(a)) for a in signature.arguments if a.inject),
+            is_model=signature.model is not None,
+        )
+
+
+class Given(Definition):
+    """Of a tool whose schema is given as it is."""
+
+    def __init__(self, target: Any, options: ToolOptions, parameters: Mapping[str, Any]) -> None:
+        super().__init__(target, options)
+        self._parameters: dict[str, Any] = {"type": "object", "properties": {}, **deepcopy(dict(parameters))}
+
+    def _build(self) -> ToolSpec:
+        from lmagent.describing import clean_name
+        from lmagent.signatures import Signature
+
+        name, description = self.options.name or "", self.options.description or ""
+        self._signature = Signature(name=name)
+        self._spec = ToolSpec(
+            name=clean_name(name), description=description, parameters=self._parameters, strict=self.options.strict
+        )
+        return self._spec
+
+    def _make_plan(self) -> Plan:
+        from lmagent.checking import SchemaReader
+
+        return Plan(read=SchemaReader(self._parameters).read, binder=None)
+
+
+class Changed(Definition):
+    """A tool with other options: schema and plan are those of the original."""
+
+    def __init__(self, original: Definition, options: ToolOptions) -> None:
+        super().__init__(original.target, options)
+        self.kind = original.kind
+        self.takes_self = original.takes_self
+        self._original = original
+
+    def _build(self) -> ToolSpec:
+        from lmagent.describing import clean_name
+
+        before, name, description = self._original.spec, self.options.name, self.options.description
+        signature = self._original.signature
+        self._signature = replace(signature, name=name or signature.name)
+        self._spec = ToolSpec(
+            name=clean_name(name) if name else before.name,
+            description=before.description if description is None else description,
+            parameters=before.parameters,
+            strict=self.options.strict,
+        )
+        return self._spec
+
+    def _make_plan(self) -> Plan:
+        return self._original.plan or self._original.make_plan()
+
+
+def _supply(argument: Argument) -> Supply:
+    """Return what gives the value of an injected parameter at each call."""
+    from lmagent.signatures import EMPTY, wants_context
+
+    inject = argument.inject
+    if inject is None or isinstance(inject, type):
+        absent = argument.default
+        return lambda context: context if context is not None else RunContext() if absent is EMPTY else absent
+    factory = inject.factory
+    if wants_context(factory):
+        return lambda context: factory(context if context is not None else RunContext())
+    return lambda context: factory()
