@@ -38,6 +38,7 @@ from lmagent.prompts import as_messages
 from lmagent.providers.base import ChatCall, ToolChoice
 from lmagent.registry import ToolRegistry
 from lmagent.running import DEFAULT_TIMEOUT_S
+from lmagent.schema import ToolSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +56,8 @@ class _Job:
     state: RunState
     flow: Generator[Step, Any, RunResult]
     parameters: Mapping[str, Any]
+    system: tuple[SystemMessage, ...]
+    specs: tuple[ToolSpec, ...]
     deps: Any
     approve: Approver | None
     stream: bool = False
@@ -127,6 +130,11 @@ class Agent:
         if output_type is None or output_type is str:
             return None
         return TypedOutput(output_type, self.model.codec.features, mode=self._output_mode, repair=self._repair)
+
+    def _instructions(self, output: TypedOutput | None) -> tuple[SystemMessage, ...]:
+        if output is None or not output.instruction:
+            return self._system
+        return (SystemMessage(f"{self.system_prompt}\n\n{output.instruction}".strip()),)
 
     def __repr__(self) -> str:
         return f"Agent({self.model.model_id!r}, tools={list(self.tools.names)})"
@@ -229,13 +237,14 @@ class Agent:
         start = len(record)
         record.extend(messages)
         choice = self._tool_choice if tool_choice is None else resolve_tool_choice(tool_choice, self.tools.specs)
+        output = self._output if output_type is None else self._typed(output_type)
         state = RunState(
             history=record,
             clock=time.monotonic,
             limits=limits or self.limits,
             start=start,
             tool_choice=choice,
-            output=self._output if output_type is None else self._typed(output_type),
+            output=output,
             needs_approval=self._needs_approval,
             canonical=canonical_arguments,
         )
@@ -243,6 +252,8 @@ class Agent:
             state=state,
             flow=agent_flow(state),
             parameters=self.model.check_parameters(parameters, over=self._parameters),
+            system=self._instructions(output),
+            specs=(*self.tools.specs, output.tool) if output and output.tool else self.tools.specs,
             deps=deps,
             approve=self.approve,
             stream=stream,
@@ -259,7 +270,7 @@ class Agent:
                     return stop.value
                 match step:
                     case AskModel():
-                        outcome = self.model.exchange.ask(_call(self, job, step))
+                        outcome = self.model.exchange.ask(_call(job, step))
                     case RunTools():
                         outcome = self._run_tools(job, step)
                     case Approve():
@@ -279,7 +290,7 @@ class Agent:
                     return stop.value
                 match step:
                     case AskModel():
-                        outcome = await self.model.exchange.async_ask(_call(self, job, step))
+                        outcome = await self.model.exchange.async_ask(_call(job, step))
                     case RunTools():
                         outcome = await self._async_run_tools(job, step)
                     case Approve():
@@ -300,7 +311,7 @@ class Agent:
                     return
                 match step:
                     case AskModel():
-                        with closing(cast("Any", self.model.exchange.stream(_call(self, job, step)))) as items:
+                        with closing(cast("Any", self.model.exchange.stream(_call(job, step)))) as items:
                             for item in items:
                                 if type(item) is Reply:
                                     outcome = item
@@ -329,7 +340,7 @@ class Agent:
                     return
                 match step:
                     case AskModel():
-                        stream = cast("Any", self.model.exchange.async_stream(_call(self, job, step)))
+                        stream = cast("Any", self.model.exchange.async_stream(_call(job, step)))
                         async with aclosing(stream) as items:
                             async for item in items:
                                 if type(item) is Reply:
@@ -407,7 +418,7 @@ class _keeping:  # reads as a statement: `with _keeping(state):`
             error.run = self._state.result()
 
 
-def _call(agent: Agent, job: _Job, step: AskModel) -> ChatCall:
+def _call(job: _Job, step: AskModel) -> ChatCall:
     system, tools = agent._system, agent.tools.specs
     output = job.state.output
     if output is not None:

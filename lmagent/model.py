@@ -220,22 +220,30 @@ class ChatModel:
             stream=stream,
         )
 
-    def _checked(self, given: ChatParameters | Mapping[str, Any] | None, more: Mapping[str, object]) -> dict[str, Any]:
-        """Merge over the defaults and check; pydantic is loaded only when there is something to check."""
-        values = dict(getattr(self, "_defaults", {}))
-        kind = None
-        if given is not None and not isinstance(given, Mapping):
-            kind, values = type(given), values | given.given()
-        elif given:
-            values |= given
-        extra = dict(more)
-        inner = extra.pop("parameters", None)
-        if inner is not None:
-            values |= inner if isinstance(inner, Mapping) else cast("ChatParameters", inner).given()
-        values |= extra
+    def check_parameters(
+        self, given: ChatParameters | Mapping[str, Any] | None, *, over: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """Return the parameters of a call: the model's defaults with `given` over them, checked.
+
+        Args:
+            given: By name, or a parameters object (also under the name `parameters`). `None` values unset.
+            over: Checked parameters to start from, instead of the defaults.
+
+        Raises:
+            ParameterError: One is unknown or out of range, or the object is another provider's.
+        """
+        base = self._defaults if over is None else over
+        if not given:  # pydantic is loaded only when there is something to check
+            return base
+        kind: type[ChatParameters] | None = None
+        values = dict(base)
+        nested = given.get("parameters") if isinstance(given, Mapping) else None
+        for part in (nested, given):
+            if isinstance(part, Mapping):
+                values |= {str(k): v for k, v in cast("Mapping[str, Any]", part).items() if k != "parameters"}
+            elif part is not None:
+                kind, values = type(cast("ChatParameters", part)), values | cast("ChatParameters", part).given()
         values = {name: value for name, value in values.items() if value is not None}
-        if not values:
-            return {}
         module, _, name = self.parameters_type.partition(":")
         wanted: type[ChatParameters] = getattr(import_module(module), name)
         if kind is not None and not (issubclass(wanted, kind) or issubclass(kind, wanted)):
