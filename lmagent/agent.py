@@ -419,16 +419,9 @@ class _keeping:  # reads as a statement: `with _keeping(state):`
 
 
 def _call(job: _Job, step: AskModel) -> ChatCall:
-    system, tools = agent._system, agent.tools.specs
-    output = job.state.output
-    if output is not None:
-        system = (
-            (SystemMessage(f"{agent.system_prompt}\n\n{output.instruction}".strip()),) if output.instruction else system
-        )
-        tools = (*tools, output.tool) if output.tool else tools
     return ChatCall(
-        messages=(*system, *step.messages) if system else step.messages,
-        tools=tools,
+        messages=(*job.system, *step.messages) if job.system else step.messages,
+        tools=job.specs,
         parameters=job.parameters,
         tool_choice=step.tool_choice,
         output_schema=step.output_schema,
