@@ -145,7 +145,7 @@ class OpenAICodec(Codec):
         builder, state = ReplyBuilder(prefix), self.new_state()
         with self.reading(body):
             choice = body["choices"][0]
-            if choice.get("message", choice.get("delta")) is None:
+            if not isinstance(choice.get("message", choice.get("delta")), Mapping):
                 raise KeyError("message")
             for delta in read_chunk(self.profile, state, body, whole=True):
                 builder.add(delta)

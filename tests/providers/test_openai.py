@@ -6,16 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.providers.wire import (
-    assert_body,
-    assert_cuts_do_not_matter,
-    assert_headers,
-    assert_reply,
-    call_of,
-    load,
-    names,
-    read_stream,
-)
 
 from lmagent.errors import (
     AuthenticationFailed,
@@ -44,6 +34,16 @@ from lmagent.providers.base import ChatCall, Features, NamedTool, OutputSchema
 from lmagent.providers.openai import OPENAI, OpenAICodec
 from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
+from tests.providers.wire import (
+    assert_body,
+    assert_cuts_do_not_matter,
+    assert_headers,
+    assert_reply,
+    call_of,
+    load,
+    names,
+    read_stream,
+)
 
 ASK = (UserMessage("hi"),)
 ADD = ToolSpec(
