@@ -1,13 +1,28 @@
 """The testing kit: a scripted model, a fake transport, and a guard against real requests.
 
-from lmagent.testing import ScriptedModel, block_requests
+    from lmagent.testing import ScriptedModel, block_requests
 """
 
 from __future__ import annotations
 
-from lmagent.testing.fake import FakeAnswer, FakeTransport
-from lmagent.testing.guard import RealRequest, block_requests
-from lmagent.testing.scripted import ScriptedModel, ScriptError, calls, text
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmagent.testing.fake import FakeAnswer, FakeTransport
+    from lmagent.testing.guard import RealRequest, block_requests
+    from lmagent.testing.scripted import ScriptedModel, ScriptError, calls, text
+
+_HOME = {
+    "FakeAnswer": "fake",
+    "FakeTransport": "fake",
+    "RealRequest": "guard",
+    "ScriptError": "scripted",
+    "ScriptedModel": "scripted",
+    "block_requests": "guard",
+    "calls": "scripted",
+    "text": "scripted",
+}
 
 __all__ = [
     "FakeAnswer",
@@ -19,3 +34,9 @@ __all__ = [
     "calls",
     "text",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lmagent.testing' has no attribute {name!r}")
+    return getattr(import_module(f"lmagent.testing.{_HOME[name]}"), name)

@@ -1,0 +1,73 @@
+"""A history is valid, or is mended."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmagent.history import NOT_RUN, History, history_problems, open_calls, repair_history
+from lmagent.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
+
+
+def call(id: str) -> ToolCall:
+    return ToolCall(id=id, name="f")
+
+
+def result(id: str, text: str = "ok") -> ToolMessage:
+    return ToolMessage(text, tool_call_id=id, name="f")
+
+
+ASKED = AssistantMessage("", tool_calls=(call("a"), call("b")))
+
+
+def test_a_valid_history_comes_back_with_the_same_objects():
+    messages = (UserMessage("hi"), ASKED, result("a"), result("b"), AssistantMessage("done"))
+    assert history_problems(messages) == []
+    assert all(x is y for x, y in zip(repair_history(messages), messages, strict=True))
+
+
+def test_open_calls_are_found_and_answered():
+    history = History([UserMessage("hi")])
+    history.extend([ASKED, result("a")])
+    assert [c.id for c in open_calls(history.messages)] == ["b"]
+    history.answer_open_calls()
+    assert history.messages[-1] == ToolMessage(NOT_RUN, tool_call_id="b", name="f", is_error=True)
+    assert history_problems(history.messages) == []
+
+
+def test_results_are_put_in_order_and_strays_left_out():
+    messages = [result("x"), UserMessage("hi"), ASKED, result("b", "B"), result("a", "A"), result("a", "again")]
+    assert repair_history(messages) == (UserMessage("hi"), ASKED, result("a", "A"), result("b", "B"))
+
+
+def test_repeated_call_ids_are_told_apart():
+    twice = AssistantMessage("", tool_calls=(call("a"), call("a")))
+    mended = repair_history([twice, result("a", "1"), result("a", "2")])
+    assert history_problems(mended) == []
+    assert [m.content for m in mended[1:]] == ["1", "2"]
+
+
+def test_problems_are_named():
+    assert history_problems([result("x")]) == ["message 0: a result for 'x', which is no open call"]
+    assert "has no result" in history_problems([ASKED, UserMessage("hi")])[0]
+    assert history_problems([ASKED, result("b"), result("a")]) == ["message 1: the result for 'b' is out of order"]
+
+
+ids = st.sampled_from("abc")
+messages = st.lists(
+    st.one_of(
+        st.just(UserMessage("u")),
+        st.lists(ids, max_size=3).map(lambda i: AssistantMessage("t", tool_calls=tuple(map(call, i)))),
+        ids.map(result),
+    ),
+    max_size=12,
+)
+
+
+@given(messages)
+def test_whatever_comes_in_a_valid_history_comes_out(items):
+    mended = repair_history(items)
+    assert history_problems(mended) == []
+    assert repair_history(mended) == mended
+    spoken = [m for m in items if not isinstance(m, ToolMessage)]
+    assert [m.content for m in mended if not isinstance(m, ToolMessage)] == [m.content for m in spoken]
