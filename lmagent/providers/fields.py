@@ -12,7 +12,7 @@ from lmagent.jsontext import JSON, JSONError, dumps_text, loads
 from lmagent.messages import Usage
 from lmagent.providers.base import Codec
 
-__all__ = ["arguments_text", "mapping", "object_of", "objects", "text", "usage_of"]
+__all__ = ["arguments_text", "call_arguments", "mapping", "object_of", "objects", "text", "usage_of"]
 
 
 def mapping(value: object) -> dict[str, Any]:
@@ -41,6 +41,12 @@ def text(value: object) -> str:
 def arguments_text(value: object) -> str:
     """Return the arguments of a call as the text that goes on: an object becomes compact JSON, null the empty text."""
     return value if isinstance(value, str) else "" if value is None else dumps_text(value)
+
+
+def call_arguments(value: object) -> str:
+    """Return the arguments of a whole call as `ToolCall` keeps them: as `arguments_text`, but blanks are `{}`."""
+    arguments = arguments_text(value)
+    return arguments if arguments.strip() else "{}"
 
 
 def object_of(codec: Codec, data: bytes) -> dict[str, Any]:

@@ -266,7 +266,7 @@ def _joined_assistants(first: AssistantMessage, second: AssistantMessage) -> Ass
     )
 
 
-def alternating(messages: Iterable[Message], *, tools_in_a_row: bool = False) -> list[Message]:
+def alternating(messages: Iterable[Message]) -> list[Message]:
     """Return the messages in strict turns: input (user or tool), answer, input, ..., input.
 
     The list begins with a user message and its length is odd. Where the history breaks the rule the missing turn is
@@ -274,7 +274,6 @@ def alternating(messages: Iterable[Message], *, tools_in_a_row: bool = False) ->
 
     Args:
         messages: Messages without system role, with calls one a message (`one_call_each`) or none (`tools_as_text`).
-        tools_in_a_row: The dialect takes several tool results as one turn, so `answered` is enough.
 
     Raises:
         MessageError: There is nothing to say: no message has any content.
@@ -284,8 +283,6 @@ def alternating(messages: Iterable[Message], *, tools_in_a_row: bool = False) ->
         is_answer = isinstance(message, AssistantMessage)
         if not answer and is_answer:
             answer.append(UserMessage(BEGIN))
-        elif tools_in_a_row and answer and isinstance(message, ToolMessage) and isinstance(answer[-1], ToolMessage):
-            pass
         elif answer and isinstance(answer[-1], AssistantMessage) == is_answer:
             answer.append(UserMessage(CONTINUE) if is_answer else AssistantMessage(ACKNOWLEDGED))
         answer.append(message)

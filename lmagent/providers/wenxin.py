@@ -6,6 +6,7 @@ in `wenxin_auth.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -35,12 +36,14 @@ from lmagent.providers.base import (
     error_for_status,
     joined,
 )
-from lmagent.providers.fields import arguments_text, mapping, object_of, text, usage_of
+from lmagent.providers.calls import fitting_ids
+from lmagent.providers.failures import quoted, retry_after
+from lmagent.providers.fields import call_arguments, mapping, object_of, text, usage_of
 from lmagent.providers.history import (
     alternating,
     answered,
     one_call_each,
-    split_system,
+    system_apart,
     system_in_front,
     text_only,
     tools_as_text,
@@ -50,6 +53,7 @@ from lmagent.schema import ToolSpec, never_blank, wenxin_subset
 __all__ = ["BASE_URL", "MODELS", "WenxinCodec", "WenxinModel", "wenxin_error"]
 
 BASE_URL = "https://aip.baidubce.com"
+_ANY_ID = re.compile(r"(?s).*")
 _PATH = "/rpc/2.0/ai_custom/v1/wenxinworkshop/chat/"
 
 
@@ -125,7 +129,7 @@ _ERRORS: Mapping[int, type[ProviderError]] = {
 
 
 def wenxin_error(
-    status: int, headers: Mapping[str, str], body: JSON, quote: str = "", *, model: str | None = None
+    status: int, headers: Mapping[str, str], body: JSON, start: str = "", *, model: str | None = None
 ) -> ProviderError | None:
     """Sort a body of the classic API or of its token endpoint; None means it is no failure.
 
@@ -149,12 +153,13 @@ def wenxin_error(
         kind = _ERRORS.get(int(code)) if str(code).isdigit() else None
         kind = kind or error_for_status(status)
     return kind(
-        str(message or quote or f"HTTP status {status} without a message")[:200],
+        quoted(message) or quoted(start, f"HTTP status {status} without a message"),
         provider="wenxin",
         model=model,
         status=status,
         code=None if code is None else str(code),
         request_id=fields.get("id") or headers.get("x-bce-request-id"),
+        retry_after=retry_after(headers),
         body=body,
     )
 
@@ -253,13 +258,11 @@ class WenxinCodec(Codec):
         if specs:
             messages = system_in_front(messages)
         else:
-            system, others = split_system(messages)
-            if others and system:
-                messages, head = others, {"system": system}
-            else:
-                messages = system_in_front(messages)  # a system text alone is the input
-        messages = one_call_each(answered(messages)) if self.features.tools else tools_as_text(messages)
-        parts = {"messages": [_message(message) for message in alternating(messages)]}
+            system, messages = system_apart(messages)
+            head = {"system": system} if system else {}
+        pairs = one_call_each(fitting_ids(answered(messages), _ANY_ID))
+        messages = alternating(pairs if self.features.tools else tools_as_text(messages))
+        parts = {"messages": [_message(message) for message in messages]}
         if specs:
             parts["functions"] = [_function(spec) for spec in specs]
             head |= self._tool_choice(call)
@@ -319,7 +322,7 @@ class WenxinCodec(Codec):
         if call and not state.call:
             state.call = True
             state.thoughts = text(call.get("thoughts"))
-            yield ToolCallDelta(0, name=call["name"], arguments=_arguments(call.get("arguments")))
+            yield ToolCallDelta(0, name=call["name"], arguments=call_arguments(call.get("arguments")))
         usage = usage_of(body.get("usage"), "prompt_tokens", "completion_tokens", "total_tokens")
         state.usage = usage or state.usage
         if body.get("need_clear_history"):
@@ -380,11 +383,6 @@ def _function(spec: ToolSpec) -> bytes:
         encoded = dumps({"name": spec.name, "description": description, "parameters": parameters})
         spec.encoded["wenxin"] = encoded
     return encoded
-
-
-def _arguments(value: JSON) -> str:
-    arguments = arguments_text(value)
-    return arguments if arguments.strip() else "{}"
 
 
 def _done(state: _State, body: JSON) -> Done:

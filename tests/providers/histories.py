@@ -42,6 +42,8 @@ HISTORIES: dict[str, tuple[Message, ...]] = {
     ),
     "failed result": (_Q, AssistantMessage("", (_ONE,)), ToolMessage("boom", _ONE.id, "get_weather", is_error=True)),
     "broken arguments": (_Q, AssistantMessage("", (_BROKEN,)), ToolMessage("not JSON", _BROKEN.id, is_error=True)),
+    "strange name": (_Q, AssistantMessage("", (ToolCall(id="s", name="functions.get 天气"),)), ToolMessage("no", "s")),
+    "no name": (_Q, AssistantMessage("", (ToolCall(id="n", name=""),)), ToolMessage("no", "n", is_error=True)),
     "empty arguments": (_Q, AssistantMessage("", (ToolCall(id="e", name="now"),)), ToolMessage("noon", "e")),
     "unanswered call": (_Q, AssistantMessage("", (_ONE, _TWO)), ToolMessage("晴", _ONE.id), UserMessage("and?")),
     "call at the end": (_Q, AssistantMessage("wait", (_ONE,))),

@@ -190,16 +190,6 @@ def test_a_repeated_id_in_one_message_is_matched_in_order():
     assert answered(messages) == messages
 
 
-def test_several_results_in_a_row_stay_where_the_dialect_takes_them():
-    results = [ToolMessage("1", "a", "add"), ToolMessage("2", "b", "get")]
-    messages = [UserMessage("q"), AssistantMessage("", (A, B)), *results]
-    assert alternating(messages, tools_in_a_row=True) == messages
-    assert alternating([*messages, UserMessage("and?")], tools_in_a_row=True)[4:] == [
-        AssistantMessage(ACKNOWLEDGED),
-        UserMessage("and?"),
-    ]
-
-
 def test_an_empty_history_is_refused():
     with pytest.raises(MessageError, match="nothing to send"):
         alternating([UserMessage(" ")])
