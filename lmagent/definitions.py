@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from lmagent.describing import Description
     from lmagent.signatures import Argument, Signature
 
-__all__ = ["Changed", "Definition", "Effect", "Given", "Plan", "ToolOptions"]
+__all__ = ["Changed", "Definition", "Effect", "Given", "Kind", "Plan", "ToolOptions"]
 
 Effect: TypeAlias = Literal["reads", "writes", "network", "spends", "irreversible"]
+Kind: TypeAlias = Literal["plain", "static", "class"]
 Supply: TypeAlias = Callable[[RunContext[Any] | None], Any]
 
 
@@ -70,7 +71,7 @@ class Definition:
         self.options = options
         self.owner: type | None = None
         """The class in whose body it stands."""
-        self.kind: Literal["plain", "static", "class"] = "plain"
+        self.kind: Kind = "plain"
         self.takes_self = False
         """Whether binding fills the first parameter."""
         self._scope = scope

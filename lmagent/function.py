@@ -15,7 +15,7 @@ from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from lmagent.context import RunContext
-from lmagent.definitions import Changed, Definition, Effect, Given, Plan, ToolOptions
+from lmagent.definitions import Changed, Definition, Effect, Given, Kind, Plan, ToolOptions
 from lmagent.errors import ConfigurationError
 from lmagent.schema import ToolSpec
 
@@ -35,7 +35,7 @@ _OPTIMIZED = inspect.CO_OPTIMIZED
 
 
 _DEFAULTS = ToolOptions()
-_DESCRIPTORS: dict[type, Literal[plain, static, "class"]] = {staticmethod: "static", classmethod: "class"}
+_DESCRIPTORS: dict[Any, Kind] = {staticmethod: "static", classmethod: "class"}
 
 
 class Tool(Generic[P, R_co]):
@@ -49,8 +49,8 @@ class Tool(Generic[P, R_co]):
     def __init__(
         self, target: Callable[P, R_co], *, options: ToolOptions = _DEFAULTS, scope: Mapping[str, Any] | None = None
     ) -> None:
-        given: Any = target  # may be a classmethod object, which is not callable, in a class body
-        kind = _DESCRIPTORS.get(type(given), "plain")
+        given = cast(Any, target)  # may be a classmethod object, which is not callable, in a class body
+        kind = _DESCRIPTORS.get(cast(Any, type(given)), "plain")
         if kind == "plain" and not callable(given):
             raise ConfigurationError(f"@function needs a callable, not {given!r}.")
         definition = Definition(given if kind == "plain" else given.__func__, options, scope)

@@ -161,7 +161,7 @@ def _unwrapped(target: Any, owner: type | None) -> tuple[Any, type | None]:
         elif not isinstance(target, type) and hasattr(target, "__wrapped__"):
             target = target.__wrapped__
         elif not isinstance(target, type) and not inspect.isroutine(target):
-            owner = cast(type, type(target))
+            owner = cast(Any, type(target))
             call = inspect.getattr_static(owner, "__call__", None)
             return (inspect.unwrap(call) if inspect.isfunction(call) else target), owner
         else:
@@ -185,8 +185,8 @@ def _documentation(target: Any, inner: Any) -> str:
         and (inner.__doc__ or "").startswith(inner.__name__ + "(")
     ):
         return ""  # written by @dataclass: the signature, not a description
-    found: Any = target if inspect.ismethod(target) else inner  # getdoc of a bound method looks into the base classes
-    text = inspect.getdoc(found)
+    # getdoc of a bound method looks into the base classes
+    text = inspect.getdoc(cast(Any, target if inspect.ismethod(target) else inner))
     if not text and not inspect.isroutine(target) and not isinstance(target, type):
         text = inspect.getdoc(cast(Any, type(target)))
     return text or ""
