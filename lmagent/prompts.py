@@ -205,7 +205,7 @@ def as_messages(prompt: Prompt) -> tuple[Message, ...]:
         TypeError: `prompt` is no text, message, dict or list of them.
     """
     if isinstance(prompt, str | SystemMessage | UserMessage | AssistantMessage | ToolMessage | Mapping):
-        return (_as_message(prompt),)
+        prompt = [prompt]
     if not isinstance(prompt, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"A prompt is a text, a message, a dict or a list of them, not {type(prompt).__name__}.")
     messages = _name_legacy_results([_as_message(item) for item in prompt])
