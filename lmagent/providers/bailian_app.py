@@ -1,0 +1,197 @@
+"""Bailian's app completions of 2023: an app made in the console, asked with a prompt and a history of pairs.
+
+The token is made from an access key by the cloud's `CreateToken`; it is handed in ready, because that call has a
+signature of its own and only the vendor's abandoned package was ever able to use it. No tools, no system role.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+from lmagent.errors import InvalidResponse, MessageError, ProviderError
+from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
+from lmagent.jsontext import JSON, dumps
+from lmagent.messages import Message, Reply, SystemMessage, Usage
+from lmagent.providers.bailian import bailian_error_class
+from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status
+from lmagent.providers.failures import quoted, retry_after
+from lmagent.providers.fields import mapping, object_of, objects, text
+from lmagent.providers.history import alternating, system_in_front, text_only, tools_as_text
+from lmagent.providers.schema_dialects import schema_as_text
+
+__all__ = ["BASE_URL", "BailianAppCodec", "BailianAppState"]
+
+BASE_URL = "https://bailian.aliyuncs.com"
+
+
+@dataclass(slots=True)
+class BailianAppState:
+    """One stream: the text so far, because events repeat it, and the last event, because nothing marks the end."""
+
+    shown: str = ""
+    last: dict[str, Any] | None = None
+    done: bool = False
+
+
+class BailianAppCodec(Codec):
+    """The app completions API.
+
+    Args:
+        app_id: Id of the app; stands for the model.
+        base_url: Scheme and host.
+        session_id: Continues a session that the server keeps; None: the history is sent.
+        new_request_id: Makes the id of one request, 32 hex digits.
+    """
+
+    provider = "bailian"
+    features = Features(
+        tools=False,
+        parallel_calls=False,
+        stream_tools=False,
+        tool_choice=frozenset(),
+        images=False,
+        json_schema="none",
+        system=False,
+    )
+
+    def __init__(
+        self,
+        app_id: str,
+        *,
+        base_url: str = BASE_URL,
+        session_id: str | None = None,
+        new_request_id: Callable[[], str] = lambda: uuid4().hex,
+    ) -> None:
+        self.model = app_id
+        self.base_url = base_url.rstrip("/")
+        self.session_id = session_id
+        self._new_request_id = new_request_id
+
+    def build_request(self, call: ChatCall) -> Request:
+        if call.tools:
+            raise self.refuse("tools in an app; use prompt mode, or a model instead of an app")
+        messages = call.messages
+        if call.output_schema is not None:
+            messages = (*messages, SystemMessage(schema_as_text(call.output_schema)))
+        given = dict(call.parameters)
+        extra: Mapping[str, Any] = given.pop("extra_body", None) or {}
+        top = {name: value for name, value in given.items() if name in _TOP}
+        inner = {name: value for name, value in given.items() if name not in _TOP}
+        body: dict[str, Any] = {
+            "RequestId": self._new_request_id(),
+            "AppId": self.model,
+            **self._conversation(messages),
+            "Stream": call.stream,
+            "HasThoughts": False,
+            **self.render_parameters(top, _TOP),
+            "Parameters": self.render_parameters(inner, _INNER),
+        }
+        if self.session_id is not None:
+            body["SessionId"] = self.session_id
+        return Request(
+            url=f"{self.base_url}/v2/app/completions",
+            content=dumps({**body, **extra}),
+            headers={
+                "content-type": "application/json;charset=UTF-8",
+                "accept": "text/event-stream" if call.stream else "*/*",
+                **(given.get("extra_headers") or {}),
+            },
+        )
+
+    def _conversation(self, messages: Sequence[Message]) -> dict[str, Any]:
+        texts = [_said(message) for message in self._turns(messages)]
+        pairs = [{"User": user, "Bot": bot} for user, bot in zip(texts[:-1:2], texts[1::2], strict=True)]
+        return {"Prompt": texts[-1], **({"History": pairs} if pairs else {})}
+
+    def _turns(self, messages: Iterable[Message]) -> list[Message]:
+        return alternating(tools_as_text(text_only(system_in_front(messages), self.refuse)))
+
+    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        builder = ReplyBuilder(prefix)
+        with self.reading(body):
+            builder.add(TextDelta(text(body["Data"]["Text"])))
+            builder.add(_done(body))
+            return builder.reply(self.model_id, request_id=body.get("RequestId"))
+
+    def new_state(self) -> BailianAppState:
+        return BailianAppState()
+
+    def parse_event(self, state: BailianAppState, data: bytes, event: str = "") -> Iterable[Delta]:
+        if data.strip() == b"[DONE]":
+            return self.finish(state)
+        chunk = object_of(self, data)
+        error = self.parse_error(200, {}, chunk)
+        if error is not None:
+            raise error
+        with self.reading(chunk):
+            whole = text(mapping(chunk["Data"]).get("Text")).rstrip("\ufffd")
+            state.last = chunk
+        if len(whole) <= len(state.shown):
+            return ()
+        before, state.shown = state.shown, whole
+        return [TextDelta(whole[len(before) :])]
+
+    def finish(self, state: BailianAppState) -> Iterable[Delta]:
+        """Nothing in the protocol marks the end: the body's end does, once an event has come."""
+        if state.done or state.last is None:
+            return ()
+        state.done = True
+        with self.reading(state.last):
+            return [_done(state.last)]
+
+    def parse_error(
+        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
+    ) -> ProviderError | None:
+        answer = mapping(body)
+        if answer.get("Success") is not False and status < 400:
+            return None
+        code = str(answer.get("Code") or "")
+        message = str(answer.get("Message") or text)
+        otherwise = error_for_status(status) if status >= 400 else InvalidResponse
+        request_id = answer.get("RequestId")
+        return (bailian_error_class(code, message) or otherwise)(
+            quoted(message, f"HTTP status {status}"),
+            provider=self.provider,
+            model=self.model,
+            status=status,
+            code=code or None,
+            request_id=None if request_id is None else str(request_id),
+            retry_after=retry_after(headers),
+            body=body,
+        )
+
+
+def _said(message: Message) -> str:
+    if not isinstance(message.content, str):
+        raise MessageError("bailian's apps take text only.")
+    return message.content
+
+
+def _done(body: dict[str, Any]) -> Done:
+    data = mapping(body.get("Data"))
+    counts = objects(data.get("Usage"))
+    given = sum(int(count.get("InputTokens") or 0) for count in counts)
+    made = sum(int(count.get("OutputTokens") or 0) for count in counts)
+    return Done(
+        usage=Usage(input_tokens=given, output_tokens=made, total_tokens=given + made) if counts else None,
+        response_id=data.get("ResponseId"),
+        raw=body,
+    )
+
+
+_TOP: dict[str, ParameterRule] = {
+    "top_p": "TopP",
+    **{name: name for name in ("HasThoughts", "BizParams", "DocReferenceType", "DocTagIds", "DocTagCodes")},
+}
+_INNER: dict[str, ParameterRule] = {
+    "temperature": "Temperature",
+    "top_k": "TopK",
+    "seed": "Seed",
+    "max_tokens": "MaxTokens",
+    "stop": "Stop",
+    "UseRawPrompt": "UseRawPrompt",
+    "ResultFormat": "ResultFormat",
+}

@@ -1,0 +1,517 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lmagent.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ContentFiltered,
+    ContextTooLong,
+    InvalidResponse,
+    MessageError,
+    NotFound,
+    Overloaded,
+    ParameterError,
+    PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
+    RequestTimeout,
+    ServerFailed,
+)
+from lmagent.events import ReasoningDelta, TextDelta
+from lmagent.messages import (
+    AssistantMessage,
+    FilePart,
+    ImagePart,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from lmagent.providers.auth import BearerAuth
+from lmagent.providers.bailian import BailianCodec
+from lmagent.providers.bailian_app import BailianAppCodec
+from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request
+from lmagent.redaction import Secret
+from lmagent.schema import ToolSpec
+from tests.providers import rules_bailian
+from tests.providers.wire_cn import (
+    ASK,
+    CHAT,
+    GET_WEATHER,
+    RIVER,
+    SYSTEM,
+    TOLD,
+    assert_error,
+    assert_reply,
+    assert_request,
+    assert_stream,
+    chat,
+    load,
+    names,
+    read_stream,
+)
+
+KEY = Secret("sk-fake-dashscope-key")
+TUNED = {"temperature": 0.7, "top_p": 0.8, "max_tokens": 128}
+NATIVE: dict[str, ChatCall] = {
+    "01-native-plain": chat(SYSTEM, CHAT, parameters=TUNED),
+    "02-native-tools": chat(SYSTEM, ASK, tools=True),
+    "03-native-tool-result": chat(SYSTEM, TOLD, tools=True),
+    "04-native-stream-incremental": chat(RIVER, stream=True),
+    "05-native-stream-cumulative": chat(RIVER, stream=True),
+    "06-native-stream-tools-incremental": chat(SYSTEM, ASK, tools=True, stream=True),
+    "07-native-stream-tools-cumulative": chat(SYSTEM, ASK, tools=True, stream=True),
+    "08-native-plain-text-format": chat(RIVER),
+}
+COMPATIBLE = (
+    "20-compatible-plain",
+    "21-compatible-tools",
+    "22-compatible-tool-result",
+    "23-compatible-stream",
+    "24-compatible-stream-tools",
+)
+STREAMS = [name for name in NATIVE if "stream" in name]
+
+
+def codec(**fields: Any) -> BailianCodec:
+    return BailianCodec("qwen-plus", **fields)
+
+
+def codec_of(name: str) -> BailianCodec:
+    if "08" in name:
+        return BailianCodec("qwen-turbo", result_format=None)
+    return codec(incremental="cumulative" not in name)
+
+
+def app(request_id: str = "00000000000000000000000000000001", **fields: Any) -> BailianAppCodec:
+    return BailianAppCodec("fake-app-id", new_request_id=lambda: request_id, **fields)
+
+
+def signed(request: Request, key: Secret = KEY) -> Request:
+    with pytest.raises(StopIteration) as stop:
+        next(BearerAuth(key).flow(request, 0))
+    return stop.value.value
+
+
+def body_of(call: ChatCall, dialect: Codec | None = None) -> dict[str, Any]:
+    body = json.loads((dialect or codec()).build_request(call).content)
+    rules_bailian.check(body)
+    return body
+
+
+def frames(*chunks: Any, event: str = "result") -> bytes:
+    return b"".join(f"event:{event}\ndata:{json.dumps(chunk, ensure_ascii=False)}\n\n".encode() for chunk in chunks)
+
+
+def piece(reason: str = "null", **message: Any) -> dict[str, Any]:
+    return {"output": {"choices": [{"message": message, "finish_reason": reason}]}, "request_id": "r"}
+
+
+def test_no_case_is_left_out():
+    others = {"40-app-plain", "41-app-stream-cumulative", "70-native-error-rate", "71-native-stream-error"}
+    assert set(names("bailian")) == {*NATIVE, *COMPATIBLE, *others, "72-compatible-error", "73-app-error"}
+
+
+# Native: the wire
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_native_request(name: str):
+    request = signed(codec_of(name).build_request(NATIVE[name]))
+    # tool_choice "auto" is the default of the API: we leave it out.
+    assert_request(request, load("bailian", name), without=["parameters.tool_choice"])
+    rules_bailian.check(json.loads(request.content))
+    stream = request.headers.get("x-dashscope-sse")
+    assert (stream, request.headers["accept"]) == (
+        ("enable", "text/event-stream") if name in STREAMS else (None, "application/json; charset=utf-8")
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in NATIVE if name not in STREAMS])
+def test_native_reply(name: str):
+    case = load("bailian", name)
+    assert codec_of(name).parse_error(case.status, {}, case.json) is None
+    reply = codec_of(name).parse_reply(case.json)
+    assert_reply(reply, case)
+    assert reply.request_id == case.json["request_id"]
+    assert reply.model_id == f"bailian/{codec_of(name).model}"
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_native_stream_however_it_is_cut(name: str):
+    assert_stream(codec_of(name), load("bailian", name))
+
+
+def test_streams_of_one_codec_do_not_know_each_other():
+    case = load("bailian", "05-native-stream-cumulative")
+    dialect = codec(incremental=False)
+    for _ in range(2):
+        reply, _ = read_stream(dialect, [case.body])
+        assert reply.reply == "The Qiantang River."
+
+
+def test_old_streams_of_bare_text():
+    texts = ["The ", "The river."]
+    chunks = [{"output": {"text": text, "finish_reason": "null"}} for text in texts]
+    chunks.append({"output": {"text": "The river.", "finish_reason": "stop"}, "usage": {"input_tokens": 1}})
+    reply, events = read_stream(codec(incremental=False, result_format=None), [frames(*chunks)])
+    assert reply.reply == "The river."
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["The ", "river."]
+    assert reply.usage == Usage(input_tokens=1, total_tokens=1)
+
+
+def test_a_character_cut_in_half_waits_until_it_is_whole():
+    texts = ["ab\ufffd", "ab中", "ab中\ufffd"]
+    chunks = [piece(content=text) for text in texts] + [piece("stop", content="ab中国")]
+    reply, events = read_stream(codec(incremental=False), [frames(*chunks)])
+    assert reply.reply == "ab中国"
+    assert [event.text for event in events if isinstance(event, TextDelta)] == ["ab", "中", "国"]
+
+
+def test_reasoning_in_both_kinds_of_stream_and_never_sent_back():
+    for incremental, thoughts in ((True, ["hm", "m"]), (False, ["hm", "hmm"])):
+        chunks = [piece(content="", reasoning_content=thought) for thought in thoughts]
+        last = "hmm" if not incremental else ""
+        chunks.append(piece("stop", content="2", reasoning_content=last))
+        reply, events = read_stream(codec(incremental=incremental), [frames(*chunks)])
+        assert (reply.message.reasoning, reply.reply) == ("hmm", "2")
+        assert [event.text for event in events if isinstance(event, ReasoningDelta)] == ["hm", "m"]
+        assert "hmm" not in json.dumps(body_of(chat(UserMessage("q"), reply.message, UserMessage("sure?"))))
+
+
+def test_usage_details():
+    usage = {
+        "input_tokens": 10,
+        "output_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 4},
+        "output_tokens_details": {"reasoning_tokens": 3},
+    }
+    reply = codec().parse_reply({**piece("stop", content="x"), "usage": usage})
+    assert reply.usage == Usage(input_tokens=10, output_tokens=5, total_tokens=15, cached_tokens=4, reasoning_tokens=3)
+
+
+@pytest.mark.parametrize("incremental", [True, False])
+def test_parallel_calls_in_a_stream(incremental: bool):
+    def call(index: int, id: str, name: str, arguments: str) -> dict[str, Any]:
+        return {"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+    steps = [
+        [call(0, "a", "add", '{"x"')],
+        [call(0, "", "", ":1}") if incremental else call(0, "a", "add", '{"x":1}')],
+        [call(1, "b", "now", "")],
+    ]
+    if not incremental:
+        steps[2].insert(0, call(0, "a", "add", '{"x":1}'))
+    chunks = [piece(content="", tool_calls=calls) for calls in steps]
+    chunks.append(piece("tool_calls", content="", tool_calls=[] if incremental else steps[2]))
+    reply, _ = read_stream(codec(incremental=incremental), [frames(*chunks)])
+    assert [(c.id, c.name, c.arguments) for c in reply.tool_calls] == [("a", "add", '{"x":1}'), ("b", "now", "{}")]
+    assert reply.finish_reason == "tool_calls"
+
+
+def test_calls_without_ids_and_indexes_get_them():
+    calls = [{"id": "", "function": {"name": "add", "arguments": {"x": 1}}}, {"function": {"name": "now"}}]
+    reply = codec().parse_reply(piece("stop", content=None, tool_calls=calls), prefix="3")
+    assert [(c.id, c.name, c.arguments) for c in reply.tool_calls] == [
+        ("call_3_0", "add", '{"x":1}'),
+        ("call_3_1", "now", "{}"),
+    ]
+
+
+def test_content_may_be_a_list():
+    reply = codec().parse_reply(piece("stop", content=[{"text": "a"}, {"image": "x"}, {"text": "b"}]))
+    assert reply.reply == "ab"
+    reply, _ = read_stream(codec(), [frames(piece(content=[{"text": "a"}]), piece("length", content=[]))])
+    assert (reply.reply, reply.finish_reason) == ("a", "length")
+
+
+def test_a_stream_without_a_reason_is_not_whole():
+    with pytest.raises(AssertionError, match="no end"):
+        read_stream(codec(), [frames(piece(content="half"))])
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"output": {}}, {"output": None}, [], None, piece("stop", content=5), {"output": {"choices": [{}]}}]
+)
+def test_unknown_shapes_are_invalid_responses(body: Any):
+    with pytest.raises(InvalidResponse):
+        codec().parse_reply(body)
+
+
+@pytest.mark.parametrize("data", [b"[1]", b"{", b'{"output":{"choices":5}}', b'{"output":{"text":[5]}}'])
+def test_unknown_frames_are_invalid_responses(data: bytes):
+    with pytest.raises(InvalidResponse):
+        codec().parse_event(codec().new_state(), data)
+
+
+# Errors
+
+
+def test_recorded_errors():
+    case = load("bailian", "70-native-error-rate")
+    error = codec().parse_error(case.status, {"retry-after": "7"}, case.json)
+    assert_error(error, case)
+    assert error is not None
+    assert (error.request_id, error.retry_after, error.provider) == ("f1e2d3c4-err1", 7, "bailian")
+    case = load("bailian", "71-native-stream-error")
+    with pytest.raises(ContextTooLong) as caught:
+        read_stream(codec(), [case.body])
+    assert_error(caught.value, case)
+    case = load("bailian", "73-app-error")
+    assert_error(app().parse_error(case.status, {}, case.json), case)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "kind", "retryable"),
+    [
+        (401, "InvalidApiKey", "x", AuthenticationFailed, False),
+        (400, "InvalidParameter", "x", BadRequest, False),
+        (400, "InvalidParameter.Stop", "x", BadRequest, False),
+        (400, "InvalidParameter", "Range of input length should be [1, 30720]", ContextTooLong, False),
+        (400, "DataInspectionFailed", "x", ContentFiltered, False),
+        (400, "Arrearage", "x", QuotaExceeded, False),
+        (403, "AccessDenied", "x", PermissionDenied, False),
+        (403, "AccessDenied.Unpurchased", "x", PermissionDenied, False),
+        (403, "AllocationQuota.FreeTierOnly", "x", QuotaExceeded, False),
+        (404, "ModelNotFound", "x", NotFound, False),
+        (429, "Throttling", "x", RateLimited, True),
+        (429, "Throttling.RateQuota", "x", RateLimited, True),
+        (429, "Throttling.AllocationQuota", "tokens per minute", RateLimited, True),
+        (429, "Throttling.AllocationQuota", "Free allocated quota exceeded.", QuotaExceeded, False),
+        (500, "InternalError", "x", ServerFailed, True),
+        (500, "InternalError.Algo", "x", ServerFailed, True),
+        (500, "RequestTimeOut", "x", RequestTimeout, True),
+        (503, "ModelServingError", "x", Overloaded, True),
+        (503, "ModelUnavailable", "x", Overloaded, True),
+        (418, "Unheard", "x", BadRequest, False),
+        (500, "Unheard", "x", ServerFailed, True),
+        (200, "Unheard", "x", InvalidResponse, False),
+    ],
+)
+def test_error_codes(status: int, code: str, message: str, kind: type[Exception], retryable: bool):
+    fault = {"code": code, "message": message, "request_id": "r"}
+    error = codec().parse_error(status, {}, fault)
+    assert type(error) is kind
+    assert (error.retryable, error.code, error.status) == (retryable, code, status)
+    with pytest.raises(type(codec().parse_error(200, {}, fault))):  # the same in a stream, half-way
+        read_stream(codec(), [frames(piece(content="half")), frames(fault, event="error")])
+
+
+def test_errors_without_a_known_body():
+    assert type(codec().parse_error(502, {}, None, "<html>")) is ServerFailed
+    assert type(codec().parse_error(429, {}, [])) is RateLimited
+    assert codec().parse_error(200, {}, {"code": "", "message": "", **piece("stop", content="x")}) is None
+
+
+# What is sent
+
+
+def test_a_stream_always_asks_for_pieces():
+    assert body_of(chat(RIVER, stream=True))["parameters"] == {"result_format": "message", "incremental_output": True}
+    assert body_of(chat(RIVER))["parameters"] == {"result_format": "message"}
+
+
+def test_parameters():
+    parameters = {
+        "temperature": 2,
+        "top_p": 0,
+        "top_k": 5,
+        "max_tokens": 9,
+        "seed": 1,
+        "stop": ["x"],
+        "presence_penalty": 1,
+        "repetition_penalty": 1.1,
+        "n": 2,
+        "enable_search": True,
+        "enable_thinking": False,
+        "thinking_budget": 10,
+        "parallel_tool_calls": True,
+        "extra_headers": {"x-dashscope-datainspection": "enable"},
+    }
+    request = codec(workspace="ws").build_request(chat(RIVER, parameters=parameters))
+    body = json.loads(request.content)
+    rules_bailian.check(body)
+    sent = {name: value for name, value in parameters.items() if name != "extra_headers"}
+    assert body["parameters"] == {"result_format": "message", **sent, "temperature": 1.99, "top_p": 0.01}
+    assert request.headers["x-dashscope-datainspection"] == "enable"
+    assert request.headers["x-dashscope-workspace"] == "ws"
+    assert body_of(chat(RIVER, parameters={"reasoning_effort": "none"}))["parameters"]["enable_thinking"] is False
+    assert body_of(chat(RIVER, parameters={"reasoning_effort": "high"}))["parameters"]["enable_thinking"] is True
+    wrong = {"temperature": 2.1, "presence_penalty": 3, "repetition_penalty": 0, "n": 5, "user": "u", "logit_bias": {}}
+    for name, value in wrong.items():
+        with pytest.raises(ParameterError, match=name):
+            codec().build_request(chat(RIVER, parameters={name: value}))
+
+
+def test_extra_body_reaches_every_level():
+    extra = {"parameters": {"new_switch": 1}, "input": {"prompt": "p"}, "task_id": "t"}
+    body = json.loads(codec().build_request(chat(RIVER, parameters={"extra_body": extra})).content)
+    assert body["parameters"] == {"result_format": "message", "new_switch": 1}
+    assert (body["input"]["prompt"], body["input"]["messages"][0]["role"]) == ("p", "user")
+    assert body["task_id"] == "t"
+    assert extra == {"parameters": {"new_switch": 1}, "input": {"prompt": "p"}, "task_id": "t"}
+
+
+def test_tool_choice():
+    named = {"type": "function", "function": {"name": "get_weather"}}
+    for choice, sent in (("none", "none"), ("required", named), (NamedTool("get_weather"), named)):
+        assert body_of(chat(ASK, tools=True, tool_choice=choice))["parameters"]["tool_choice"] == sent
+    two = (GET_WEATHER, ToolSpec(name="now", parameters={"type": "object", "properties": {}}))
+    with pytest.raises(ParameterError, match="required"):
+        codec().build_request(chat(ASK, tools=two, tool_choice="required"))
+    with pytest.raises(ParameterError, match="nothing"):
+        codec().build_request(chat(ASK, tools=two, tool_choice=NamedTool("nothing")))
+
+
+def test_json_mode_has_the_word_in_a_message():
+    body = body_of(chat(RIVER, output_schema=OutputSchema(name="x", schema={"type": "object"})))
+    assert body["parameters"]["response_format"] == {"type": "json_object"}
+    assert "JSON" in body["input"]["messages"][0]["content"]
+
+
+def test_multimodal_models_have_their_own_path_and_lists():
+    parts = UserMessage((TextPart("what?"), ImagePart(url="https://example.com/a.png"), ImagePart(data="aGk=")))
+    dialect = BailianCodec("qwen-vl-max")
+    assert dialect.features.images
+    request = dialect.build_request(chat(SYSTEM, parts))
+    assert request.url.endswith("/api/v1/services/aigc/multimodal-generation/generation")
+    body = json.loads(request.content)
+    rules_bailian.check(body)
+    assert body["input"]["messages"] == [
+        {"role": "system", "content": [{"text": SYSTEM.content}]},
+        {
+            "role": "user",
+            "content": [
+                {"text": "what?"},
+                {"image": "https://example.com/a.png"},
+                {"image": "data:image/png;base64,aGk="},
+            ],
+        },
+    ]
+    assert BailianCodec("qwen3.5-plus").multimodal
+    assert not BailianCodec("qwen3-max").multimodal
+    assert not BailianCodec("qwen3.5-plus", multimodal=False).multimodal
+    for dialect in (codec(), app()):
+        with pytest.raises(MessageError, match="an image"):
+            dialect.build_request(chat(parts))
+    with pytest.raises(MessageError, match="a file"):
+        BailianCodec("qwen-vl-max").build_request(chat(UserMessage((FilePart(file_id="f"),))))
+
+
+CALL_A = ToolCall(id="a", name="add", arguments='{"x": 1}')
+CALL_B = ToolCall(id="b", name="now", arguments="{}")
+HISTORIES: dict[str, tuple[Any, ...]] = {
+    "systems": (SystemMessage("one"), UserMessage("hi"), SystemMessage("two")),
+    "system alone": (SYSTEM,),
+    "users": (UserMessage("a"), UserMessage((TextPart("b"), TextPart("c")))),
+    "assistant first": (AssistantMessage("hello"), UserMessage("hi")),
+    "assistant last": (UserMessage("hi"), AssistantMessage("hello")),
+    "assistants": (UserMessage("hi"), AssistantMessage("a"), AssistantMessage("b"), UserMessage("c")),
+    "told": TOLD,
+    "parallel": (
+        UserMessage("q"),
+        AssistantMessage("I look", (CALL_A, CALL_B)),
+        ToolMessage("", "b", "now"),
+        ToolMessage("broken", "a", "add", is_error=True),
+        UserMessage("and?"),
+    ),
+    "unanswered": (UserMessage("q"), AssistantMessage("", (CALL_A, CALL_B)), ToolMessage("1", "a")),
+    "orphan": (UserMessage("q"), ToolMessage("1", "zzz", "add")),
+    "call first": (AssistantMessage("", (CALL_A,)), ToolMessage("1", "a")),
+    "empty answer": (UserMessage("q"), AssistantMessage(""), UserMessage("w")),
+    "foreign details": (
+        UserMessage("q"),
+        AssistantMessage("x", reasoning="r", details={"anthropic": {"thinking": [1]}}),
+        UserMessage("w"),
+    ),
+}
+DIALECTS = {"native": codec(), "multimodal": BailianCodec("qwen-vl-max"), "app": app()}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+@pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
+def test_any_history_can_be_sent(history: tuple[Any, ...], dialect: Codec):
+    body_of(chat(history), dialect)
+
+
+def test_results_carry_the_name_of_the_tool():
+    body = body_of(chat(HISTORIES["unanswered"]))
+    results = [message for message in body["input"]["messages"] if message["role"] == "tool"]
+    assert [(message["tool_call_id"], message["name"]) for message in results] == [("a", "add"), ("b", "now")]
+
+
+def test_messages_are_encoded_once_for_each_form():
+    history = chat(SYSTEM, CHAT)
+    first = codec().build_request(history).content
+    assert codec().build_request(history).content == first
+    assert isinstance(body_of(history, DIALECTS["multimodal"])["input"]["messages"][1]["content"], list)
+    assert codec().build_request(history).content == first
+
+
+def test_no_secret_in_what_is_shown():
+    request = signed(codec().build_request(chat(CHAT)))
+    assert "dashscope-key" not in request.url
+    assert request.params == {}
+
+
+# The app completions
+
+
+def test_app_request():
+    case = load("bailian", "40-app-plain")
+    request = signed(
+        app(session_id="s-001").build_request(chat(CHAT, parameters={"top_p": 0.8})), Secret("fake-bailian-token")
+    )
+    noise = ["BizParams", "DocReferenceType", "DocTagIds", "DocTagCodes"]  # explicit nulls of the SDK
+    assert_request(request, case, without=noise)
+    case = load("bailian", "41-app-stream-cumulative")
+    dialect = app("00000000000000000000000000000002")
+    request = signed(
+        dialect.build_request(chat(RIVER, parameters={"top_p": 0.0}, stream=True)), Secret("fake-bailian-token")
+    )
+    assert_request(request, case, without=[*noise, "SessionId"])
+
+
+def test_app_reply_and_stream():
+    case = load("bailian", "40-app-plain")
+    assert app().parse_error(200, {}, case.json) is None
+    reply = app().parse_reply(case.json)
+    assert_reply(reply, case)
+    assert reply.model_id == "bailian/fake-app-id"
+    for _ in range(2):  # upstream lost the beginning of a second stream
+        assert_stream(app(), load("bailian", "41-app-stream-cumulative"))
+
+
+def test_app_stream_with_an_end_mark_and_an_error():
+    body = load("bailian", "41-app-stream-cumulative").body
+    reply, _ = read_stream(app(), [body, b"\ndata: [DONE]\n\n"])
+    assert reply.reply == "The Qiantang River."
+    fault = b'data: {"Success":false,"Code":"Throttling","Message":"slow down","RequestId":"r","Data":null}\n\n'
+    with pytest.raises(RateLimited, match="slow down"):
+        read_stream(app(), [body, fault])
+    with pytest.raises(AssertionError, match="no end"):
+        read_stream(app(), [b""])
+
+
+def test_app_parameters_and_limits():
+    parameters = {"temperature": 0, "top_k": 3, "max_tokens": 9, "stop": ["x"], "seed": 1, "BizParams": {"a": 1}}
+    body = body_of(chat(RIVER, parameters={**parameters, "extra_body": {"DocTagIds": [1]}}), app())
+    assert body["Parameters"] == {"Temperature": 0, "TopK": 3, "MaxTokens": 9, "Stop": ["x"], "Seed": 1}
+    assert (body["BizParams"], body["DocTagIds"]) == ({"a": 1}, [1])
+    with pytest.raises(ParameterError, match="presence_penalty"):
+        app().build_request(chat(RIVER, parameters={"presence_penalty": 1}))
+    with pytest.raises(MessageError, match="prompt mode"):
+        app().build_request(chat(ASK, tools=True))
+    call = chat(RIVER, output_schema=OutputSchema(name="x", schema={"title": "River"}))
+    assert '"title":"River"' in body_of(call, app())["Prompt"]
+    ids = {json.loads(BailianAppCodec("a").build_request(chat(RIVER)).content)["RequestId"] for _ in range(2)}
+    assert len(ids) == 2
+    assert type(app().parse_error(500, {}, None, "x")) is ServerFailed
+    with pytest.raises(InvalidResponse):
+        app().parse_reply({"Success": True, "Data": None})
