@@ -148,6 +148,14 @@ def test_nothing_but_files_inside_is_read(root: Path, path: str):
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize("path", ["..", "../secret.txt", "sub/../../secret.txt", "sub/../a.txt", "../root/a.txt"])
+def test_visible_dot_names_do_not_open_the_way_up(root: Path, path: str):
+    bound = tools(root, hidden=True, write=True)
+    for tool, arguments in (("read_file", ()), ("list_files", ()), ("write_file", ("x", True))):
+        with pytest.raises(ToolError, match=r"contains '\.\.'"):
+            bound[tool](path, *arguments)
+
+
 @pytest.mark.parametrize("path", sorted({*OUTSIDE} - {"~/secret.txt", "$HOME/x", "*.txt"}))
 def test_nothing_but_files_inside_is_written(root: Path, path: str):
     _traps(root)

@@ -220,6 +220,20 @@ def test_the_environment_is_clean(root: Path, script: Callable[[str], str], monk
     assert told.endswith(f"\n{root}\nend\n")
 
 
+def test_the_terminal_is_not_read(root: Path):
+    ours, theirs = os.pipe()
+    os.write(theirs, b"typed by the user")
+    os.close(theirs)
+    saved = os.dup(0)
+    try:
+        os.dup2(ours, 0)
+        assert run_program(programs=["cat"], root=root, approve=yes)("cat", []) == "exit status 0\n"
+    finally:
+        os.dup2(saved, 0)
+        os.close(saved)
+        os.close(ours)
+
+
 def _gone(pid: int) -> bool:
     for _ in range(100):
         try:
