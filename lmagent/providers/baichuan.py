@@ -25,7 +25,7 @@ from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, Usa
 from lmagent.providers.base import Auth, AuthFlow, ChatCall, Codec, Features, ParameterRule, Request, error_for_status
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
-from lmagent.providers.history import alternating, system_in_front, text_only, tools_as_text
+from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
 from lmagent.redaction import Secret
 
 __all__ = ["BASE_URL", "BaichuanCodec", "BaichuanSignatureAuth"]
@@ -139,9 +139,7 @@ class BaichuanCodec(Codec):
         """
         if call.tools and call.tool_choice != "none":
             raise self.refuse("function calls in its old API; use tool_mode='prompt'")
-        if call.output_schema is not None:
-            raise self.refuse("a structured answer")
-        messages = alternating(tools_as_text(system_in_front(text_only(call.messages, self.refuse))))
+        messages = alternating(tools_as_text(system_in_front(text_only(messages_of(call), self.refuse))))
         body: dict[str, Any] = {"model": self.model, "messages": [_message(message) for message in messages]}
         given = {name: value for name, value in call.parameters.items() if name != "extra_body"}
         parameters = self.render_parameters(given, _PARAMETERS)
@@ -155,6 +153,9 @@ class BaichuanCodec(Codec):
         )
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
         builder, state = ReplyBuilder(prefix), self.new_state()
         with self.reading(body):
             for delta in self._read(state, body):

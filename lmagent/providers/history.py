@@ -28,6 +28,8 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.providers.base import ChatCall
+from lmagent.providers.schema_dialects import schema_as_text
 
 __all__ = [
     "ACKNOWLEDGED",
@@ -37,6 +39,7 @@ __all__ = [
     "alternating",
     "answered",
     "merged",
+    "messages_of",
     "one_call_each",
     "split_system",
     "system_apart",
@@ -56,6 +59,13 @@ NOT_RUN = "No result: this call was not run."
 """Stands in for the result of a call that nobody answered."""
 
 _SEPARATOR = "\n\n"
+
+
+def messages_of(call: ChatCall) -> tuple[Message, ...]:
+    """Return the messages of a call, for a dialect with no field for an output schema: system text tells it."""
+    if call.output_schema is None:
+        return call.messages
+    return (*call.messages, SystemMessage(schema_as_text(call.output_schema)))
 
 
 def split_system(messages: Iterable[Message]) -> tuple[str, list[Message]]:

@@ -38,7 +38,15 @@ from lmagent.providers.base import (
 from lmagent.providers.calls import fitting_ids
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import call_arguments, mapping, object_of, objects, text, usage_of
-from lmagent.providers.history import alternating, answered, one_call_each, system_apart, text_only, tools_as_text
+from lmagent.providers.history import (
+    alternating,
+    answered,
+    messages_of,
+    one_call_each,
+    system_apart,
+    text_only,
+    tools_as_text,
+)
 from lmagent.schema import ToolSpec, inline_refs, never_blank
 
 __all__ = ["BASE_URL", "MINIMAX_ERRORS", "MinimaxCodec", "MinimaxProCodec"]
@@ -153,7 +161,7 @@ class _OldCodec(Codec):
     def _request(self, call: ChatCall, head: Mapping[str, Any], parts: Mapping[str, list[bytes]]) -> Request:
         return Request(
             url=f"{self.base_url}{self.path}",
-            content=joined(head, parts),
+            content=joined(head, {name: items for name, items in parts.items() if name not in head}),
             headers={"content-type": "application/json", **(call.parameters.get("extra_headers") or {})},
             params={"GroupId": self.group_id},
         )
@@ -163,6 +171,9 @@ class _OldCodec(Codec):
         """Return the text and the function call of a reply (`whole`) or of one event."""
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             state = self.new_state()
@@ -272,9 +283,7 @@ class MinimaxCodec(_OldCodec):
         """Render `call` as one POST. Calls and results of earlier turns become text."""
         if call.tools and call.tool_choice != "none":
             raise self.refuse("function calls in its old API; use tool_mode='prompt'")
-        if call.output_schema is not None:
-            raise self.refuse("a structured answer")
-        system, messages = system_apart(text_only(call.messages, self.refuse))
+        system, messages = system_apart(text_only(messages_of(call), self.refuse))
         messages = alternating(tools_as_text(messages))
         going_on = bool(call.parameters.get("continue_last_message"))
         if going_on and len(messages) > 1 and isinstance(call.messages[-1], AssistantMessage):
@@ -336,10 +345,8 @@ class MinimaxProCodec(_OldCodec):
         """Render `call` as one POST. The system text is what the bot is told about itself."""
         if call.tool_choice not in ("auto", "none"):
             raise ParameterError(f"tool_choice={call.tool_choice!r}: minimax's pro API knows only 'auto' and 'none'.")
-        if call.output_schema is not None:
-            raise self.refuse("a structured answer")
         specs = call.tools if call.tool_choice != "none" else ()
-        system, messages = system_apart(text_only(call.messages, self.refuse))
+        system, messages = system_apart(text_only(messages_of(call), self.refuse))
         bots = self._bots(call.parameters.get("bot_setting"), system)
         names = [bot["bot_name"] for bot in bots]
         speaker = self.bot_name if self.bot_name in names else names[0]

@@ -42,6 +42,7 @@ from lmagent.providers.fields import call_arguments, mapping, object_of, text, u
 from lmagent.providers.history import (
     alternating,
     answered,
+    messages_of,
     one_call_each,
     system_apart,
     system_in_front,
@@ -253,7 +254,7 @@ class WenxinCodec(Codec):
         user message beside functions, which the API does not take together.
         """
         specs = self._specs(call)
-        messages = text_only(call.messages, self.refuse)
+        messages = text_only(messages_of(call), self.refuse)
         head: dict[str, Any] = {}
         if specs:
             messages = system_in_front(messages)
@@ -273,7 +274,7 @@ class WenxinCodec(Codec):
         head |= self.render_parameters(call.parameters, _PARAMETERS)
         return Request(
             url=f"{self.base_url}{_PATH}{self.endpoint}",
-            content=joined(head, parts),
+            content=joined(head, {name: items for name, items in parts.items() if name not in head}),
             headers={"content-type": "application/json", **(call.parameters.get("extra_headers") or {})},
         )
 
@@ -295,6 +296,9 @@ class WenxinCodec(Codec):
         return {}
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             for delta in self._read(self.new_state(), body, last=True):

@@ -200,10 +200,15 @@ def test_what_the_old_api_cannot_do_is_refused():
     assert not codec().features.tools
     with pytest.raises(MessageError, match="tool_mode"):
         codec().build_request(chat(ASK, tools=True))
-    with pytest.raises(MessageError, match="structured"):
-        codec().build_request(chat(RIVER, output_schema=OutputSchema(name="r", schema={})))
     with pytest.raises(MessageError, match="an image"):
         codec().build_request(chat(UserMessage((ImagePart(url="http://x/y.png"),))))
+
+
+def test_a_structured_answer_is_asked_for_in_words():
+    call = chat(RIVER, output_schema=OutputSchema(name="r", schema={"type": "object"}))
+    content = body(codec().build_request(call))["messages"][0]["content"]
+    assert '{"type":"object"}' in content
+    assert content.endswith(RIVER.text)
 
 
 def test_parameters_are_translated():

@@ -371,9 +371,6 @@ def test_what_the_old_api_cannot_do_is_refused():
     assert not old().features.tools
     with pytest.raises(MessageError, match="tool_mode"):
         old().build_request(chat(ASK, tools=True))
-    for codec in (old(), pro()):
-        with pytest.raises(MessageError, match="structured"):
-            codec.build_request(chat(RIVER, output_schema=OutputSchema(name="r", schema={})))
     for choice in ("required", NamedTool("get_weather")):
         with pytest.raises(ParameterError, match="tool_choice"):
             pro().build_request(chat(ASK, tools=True, tool_choice=choice))
@@ -382,10 +379,22 @@ def test_what_the_old_api_cannot_do_is_refused():
         pro().build_request(chat(ASK, tools=(ToolSpec(name="plugin_x"),)))
 
 
+def test_a_structured_answer_is_asked_for_in_words():
+    call = chat(SYSTEM, RIVER, output_schema=OutputSchema(name="r", schema={"type": "object"}))
+    assert '{"type":"object"}' in body(old().build_request(call))["prompt"]
+    assert '{"type":"object"}' in body(pro().build_request(call))["bot_setting"][0]["content"]
+
+
 def test_functions_always_have_a_description_and_properties():
     request = body(pro().build_request(chat(ASK, tools=(ToolSpec(name="add_two"),))))
     rules_minimax.check_pro(request)
     assert request["functions"][0]["description"] == "add two"
+
+
+def test_an_extra_member_replaces_ours():
+    request = pro().build_request(chat(RIVER, parameters={"extra_body": {"messages": [1]}}))
+    assert request.content.count(b'"messages"') == 1
+    assert body(request)["messages"] == [1]
 
 
 def test_parameters_are_translated():

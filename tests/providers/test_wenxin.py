@@ -389,6 +389,12 @@ def test_tool_choice():
         choice("required", GET_WEATHER, ToolSpec(name="add"))
 
 
+def test_an_extra_member_replaces_ours():
+    request = codec().build_request(chat(RIVER, parameters={"extra_body": {"messages": [1]}}))
+    assert request.content.count(b'"messages"') == 1
+    assert body(request)["messages"] == [1]
+
+
 def test_parameters_are_translated():
     def rendered(**parameters: Any) -> dict[str, Any]:
         request = body(codec().build_request(chat(RIVER, parameters=parameters)))
@@ -425,6 +431,7 @@ def test_parameters_that_cannot_be_expressed_are_refused(parameters):
 def test_structured_output_asks_for_a_json_object():
     request = codec().build_request(chat(RIVER, output_schema=OutputSchema(name="r", schema={"type": "object"})))
     assert body(request)["response_format"] == "json_object"
+    assert '{"type":"object"}' in body(request)["system"]
 
 
 def test_extra_headers_are_sent():
