@@ -184,7 +184,10 @@ def _done(body: dict[str, Any]) -> Done:
 
 _TOP: dict[str, ParameterRule] = {
     "top_p": "TopP",
-    **{name: name for name in ("HasThoughts", "BizParams", "DocReferenceType", "DocTagIds", "DocTagCodes")},
+    "has_thoughts": "HasThoughts",
+    "biz_params": "BizParams",
+    "doc_reference_type": "DocReferenceType",
+    "doc_tag_codes": "DocTagCodes",
 }
 _INNER: dict[str, ParameterRule] = {
     "temperature": "Temperature",
@@ -192,6 +195,5 @@ _INNER: dict[str, ParameterRule] = {
     "seed": "Seed",
     "max_tokens": "MaxTokens",
     "stop": "Stop",
-    "UseRawPrompt": "UseRawPrompt",
-    "ResultFormat": "ResultFormat",
+    "use_raw_prompt": "UseRawPrompt",
 }

@@ -329,7 +329,7 @@ class HunyuanCodec(Codec):
             return list(self._chunk(state, mapping(chunk.get("Response", chunk))))
 
     def _chunk(self, state: HunyuanState, chunk: dict[str, Any]) -> Iterator[Delta]:
-        for choice in objects(chunk.get("Choices")):
+        for choice in objects(chunk.get("Choices"))[:1]:
             yield from _deltas(state, mapping(choice.get("Delta") or choice.get("Message")))
             reason = text(choice.get("FinishReason"))
             if reason and not state.done:
@@ -439,26 +439,25 @@ def _seed(value: int) -> dict[str, Any]:
     return {"Seed": value}
 
 
-_OWN = (
-    "StreamModeration",
-    "EnableEnhancement",
-    "SearchInfo",
-    "Citation",
-    "EnableSpeedSearch",
-    "EnableMultimedia",
-    "EnableDeepSearch",
-    "EnableRecommendedQuestions",
-    "EnableDeepRead",
-    "EnableThinking",
-    "ForceSearchEnhancement",
-    "WebSearchOptions",
-    "TopicChoice",
-)
+def _effort(value: str) -> dict[str, Any]:
+    """The API knows thinking and not thinking."""
+    return {"EnableThinking": value != "none"}
+
 
 _PARAMETERS: dict[str, ParameterRule] = {
     "temperature": "Temperature",
     "top_p": "TopP",
     "stop": "Stop",
     "seed": _seed,
-    **{name: name for name in _OWN},
+    "reasoning_effort": _effort,
+    "enable_enhancement": "EnableEnhancement",
+    "force_search_enhancement": "ForceSearchEnhancement",
+    "search_info": "SearchInfo",
+    "citation": "Citation",
+    "enable_speed_search": "EnableSpeedSearch",
+    "enable_deep_search": "EnableDeepSearch",
+    "enable_multimedia": "EnableMultimedia",
+    "web_search_options": "WebSearchOptions",
+    "enable_thinking": "EnableThinking",
+    "stream_moderation": "StreamModeration",
 }

@@ -500,7 +500,7 @@ def test_app_stream_with_an_end_mark_and_an_error():
 
 
 def test_app_parameters_and_limits():
-    parameters = {"temperature": 0, "top_k": 3, "max_tokens": 9, "stop": ["x"], "seed": 1, "BizParams": {"a": 1}}
+    parameters = {"temperature": 0, "top_k": 3, "max_tokens": 9, "stop": ["x"], "seed": 1, "biz_params": {"a": 1}}
     body = body_of(chat(RIVER, parameters={**parameters, "extra_body": {"DocTagIds": [1]}}), app())
     assert body["Parameters"] == {"Temperature": 0, "TopK": 3, "MaxTokens": 9, "Stop": ["x"], "Seed": 1}
     assert (body["BizParams"], body["DocTagIds"]) == ({"a": 1}, [1])

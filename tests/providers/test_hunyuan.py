@@ -329,14 +329,15 @@ def test_parameters():
         "top_p": 1,
         "stop": ["END"],
         "seed": 7,
-        "EnableEnhancement": True,
+        "enable_enhancement": True,
+        "reasoning_effort": "none",
         "extra_body": {"TopicChoice": "x"},
         "extra_headers": {"x-trace": "1"},
     }
     request = codec().build_request(chat(RIVER, parameters=parameters))
     body = json.loads(request.content)
     assert (body["Temperature"], body["TopP"], body["Stop"], body["Seed"]) == (0, 1, ["END"], 7)
-    assert (body["EnableEnhancement"], body["TopicChoice"]) == (True, "x")
+    assert (body["EnableEnhancement"], body["EnableThinking"], body["TopicChoice"]) == (True, False, "x")
     assert request.headers["x-trace"] == "1"
     for name, value in {"max_tokens": 5, "top_k": 3, "presence_penalty": 1, "seed": 0, "user": "u"}.items():
         with pytest.raises(ParameterError, match=name):

@@ -5,6 +5,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lmagent.errors import (
     AuthenticationFailed,
@@ -221,6 +223,26 @@ def test_meta_comes_before_its_event_and_empty_events_are_kept():
 def test_data_lines_are_joined_by_line_breaks():
     frames = MetaDecoder().feed(b"event: add\ndata: a\ndata: b\n\nevent: add\ndata:\ndata:\n\n")
     assert [frame.data for frame in frames] == [b"a\nb", b"\n"]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["event: add", "event:finish", "data: 你", "data:", "meta: {}", ": x", "id: 1", "", "odd"])
+    ),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_frames_do_not_depend_on_how_the_bytes_are_cut(lines: list[str], end: str, data: st.DataObject):
+    body = (end.join(lines) + end).encode()
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=5)))
+    pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+
+    def frames(chunks: list[bytes]) -> list[Frame]:
+        decoder = MetaDecoder()
+        return [frame for chunk in chunks for frame in decoder.feed(chunk)] + decoder.close()
+
+    assert frames(pieces) == frames([body])
 
 
 def test_the_end_may_lack_its_blank_line():
