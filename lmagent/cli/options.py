@@ -1,0 +1,117 @@
+"""What several commands share: the model, the tools and the approver that the options name."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lmagent.errors import ConfigurationError
+from lmagent.flow import Allow, Decision, Deny
+from lmagent.loading import load_from_model_id
+from lmagent.messages import ToolCall
+from lmagent.model import ChatModel
+from lmagent.printer import printable
+from lmagent.registry import ToolRegistry
+
+__all__ = ["Approval", "ModelOption", "ParameterOption", "ToolOption", "approver", "build_model", "build_tools"]
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Model id, e.g. openai/gpt-5.4-mini. Default: LMAGENT_MODEL, the first key found, or local.",
+    ),
+]
+ToolOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tool",
+        "-t",
+        help="A ready-made name, a .py file, a folder or a module; may be repeated. "
+        "With settings: files:root=./notes,write=true  web:hosts=example.com",
+    ),
+]
+ParameterOption = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", help="A model parameter, e.g. -p temperature=0 -p max_tokens=200."),
+]
+Approval = Literal["ask", "always", "never"]
+
+
+def build_model(model_id: str | None, **options: Any) -> ChatModel:
+    """Return the model that the options name."""
+    return load_from_model_id(model_id, **{name: value for name, value in options.items() if value is not None})
+
+
+def build_tools(sources: list[str] | None) -> ToolRegistry:
+    """Return the tools that `--tool` names."""
+    registry = ToolRegistry()
+    for source in sources or ():
+        name, colon, settings = source.partition(":")
+        if colon and "=" in settings and not name.endswith((".py", "/")):
+            registry.add(*_made(name, settings))
+        else:
+            registry.load(source)
+    return registry
+
+
+def _made(name: str, settings: str) -> list[Any]:
+    """Build the tools of a ready-made module that must be told its bounds: `files:root=./notes`."""
+    from importlib import import_module
+
+    from lmagent.tool_sources import ready_made_names
+
+    if name not in ready_made_names():
+        raise ConfigurationError(f"No ready-made tool {name!r}; there are {', '.join(ready_made_names())}.")
+    module = import_module(f"lmagent.tools.{name}")
+    factories: dict[str, str] = getattr(module, "FACTORIES", {})
+    if not factories:
+        raise ConfigurationError(f"The tool {name!r} takes no settings.")
+    given = dict(item.split("=", 1) for item in settings.split(",") if "=" in item)
+    values: dict[str, Any] = {key: _setting(value) for key, value in given.items()}
+    for key in ("hosts", "programs"):
+        if isinstance(values.get(key), str):
+            values[key] = values[key].split("+")
+    factory, example = next(iter(factories.items()))
+    try:
+        made = getattr(module, factory)(**values)
+    except TypeError as error:
+        raise ConfigurationError(f"{name}: {error}. In Python it is {example}.") from error
+    return list(made) if isinstance(made, list | tuple) else [made]
+
+
+def _setting(text: str) -> Any:
+    return {"true": True, "yes": True, "false": False, "no": False}.get(text.lower(), text)
+
+
+def read_parameters(given: list[str] | None) -> dict[str, Any]:
+    """Return `-p name=value` options as parameters; a value is JSON when it can be read so, else text."""
+    values: dict[str, Any] = {}
+    for item in given or ():
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise ConfigurationError(f"A parameter is given as name=value, not {item!r}.")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
+
+
+def approver(policy: Approval) -> Any:
+    """Return what decides on calls that need approval: by policy, or by asking at the terminal."""
+
+    def decide(call: ToolCall, context: Any) -> Decision:
+        if policy == "always":
+            return Allow()
+        if policy == "never" or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return Deny("This call needs approval, and nobody is there to give it.")
+        sys.stderr.write(f"\nThe model wants to call {call.name} with {printable(call.arguments)}\nAllow? [y/N] ")
+        sys.stderr.flush()
+        return Allow() if sys.stdin.readline().strip().lower() in ("y", "yes", "是") else Deny()
+
+    return decide

@@ -1,0 +1,168 @@
+"""`lmagent run`: one question, one answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from contextlib import closing
+from typing import Annotated, Any, cast
+
+import typer
+
+from lmagent.agent import Agent
+from lmagent.cli.exits import fail
+from lmagent.cli.options import (
+    Approval,
+    ModelOption,
+    ParameterOption,
+    ToolOption,
+    approver,
+    build_model,
+    build_tools,
+    read_parameters,
+)
+from lmagent.events import Event, TextDelta, TextEnd, TextStart
+from lmagent.flow import Limits, RunResult
+from lmagent.jsontext import dumps_text
+from lmagent.messages import Reply, ToolCall, ToolMessage, Usage
+from lmagent.printer import Printer, printable
+from lmagent.prompts import message_to_dict
+
+__all__ = ["run"]
+
+
+def run(
+    question: Annotated[str | None, typer.Argument(help="What to ask; - or nothing reads standard input.")] = None,
+    model: ModelOption = None,
+    tool: ToolOption = None,
+    system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
+    param: ParameterOption = None,
+    tool_choice: Annotated[str, typer.Option(help="auto, required, none or a tool's name.")] = "auto",
+    tool_mode: Annotated[str, typer.Option(help="auto, native or prompt.")] = "auto",
+    approve: Annotated[str, typer.Option(help="Calls that need approval: ask, always or never.")] = "ask",
+    max_rounds: Annotated[int, typer.Option(help="Asks of the model at most.", min=1)] = 20,
+    timeout: Annotated[float, typer.Option(help="Seconds for each request.", min=0.1)] = 600.0,
+    stream: Annotated[bool | None, typer.Option("--stream/--no-stream", help="Default: in a terminal.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as one JSON object.")] = False,
+    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print every event as a line of JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show tool calls on standard error.")] = False,
+) -> None:
+    """Ask one question and print the answer; tools run as the model asks for them."""
+    if as_json and as_jsonl:
+        fail("--json and --jsonl exclude each other.")
+    if approve not in ("ask", "always", "never"):
+        fail(f"--approve is ask, always or never, not {approve!r}.")
+    prompt = _question(question)
+    agent = Agent(
+        build_model(model, tool_mode=tool_mode, timeout=timeout),
+        build_tools(tool),
+        system_prompt=system,
+        tool_choice=tool_choice,
+        limits=Limits(rounds=max_rounds),
+        approve=approver(cast("Approval", approve)),
+        **read_parameters(param),
+    )
+    with agent.model:
+        if as_jsonl:
+            _print_lines(agent, prompt)
+        elif as_json:
+            sys.stdout.write(dumps_text(result_to_dict(agent.run(prompt)), indent=2) + "\n")
+        else:
+            _print_answer(agent, prompt, quiet=quiet, stream=sys.stdout.isatty() if stream is None else stream)
+
+
+def _question(given: str | None) -> str:
+    if given is not None and given != "-":
+        return given
+    if given is None and sys.stdin.isatty():
+        fail("What is the question? Give it as an argument, or on standard input.")
+    text = sys.stdin.buffer.read().decode("utf-8", "replace").strip()
+    if not text:
+        fail("The question on standard input is empty.")
+    return text
+
+
+def _print_answer(agent: Agent, prompt: str, *, quiet: bool, stream: bool) -> None:
+    """The answer goes to standard output, what happens on the way to standard error."""
+    aside = Printer(sys.stderr)
+    if not stream:
+        result = agent.run(prompt, on_event=None if quiet else lambda event: _aside(aside, event))
+        sys.stdout.write(printable(result.reply) + "\n")
+        return
+    with closing(cast("Any", agent.stream_run(prompt))) as events:
+        for event in events:
+            if isinstance(event, TextDelta):
+                sys.stdout.write(printable(event.text))
+                sys.stdout.flush()
+            elif isinstance(event, TextEnd):
+                sys.stdout.write("\n")
+                sys.stdout.flush()
+            elif not quiet:
+                _aside(aside, event)
+
+
+def _aside(printer: Printer, event: Event) -> None:
+    """Show tool calls and results, not the answer."""
+    if isinstance(event, TextStart | TextDelta | TextEnd):
+        return
+    printer.event(_without_answer(event))
+
+
+def _without_answer(event: Any) -> Any:
+    messages = getattr(event, "messages", None)
+    if not messages or not hasattr(event, "reply"):
+        return event
+    kept = tuple(
+        dataclasses.replace(message, content="") if message.role == "assistant" else message for message in messages
+    )
+    return dataclasses.replace(event, messages=kept)
+
+
+def _print_lines(agent: Agent, prompt: str) -> None:
+    with closing(cast("Any", agent.stream_run(prompt))) as events:
+        for event in events:
+            sys.stdout.write(dumps_text(event_to_dict(event)) + "\n")
+            sys.stdout.flush()
+
+
+def result_to_dict(result: RunResult) -> dict[str, Any]:
+    """Return a run as plain JSON values: `{"reply", "messages", "tool_calls", "usage", "finish_reason", ...}`."""
+    return {
+        "reply": result.reply,
+        "model_id": result.model_id,
+        "finish_reason": result.finish_reason,
+        "rounds": result.rounds,
+        "requests": result.requests,
+        "usage": dataclasses.asdict(result.usage),
+        "tool_calls": [_plain(call) for call in result.tool_calls],
+        "pending": [_plain(call) for call in result.pending],
+        "messages": [message_to_dict(message) for message in result.messages],
+    }
+
+
+def event_to_dict(event: Event) -> dict[str, Any]:
+    """Return an event as `{"event": "text_delta", ...its fields}`."""
+    name = "".join("_" + char.lower() if char.isupper() else char for char in type(event).__name__).lstrip("_")
+    return {"event": name} | {
+        field.name: _plain(getattr(event, field.name)) for field in dataclasses.fields(event) if field.name != "whole"
+    }
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case RunResult():
+            return result_to_dict(value)
+        case Reply():
+            usage = dataclasses.asdict(value.usage) if value.usage else None
+            return {"reply": value.reply, "finish_reason": value.finish_reason, "usage": usage}
+        case ToolCall():
+            shown = {"id": value.id, "name": value.name, "arguments": value.arguments}
+            return shown | ({"repairs": list(value.repairs)} if value.repairs else {})
+        case ToolMessage():
+            return message_to_dict(value)
+        case Usage():
+            return dataclasses.asdict(value)
+        case tuple():
+            return [message_to_dict(item) for item in cast("tuple[Any, ...]", value)]
+        case _:
+            return value
