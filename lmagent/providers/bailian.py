@@ -54,8 +54,7 @@ from lmagent.providers.base import (
 )
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
-from lmagent.providers.history import answered, split_system, text_only, turns
-from lmagent.providers.schema_dialects import schema_as_text
+from lmagent.providers.history import answered, messages_of, split_system, text_only, turns
 from lmagent.schema import ToolSpec
 
 __all__ = ["BASE_URL", "BailianCodec", "BailianState", "bailian_error_class"]
@@ -173,7 +172,6 @@ class BailianCodec(Codec):
         self._key = f"bailian|{self.multimodal}"
 
     def build_request(self, call: ChatCall) -> Request:
-        messages = call.messages
         given = dict(call.parameters)
         extra = dict(given.pop("extra_body", None) or {})
         parameters: dict[str, Any] = {} if self.result_format is None else {"result_format": self.result_format}
@@ -184,13 +182,12 @@ class BailianCodec(Codec):
                 parameters["incremental_output"] = True
         if call.output_schema is not None:
             # JSON mode is refused unless a message speaks of JSON, so the schema is told in words as well.
-            messages = (*messages, SystemMessage(schema_as_text(call.output_schema)))
             parameters["response_format"] = {"type": "json_object"}
         if call.tools:
             parameters |= self._choice(call)
         parameters |= self.render_parameters(given, _PARAMETERS)
         parameters |= mapping(extra.pop("parameters", None))
-        inner = joined(mapping(extra.pop("input", None)), {"messages": self._messages(messages)})
+        inner = joined(mapping(extra.pop("input", None)), {"messages": self._messages(messages_of(call))})
         tools = (
             {"tools": [_tool_bytes(tool) for tool in call.tools]} if call.tools and "tools" not in parameters else {}
         )
@@ -271,6 +268,9 @@ class BailianCodec(Codec):
                 raise self.refuse("a user message with a file")
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             state = BailianState()

@@ -14,13 +14,12 @@ from uuid import uuid4
 from lmagent.errors import InvalidResponse, MessageError, ProviderError
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
 from lmagent.jsontext import JSON, dumps
-from lmagent.messages import Message, Reply, SystemMessage, Usage
+from lmagent.messages import Message, Reply, Usage
 from lmagent.providers.bailian import bailian_error_class
 from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import mapping, object_of, objects, text
-from lmagent.providers.history import alternating, system_in_front, text_only, tools_as_text
-from lmagent.providers.schema_dialects import schema_as_text
+from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
 
 __all__ = ["BASE_URL", "BailianAppCodec", "BailianAppState"]
 
@@ -71,11 +70,8 @@ class BailianAppCodec(Codec):
         self._new_request_id = new_request_id
 
     def build_request(self, call: ChatCall) -> Request:
-        if call.tools:
+        if call.tools and call.tool_choice != "none":
             raise self.refuse("tools in an app; use prompt mode, or a model instead of an app")
-        messages = call.messages
-        if call.output_schema is not None:
-            messages = (*messages, SystemMessage(schema_as_text(call.output_schema)))
         given = dict(call.parameters)
         extra: Mapping[str, Any] = given.pop("extra_body", None) or {}
         top = {name: value for name, value in given.items() if name in _TOP}
@@ -83,7 +79,7 @@ class BailianAppCodec(Codec):
         body: dict[str, Any] = {
             "RequestId": self._new_request_id(),
             "AppId": self.model,
-            **self._conversation(messages),
+            **self._conversation(messages_of(call)),
             "Stream": call.stream,
             "HasThoughts": False,
             **self.render_parameters(top, _TOP),
@@ -110,6 +106,9 @@ class BailianAppCodec(Codec):
         return alternating(tools_as_text(text_only(system_in_front(messages), self.refuse)))
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             builder.add(TextDelta(text(body["Data"]["Text"])))

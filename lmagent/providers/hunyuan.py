@@ -38,7 +38,6 @@ from lmagent.messages import (
     ImagePart,
     Message,
     Reply,
-    SystemMessage,
     TextPart,
     ToolCall,
     ToolMessage,
@@ -57,8 +56,7 @@ from lmagent.providers.base import (
 )
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
-from lmagent.providers.history import answered, split_system, text_only, tools_as_text, turns
-from lmagent.providers.schema_dialects import schema_as_text
+from lmagent.providers.history import answered, messages_of, split_system, text_only, tools_as_text, turns
 from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 
@@ -227,13 +225,10 @@ class HunyuanCodec(Codec):
         }
 
     def build_request(self, call: ChatCall) -> Request:
-        messages = call.messages
-        if call.output_schema is not None:
-            messages = (*messages, SystemMessage(schema_as_text(call.output_schema)))
-        body: dict[str, Any] = {"Model": self.model, "Messages": self._messages(messages)}
+        body: dict[str, Any] = {"Model": self.model, "Messages": self._messages(messages_of(call))}
         if call.stream:
             body["Stream"] = True
-        if call.tools:
+        if call.tools and (self.features.tools or call.tool_choice != "none"):
             body |= self._tools(call)
         body |= self.render_parameters(call.parameters, _PARAMETERS)
         return Request(
@@ -304,6 +299,9 @@ class HunyuanCodec(Codec):
         )
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
         builder, state = ReplyBuilder(prefix), self.new_state()
         with self.reading(body):
             response = mapping(body.get("Response", body))

@@ -24,7 +24,7 @@ from lmagent.errors import (
 )
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
 from lmagent.jsontext import JSON, dumps, loads
-from lmagent.messages import FinishReason, Message, Reply, SystemMessage
+from lmagent.messages import FinishReason, Message, Reply
 from lmagent.providers.base import (
     Auth,
     AuthFlow,
@@ -37,8 +37,7 @@ from lmagent.providers.base import (
 )
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
-from lmagent.providers.history import alternating, system_in_front, text_only, tools_as_text
-from lmagent.providers.schema_dialects import schema_as_text
+from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
 from lmagent.redaction import Secret
 
 __all__ = ["BASE_URL", "HyllmAuth", "HyllmCodec"]
@@ -138,13 +137,10 @@ class HyllmCodec(Codec):
         self.base_url = base_url.rstrip("/")
 
     def build_request(self, call: ChatCall) -> Request:
-        if call.tools:
+        if call.tools and call.tool_choice != "none":
             raise self.refuse("tools; use prompt mode")
-        messages = call.messages
-        if call.output_schema is not None:
-            messages = (*messages, SystemMessage(schema_as_text(call.output_schema)))
         body = {
-            "messages": self._messages(messages),
+            "messages": self._messages(messages_of(call)),
             "stream": int(call.stream),
             **self.render_parameters(call.parameters, _PARAMETERS),
         }
@@ -163,6 +159,9 @@ class HyllmCodec(Codec):
         ]
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             choice = body["choices"][0]

@@ -31,7 +31,7 @@ from lmagent.errors import (
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
 from lmagent.framing import MAX_EVENT, Frame, FramingError, LineCutter
 from lmagent.jsontext import JSON, JSONError, dumps, loads
-from lmagent.messages import Message, Reply, SystemMessage
+from lmagent.messages import Message, Reply
 from lmagent.providers.base import (
     Auth,
     AuthFlow,
@@ -44,8 +44,7 @@ from lmagent.providers.base import (
 )
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import mapping, objects, text, usage_of
-from lmagent.providers.history import alternating, system_in_front, text_only, tools_as_text
-from lmagent.providers.schema_dialects import schema_as_text
+from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
 from lmagent.redaction import Secret
 
 __all__ = [
@@ -213,12 +212,9 @@ class ZhipuCodec(Codec):
         self.incremental = incremental
 
     def build_request(self, call: ChatCall) -> Request:
-        if call.tools:
+        if call.tools and call.tool_choice != "none":
             raise self.refuse("tools in v3; use prompt mode, or a model of v4")
-        messages = call.messages
-        if call.output_schema is not None:
-            messages = (*messages, SystemMessage(schema_as_text(call.output_schema)))
-        body: dict[str, Any] = {"prompt": self._prompt(messages), **self._own()}
+        body: dict[str, Any] = {"prompt": self._prompt(messages_of(call)), **self._own()}
         if call.stream and self.incremental is not None:
             body["incremental"] = self.incremental
         body |= self.render_parameters(call.parameters, self.parameters)
@@ -241,6 +237,9 @@ class ZhipuCodec(Codec):
         return [{"role": message.role, "content": message.content} for message in others]
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             data = body["data"]

@@ -250,6 +250,13 @@ def test_a_failure_inside_a_stream(code: object, kind: type[Exception]):
         read_stream(codec(), [first, b"data: " + fault + b"\n\n"])
 
 
+def test_a_hidden_error_is_never_read_as_a_reply():
+    with pytest.raises(RateLimited):
+        codec().parse_reply(load("hunyuan", "71-tc3-error-limit").json)
+    with pytest.raises(AuthenticationFailed):
+        HyllmCodec().parse_reply(load("hunyuan", "72-hyllm-error").json)
+
+
 def test_an_error_in_place_of_a_stream_frame():
     state = codec().new_state()
     with pytest.raises(AuthenticationFailed):
@@ -359,6 +366,8 @@ def test_features_follow_the_model():
     assert not HunyuanCodec("hunyuan-turbo-vision").features.tools
     with pytest.raises(MessageError, match="hunyuan-lite"):
         HunyuanCodec("hunyuan-lite").build_request(chat(ASK, tools=True))
+    for dialect in (HunyuanCodec("hunyuan-lite"), HyllmCodec()):
+        assert "Tools" not in body_of(chat(ASK, tools=True, tool_choice="none"), dialect)
 
 
 CALL_A = ToolCall(id="a", name="add", arguments='{"x": 1}')
