@@ -79,9 +79,7 @@ def _report() -> dict[str, dict[str, Any]]:
             else f"not installed: pip install 'lmagent[{extra}]'"
             for extra, modules in _EXTRAS.items()
         },
-        "keys": {
-            name: state for name, state in sorted(variables.items(), key=lambda item: (item[1] != "set", item[0]))
-        },
+        "keys": dict(sorted(variables.items(), key=lambda item: (item[1] != "set", item[0]))),
         "model": {"default": default},
     }
 
