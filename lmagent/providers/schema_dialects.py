@@ -1,6 +1,6 @@
-"""JSON Schema as Anthropic's strict mode and Gemini's JSON-Schema fields take it.
+"""JSON Schema as Anthropic's strict mode and Gemini's fields take it.
 
-Both passes copy. A keyword that the dialect refuses goes into the description, as `{minimum: 1}`, so that the model
+The passes copy. A keyword that the dialect refuses goes into the description, as `{minimum: 1}`, so that the model
 still reads it. What cannot be told that way is a reason: the caller falls back or refuses.
 """
 
@@ -11,8 +11,9 @@ from typing import Any, cast
 
 from lmagent.jsontext import JSONError, dumps_text
 from lmagent.providers.base import OutputSchema
+from lmagent.schema import openapi_subset
 
-__all__ = ["anthropic_strict", "gemini_subset", "schema_as_text"]
+__all__ = ["anthropic_strict", "gemini_openapi", "gemini_subset", "schema_as_text"]
 
 Schema = dict[str, Any]
 
@@ -176,6 +177,34 @@ def _folded(node: Mapping[str, Any]) -> Schema:
             else:
                 folded[key] = value
     return {**folded, **{key: value for key, value in node.items() if key != "allOf"}}
+
+
+def gemini_openapi(schema: Mapping[str, Any], *, ordered: bool = False) -> Schema:
+    """Return the schema as `parameters` and `responseSchema` take it: all inline, types in capitals, enums of texts.
+
+    Args:
+        schema: JSON Schema.
+        ordered: Whether `propertyOrdering` is added, so that an answer has its members in this order.
+    """
+    return _capital(openapi_subset(schema), ordered)
+
+
+def _capital(node: Schema, ordered: bool) -> Schema:
+    kept = Schema()
+    for key, value in node.items():
+        if key == "properties":
+            kept[key] = {name: _capital(inner, ordered) for name, inner in value.items()}
+            if ordered:
+                kept["propertyOrdering"] = list(value)
+        elif key == "anyOf":
+            kept[key] = [_capital(inner, ordered) for inner in value]
+        elif key == "items":
+            kept[key] = _capital(value, ordered)
+        elif key == "enum":
+            kept[key] = [_shown(member) for member in value]
+        else:
+            kept[key] = value.upper() if key == "type" else value
+    return kept | ({"type": "STRING"} if "enum" in kept else {})
 
 
 def schema_as_text(schema: OutputSchema) -> str:

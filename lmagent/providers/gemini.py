@@ -1,0 +1,396 @@
+"""Google's Gemini dialect (`generateContent`). Wire reference: docs/providers/gemini.md.
+
+Documented nearest values and defaults:
+
+- Thought signatures go back on the very parts they came with. A call from elsewhere gets the documented dummy
+  signature, on the first call of each message, for models that insist on signatures (`signatures=` overrides).
+- `reasoning_effort` is a `thinkingLevel`, with `none` as `MINIMAL` and `max` as `XHIGH`; before Gemini 3 it is a
+  `thinkingBudget`.
+- There is no switch against parallel calls: `parallel_tool_calls=False` is an error.
+- Broken arguments in a history are sent as `{"_raw": text}`: the dialect wants an object.
+- A tool result that is a JSON object or array goes as such under `output`, any other text as a string.
+- Before Gemini 3 a structured answer and tools do not go together: the schema is asked for in the system prompt then.
+- A URL of an image must be one that Google itself serves (Files API, Cloud Storage, YouTube); others are an error.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Literal, cast
+from urllib.parse import quote
+
+from lmagent.errors import ParameterError, ProviderError
+from lmagent.events import Delta, ReplyBuilder
+from lmagent.jsontext import JSON, JSONError, dumps, loads
+from lmagent.messages import (
+    AssistantMessage,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    Reply,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
+from lmagent.providers.calls import arguments_object, fitting_ids, kept_items
+from lmagent.providers.fields import mapping, object_of
+from lmagent.providers.gemini_reply import ReplyState, blocked, sort_error
+from lmagent.providers.history import BEGIN, CONTINUE, answered
+from lmagent.providers.schema_dialects import gemini_openapi, gemini_subset, schema_as_text
+from lmagent.schema import ToolSpec
+
+__all__ = ["GeminiCodec"]
+
+DEFAULT_URL = "https://generativelanguage.googleapis.com"
+DEFAULT_VERSION = "v1beta"
+
+BEFORE_GEMINI_3 = ("gemini-1*", "gemini-2*", "gemini-pro*", "gemini-flash*", "gemma*", "learnlm*")
+"""Models without signature checks, with thinking budgets, without schema beside tools. A version that is not in the
+name (`gemini-flash-latest`) counts as old: the switches of `GeminiCodec` override it."""
+DUMMY_SIGNATURE = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
+"""`skip_thought_signature_validator`, as the official SDK puts it on the wire."""
+
+_ID = re.compile(r".+", re.DOTALL)
+_MODES = {"auto": "AUTO", "required": "ANY", "none": "NONE"}
+_NEAREST_LEVELS = {"none": "MINIMAL", "max": "XHIGH"}
+_BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
+_URIS = ("https://generativelanguage.googleapis.com/", "gs://", "https://www.youtube.com/", "https://youtu.be/")
+
+
+def _parallel(value: bool) -> dict[str, Any]:
+    if not value:
+        raise ParameterError("gemini has no switch against parallel calls (parallel_tool_calls=False).")
+    return {}
+
+
+def _elsewhere(value: object) -> dict[str, Any]:
+    """The parameter is put in its place by `build_request` itself."""
+    return {}
+
+
+_GENERATION: dict[str, ParameterRule] = {
+    "temperature": "temperature",
+    "top_p": "topP",
+    "top_k": "topK",
+    "max_tokens": "maxOutputTokens",
+    "stop": "stopSequences",
+    "seed": "seed",
+    "presence_penalty": "presencePenalty",
+    "frequency_penalty": "frequencyPenalty",
+    "logprobs": "responseLogprobs",
+    "top_logprobs": "logprobs",
+    "response_modalities": "responseModalities",
+    "media_resolution": "mediaResolution",
+    "thinking_config": _elsewhere,
+    "include_thoughts": _elsewhere,
+    "reasoning_effort": _elsewhere,
+    "parallel_tool_calls": _parallel,
+    "safety_settings": _elsewhere,
+    "cached_content": _elsewhere,
+}
+_TOP = {"safety_settings": "safetySettings", "cached_content": "cachedContent"}
+
+
+class GeminiCodec(Codec):
+    """Gemini through `models/...:generateContent`.
+
+    Args:
+        model: Model name; `tunedModels/x` and `models/x` are taken as they are.
+        base_url: Host, without the version. For Vertex AI everything up to `/publishers/google`, and `version=""`.
+        version: `v1beta` or `v1`.
+        signatures: Whether calls without a thought signature get the dummy one; None: by model name.
+        budgets: Whether thinking is set by budget, not by level; None: by model name.
+        schema_with_tools: Whether a response schema is sent beside tools; None: by model name.
+        schemas: `json`: tools and answers are described in JSON Schema. `openapi`: in the older form of the API.
+        any_url: Whether any https URL may stand for an image or a file (Vertex AI fetches some).
+    """
+
+    provider: ClassVar[str] = "gemini"
+    features = Features(reasoning=True)
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str = DEFAULT_URL,
+        version: str = DEFAULT_VERSION,
+        signatures: bool | None = None,
+        budgets: bool | None = None,
+        schema_with_tools: bool | None = None,
+        schemas: Literal["json", "openapi"] = "json",
+        any_url: bool = False,
+    ) -> None:
+        name = model.rpartition("/")[2]
+        is_old = any(fnmatchcase(name, pattern) for pattern in BEFORE_GEMINI_3)
+        self.model = model
+        self.base_url = base_url.rstrip("/")
+        self.version = version
+        self.signatures = not is_old if signatures is None else signatures
+        self.budgets = is_old if budgets is None else budgets
+        self.schema_with_tools = not is_old if schema_with_tools is None else schema_with_tools
+        self.schemas = schemas
+        self.any_url = any_url
+        self._key = ("gemini", self.signatures, any_url)
+
+    def build_request(self, call: ChatCall) -> Request:
+        given = call.parameters
+        system = [m.content for m in call.messages if isinstance(m, SystemMessage) and m.content.strip()]
+        messages = fitting_ids(answered(m for m in call.messages if not isinstance(m, SystemMessage)), _ID, 1 << 16)
+        config = self._generation(given, self._answer_format(call, system))
+        head: dict[str, Any] = {_TOP[name]: given[name] for name in _TOP if name in given}
+        if system:
+            head["systemInstruction"] = {"parts": [{"text": text} for text in system]}
+        if call.tools:
+            head |= self._tool_config(call)
+        if config:
+            head["generationConfig"] = config
+        for name, value in mapping(given.get("extra_body")).items():
+            inner = head.get(name)
+            head[name] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, dict) else value
+        parts = {"contents": self._contents(messages, bool(system))}
+        if call.tools:
+            declarations = b",".join(self._declaration(spec) for spec in call.tools)
+            parts["tools"] = [b'{"functionDeclarations":[' + declarations + b"]}"]
+        return Request(
+            url=self._url("streamGenerateContent" if call.stream else "generateContent"),
+            content=joined(head, {name: items for name, items in parts.items() if name not in head}),
+            headers={
+                "content-type": "application/json",
+                "accept": "application/json",
+                **mapping(given.get("extra_headers")),
+            },
+            params={"alt": "sse"} if call.stream else {},
+        )
+
+    def _url(self, verb: str) -> str:
+        name = self.model if "/" in self.model else f"models/{self.model}"
+        return "/".join(piece for piece in (self.base_url, self.version, f"{quote(name, safe='/')}:{verb}") if piece)
+
+    def _generation(self, given: Mapping[str, Any], format_: dict[str, Any]) -> dict[str, Any]:
+        config = self.render_parameters({k: v for k, v in given.items() if k != "extra_body"}, _GENERATION)
+        thinking = dict(given.get("thinking_config") or {})
+        effort = given.get("reasoning_effort")
+        if effort is not None:
+            if self.budgets:
+                thinking["thinkingBudget"] = _BUDGETS[effort]
+            else:
+                thinking["thinkingLevel"] = _NEAREST_LEVELS.get(effort, effort.upper())
+        if given.get("include_thoughts") is not None:
+            thinking["includeThoughts"] = given["include_thoughts"]
+        return config | ({"thinkingConfig": thinking} if thinking else {}) | format_
+
+    def _answer_format(self, call: ChatCall, system: list[str]) -> dict[str, Any]:
+        """Return the members for a structured answer; where they cannot stand the schema is asked for in `system`."""
+        schema: OutputSchema | None = call.output_schema
+        if schema is None:
+            return {}
+        if call.tools and not self.schema_with_tools:
+            system.append(schema_as_text(schema))
+            return {}
+        if self.schemas == "openapi":
+            return {
+                "responseMimeType": "application/json",
+                "responseSchema": gemini_openapi(schema.schema, ordered=True),
+            }
+        return {"responseMimeType": "application/json", "responseJsonSchema": gemini_subset(schema.schema)}
+
+    def _tool_config(self, call: ChatCall) -> dict[str, Any]:
+        choice = call.tool_choice
+        if choice == "auto":
+            return {}
+        named = isinstance(choice, NamedTool)
+        calling: dict[str, Any] = {"mode": "ANY" if named else _MODES[cast("str", choice)]}
+        if named:
+            calling["allowedFunctionNames"] = [choice.name]
+        return {"toolConfig": {"functionCallingConfig": calling}}
+
+    def _declaration(self, spec: ToolSpec) -> bytes:
+        key = f"gemini-{self.schemas}"
+        kept = spec.encoded.get(key)
+        if kept is None:
+            tool: dict[str, Any] = {"name": spec.name}
+            if spec.description:
+                tool["description"] = spec.description
+            # An object without properties was refused by older versions: no parameters, no key.
+            if spec.parameters.get("properties") or spec.parameters.get("additionalProperties"):
+                if self.schemas == "openapi":
+                    tool["parameters"] = gemini_openapi(spec.parameters)
+                else:
+                    tool["parametersJsonSchema"] = gemini_subset(spec.parameters)
+            kept = spec.encoded[key] = dumps(tool)
+        return cast("bytes", kept)
+
+    def _contents(self, messages: Iterable[Message], has_system: bool) -> list[bytes]:
+        """Return the contents, which alternate: the parts of neighbours of one role stand in one content."""
+        turns: list[tuple[str, list[bytes]]] = []
+        ids: dict[str, str | None] = {}
+        for message in messages:
+            role = "model" if isinstance(message, AssistantMessage) else "user"
+            if isinstance(message, AssistantMessage) and message.tool_calls:
+                ids = _service_ids(message)
+            parts = self._encoded(message, ids)
+            if not parts:
+                continue
+            if turns and turns[-1][0] == role:
+                turns[-1][1].append(parts)
+            else:
+                turns.append((role, [parts]))
+        if not turns and not has_system:
+            raise self.refuse("a history in which no message has any content")
+        if not turns or turns[0][0] == "model":
+            turns.insert(0, ("user", [dumps({"text": BEGIN})]))
+        if turns[-1][0] == "model":
+            turns.append(("user", [dumps({"text": CONTINUE})]))
+        return [b'{"role":"%b","parts":[%b]}' % (role.encode(), b",".join(parts)) for role, parts in turns]
+
+    def _encoded(self, message: Message, ids: Mapping[str, str | None]) -> bytes:
+        """Return the parts of a message, joined by commas. A result repeats the id that the service gave its call."""
+        service_id = ids.get(message.tool_call_id) if isinstance(message, ToolMessage) else None
+        key = (*self._key, service_id)
+        kept = message.wire.get(key)
+        if kept is None:
+            parts = _response(message, service_id) if isinstance(message, ToolMessage) else self._parts(message)
+            kept = message.wire[key] = b",".join(dumps(part) for part in parts)
+        return kept
+
+    def _parts(self, message: Message) -> list[dict[str, Any]]:
+        match message:
+            case UserMessage(content=str(text)):
+                return [{"text": text}] if text.strip() else []
+            case UserMessage():
+                parts = cast("tuple[Part, ...]", message.content)
+                return [self._part(part) for part in parts if not isinstance(part, TextPart) or part.text]
+            case AssistantMessage():
+                parts_ = _echo(message) or _plain(message)
+                return _signed(parts_) if self.signatures else parts_
+            case _:
+                return []
+
+    def _part(self, part: Part) -> dict[str, Any]:
+        match part:
+            case TextPart():
+                return {"text": part.text}
+            case ImagePart(data=str(data)):
+                return {"inlineData": {"mimeType": part.media_type, "data": data}}
+            case ImagePart():
+                url = part.url or ""
+                return self._from_url(url, mimetypes.guess_type(url)[0] or part.media_type, "an image")
+            case FilePart(data=str(data)):
+                return {"inlineData": {"mimeType": part.media_type, "data": data}}
+            case FilePart():
+                if part.file_id is not None:
+                    return {"fileData": {"mimeType": part.media_type, "fileUri": part.file_id}}
+                return self._from_url(part.url or "", part.media_type, "a file")
+
+    def _from_url(self, url: str, media_type: str, what: str) -> dict[str, Any]:
+        head, comma, data = url.partition(";base64,")
+        if head.startswith("data:") and comma:
+            return {"inlineData": {"mimeType": head.removeprefix("data:"), "data": data}}
+        if url.startswith(_URIS) or (self.any_url and url.startswith("https://")):
+            return {"fileData": {"mimeType": media_type, "fileUri": url}}
+        raise self.refuse(
+            f"{what} at {url[:60]!r}: it does not fetch URLs from elsewhere. Download it and use from_bytes(...)"
+        )
+
+    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        builder = ReplyBuilder(prefix)
+        with self.reading(body):
+            body = _only(body)
+            blocked(self, body)
+            state = self.new_state()
+            if not body["candidates"]:
+                raise ValueError("no candidate")
+            for delta in (*state.take(body), state.done()):
+                builder.add(delta)
+        return builder.reply(self.model_id)
+
+    def new_state(self) -> ReplyState:
+        return ReplyState()
+
+    def parse_event(self, state: ReplyState, data: bytes, event: str = "") -> Iterable[Delta]:
+        body = object_of(self, data)
+        if body.get("error"):
+            raise sort_error(self, None, {}, body)
+        with self.reading(body):
+            blocked(self, body)
+            return state.take(body)
+
+    def finish(self, state: ReplyState) -> Iterable[Delta]:
+        """The dialect has no end mark: a reply is whole when the body ended after a finish reason."""
+        return (state.done(),) if state.has_finished else ()
+
+    def parse_error(
+        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
+    ) -> ProviderError | None:
+        given = mapping(_only(body))
+        if status >= 400 or given.get("error"):
+            return sort_error(self, status, headers, given, text)
+        try:
+            blocked(self, given)
+        except ProviderError as error:
+            return error
+        return None
+
+
+def _only(body: JSON) -> JSON:
+    """Errors, and answers without `alt=sse`, come wrapped in an array at times."""
+    items = cast("list[JSON]", body) if isinstance(body, list) else [body]
+    return items[0] if items else None
+
+
+def _plain(message: AssistantMessage) -> list[dict[str, Any]]:
+    text: list[dict[str, Any]] = [{"text": message.content}] if message.content.strip() else []
+    return text + [_call(call, {}) for call in message.tool_calls]
+
+
+def _call(call: ToolCall, part: Mapping[str, Any]) -> dict[str, Any]:
+    kept = mapping(part.get("functionCall"))
+    inner = {"name": call.name, **kept, "args": arguments_object(call.arguments)}
+    return {**part, "functionCall": inner}
+
+
+def _kept(message: AssistantMessage) -> list[dict[str, Any]]:
+    """Return the parts as they came, without arguments; nothing when the message was changed since."""
+    parts = kept_items(message, "gemini", "parts")
+    named = [mapping(part["functionCall"]).get("name") for part in parts if "functionCall" in part]
+    text = "".join(str(part["text"]) for part in parts if "text" in part and not part.get("thought"))
+    return parts if named == [call.name for call in message.tool_calls] and text == message.content else []
+
+
+def _echo(message: AssistantMessage) -> list[dict[str, Any]]:
+    """Return the parts as they came, signatures in place and arguments filled in."""
+    calls = iter(message.tool_calls)
+    return [_call(next(calls), part) if "functionCall" in part else part for part in _kept(message)]
+
+
+def _service_ids(message: AssistantMessage) -> dict[str, str | None]:
+    """Return, by our call id, the ids that the service gave its calls: only those may be sent back."""
+    kept = [mapping(part["functionCall"]) for part in _kept(message) if "functionCall" in part]
+    return {call.id: inner.get("id") for call, inner in zip(message.tool_calls, kept, strict=False)}
+
+
+def _signed(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give the first call the dummy signature if no part has one: the service refuses a turn without."""
+    first = next((index for index, part in enumerate(parts) if "functionCall" in part), None)
+    if first is None or any("thoughtSignature" in part for part in parts):
+        return parts
+    return [*parts[:first], {**parts[first], "thoughtSignature": DUMMY_SIGNATURE}, *parts[first + 1 :]]
+
+
+def _response(message: ToolMessage, service_id: str | None) -> list[dict[str, Any]]:
+    value: JSON = message.content
+    if not message.is_error and message.content[:1] in ("{", "["):
+        try:
+            value = loads(message.content)
+        except JSONError:
+            value = message.content
+    response = {"error" if message.is_error else "output": value}
+    inner = {"name": message.name, "response": response}
+    return [{"functionResponse": {"id": service_id, **inner} if service_id else inner}]

@@ -1,0 +1,245 @@
+"""What Gemini answers: parts, usage, blocked prompts, failures. Used by `gemini.py` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from lmagent.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ContentFiltered,
+    ContextTooLong,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    ProviderError,
+    QuotaExceeded,
+    RateLimited,
+    RequestTimeout,
+    ServerFailed,
+)
+from lmagent.events import Delta, Done, ReasoningDelta, TextDelta, ToolCallDelta
+from lmagent.jsontext import JSON
+from lmagent.messages import FinishReason, Usage
+from lmagent.providers.base import Codec, error_for_status
+from lmagent.providers.failures import ask_again, quoted, retry_after, seconds
+from lmagent.providers.fields import arguments_text, mapping, objects, text
+
+__all__ = ["ReplyState", "blocked", "sort_error"]
+
+_FINISH: dict[object, FinishReason] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "IMAGE_SAFETY": "content_filter",
+    "LANGUAGE": "content_filter",
+    "MODEL_ARMOR": "content_filter",
+    "MALFORMED_FUNCTION_CALL": "error",
+    "UNEXPECTED_TOOL_CALL": "error",
+    "TOO_MANY_TOOL_CALLS": "error",
+    "MALFORMED_RESPONSE": "error",
+    "MISSING_THOUGHT_SIGNATURE": "error",
+    "OTHER": "error",
+}
+"""Reasons nobody has documented yet are `other`; the wire's word is in `raw_finish_reason`."""
+
+_BY_STATUS: dict[str, type[ProviderError]] = {
+    "INVALID_ARGUMENT": BadRequest,
+    "FAILED_PRECONDITION": BadRequest,
+    "OUT_OF_RANGE": BadRequest,
+    "UNAUTHENTICATED": AuthenticationFailed,
+    "PERMISSION_DENIED": PermissionDenied,
+    "NOT_FOUND": NotFound,
+    "RESOURCE_EXHAUSTED": RateLimited,
+    "CANCELLED": BadRequest,
+    "INTERNAL": ServerFailed,
+    "UNKNOWN": ServerFailed,
+    "UNAVAILABLE": Overloaded,
+    "DEADLINE_EXCEEDED": RequestTimeout,
+}
+_BAD_KEY = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED", "ACCESS_TOKEN_EXPIRED", "CREDENTIALS_MISSING"})
+_TOO_LONG = ("input token count", "exceeds the maximum number of tokens")
+"""Both words in one message: the one case that the wire tells by words alone."""
+
+
+class ReplyState:
+    """The state of one reply, whole or streamed. Every chunk is a whole response object with the new parts."""
+
+    __slots__ = ("_calls", "_finish", "_id", "_order", "_parts", "_raw", "_usage")
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[dict[str, Any], list[str]]] = []
+        """Parts for the way back, each with the pieces of its text."""
+        self._calls = 0
+        self._finish: JSON = None
+        self._usage: dict[str, Any] = {}
+        self._id: str | None = None
+        self._raw: JSON = None
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether a finish reason has come."""
+        return self._finish is not None
+
+    def take(self, body: dict[str, Any]) -> list[Delta]:
+        """Return the deltas of one response object."""
+        self._raw = body
+        self._id = body.get("responseId") or self._id
+        self._usage |= mapping(body.get("usageMetadata"))
+        candidates = objects(body.get("candidates"))
+        if not candidates:
+            return []
+        first = candidates[0]  # the others, if someone asked for them, are in `raw`
+        self._finish = first.get("finishReason") or self._finish
+        deltas: list[Delta] = []
+        for part in objects(mapping(first.get("content")).get("parts")):
+            deltas += self._part(part)
+        return deltas
+
+    def _part(self, part: dict[str, Any]) -> list[Delta]:
+        if "functionCall" in part:
+            inner = mapping(part["functionCall"])
+            index, self._calls = self._calls, self._calls + 1
+            kept = {key: value for key, value in inner.items() if key != "args"}
+            self._parts.append(({**part, "functionCall": kept}, []))
+            arguments = arguments_text(inner.get("args")).strip() or "{}"
+            return [ToolCallDelta(index, id=text(inner.get("id")), name=text(inner["name"]), arguments=arguments)]
+        if "text" not in part:
+            self._parts.append((part, []))  # code, its result, inline data: nothing to show, but it travels back
+            return []
+        words = text(part["text"])
+        if part.get("thought"):
+            if "thoughtSignature" in part:
+                self._parts.append((part, [words]))
+            return [ReasoningDelta(words)] if words else []
+        self._keep_text(part, words)
+        return [TextDelta(words)] if words else []
+
+    def _keep_text(self, part: dict[str, Any], words: str) -> None:
+        """Join plain text with the plain text before it; a part with a signature stays by itself."""
+        is_plain = part.keys() == {"text"}
+        if is_plain and self._parts and self._parts[-1][0].keys() == {"text"}:
+            self._parts[-1][1].append(words)
+        elif words or not is_plain:
+            self._parts.append((part, [words]))
+
+    def done(self) -> Done:
+        """Return the end of the reply."""
+        return Done(
+            finish_reason=_FINISH.get(self._finish, "other"),
+            raw_finish_reason=self._finish if isinstance(self._finish, str) else None,
+            usage=_usage(self._usage),
+            details=self._details(),
+            response_id=self._id,
+            raw=self._raw,
+        )
+
+    def _details(self) -> dict[str, Any]:
+        """Return the parts in order when text and calls alone would not give them back."""
+        parts = [{**part, "text": "".join(words)} if "text" in part else part for part, words in self._parts]
+        plain = [part.keys() == {"text"} or part == {"functionCall": {"name": _name(part)}} for part in parts]
+        texts = [index for index, part in enumerate(parts) if "text" in part]
+        if all(plain) and texts in ([], [0]):
+            return {}
+        return {"gemini": {"parts": parts}}
+
+
+def _name(part: dict[str, Any]) -> object:
+    return mapping(part.get("functionCall")).get("name")
+
+
+def _usage(counts: Mapping[str, Any]) -> Usage | None:
+    """Return the token counts; counts that are zero are left out on the wire, thoughts are not among the candidates."""
+    if not counts:
+        return None
+    thoughts = int(counts.get("thoughtsTokenCount") or 0)
+    inputs = int(counts.get("promptTokenCount") or 0) + int(counts.get("toolUsePromptTokenCount") or 0)
+    outputs = int(counts.get("candidatesTokenCount") or 0) + thoughts
+    return Usage(
+        input_tokens=inputs,
+        output_tokens=outputs,
+        total_tokens=int(counts.get("totalTokenCount") or inputs + outputs),
+        cached_tokens=int(counts.get("cachedContentTokenCount") or 0),
+        reasoning_tokens=thoughts,
+    )
+
+
+def blocked(codec: Codec, body: JSON) -> None:
+    """Refuse an answer that says only that the prompt was blocked.
+
+    Raises:
+        ContentFiltered: `promptFeedback.blockReason` is there and no candidate.
+    """
+    given = mapping(body)
+    reason = mapping(given.get("promptFeedback")).get("blockReason")
+    if reason and not given.get("candidates"):
+        raise ContentFiltered(
+            f"The prompt was blocked: {quoted(reason, 'no reason given')}.",
+            provider=codec.provider,
+            model=codec.model,
+            status=200,
+            code=str(reason),
+            request_id=text(given.get("responseId")) or None,
+            body=body,
+        )
+
+
+def sort_error(
+    codec: Codec, status: int | None, headers: Mapping[str, str], body: JSON, words: str = ""
+) -> ProviderError:
+    """Return the error of a body, by its status word and its details first, then by the HTTP status."""
+    given = mapping(body).get("error")
+    error = mapping(given)
+    word = error.get("status") if isinstance(error.get("status"), str) else None
+    number = error.get("code") if isinstance(error.get("code"), int) else None
+    said = quoted(error.get("message") or (given if isinstance(given, str) else words))
+    details = _objects(error.get("details"))
+    found = _BY_STATUS.get(word or "") or error_for_status(status if status and status >= 400 else number or 200)
+    found = _refined(found, said, details)
+    return found(
+        said or f"HTTP {status} without an explanation",
+        provider=codec.provider,
+        model=codec.model,
+        status=status,
+        code=_reason(details) or word or (str(number) if number is not None else None),
+        request_id=headers.get("x-request-id"),
+        retry_after=_delay(details, headers),
+        retryable=None if found is QuotaExceeded else ask_again(headers),
+        body=body,
+    )
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    """Return the objects in a list; nothing raises here, an error body may be anything."""
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
+
+
+def _refined(found: type[ProviderError], said: str, details: list[dict[str, Any]]) -> type[ProviderError]:
+    if found is BadRequest:
+        if _reason(details) in _BAD_KEY:
+            return AuthenticationFailed
+        if all(part in said.lower() for part in _TOO_LONG):
+            return ContextTooLong
+    if found is RateLimited:
+        quotas = [str(broken.get("quotaId")) for item in details for broken in _objects(item.get("violations"))]
+        if any("PerDay" in quota or "PerMonth" in quota for quota in quotas):
+            return QuotaExceeded  # free and paid tiers count by the day too; waiting a minute does not help
+    return found
+
+
+def _reason(details: list[dict[str, Any]]) -> str | None:
+    return next((str(item["reason"]) for item in details if item.get("reason")), None)
+
+
+def _delay(details: list[dict[str, Any]], headers: Mapping[str, str]) -> float | None:
+    for item in details:
+        if "retryDelay" in item:
+            given: object = item["retryDelay"]
+            return seconds(mapping(cast("object", given)).get("seconds") if isinstance(given, dict) else given)
+    return retry_after(headers)
