@@ -11,7 +11,7 @@ import logging
 import re
 from urllib.parse import quote
 
-__all__ = ["Secret", "SecretFilter", "mask", "redact"]
+__all__ = ["Secret", "SecretFilter", "library_logger", "mask", "redact"]
 
 _MIN_LENGTH = 6
 """Shorter values are not remembered: replacing them would eat ordinary words."""
@@ -97,3 +97,14 @@ class SecretFilter(logging.Filter):
         if record.exc_text:
             record.exc_text = redact(record.exc_text)
         return True
+
+
+def library_logger(name: str) -> logging.Logger:
+    """Return the logger `lmagent.<name>`: silent unless the program listens, and cleaned of secrets."""
+    root = logging.getLogger("lmagent")
+    if not root.handlers:
+        root.addHandler(logging.NullHandler())
+    logger = root.getChild(name)
+    if not any(isinstance(each, SecretFilter) for each in logger.filters):
+        logger.addFilter(SecretFilter())
+    return logger

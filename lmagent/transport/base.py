@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lmagent.providers.base import Request
 
-__all__ = ["AsyncIncoming", "Incoming", "Timeouts", "Transport"]
+__all__ = ["AsyncIncoming", "Drains", "Incoming", "Timeouts", "Transport"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,15 @@ class AsyncIncoming(Protocol):
     def chunks(self) -> AsyncIterator[bytes]: ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Drains(Protocol):
+    """An answer whose connection can be kept if the rest of its body is at hand."""
+
+    def end_soon(self, seconds: float) -> None:
+        """Let what is still read of the body take at most `seconds`."""
+        ...
 
 
 class Transport(Protocol):

@@ -1,0 +1,220 @@
+"""Reading answers by a codec: whole bodies and streams, bytes in, events and a `Reply` out. No I/O, no clock.
+
+Whatever a server sends, only errors of our tree leave here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from lmagent.errors import InvalidResponse, LMAgentError, ResponseTooLarge, StreamInterrupted
+from lmagent.events import Delta, Done, Event, ReasoningDelta, RefusalDelta, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.framing import Frame, FramingError, SSEDecoder
+from lmagent.jsontext import JSON, JSONError, loads
+from lmagent.messages import AssistantMessage, Reply
+from lmagent.providers.base import Codec
+
+__all__ = [
+    "Cut",
+    "StreamReader",
+    "as_invalid",
+    "decoded",
+    "described",
+    "guarded",
+    "looks_whole",
+    "read_whole",
+    "replayed",
+    "request_id_of",
+]
+
+_BOM = b"\xef\xbb\xbf"
+_QUOTED = 200
+
+
+@contextmanager
+def guarded() -> Generator[None]:
+    """Turn what a codec raises because of the data it was given into `InvalidResponse`."""
+    try:
+        yield
+    except LMAgentError:
+        raise
+    except Exception as error:  # a codec's own slip is no reason to let KeyError out of a public call
+        raise as_invalid(error) from error
+
+
+def as_invalid(error: Exception) -> LMAgentError:
+    """Return the error of our tree for one that a codec or decoder raised over outside data."""
+    if isinstance(error, LMAgentError):
+        return error
+    if isinstance(error, FramingError):
+        return ResponseTooLarge(f"The stream cannot be read: {error}.")
+    kind = "is not JSON" if isinstance(error, JSONError) else f"has an unknown shape ({type(error).__name__})"
+    return InvalidResponse(f"The answer {kind}: {str(error)[:_QUOTED]}.")
+
+
+def decoded(content: bytes) -> JSON | None:
+    """Return a body as JSON, or None when it is none."""
+    try:
+        return loads(content)
+    except JSONError:
+        return None
+
+
+def described(content: bytes) -> str:
+    """Return how a body is shown in a message: named if it is a page or empty, else its start, escaped."""
+    start = content[:1024].removeprefix(_BOM).lstrip().lower()
+    if not start:
+        return "an empty body"
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "an HTML page"
+    text = content[: _QUOTED * 4].decode("utf-8", "replace")[:_QUOTED]
+    return repr("".join(char if char.isprintable() else " " for char in text))
+
+
+def looks_whole(start: bytes, content_type: str) -> bool | None:
+    """Whether a body begins like JSON or a page instead of an event stream; None while it is too short to tell."""
+    text = start.removeprefix(_BOM).lstrip()
+    if not text:
+        return None
+    if text[:1] in b"{<[":
+        return True
+    return "json" in content_type and text[:1] in b'"-0123456789'
+
+
+def read_whole(codec: Codec, content: bytes, body: JSON | None, prefix: str) -> Reply:
+    """Read a whole answer that `codec.parse_error` found nothing wrong with; `body` is `content` decoded."""
+    if body is None:
+        if content.removeprefix(_BOM).lstrip().startswith((b"data:", b"event:", b":")):
+            return _read_unasked_stream(codec, content, prefix)
+        raise InvalidResponse(f"The answer is {described(content)} instead of JSON.")
+    with guarded():
+        return codec.parse_reply(body, prefix=prefix)
+
+
+def _read_unasked_stream(codec: Codec, content: bytes, prefix: str) -> Reply:
+    reader = StreamReader(codec, prefix)
+    try:
+        reader.feed(content)
+        reader.close()
+    except Cut as cut:
+        raise cut.error from cut.__cause__
+    return reader.reply(None, 1)
+
+
+def replayed(reply: Reply, prefix: str) -> list[Event]:
+    """Return the events of a reply that came whole though a stream was asked for."""
+    builder, message = ReplyBuilder(prefix), reply.message
+    deltas: list[Delta] = [
+        ReasoningDelta(message.reasoning),
+        TextDelta("" if message.refusal == message.content else message.content),
+        *([RefusalDelta(message.refusal)] if message.refusal else []),
+        *(
+            ToolCallDelta(index, call.id, call.name, call.arguments, call)
+            for index, call in enumerate(message.tool_calls)
+        ),
+        Done(finish_reason=reply.finish_reason),
+    ]
+    return [event for delta in deltas for event in builder.add(delta)]
+
+
+class StreamReader:
+    """One streamed answer."""
+
+    __slots__ = ("_builder", "_codec", "_decoder", "_state")
+
+    def __init__(self, codec: Codec, prefix: str) -> None:
+        self._codec = codec
+        self._decoder = codec.framing()
+        self._builder = ReplyBuilder(prefix)
+        with guarded():
+            self._state: Any = codec.new_state()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the protocol's end was seen."""
+        return self._builder.done is not None
+
+    @property
+    def sniffs(self) -> bool:
+        """Whether a body that begins like JSON is no stream of this framing."""
+        return isinstance(self._decoder, SSEDecoder)
+
+    @property
+    def partial(self) -> AssistantMessage:
+        """The message so far."""
+        return self._builder.message()
+
+    def feed(self, chunk: bytes) -> tuple[list[Event], int]:
+        """Return the events that `chunk` completes, and how many frames of use (no pings) it completed.
+
+        Raises:
+            Cut: A frame is an error or unreadable; the events of the frames before it are in there.
+        """
+        frames = self._frames(self._decoder.feed, chunk)
+        return self._translate(frames), sum(frame.event != "ping" for frame in frames)
+
+    def close(self) -> list[Event]:
+        """Return the events of what was left when the body ended."""
+        events = self._translate(self._frames(self._decoder.close))
+        with guarded():
+            for delta in () if self.whole else self._codec.finish(self._state):
+                events.extend(self._builder.add(delta))
+        return events
+
+    def _frames(self, step: Callable[..., list[Frame]], *chunk: bytes) -> list[Frame]:
+        try:
+            return step(*chunk)
+        except FramingError as error:
+            raise as_invalid(error) from error
+
+    def _translate(self, frames: list[Frame]) -> list[Event]:
+        events: list[Event] = []
+        parse, state, add = self._codec.parse_event, self._state, self._builder.add
+        try:
+            for frame in frames:
+                for delta in parse(state, frame.data, frame.event):
+                    events.extend(add(delta))
+        except Exception as error:
+            raise Cut(events, as_invalid(error)) from error
+        return events
+
+    def reply(self, request_id: str | None, attempts: int) -> Reply:
+        """Return the whole reply."""
+        if not self.whole:
+            raise StreamInterrupted("The stream ended before its finish reason.", partial=self.partial)
+        return self._builder.reply(self._codec.model_id, request_id=request_id, attempts=attempts)
+
+
+class Cut(Exception):  # noqa: N818  # never leaves this package
+    """A stream went wrong: what came before, and why."""
+
+    def __init__(self, events: list[Event], error: LMAgentError) -> None:
+        super().__init__()
+        self.events = events
+        self.error = error
+
+
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """Return the id that the provider's support asks for."""
+    for name in _REQUEST_IDS:
+        if value := headers.get(name):
+            return value[:200]
+    return None
+
+
+_REQUEST_IDS = (
+    "x-request-id",
+    "request-id",
+    "apim-request-id",
+    "x-ms-request-id",
+    "x-tc-requestid",
+    "x-bc-request-id",
+    "x-log-id",
+    "trace-id",
+    "minimax-request-id",
+    "x-goog-request-id",
+    "x-amzn-requestid",
+    "cf-ray",
+)

@@ -1,0 +1,243 @@
+"""The steps that an exchange's flow asks for: each knows how it is done in both colours and decides nothing."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+from lmagent.errors import LMAgentError
+from lmagent.events import Event
+from lmagent.providers.base import Request
+from lmagent.transport.base import AsyncIncoming, Drains, Incoming, Timeouts, Transport
+
+if TYPE_CHECKING:
+    from lmagent.transport.turns import Turns
+
+__all__ = ["Drain", "Hand", "Hold", "Next", "Open", "Pause", "Read", "Shut", "Step", "TakeTurn"]
+
+
+class Hold:
+    """The answer that one call has open, if any; whoever drives the flow closes it whatever happens."""
+
+    __slots__ = ("chunks", "incoming")
+
+    def __init__(self) -> None:
+        self.incoming: Any = None
+        self.chunks: Any = None
+
+    def close(self) -> None:
+        """Free the connection."""
+        incoming, self.incoming, self.chunks = self.incoming, None, None
+        if incoming is not None:
+            cast("Incoming", incoming).close()
+
+    async def aclose(self) -> None:
+        """Free the connection."""
+        incoming, chunks, self.incoming, self.chunks = self.incoming, self.chunks, None, None
+        if incoming is not None:
+            await cast("AsyncIncoming", incoming).aclose()
+        if chunks is not None:
+            await chunks.aclose()
+
+
+class Step(ABC):
+    """One thing to be done outside the flow."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def run(self) -> Any:
+        """Do it, blocking."""
+
+    @abstractmethod
+    async def async_run(self) -> Any:
+        """Do it, awaiting."""
+
+
+class Hand(Step):
+    """Give events to the consumer (drivers of streams do that themselves)."""
+
+    __slots__ = ("events",)
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.events = events
+
+    def run(self) -> None: ...
+
+    async def async_run(self) -> None: ...
+
+
+class Open(Step):
+    """Send a request; the outcome is the open answer, which `hold` keeps."""
+
+    __slots__ = ("_deadline", "_hold", "_request", "_timeouts", "_transport")
+
+    def __init__(self, hold: Hold, transport: Transport, request: Request, timeouts: Timeouts, deadline: float) -> None:
+        self._hold = hold
+        self._transport = transport
+        self._request = request
+        self._timeouts = timeouts
+        self._deadline = deadline
+
+    def run(self) -> Incoming:
+        incoming = self._hold.incoming = self._transport.open(self._request, self._timeouts, self._deadline)
+        return incoming
+
+    async def async_run(self) -> AsyncIncoming:
+        incoming = await self._transport.async_open(self._request, self._timeouts, self._deadline)
+        self._hold.incoming = incoming
+        return incoming
+
+
+class Read(Step):
+    """Read the whole body; the outcome is bytes. With `cut`, what is beyond the limit is left unread instead of refused."""
+
+    __slots__ = ("_cut", "_hold", "_limit")
+
+    def __init__(self, hold: Hold, limit: int, *, cut: bool = False) -> None:
+        self._hold = hold
+        self._limit = limit
+        self._cut = cut
+
+    def run(self) -> bytes:
+        if not self._cut:
+            body = cast("Incoming", self._hold.incoming).read(self._limit)
+        else:
+            pieces: list[bytes] = []
+            size = 0
+            for piece in cast("Incoming", self._hold.incoming).chunks():
+                pieces.append(piece)
+                size += len(piece)
+                if size >= self._limit:
+                    break
+            body = b"".join(pieces)[: self._limit]
+        self._hold.close()
+        return body
+
+    async def async_run(self) -> bytes:
+        if not self._cut:
+            body = await cast("AsyncIncoming", self._hold.incoming).read(self._limit)
+        else:
+            pieces: list[bytes] = []
+            size = 0
+            self._hold.chunks = chunks = cast("AsyncIncoming", self._hold.incoming).chunks()
+            async for piece in chunks:
+                pieces.append(piece)
+                size += len(piece)
+                if size >= self._limit:
+                    break
+            body = b"".join(pieces)[: self._limit]
+        await self._hold.aclose()
+        return body
+
+
+class Next(Step):
+    """Wait for the next piece of the body; the outcome is bytes, or None at its end."""
+
+    __slots__ = ("_hold",)
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+
+    def run(self) -> bytes | None:
+        hold = self._hold
+        if hold.chunks is None:
+            hold.chunks = iter(cast("Incoming", hold.incoming).chunks())
+        return next(cast("Iterator[bytes]", hold.chunks), None)
+
+    async def async_run(self) -> bytes | None:
+        hold = self._hold
+        if hold.chunks is None:
+            hold.chunks = cast("AsyncIncoming", hold.incoming).chunks()
+        return await anext(cast("AsyncIterator[bytes]", hold.chunks), None)
+
+
+class Shut(Step):
+    """Free the connection of the open answer, if there is one."""
+
+    __slots__ = ("_hold",)
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+
+    def run(self) -> None:
+        self._hold.close()
+
+    async def async_run(self) -> None:
+        await self._hold.aclose()
+
+
+class Drain(Step):
+    """The reader has all it needs: keep the connection if the end of the body is at hand, else free it."""
+
+    __slots__ = ("_hold",)
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+
+    def run(self) -> None:
+        hold = self._hold
+        if isinstance(hold.incoming, Drains):
+            hold.incoming.end_soon(_GRACE)
+            with suppress(LMAgentError):
+                for _ in hold.chunks or ():
+                    pass
+        hold.close()
+
+    async def async_run(self) -> None:
+        hold = self._hold
+        if isinstance(hold.incoming, Drains) and hold.chunks is not None:
+            hold.incoming.end_soon(_GRACE)
+            with suppress(LMAgentError):
+                async for _ in hold.chunks:
+                    pass
+        await hold.aclose()
+
+
+_GRACE = 0.02
+"""Seconds that the last bytes of a body may take after its last event; a new connection costs more than that."""
+
+
+class Pause(Step):
+    """Wait so many seconds."""
+
+    __slots__ = ("_async_sleep", "_seconds", "_sleep")
+
+    def __init__(
+        self,
+        seconds: float,
+        sleep: Callable[[float], None] = time.sleep,
+        async_sleep: Callable[[float], Awaitable[None]] | None = None,
+    ) -> None:
+        self._seconds = seconds
+        self._sleep = sleep
+        self._async_sleep = async_sleep
+
+    def run(self) -> None:
+        self._sleep(self._seconds)
+
+    async def async_run(self) -> None:
+        sleep = self._async_sleep
+        if sleep is None:
+            from asyncio import sleep  # there already: someone runs a loop
+
+        await sleep(self._seconds)
+
+
+class TakeTurn(Step):
+    """Wait until it is this call's turn; the outcome says whether it came within `seconds`."""
+
+    __slots__ = ("_seconds", "_turns")
+
+    def __init__(self, turns: Turns, seconds: float) -> None:
+        self._turns = turns
+        self._seconds = seconds
+
+    def run(self) -> bool:
+        return self._turns.take(self._seconds)
+
+    async def async_run(self) -> bool:
+        return await self._turns.async_take(self._seconds)
