@@ -53,7 +53,7 @@ class Tool(Generic[P, R_co]):
         kind = _DESCRIPTORS.get(cast(Any, type(given)), "plain")
         if kind == "plain" and not callable(given):
             raise ConfigurationError(f"@function needs a callable, not {given!r}.")
-        definition = Definition(given if kind == "plain" else given.__func__, options, scope)
+        definition = Definition(given if kind == "plain" else cast(Any, target).__func__, options, scope)
         definition.kind = kind
         definition.takes_self = kind == "class"
         self._set(definition, ())

@@ -341,8 +341,8 @@ def _openapi(schema: Any) -> Schema:
     if "const" in node:
         node["enum"] = [node.pop("const")]
     if isinstance(node.get("type"), list):
-        node["anyOf"] = [{**node, "type": kind} for kind in node.pop("type")]
-        node = {key: node[key] for key in ("anyOf", "description", "default") if key in node}
+        outside = {key: node.pop(key) for key in ("description", "default") if key in node}
+        node = {"anyOf": [{**node, "type": kind} for kind in node["type"]], **outside}
     choices: list[Any] = [*node.pop("anyOf", []), *node.pop("oneOf", [])]
     if choices:
         node = _openapi_union(node, choices)
