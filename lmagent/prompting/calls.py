@@ -1,0 +1,299 @@
+"""Turns what a format spelled (a name and some arguments) into a call that fits a known tool, or into a failure.
+
+Knows the tools; knows nothing of tags. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from lmagent.prompting.coerce import canonical, closest, coerce, problems, raw_value, read_arguments, unwrap
+from lmagent.prompting.envelope import Envelope, clean_name, is_placeholder, open_envelope
+from lmagent.prompting.json_reader import JSONReadError, read_json
+from lmagent.prompting.pieces import CallFailed, CallFound, FailureReason
+from lmagent.prompting.python_reader import read_calls
+
+__all__ = ["Outcome", "Tools"]
+
+Outcome = CallFound | CallFailed
+RawField = tuple[str, str, str]
+"""Key, raw text, and how to read it: `schema`, `text` or `json`."""
+
+_STAND_IN = re.compile(r"<[A-Za-z_][\w .-]*>|\{[a-z_ .…]+\}")
+_RAW = 2000
+
+
+class Tools:
+    """The tools of one request, by name, and how what a model wrote becomes a call to one of them."""
+
+    def __init__(self, tools: Mapping[str, Mapping[str, Any]], *, native: bool, repair: bool) -> None:
+        self.schemas = dict(tools)
+        self.native = native
+        self.repair = repair
+
+    def knows(self, name: str) -> bool:
+        """True if `name` (cleaned) is a tool."""
+        return clean_name(name) in self.schemas
+
+    def failed(self, raw: str, reason: FailureReason, message: str, name: str | None = None) -> CallFailed:
+        """Return a failure; long raw text is cut in the middle."""
+        if len(raw) > _RAW:
+            raw = f"{raw[: _RAW // 2]} … {raw[-_RAW // 2 :]}"
+        return CallFailed(-1, name, raw, reason, message)
+
+    def unfinished(self, raw: str, *, length: bool, name: str | None = None) -> CallFailed:
+        """Return the failure of a call whose end never came."""
+        if length:
+            return self.failed(raw, "truncated", "the reply was cut by the length limit inside this call", name)
+        return self.failed(raw, "malformed", "the reply ends inside this call: its end is missing", name)
+
+    def from_envelopes(
+        self, raw: str, spans: Sequence[tuple[str, str]] = (), *, closed: bool = False, sure: bool = True
+    ) -> list[Outcome] | None:
+        """Read JSON that names its calls itself; None when it is a template or data and so plain text.
+
+        Args:
+            raw: The JSON text.
+            spans: Key and text of the values at the top, in order, so that unchanged arguments keep the model's spelling.
+            closed: A closing delimiter followed, so missing brackets may be added.
+            sure: Markup said that this is a call. Without, only JSON that is a call beyond doubt counts.
+        """
+        try:
+            reading = read_json(raw, repair=self.repair, closed=closed)
+            repairs = list(reading.repairs)
+            value = reading.value
+            for _ in range(2):
+                if isinstance(value, str) and self.repair:
+                    reading = read_json(value)
+                    repairs.extend(("encoded as a string", *reading.repairs))
+                    value = reading.value
+        except JSONReadError as error:
+            return self._unreadable(raw, error, sure)
+        envelopes = open_envelope(value)
+        if not envelopes:
+            return self._no_call(raw, value, sure)
+        texts = [text for key, text in spans if key in ("arguments", "parameters", "params", "args", "input")]
+        if len(texts) != len(envelopes):
+            texts = [""] * len(envelopes)
+        if any(is_placeholder(item.name) for item in envelopes):
+            return None
+        if not sure and not self._beyond_doubt(envelopes):
+            return None
+        return [self._call(item, raw, repairs, text) for item, text in zip(envelopes, texts, strict=True)]
+
+    def final_answer(self, raw: str, names: tuple[str, ...]) -> str | None:
+        """Return the text of an envelope whose tool is the final answer, None for any other."""
+        try:
+            envelopes = open_envelope(read_json(raw).value)
+        except JSONReadError:
+            return None
+        if not envelopes or self.knows(envelopes[0].name):
+            return None
+        if envelopes[0].name.strip().lower().replace("_", " ").replace("-", " ") not in (
+            name.replace("_", " ").replace("-", " ") for name in names
+        ):
+            return None
+        answer = envelopes[0].arguments
+        if isinstance(answer, dict):
+            fields = cast("dict[str, Any]", answer)
+            if len(fields) == 1:
+                [answer] = fields.values()
+        return answer if isinstance(answer, str) else "" if answer is None else canonical(answer)
+
+    def response_text(self, raw: str) -> str | None:
+        """Return the text of `{"response": "..."}` (a `thought` may come first), None for anything else."""
+        try:
+            value = read_json(raw).value
+        except JSONReadError:
+            return None
+        if not isinstance(value, dict):
+            return None
+        fields = cast("dict[str, Any]", value)
+        answer = fields.get("response")
+        return answer if isinstance(answer, str) and set(fields) <= {"response", "thought"} else None
+
+    def _beyond_doubt(self, envelopes: list[Envelope]) -> bool:
+        """Known tools with arguments that are no schema; an unknown name only when all else is that of a call."""
+        if self.native and not all(self.knows(item.name) and item.has_arguments for item in envelopes):
+            return False
+        return all(self._plausible(item) for item in envelopes)
+
+    def _plausible(self, item: Envelope) -> bool:
+        if not self.knows(item.name):
+            return item.strong
+        needs = self.schemas[clean_name(item.name)].get("required")
+        return not item.schema and (item.has_arguments or not (needs or item.extra))
+
+    def _unreadable(self, raw: str, error: JSONReadError, sure: bool) -> list[Outcome] | None:
+        name = self._name_in(raw)
+        if _STAND_IN.search(raw[:_RAW]) and not name:
+            return None
+        if (not sure or self.native) and not name:
+            return None
+        if not any(quote in raw for quote in "\"'“”＂"):
+            return None
+        return [self.failed(raw, "malformed", str(error), name)]
+
+    def _no_call(self, raw: str, value: Any, sure: bool) -> list[Outcome] | None:
+        if not sure or self.native or value in ([], {}):
+            return [] if sure and value == [] else None
+        return [self.failed(raw, "malformed", 'expected {"name": ..., "arguments": {...}}, got other JSON')]
+
+    def _name_in(self, raw: str) -> str | None:
+        """The name that broken JSON seems to call, if it is a known tool (for messages only)."""
+        found = _NAME_VALUE.search(raw[:_RAW])
+        return found.group(1) if found and found.group(1) in self.schemas else None
+
+    def looks_like_call(self, raw: str) -> bool:
+        """True if unfinished JSON names a known tool."""
+        return self._name_in(raw) is not None
+
+    def _call(self, item: Envelope, raw: str, repairs: list[str], text: str) -> Outcome:
+        name = clean_name(item.name)
+        schema = self.schemas.get(name)
+        if schema is None:
+            return self.unknown(name, raw)
+        properties = cast("Mapping[str, Any]", schema.get("properties") or {})
+        outside = [key for key in item.extra if key in properties]
+        if outside:
+            message = f"{outside[0]!r} stands beside the arguments; all arguments belong inside them"
+            return self.failed(raw, "malformed", message, name)
+        notes = list(repairs)
+        if name != item.name:
+            notes.append("name trimmed")
+        if not item.canonical:
+            notes.append("other key names")
+        if item.extra:
+            notes.append("keys beside the call ignored")
+        try:
+            arguments = unwrap(item.arguments, notes) if self.repair else item.arguments
+        except JSONReadError as error:
+            return self.failed(raw, "malformed", f"arguments: {error}", name)
+        if isinstance(arguments, str):
+            arguments = self._plain_text(arguments, schema, notes)
+        return self._fit(name, arguments, schema, raw, notes, text, repairs)
+
+    def _plain_text(self, text: str, schema: Mapping[str, Any], notes: list[str]) -> Any:
+        """Plain text as the argument of a tool that has exactly one parameter, which takes text."""
+        properties = cast("Mapping[str, Any]", schema.get("properties") or {})
+        if len(properties) == 1:
+            [(key, parameter)] = properties.items()
+            if not problems(text, parameter, schema):
+                notes.append("plain text as the only argument")
+                return {key: text}
+        return text
+
+    def _fit(
+        self, name: str, arguments: Any, schema: Mapping[str, Any], raw: str, notes: list[str], text: str, read: list[str]
+    ) -> Outcome:
+        if not isinstance(arguments, dict):
+            return self.failed(raw, "malformed", f"expected an object of arguments, got {canonical(arguments)[:80]}", name)
+        before = len(notes)
+        fitted = coerce(arguments, schema, notes) if self.repair else arguments
+        wrong = problems(fitted, schema)
+        if wrong:
+            return self.failed(raw, "invalid_arguments", "; ".join(wrong[:8]), name)
+        untouched = len(notes) == before and not read and self._same(text, cast("Any", fitted))
+        return CallFound(-1, name, text.strip() if untouched else canonical(fitted), tuple(dict.fromkeys(notes)))
+
+    @staticmethod
+    def _same(text: str, value: Any) -> bool:
+        if not text.strip():
+            return False
+        try:
+            return canonical(read_json(text.strip(), repair=False).value) == canonical(value)
+        except JSONReadError:
+            return False
+
+    def unknown(self, name: str, raw: str) -> CallFailed:
+        """Return the failure for a name that is no tool, with the nearest ones."""
+        known = ", ".join(list(self.schemas)[:20]) or "none"
+        return self.failed(
+            raw, "unknown_tool", f"there is no tool {name[:64]!r}{closest(name, list(self.schemas))}; tools: {known}", name[:64]
+        )
+
+    def from_arguments(self, name: str, text: str, raw: str, *, closed: bool = False) -> Outcome | None:
+        """Read the arguments of a call whose name stood outside the JSON; None for a template."""
+        cleaned = clean_name(name)
+        if is_placeholder(cleaned):
+            return None
+        schema = self.schemas.get(cleaned)
+        if schema is None:
+            return None if self.native else self.unknown(cleaned, raw)
+        notes: list[str] = []
+        try:
+            arguments = read_arguments(text, notes, repair=self.repair, closed=closed)
+        except JSONReadError as error:
+            return self.failed(raw, "malformed", f"arguments: {error}", cleaned)
+        if isinstance(arguments, str):
+            arguments = self._plain_text(arguments, schema, notes)
+        return self._fit(cleaned, arguments, schema, raw, notes, text, list(notes))
+
+    def from_text(self, name: str, text: str, raw: str) -> Outcome | None:
+        """Read plain text as the input of a tool (ReAct)."""
+        cleaned = clean_name(name)
+        schema = self.schemas.get(cleaned)
+        if schema is None:
+            return None if self.native else self.unknown(cleaned, raw)
+        notes: list[str] = []
+        empty = text.strip() in ("", "None", "null", "N/A", "none")
+        arguments: Any = {} if empty else self._plain_text(text.strip(), schema, notes)
+        return self._fit(cleaned, arguments, schema, raw, notes, "", ["plain"])
+
+    def from_fields(self, name: str, fields: Sequence[RawField], raw: str) -> Outcome | None:
+        """Read a call whose values stood between tags; their types come from the schema."""
+        cleaned = clean_name(name)
+        if is_placeholder(cleaned):
+            return None
+        schema = self.schemas.get(cleaned)
+        if schema is None:
+            return None if self.native else self.unknown(cleaned, raw)
+        arguments: dict[str, Any] = {}
+        notes: list[str] = []
+        properties = cast("Mapping[str, Any]", schema.get("properties") or {})
+        for key, text, mode in fields:
+            if key in arguments:
+                return self.failed(raw, "malformed", f"the argument {key!r} stands there twice", cleaned)
+            if any(f"<parameter={other}>" in text or f'<parameter name="{other}">' in text for other in properties):
+                return self.failed(raw, "malformed", f"the end of the argument {key!r} is missing", cleaned)
+            try:
+                arguments[key] = self._field(text, mode, properties.get(key, {}), schema, notes)
+            except JSONReadError as error:
+                return self.failed(raw, "malformed", f"{key}: {error}", cleaned)
+        return self._fit(cleaned, arguments, schema, raw, [], "", ["tags"])
+
+    def _field(self, text: str, mode: str, parameter: Any, schema: Mapping[str, Any], notes: list[str]) -> Any:
+        if mode == "text":
+            return text
+        if mode == "json":
+            return read_json(text.strip(), repair=self.repair).value
+        return raw_value(text, parameter, schema, notes)
+
+    def from_python(self, text: str, *, sure: bool) -> list[Outcome] | None:
+        """Read `[name(key=value), ...]`; None when it is no list of calls to known tools and markup did not say so."""
+        try:
+            calls = read_calls(text)
+        except JSONReadError as error:
+            known = any(name in self.schemas for name in _CALL_NAME.findall(text[:_RAW]))
+            if self.native or not known:
+                return None
+            return [self.failed(text, "malformed", str(error))]
+        known = all(self.knows(name) for name, _ in calls)
+        if not calls or (not known and (self.native or not sure)):
+            return None
+        outcomes: list[Outcome] = []
+        for name, arguments in calls:
+            schema = self.schemas.get(clean_name(name))
+            if schema is None:
+                outcomes.append(self.unknown(clean_name(name), text))
+            else:
+                outcomes.append(self._fit(clean_name(name), arguments, schema, text, [], "", ["python"]))
+        return outcomes
+
+
+_NAME_VALUE = re.compile(
+    r"""["'“”]?(?:name|tool|tool_name|function|function_name|action)["'“”\\]{0,3}\s{0,9}[:：]\s{0,9}[\\"'“”]{1,3}([\w.-]{1,64})["'“”\\]"""
+)
+_CALL_NAME = re.compile(r"([^\W\d][\w.-]{0,63})[ \t]{0,9}\(")
