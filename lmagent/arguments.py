@@ -164,6 +164,8 @@ class ArgumentReader:
         for _ in range(_MAX_ROUNDS):
             try:
                 values = self._validate(dumps(data))
+            except JSONError as error:  # 1e999 is infinity once it is read
+                return [f"arguments: {error}"], None
             except ValidationError as error:
                 if mending.mend(error):
                     continue

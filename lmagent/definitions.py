@@ -127,7 +127,7 @@ class Definition:
         if name is None and signature.name == "<lambda>":
             # Two lambdas must not share a name, and the same one gets the same name in every process.
             code = self.target.__code__
-            signature.name = f"lambda {signature.module}:{code.co_firstlineno}:{next(code.co_positions())}"
+            signature.name = f"lambda {signature.module}:{code.co_firstlineno}:{list(code.co_positions())}"
         description = describe(signature, description=self.options.description)
         self._signature, self._description = signature, description
         self._scope = None  # frees the values of the frame

@@ -53,14 +53,14 @@ def loads(data: bytes | str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX
     try:
         # pydantic_core stops at depth 201 by itself and is 3-4 times as fast as json.
         value = from_json(data, allow_inf_nan=False)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # TypeError: a str with lone surrogates is no str to it
         value = _slow_loads(data, error)
     if max_depth < MAX_DEPTH and _depth(value) > max_depth:
         raise JSONError(f"nested deeper than {max_depth}")
     return value
 
 
-def _slow_loads(data: bytes | str, cause: ValueError) -> JSON:
+def _slow_loads(data: bytes | str, cause: ValueError | TypeError) -> JSON:
     """Second reading for what pydantic_core refuses and json can mend: lone surrogates, raw control characters."""
     try:
         text = data.decode("utf-8", "replace") if isinstance(data, bytes) else storable(data)

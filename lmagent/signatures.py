@@ -6,6 +6,7 @@ classes. Knows nothing of JSON Schema; decides only which parameters a model may
 
 from __future__ import annotations
 
+import builtins
 import copy
 import dataclasses
 import functools
@@ -187,6 +188,8 @@ def _documentation(target: Any, inner: Any) -> str:
         return ""  # written by @dataclass: the signature, not a description
     # getdoc of a bound method looks into the base classes
     text = inspect.getdoc(cast(Any, target if inspect.ismethod(target) else inner))
+    if text == type.__call__.__doc__:  # what an undocumented `__call__` inherits
+        text = ""
     if not text and not inspect.isroutine(target) and not isinstance(target, type):
         text = inspect.getdoc(cast(Any, type(target)))
     return text or ""
@@ -335,15 +338,17 @@ class _HintReader:
             module = vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {}
             init = inspect.getattr_static(owner, "__init__", None)
             outer = getattr(init, "__globals__", {})
-            return {**outer, **module}, {**_live(self._scope), **_live(vars(owner)), owner.__name__: owner}
+            names = {**outer, **module}
+            return names, {**_live(self._scope, names), **_live(vars(owner), names), owner.__name__: owner}
         if self._names is None:
             function = self.function
+            names: dict[str, Any] = getattr(function, "__globals__", None) or {}
             local: dict[str, Any] = {}
             if self._owner is not None:
                 for base in reversed(self._owner.__mro__[:-1]):
-                    local.update(_live(vars(base)))
+                    local.update(_live(vars(base), names))
                 local[self._owner.__name__] = self._owner
-            local.update(_live(self._scope))
+            local.update(_live(self._scope, names))
             cells = (
                 zip(function.__code__.co_freevars, function.__closure__ or (), strict=False)
                 if hasattr(function, "__code__")
@@ -356,7 +361,7 @@ class _HintReader:
                     continue
             for parametrised in (self._owner, function):
                 local.update({p.__name__: p for p in getattr(parametrised, "__type_params__", ())})
-            self._names = (getattr(function, "__globals__", None) or {}, local)
+            self._names = (names, local)
         return self._names
 
     def has_factory(self, name: str) -> bool:
@@ -375,10 +380,14 @@ class _HintReader:
             ) from error
 
 
-def _live(namespace: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the names of a class or frame that can be hints: a method called `list` must not hide the type."""
+def _live(namespace: Mapping[str, Any] | None, outer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the names of a class or frame that hints can use: a method called `list` must not hide the type."""
     routines: tuple[Any, ...] = (types.FunctionType, classmethod, staticmethod, property)
-    return {k: v for k, v in (namespace or {}).items() if not isinstance(v, routines) and not k.startswith("__")}
+    return {
+        name: value
+        for name, value in (namespace or {}).items()
+        if not (isinstance(value, routines) and (name in outer or hasattr(builtins, name)))
+    }
 
 
 def _is_generic(hint: Any) -> bool:
