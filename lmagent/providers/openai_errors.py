@@ -12,14 +12,13 @@ from typing import Any, NamedTuple, cast
 from lmagent.errors import InvalidResponse, ProviderError, QuotaExceeded, ServerFailed
 from lmagent.jsontext import JSON, JSONError, dumps_text
 from lmagent.providers.base import error_for_status
+from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.openai_profile import ERROR_CODES, ERROR_TEXTS, ErrorClass, Profile
 
 __all__ = ["sort_error"]
 
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-bc-request-id", "x-ds-trace-id")
 _CODE_AT_END = re.compile(r"\((\d{3,6})\)\s*$")
-_TITLE = re.compile(r"<title[^>]*>([^<]{1,80})", re.IGNORECASE)
-_MAX_QUOTE = 200
 
 
 class _Found(NamedTuple):
@@ -38,15 +37,15 @@ def sort_error(
         if found is None:
             if body is not None or not text.strip():
                 return None
-            found = _Found(f"The answer is not JSON: {_quoted(text)}")
+            found = _Found(f"The answer is not JSON: {quoted(text)}")
             kind: ErrorClass = InvalidResponse
         else:
             found = _with_code(profile, found)
             kind = _class_of(profile, found, status)
     else:
-        found = _with_code(profile, found or _Found(_quoted(text) or f"HTTP {status} without an explanation"))
+        found = _with_code(profile, found or _Found(quoted(text) or f"HTTP {status} without an explanation"))
         kind = _class_of(profile, found, status)
-    message = _quoted(found.message) or f"HTTP {status}"
+    message = quoted(found.message) or f"HTTP {status}"
     if found.param:
         message = f"{message} [parameter {found.param!r}]"
     return kind(
@@ -56,6 +55,7 @@ def sort_error(
         status=status,
         code=found.code,
         request_id=_request_id(headers, body),
+        retry_after=retry_after(headers),
         body=body,
     )
 
@@ -132,7 +132,9 @@ def _class_of(profile: Profile, found: _Found, status: int) -> ErrorClass:
     code = (found.code or "").lower()
     kind_of_code = profile.error_codes.get(code) or ERROR_CODES.get(code)
     if kind_of_code is not None:
-        return _by_text(message, status) if kind_of_code is ERROR_CODES["invalid_request_error"] else kind_of_code
+        if kind_of_code is not ERROR_CODES["invalid_request_error"]:
+            return kind_of_code
+        return _by_text(message, 400 if code in profile.error_codes else status)  # a vendor's own code is not vague
     if not 400 <= status < 600 and code.isdecimal() and 400 <= int(code) < 600:
         status = int(code)  # a gateway's 200 with the real status inside
     if status == 402:
@@ -154,17 +156,6 @@ def _by_text(message: str, status: int) -> ErrorClass:
     if status < 400:
         return ServerFailed if "internal" in message and "error" in message else InvalidResponse
     return error_for_status(status)
-
-
-def _quoted(text: str) -> str:
-    """Return what may be shown of a text from outside: short, no control characters, an HTML page only named."""
-    text = text.strip()
-    head = text[:500].lower()
-    if head.startswith(("<!doctype html", "<html", "<head", "<body")):
-        title = _TITLE.search(text[:5000])
-        return f"an HTML page{f' titled {title[1].strip()!r}' if title else ''}, not an answer of the API"
-    shown = "".join(char if char.isprintable() or char == " " else repr(char)[1:-1] for char in text[:_MAX_QUOTE])
-    return shown + "…" * (len(text) > _MAX_QUOTE)
 
 
 def _request_id(headers: Mapping[str, str], body: JSON | None) -> str | None:

@@ -266,8 +266,8 @@ class Profile:
     system_role: Literal["system", "developer"] = "system"
     merge_system: bool = False
     """Several system messages become one, in front."""
-    user_name: bool = False
-    """`name` is taken on user messages; elsewhere it is left out, because it is refused."""
+    user_name: bool = True
+    """`name` is taken on user messages; where it is refused it is left out."""
     tool_name: bool = False
     """`name` is sent on tool messages."""
     text_parts: bool = False
@@ -287,7 +287,7 @@ class Profile:
     reasoning_back: Literal["", "calls", "tools"] = ""
     """`reasoning_content` travels back on assistant messages with calls, or on all of a conversation with tools."""
     reasoning_placeholder: str = " "
-    """Sent in place of reasoning that was lost (a history from elsewhere)."""
+    """Sent in place of reasoning that was lost (a history from elsewhere); empty: nothing is."""
     reasoning_details: bool = False
     """A list of `reasoning_details` travels back unchanged."""
     think_tags: bool = False
@@ -350,7 +350,6 @@ OPENAI = Profile(
     model_rules=REASONING_MODELS,
     max_stop=4,
     stream_usage=True,
-    user_name=True,
     text_parts=True,
     files=True,
     empty_content="null",

@@ -159,7 +159,9 @@ class MessageWriter:
         if with_reasoning and (message.tool_calls or profile.reasoning_back == "tools"):
             # What another provider thought is not this one's to continue; a placeholder is what the server asks for.
             lost = bool(message.details) and not own
-            body["reasoning_content"] = ("" if lost else message.reasoning) or profile.reasoning_placeholder
+            reasoning = ("" if lost else message.reasoning) or profile.reasoning_placeholder
+            if reasoning:
+                body["reasoning_content"] = reasoning
         if profile.reasoning_details and own.get("reasoning_details"):
             body["reasoning_details"] = own["reasoning_details"]
         if message.tool_calls and self.legacy:
