@@ -132,13 +132,16 @@ def chat(*messages: Message | tuple[Message, ...], **fields: Any) -> ChatCall:
     return ChatCall(messages=tuple(flat), **fields)
 
 
-def assert_request(request: Request, case: Case, *, without: Iterable[str] = (), headers: bool = True) -> None:
+def assert_request(
+    request: Request, case: Case, *, without: Iterable[str] = (), added: Iterable[str] = (), headers: bool = True
+) -> None:
     """Assert that `request` is what the case recorded.
 
     Args:
         request: Ours, after the auth flow.
         case: The case.
         without: Dotted paths of body members of the recording that are documented SDK noise; ours must lack them.
+        added: Dotted paths of members that we send and the recording lacks; ours must have them.
         headers: Whether the recorded headers must all be there (all but `accept` and `cache-control`, which servers
             ignore, and volatile ones).
     """
@@ -156,7 +159,11 @@ def assert_request(request: Request, case: Case, *, without: Iterable[str] = (),
     body = json.loads(json.dumps(recorded["json"]))
     for path in (*without, *(path.removeprefix("request.json.") for path in case.volatile)):
         _remove(body, path.split("."))
-    assert (json.loads(request.content) if request.content else None) == body
+    ours_body = json.loads(request.content) if request.content else None
+    for path in added:
+        assert path.split(".")[0] in ours_body, path
+        _remove(ours_body, path.split("."))
+    assert ours_body == body
 
 
 def _remove(body: Any, path: list[str]) -> None:
