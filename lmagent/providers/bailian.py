@@ -28,7 +28,7 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON, dumps
+from lmagent.jsontext import JSON, dumps, dumps_text
 from lmagent.messages import (
     AssistantMessage,
     FinishReason,
@@ -38,6 +38,7 @@ from lmagent.messages import (
     Reply,
     SystemMessage,
     TextPart,
+    ToolCall,
     ToolMessage,
     Usage,
     UserMessage,
@@ -52,6 +53,7 @@ from lmagent.providers.base import (
     error_for_status,
     joined,
 )
+from lmagent.providers.calls import RAW_ARGUMENTS, arguments_object, fitting_ids
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import answered, messages_of, split_system, text_only, turns
@@ -65,6 +67,9 @@ _TEXT_PATH = "/services/aigc/text-generation/generation"
 _MULTIMODAL_PATH = "/services/aigc/multimodal-generation/generation"
 _MULTIMODAL = re.compile(r"-vl|-omni|^qvq|^qwen3\.[5-9]|^qwen[4-9]")
 """Names of models that live on the multimodal path; it changes often, so it can be overridden."""
+
+_ID = re.compile(r".+", re.DOTALL)
+"""Any id will do, as long as there is one and it is unique."""
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -92,6 +97,7 @@ _ERRORS: dict[str, type[ProviderError]] = {
     "WorkSpaceNotFound": NotFound,
     "Throttling": RateLimited,
     "InternalError": ServerFailed,
+    "InternalError.Algo.InvalidParameter": BadRequest,
     "InternalError.Timeout": RequestTimeout,
     "RequestTimeOut": RequestTimeout,
     "ResponseTimeout": RequestTimeout,
@@ -219,7 +225,7 @@ class BailianCodec(Codec):
         system, others = split_system(messages)
         if not self.multimodal:
             others = text_only(others, self.refuse)
-        ordered = turns(answered(others)) if others else []
+        ordered = turns(fitting_ids(answered(others), _ID)) if others else []
         if not ordered:
             ordered = [UserMessage(system)]
         elif system:
@@ -238,14 +244,7 @@ class BailianCodec(Codec):
             case AssistantMessage():
                 body = {"role": "assistant", "content": self._content(message.content)}
                 if message.tool_calls:
-                    body["tool_calls"] = [
-                        {
-                            "id": call.id,
-                            "type": "function",
-                            "function": {"name": call.name, "arguments": call.arguments},
-                        }
-                        for call in message.tool_calls
-                    ]
+                    body["tool_calls"] = [_call_out(call) for call in message.tool_calls]
             case ToolMessage():
                 body = {"role": "tool", "tool_call_id": message.tool_call_id, "content": self._content(message.content)}
                 if message.name:
@@ -397,6 +396,14 @@ def _usage(counts: object) -> Usage | None:
         cached_tokens=int(mapping(details.get("prompt_tokens_details")).get("cached_tokens") or 0),
         reasoning_tokens=int(mapping(details.get("output_tokens_details")).get("reasoning_tokens") or 0),
     )
+
+
+def _call_out(call: ToolCall) -> dict[str, Any]:
+    """Arguments that are no JSON are refused, so broken ones travel inside an object."""
+    value = arguments_object(call.arguments)
+    lossless = RAW_ARGUMENTS not in value and call.arguments.strip()
+    arguments = call.arguments if lossless else dumps_text(value)
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
 def _tool_bytes(tool: ToolSpec) -> bytes:

@@ -157,6 +157,7 @@ QWEN = Profile(
         "modelunavailable": Overloaded,
     },
     error_texts=(("free quota", QuotaExceeded), ("free tier", QuotaExceeded), ("free allocated", QuotaExceeded)),
+    arguments_must_be_json=True,
     docs="Other regions by base_url, e.g. https://dashscope-intl.aliyuncs.com/compatible-mode/v1.",
 )
 
@@ -399,8 +400,10 @@ ZHIPU = Profile(
         top_p=nearest("top_p", 0, 1, allowed=(0.01, 0.99)),
         user="user_id",
     ),
+    max_stop=1,
     reasoning_back="calls",
     reasoning_placeholder="",
+    arguments_must_be_json=True,
     error_codes=ZHIPU_ERRORS,
     docs="Outside China: base_url='https://api.z.ai/api/paas/v4'. temperature=0 is sent as do_sample=false and 0.01.",
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -54,6 +55,7 @@ from lmagent.providers.base import (
     Request,
     error_for_status,
 )
+from lmagent.providers.calls import fitting_ids
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import answered, messages_of, split_system, text_only, tools_as_text, turns
@@ -70,6 +72,9 @@ _ALGORITHM = "TC3-HMAC-SHA256"
 _TOOL_MODELS = ("hunyuan-turbo", "hunyuan-t1", "hunyuan-functioncall", "hunyuan-large", "hunyuan-a13b", "hunyuan-2")
 """Beginnings of model names that obey `Tools`. The vendor's pages contradict each other, so it can be overridden."""
 _IMAGE_MARK = "vision"
+
+_ID = re.compile(r".+", re.DOTALL)
+"""Any id will do, as long as there is one and it is unique."""
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -241,7 +246,7 @@ class HunyuanCodec(Codec):
         system, others = split_system(messages)
         if not self.features.images:
             others = text_only(others, self.refuse)
-        others = answered(others) if self.features.tools else tools_as_text(others)
+        others = fitting_ids(answered(others), _ID) if self.features.tools else tools_as_text(others)
         rendered = [self._message(message) for message in turns(others, user_behind_result=False)]
         if system:
             rendered.insert(0, {"Role": "system", "Content": system})

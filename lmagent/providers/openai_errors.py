@@ -13,6 +13,7 @@ from lmagent.errors import InvalidResponse, ProviderError, QuotaExceeded, Server
 from lmagent.jsontext import JSON, JSONError, dumps_text
 from lmagent.providers.base import error_for_status
 from lmagent.providers.failures import quoted, retry_after
+from lmagent.providers.fields import mapping
 from lmagent.providers.openai_profile import ERROR_CODES, ERROR_TEXTS, ErrorClass, Profile
 
 __all__ = ["sort_error"]
@@ -70,10 +71,11 @@ def _find(body: JSON | None) -> _Found | None:
     error = data.get("error")
     if isinstance(error, Mapping) and error:
         inner = cast("Mapping[str, Any]", error)
+        cause = mapping(inner.get("innererror")).get("code")  # Azure's content filter
         return _Found(
             _as_text(inner.get("message") or inner.get("msg") or _nested(inner)),
             _as_code(inner.get("code")),
-            _as_code(inner.get("type")),
+            _as_code(inner.get("type")) or _as_code(cause),
             _as_code(inner.get("param")),
         )
     if error and not isinstance(error, Mapping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 PARAMETERS = {
@@ -82,7 +83,8 @@ def check_messages(messages: list[dict[str, Any]]) -> None:
             assert message["role"] == "assistant"
             assert call["type"] == "function"
             assert call["id"]
-            assert isinstance(call["function"]["arguments"], str)
+            assert isinstance(json.loads(call["function"]["arguments"]), dict), "arguments that are no JSON are a 400"
+            assert call["function"]["name"]
             open_calls.append(call["id"])
     assert not open_calls
     kinds = {type(message["content"]) for message in messages}

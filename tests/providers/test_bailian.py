@@ -37,9 +37,12 @@ from lmagent.providers.auth import BearerAuth
 from lmagent.providers.bailian import BailianCodec
 from lmagent.providers.bailian_app import BailianAppCodec
 from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request
+from lmagent.providers.compatible import BAILIAN
+from lmagent.providers.openai import OpenAICodec
 from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 from tests.providers import rules_bailian
+from tests.providers.histories import HISTORIES as SHARED
 from tests.providers.wire_cn import (
     ASK,
     CHAT,
@@ -414,6 +417,7 @@ HISTORIES: dict[str, tuple[Any, ...]] = {
     "assistant last": (UserMessage("hi"), AssistantMessage("hello")),
     "assistants": (UserMessage("hi"), AssistantMessage("a"), AssistantMessage("b"), UserMessage("c")),
     "told": TOLD,
+    **SHARED,
     "parallel": (
         UserMessage("q"),
         AssistantMessage("I look", (CALL_A, CALL_B)),
@@ -515,3 +519,73 @@ def test_app_parameters_and_limits():
     assert type(app().parse_error(500, {}, None, "x")) is ServerFailed
     with pytest.raises(InvalidResponse):
         app().parse_reply({"Success": True, "Data": None})
+
+
+# The compatible mode
+
+PLAIN = OpenAICodec("qwen-plus", profile=BAILIAN)
+COMPATIBLE_CALLS: dict[str, ChatCall] = {
+    "20-compatible-plain": chat(SYSTEM, CHAT, parameters=TUNED),
+    "21-compatible-tools": chat(SYSTEM, ASK, tools=True),
+    "22-compatible-tool-result": chat(SYSTEM, TOLD, tools=True),
+    "23-compatible-stream": chat(RIVER, stream=True),
+    "24-compatible-stream-tools": chat(SYSTEM, ASK, tools=True, stream=True),
+}
+
+
+@pytest.mark.parametrize("name", COMPATIBLE)
+def test_compatible_request(name: str):
+    request = signed(PLAIN.build_request(COMPATIBLE_CALLS[name]))
+    assert_request(request, load("bailian", name), without=["tool_choice"])
+
+
+@pytest.mark.parametrize("name", COMPATIBLE[:3])
+def test_compatible_reply(name: str):
+    case = load("bailian", name)
+    assert PLAIN.parse_error(case.status, {}, case.json) is None
+    assert_reply(PLAIN.parse_reply(case.json), case)
+
+
+@pytest.mark.parametrize("name", COMPATIBLE[3:])
+def test_compatible_stream_however_it_is_cut(name: str):
+    assert_stream(PLAIN, load("bailian", name))
+
+
+def test_compatible_error():
+    case = load("bailian", "72-compatible-error")
+    error = PLAIN.parse_error(case.status, {}, case.json)
+    assert_error(error, case)
+    assert error is not None
+    assert error.request_id == "f1e2d3c4-err3"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "kind"),
+    [
+        (401, "invalid_api_key", "x", AuthenticationFailed),
+        (400, "invalid_parameter_error", "x", BadRequest),
+        (400, "invalid_parameter_error", "Range of input length should be [1, 30720]", ContextTooLong),
+        (400, "data_inspection_failed", "x", ContentFiltered),
+        (400, "Arrearage", "x", QuotaExceeded),
+        (403, "access_denied", "x", PermissionDenied),
+        (404, "model_not_found", "x", NotFound),
+        (429, "limit_requests", "x", RateLimited),
+        (429, "insufficient_quota", "tokens per minute", RateLimited),
+        (429, "insufficient_quota", "Free allocated quota exceeded.", QuotaExceeded),
+        (500, "internal_error", "x", ServerFailed),
+        (503, "x", "x", Overloaded),
+    ],
+)
+def test_compatible_error_codes(status: int, code: str, message: str, kind: type[Exception]):
+    body = {"error": {"code": code, "message": message, "param": None, "type": code}, "request_id": "r"}
+    error = PLAIN.parse_error(status, {}, body)
+    assert type(error) is kind
+    assert error.code == code
+
+
+def test_compatible_continuations_have_an_empty_id_and_name():
+    """With null instead of empty texts, too."""
+    body = load("bailian", "24-compatible-stream-tools").body.replace(b'"name":""', b'"name":null')
+    reply, _ = read_stream(PLAIN, [body])
+    assert [(call.id, call.name) for call in reply.tool_calls] == [("call_7f3a91c2_0", "get_weather")]
+    assert json.loads(reply.tool_calls[0].arguments) == {"city": "Hangzhou", "unit": "celsius"}

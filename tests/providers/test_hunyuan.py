@@ -31,12 +31,16 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request
+from lmagent.providers.compatible import HUNYUAN
 from lmagent.providers.hunyuan import HunyuanCodec, TC3Auth
 from lmagent.providers.hyllm import HyllmAuth, HyllmCodec, signed_text
+from lmagent.providers.openai import OpenAICodec
 from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 from tests.providers import rules_hunyuan
+from tests.providers.histories import HISTORIES as SHARED
 from tests.providers.wire_cn import (
     ASK,
     CHAT,
@@ -405,14 +409,13 @@ HISTORIES: dict[str, tuple[Any, ...]] = {
         UserMessage("w"),
     ),
     "told": TOLD,
+    **SHARED,
 }
 
 
 @pytest.mark.parametrize("dialect", [codec(), HunyuanCodec("hunyuan-lite"), HyllmCodec()], ids=["tc3", "lite", "hyllm"])
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 def test_any_history_can_be_sent(history: tuple[Any, ...], dialect: Codec):
-    if isinstance(dialect, HyllmCodec) and not any(m.content or getattr(m, "tool_calls", ()) for m in history):
-        return
     body_of(chat(history), dialect)
 
 
@@ -521,3 +524,42 @@ def test_hyllm_takes_no_tools_and_few_parameters():
         HyllmCodec().build_request(chat(ASK, parameters={"max_tokens": 3}))
     with pytest.raises(InvalidResponse):
         HyllmCodec().parse_reply({"choices": []})
+
+
+# The endpoint that speaks OpenAI's language
+
+PLAIN = OpenAICodec("hunyuan-turbos-latest", profile=HUNYUAN)
+OFF = {"enable_enhancement": False}
+OPENAI_CALLS: dict[str, ChatCall] = {
+    "40-openai-plain": chat(
+        SYSTEM, CHAT, parameters={"max_tokens": 128, "temperature": 0.7, "top_p": 0.8, "enable_enhancement": False}
+    ),
+    "41-openai-tools": chat(SYSTEM, ASK, tools=True, parameters=OFF),
+    "42-openai-tool-result": chat(SYSTEM, TOLD, tools=True, parameters=OFF),
+    "43-openai-stream": chat(RIVER, stream=True, parameters=OFF),
+    "44-openai-stream-tools": chat(SYSTEM, ASK, tools=True, stream=True, parameters=OFF),
+}
+
+
+@pytest.mark.parametrize("name", OPENAI)
+def test_compatible_request(name: str):
+    request = signed(PLAIN.build_request(OPENAI_CALLS[name]), BearerAuth(Secret("sk-fake-hunyuan-key")))
+    # tool_choice "auto" is the default: we leave it out.
+    assert_request(request, load("hunyuan", name), without=["tool_choice"])
+
+
+@pytest.mark.parametrize("name", OPENAI[:3])
+def test_compatible_reply(name: str):
+    case = load("hunyuan", name)
+    assert PLAIN.parse_error(case.status, {}, case.json) is None
+    assert_reply(PLAIN.parse_reply(case.json), case)
+
+
+@pytest.mark.parametrize("name", OPENAI[3:])
+def test_compatible_stream_however_it_is_cut(name: str):
+    assert_stream(PLAIN, load("hunyuan", name))
+
+
+def test_compatible_error():
+    case = load("hunyuan", "73-openai-compatible-error")
+    assert_error(PLAIN.parse_error(case.status, {}, case.json), case)

@@ -27,10 +27,13 @@ from lmagent.errors import (
 from lmagent.events import TextDelta
 from lmagent.framing import Frame
 from lmagent.messages import AssistantMessage, ImagePart, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage
-from lmagent.providers.base import ChatCall, OutputSchema, Request
+from lmagent.providers.auth import BearerAuth
+from lmagent.providers.base import ChatCall, NamedTool, OutputSchema, Request
 from lmagent.providers.zhipu import CHARACTER, CharacterCodec, MetaDecoder, ZhipuAuth, ZhipuCodec, unwrapped
+from lmagent.providers.zhipu_v4 import CharacterV4Codec, ZhipuV4Codec
 from lmagent.redaction import Secret
 from tests.providers import rules_zhipu
+from tests.providers.histories import HISTORIES as SHARED
 from tests.providers.wire_cn import (
     ASK,
     CHAT,
@@ -408,6 +411,7 @@ HISTORIES: dict[str, tuple[Any, ...]] = {
     "assistant first": (AssistantMessage("hello"), UserMessage("hi")),
     "assistant last": (UserMessage("hi"), AssistantMessage("hello")),
     "told": TOLD,
+    **SHARED,
     "parallel": (
         UserMessage("q"),
         AssistantMessage("I look", (CALL, ToolCall(id="b", name="now"))),
@@ -436,3 +440,141 @@ def test_the_system_prompt_stands_in_front_of_the_first_user_message():
     assert body_of(chat(SYSTEM, RIVER))["prompt"] == [
         {"role": "user", "content": "You are a concise travel assistant.\n\nName one river in Zhejiang."}
     ]
+
+
+# v4: OpenAI's language
+
+GLM = ZhipuV4Codec("glm-4")
+TUNED = {"temperature": 0.7, "top_p": 0.8, "max_tokens": 128}
+V4_CALLS: dict[str, ChatCall] = {
+    "30-v4-plain": chat(SYSTEM, CHAT, parameters=TUNED),
+    "31-v4-tools": chat(SYSTEM, ASK, tools=True),
+    "32-v4-tool-result": chat(SYSTEM, TOLD, tools=True),
+    "33-v4-stream": chat(RIVER, stream=True),
+    "34-v4-stream-tools": chat(SYSTEM, ASK, tools=True, stream=True),
+    "35-v4-temperature-zero": chat(RIVER, parameters={"temperature": 0, "top_p": 1}),
+    "40-v4-plain": chat(SYSTEM, CHAT, parameters=TUNED),
+    "41-v4-tools": chat(SYSTEM, ASK, tools=True),
+    "42-v4-tool-result": chat(SYSTEM, TOLD, tools=True),
+}
+NOISE = ["response_format", "thinking", "tool_choice"]
+"""Explicit nulls of the SDK, and the default choice."""
+
+
+@pytest.mark.parametrize("name", V4_CALLS)
+def test_v4_request(name: str):
+    request = signed_with(GLM.build_request(V4_CALLS[name]), BearerAuth(KEY))
+    case = load("zhipu", name)
+    # The SDK names the charset of a JSON body; JSON has one.
+    assert request.headers["authorization"] == case.request["headers"]["authorization"]
+    assert_request(request, case, without=NOISE, headers=False)
+    rules_zhipu.check(json.loads(request.content))
+
+
+def signed_with(request: Request, auth: Any) -> Request:
+    with pytest.raises(StopIteration) as stop:
+        next(auth.flow(request, NOW))
+    return stop.value.value
+
+
+def test_v4_character_with_a_token():
+    card = {"user_info": "a traveller", "bot_info": "a guide", "bot_name": "Guide", "user_name": "Traveller"}
+    dialect = CharacterV4Codec("charglm-3", meta=card)
+    case = load("zhipu", "36-v4-jwt-and-character-meta")
+    request = signed_with(dialect.build_request(chat(RIVER)), ZhipuAuth(KEY, scheme="Bearer"))
+    assert_request(request, case, without=NOISE, headers=False)
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"
+    rules_zhipu.check(json.loads(request.content))
+    assert dialect.model_id == "zhipu-character/charglm-3"
+    assert not dialect.features.tools
+    other = dialect.build_request(chat(RIVER, parameters={"meta": {"bot_name": "Bob"}, "temperature": 0}))
+    body = json.loads(other.content)
+    assert body["meta"] == {**card, "bot_name": "Bob"}
+    assert (body["temperature"], body["do_sample"]) == (0.01, False)
+    history = chat(SYSTEM, TOLD)
+    sent = json.loads(dialect.build_request(history).content)
+    assert all(message["role"] in ("system", "user", "assistant") for message in sent["messages"])
+    with pytest.raises(MessageError, match="prompt mode"):
+        dialect.build_request(chat(ASK, tools=True))
+
+
+@pytest.mark.parametrize("name", [name for name in V4 if "stream" not in name])
+def test_v4_reply(name: str):
+    case = load("zhipu", name)
+    assert GLM.parse_error(case.status, {}, case.json) is None
+    assert_reply(GLM.parse_reply(case.json), case)
+
+
+@pytest.mark.parametrize("name", [name for name in V4 if "stream" in name])
+def test_v4_stream_however_it_is_cut(name: str):
+    assert_stream(GLM, load("zhipu", name))
+
+
+@pytest.mark.parametrize("name", V4_ERRORS)
+def test_v4_recorded_errors(name: str):
+    case = load("zhipu", name)
+    assert_error(GLM.parse_error(case.status, {}, case.json), case)
+
+
+@pytest.mark.parametrize(("code", "kind", "retryable"), CODES[:-1])
+def test_v4_error_codes(code: int, kind: type[Exception], retryable: bool):
+    """The code decides, whatever the status says."""
+    for status in (400, 401, 429, 500, 200):
+        error = GLM.parse_error(status, {}, {"error": {"code": str(code), "message": "what happened"}})
+        assert type(error) is kind
+        assert (error.retryable, error.code) == (retryable, str(code))
+
+
+def test_v4_finish_reasons():
+    def reply(reason: str) -> Any:
+        body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "half"}, "finish_reason": reason}]}
+        return GLM.parse_reply(body)
+
+    assert (reply("sensitive").finish_reason, reply("sensitive").reply) == ("content_filter", "half")
+    assert reply("length").finish_reason == "length"
+    with pytest.raises(ServerFailed, match="network_error"):
+        reply("network_error")
+    stream = b'data: {"choices":[{"index":0,"delta":{"content":"half"},"finish_reason":"network_error"}]}\n\n'
+    for end in (b"data: [DONE]\n\n", b""):
+        with pytest.raises(ServerFailed) as caught:
+            read_stream(GLM, [stream, end])
+        assert caught.value.retryable
+
+
+def test_v4_takes_one_stop_text():
+    assert json.loads(GLM.build_request(chat(RIVER, parameters={"stop": ["x"]})).content)["stop"] == ["x"]
+    with pytest.raises(ParameterError, match="at most 1"):
+        GLM.build_request(chat(RIVER, parameters={"stop": ["x", "y"]}))
+    assert json.loads(GLM.build_request(chat(RIVER, parameters={"user": "u-1"})).content)["user_id"] == "u-1"
+
+
+def test_v4_knows_no_other_tool_choice_than_auto():
+    for choice in ("required", NamedTool("get_weather")):
+        with pytest.raises(ParameterError, match="auto"):
+            GLM.build_request(chat(ASK, tools=True, tool_choice=choice))
+    body = json.loads(GLM.build_request(chat(ASK, tools=True, tool_choice="none")).content)
+    assert "tools" not in body
+
+
+def test_v4_pieces_and_a_repetition_of_a_call():
+    """`tool_stream`, and servers of one's own that repeat the whole at the end."""
+
+    def chunk(arguments: str, reason: str | None = None, **call: Any) -> bytes:
+        calls = [{"index": 0, **call, "function": {"arguments": arguments, **({"name": "add"} if call else {})}}]
+        choice = {"index": 0, "delta": {"role": "assistant", "tool_calls": calls}, "finish_reason": reason}
+        return b"data: " + json.dumps({"id": "x", "choices": [choice]}).encode() + b"\n\n"
+
+    body = chunk('{"x"', id="a", type="function") + chunk(":1}") + chunk('{"x":1}', "tool_calls")
+    reply, _ = read_stream(GLM, [body, b"data: [DONE]\n\n"])
+    assert [(call.id, call.name, call.arguments) for call in reply.tool_calls] == [("a", "add", '{"x":1}')]
+
+
+@pytest.mark.parametrize("dialect", [GLM, CharacterV4Codec("charglm-4")], ids=["v4", "character"])
+@pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
+def test_v4_any_history_can_be_sent(history: tuple[Any, ...], dialect: ZhipuV4Codec):
+    rules_zhipu.check(json.loads(dialect.build_request(chat(history)).content))
+
+
+def test_v4_an_output_schema_is_json_mode():
+    call = chat(RIVER, output_schema=OutputSchema(name="x", schema={"type": "object"}))
+    assert json.loads(GLM.build_request(call).content)["response_format"] == {"type": "json_object"}
