@@ -75,7 +75,7 @@ def names(platform: str, *, streams: bool | None = None, errors: bool | None = N
             continue
         case = load(platform, path.stem)
         is_stream = b"data:" in case.content[:300]
-        is_error = "error" in case.expected
+        is_error = bool(case.expected.get("error"))
         if streams in (None, is_stream) and errors in (None, is_error):
             found.append(path.stem)
     return found
