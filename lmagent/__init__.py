@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,6 +43,20 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(f"lmagent.{home}"), name)
     globals()[name] = value
     return value
+
+
+class _FrontDoor(ModuleType):
+    """This module, where a submodule never takes the place of the public name that is spelled like it.
+
+    Importing `lmagent.function` would otherwise make `lmagent.function` that module, for everyone and for good.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _FrontDoor
 
 
 def __dir__() -> list[str]:

@@ -12,7 +12,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -143,8 +143,8 @@ def _import_error(shown: str, error: Exception) -> ConfigurationError:
 def _tools_in(module: ModuleType, shown: str) -> list[Any]:
     tools = _found_in(module)
     if not tools:
-        factories = ", ".join(str(name) for name in getattr(module, "__all__", ()))
-        hint = f" Build one first: {factories}." if factories else ""
+        factories: Mapping[str, str] = getattr(module, "FACTORIES", {})  # name -> how to call it
+        hint = f" Build one first: {', '.join(factories.values())}." if factories else ""
         raise ConfigurationError(f"No tools in {shown!r}: it has no @function at its top level.{hint}")
     return tools
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from lmagent import Tool
+from lmagent.errors import ConfigurationError
+from lmagent.tool_sources import load_tools
 from lmagent.tools import calculator, clock, files, shell, web
 
 READY = {"calculator": ["calculator"], "clock": ["add_to_date", "convert_time", "current_time", "days_between"]}
@@ -35,6 +38,17 @@ def test_only_harmless_tools_are_ready_and_the_others_name_their_factory(name: s
     for factory, example in factories.items():
         assert callable(getattr(module, factory))
         assert example.startswith(factory + "(")
+
+
+def test_loading_by_name(tmp_path: Path):
+    assert load_tools("calculator") == [calculator.calculator]
+    assert sorted(tool.name for tool in load_tools("clock")) == READY["clock"]
+    with pytest.raises(ConfigurationError, match=r'Build one first: file_tools\(root="some/folder", write=False\)'):
+        load_tools("files")
+    with pytest.raises(ConfigurationError, match=r"Build one first: web_fetch\(hosts="):
+        load_tools("web")
+    with pytest.raises(ConfigurationError, match=r"Build one first: run_program\(programs="):
+        load_tools("shell")
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
@@ -89,3 +103,8 @@ def test_calls_with_the_text_a_model_writes(tmp_path: Path):
     tools["write_file"].call('{"path": "a.txt", "content": "hi"}')
     assert tools["read_file"].call('{"path": "a.txt"}') == "hi"
     assert tools["run_program"].call('{"program": "cat", "arguments": ["a.txt"]}') == "exit status 0\nhi"
+
+
+def test_function_is_the_decorator_whatever_was_imported_before():
+    code = "import lmagent.function, lmagent.registry; from lmagent import function; function(len, name='x')"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=FOLDER.parent)

@@ -61,6 +61,29 @@ def test_a_text_is_fetched_with_the_name_as_host_and_nothing_private():
         assert server.wait_closed()
 
 
+def test_there_is_one_host_header():
+    received: list[bytes] = []
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            received.append(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listening.getsockname()[1]
+        tool = web_fetch(
+            hosts=[f"pages.test:{port}"], resolve=lambda host, port: ["127.0.0.1"], allow_address=lambda address: True
+        )
+        assert tool(f"http://pages.test:{port}/").endswith("ok")
+        thread.join()
+    assert [line for line in received[0].split(b"\r\n") if line.lower().startswith(b"host")] == [
+        f"Host: pages.test:{port}".encode()
+    ]
+
+
 def test_html_is_fetched_as_readable_text():
     source = "<title>Menu</title><script>bad()</script><p>Tea &amp; <a href='/cake'>cake</a></p>"
     with LoopbackServer(page(source, "text/html; charset=utf-8")) as server:
