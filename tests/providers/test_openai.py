@@ -34,6 +34,7 @@ from lmagent.providers.base import ChatCall, Features, NamedTool, OutputSchema
 from lmagent.providers.openai import OPENAI, OpenAICodec
 from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
+from tests.loopback import LoopbackServer, answer
 from tests.providers.wire import (
     assert_body,
     assert_cuts_do_not_matter,
@@ -400,3 +401,54 @@ def test_headers_and_urls() -> None:
     assert request.headers["x-a"] == "b"
     assert "x-a" not in codec.build_request(ChatCall(messages=ASK)).headers
     assert OpenAICodec("m", base_url="http://h/v1/chat/completions").url == "http://h/v1/chat/completions"
+
+
+def test_the_official_sdk_sends_the_same_body_and_reads_the_same_reply() -> None:
+    from openai import OpenAI  # a test extra: heavy, and only this test needs it
+
+    conversation: list[dict[str, Any]] = [
+        {"role": "system", "content": "Be brief, 你好 \u2028."},
+        {"role": "user", "content": [{"type": "text", "text": "2+3 and 4-1?"}], "name": "ann"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {"id": "call_a", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}},
+                {"id": "call_b", "type": "function", "function": {"name": "sub", "arguments": '{"a": '}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_a", "content": "5"},
+        {"role": "tool", "tool_call_id": "call_b", "content": "error: broken JSON"},
+    ]
+    options: dict[str, Any] = {
+        "max_completion_tokens": 50,
+        "temperature": 0.5,
+        "stop": ["END"],
+        "parallel_tool_calls": True,
+        "tool_choice": {"type": "function", "function": {"name": "add"}},
+        "tools": [
+            {
+                "type": "function",
+                "function": {"name": "add", "description": "Add.", "parameters": dict(ADD.parameters)},
+            }
+        ],
+        "stream_options": {"include_usage": True},
+        "stream": True,
+    }
+    case = load("openai-chat", "07-stream-tool-calls")
+    with (
+        LoopbackServer(answer(case.content, headers={"content-type": "text/event-stream"})) as server,
+        OpenAI(api_key="sk-test-0000", base_url=server.url + "/v1", max_retries=0) as client,
+    ):
+        calls: dict[int, list[str]] = {}
+        with client.chat.completions.create(model="gpt-5.4", messages=conversation, **options) as chunks:  # type: ignore[call-overload]
+            for chunk in chunks:
+                for choice in chunk.choices:
+                    for call in choice.delta.tool_calls or ():
+                        calls.setdefault(call.index, []).append(call.function.arguments or "")
+        (request,) = server.requests
+    ours = OpenAICodec("gpt-5.4").build_request(call_of({"messages": conversation, **options}))
+    assert loads(ours.content) == request.json
+    assert request.path == "/v1/chat/completions"
+    reply = read_stream(OpenAICodec("gpt-5.4"), case.content)
+    assert [call.arguments for call in reply.tool_calls] == ["".join(pieces) for pieces in calls.values()]
