@@ -85,7 +85,7 @@ def only(name: str, value: Any) -> Callable[[Any], dict[str, Any]]:
     return rule
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ModelRule:
     """What some models of a server refuse. Wrong for your model? Hand the codec `model_rules=()`."""
 
@@ -232,7 +232,7 @@ ERROR_TEXTS: tuple[tuple[str, ErrorClass], ...] = (
 """Words of a 4xx message that tell more than its status, lower case; tried in order."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Profile:
     """One OpenAI-shaped server. The defaults are the conservative ones that most servers take."""
 

@@ -5,7 +5,6 @@ What differs between servers is read from the profile; nothing here knows a vend
 
 from __future__ import annotations
 
-import hashlib
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -213,6 +212,8 @@ def _is_object(text: str) -> bool:
 
 def _derived(call_id: str, length: int) -> str:
     """Return letters and digits made of `call_id`: the same for a call and its result, on every machine."""
+    import hashlib  # loads OpenSSL, and nearly no history has a foreign id
+
     number = int.from_bytes(hashlib.sha256(call_id.encode("utf-8", "replace")).digest())
     digits: list[str] = []
     for _ in range(length):
