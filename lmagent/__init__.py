@@ -1,4 +1,7 @@
-"""lmagent: tool-using assistants whose tools work on every model. Start with `@function`, a model and `Agent`."""
+"""lmagent: tool-using assistants whose tools work on every model. Start with `@function`, a model and `Agent`.
+
+Importing the package loads nothing else: each name is found on first use.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +11,147 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lmagent.agent import Agent
+    from lmagent.chat_engine import ChatEngine
+    from lmagent.chat_models.anthropic import AnthropicChat
+    from lmagent.chat_models.azure import AzureChat
+    from lmagent.chat_models.baichuan import BaichuanChat
+    from lmagent.chat_models.bailian import BailianChat
+    from lmagent.chat_models.compatible import OpenAICompatibleChat
+    from lmagent.chat_models.gemini import GeminiChat
+    from lmagent.chat_models.hunyuan import HunyuanChat
+    from lmagent.chat_models.local import LocalChat
+    from lmagent.chat_models.minimax import MinimaxChat, MinimaxProChat
+    from lmagent.chat_models.openai import OpenAIChat
+    from lmagent.chat_models.responses import OpenAIResponsesChat
+    from lmagent.chat_models.wenxin import WenxinChat
+    from lmagent.chat_models.zhipu import ZhiPuCharacterChat, ZhiPuChat
     from lmagent.context import Inject, RunContext
     from lmagent.errors import LMAgentError, ToolError
+    from lmagent.flow import Limits, RunResult
     from lmagent.function import Tool, function
+    from lmagent.history import History
+    from lmagent.loading import load_from_model_id, register_provider
+    from lmagent.messages import AssistantMessage, ImagePart, SystemMessage, ToolMessage, UserMessage
+    from lmagent.model import ChatModel
+    from lmagent.parameters.anthropic import AnthropicChatParameters
+    from lmagent.parameters.azure import AzureChatParameters
+    from lmagent.parameters.baichuan import BaichuanChatParameters
+    from lmagent.parameters.bailian import BailianChatParameters
+    from lmagent.parameters.base import ChatParameters
+    from lmagent.parameters.gemini import GeminiChatParameters
+    from lmagent.parameters.hunyuan import HunyuanChatParameters
+    from lmagent.parameters.local import LocalChatParameters
+    from lmagent.parameters.minimax import MinimaxChatParameters, MinimaxProChatParameters
+    from lmagent.parameters.openai import OpenAIChatParameters
+    from lmagent.parameters.wenxin import WenxinChatParameters
+    from lmagent.parameters.zhipu import ZhiPuCharacterChatParameters, ZhiPuChatParameters
     from lmagent.registry import ToolRegistry
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "Agent": "agent",
+    "AnthropicChat": "chat_models.anthropic",
+    "AnthropicChatParameters": "parameters.anthropic",
+    "AssistantMessage": "messages",
+    "AzureChat": "chat_models.azure",
+    "AzureChatParameters": "parameters.azure",
+    "BaichuanChat": "chat_models.baichuan",
+    "BaichuanChatParameters": "parameters.baichuan",
+    "BailianChat": "chat_models.bailian",
+    "BailianChatParameters": "parameters.bailian",
+    "ChatEngine": "chat_engine",
+    "ChatModel": "model",
+    "ChatParameters": "parameters.base",
+    "GeminiChat": "chat_models.gemini",
+    "GeminiChatParameters": "parameters.gemini",
+    "History": "history",
+    "HunyuanChat": "chat_models.hunyuan",
+    "HunyuanChatParameters": "parameters.hunyuan",
+    "ImagePart": "messages",
     "Inject": "context",
     "LMAgentError": "errors",
+    "Limits": "flow",
+    "LocalChat": "chat_models.local",
+    "LocalChatParameters": "parameters.local",
+    "MinimaxChat": "chat_models.minimax",
+    "MinimaxChatParameters": "parameters.minimax",
+    "MinimaxProChat": "chat_models.minimax",
+    "MinimaxProChatParameters": "parameters.minimax",
+    "OpenAIChat": "chat_models.openai",
+    "OpenAIChatParameters": "parameters.openai",
+    "OpenAICompatibleChat": "chat_models.compatible",
+    "OpenAIResponsesChat": "chat_models.responses",
     "RunContext": "context",
+    "RunResult": "flow",
+    "SystemMessage": "messages",
     "Tool": "function",
     "ToolError": "errors",
+    "ToolMessage": "messages",
     "ToolRegistry": "registry",
+    "UserMessage": "messages",
+    "WenxinChat": "chat_models.wenxin",
+    "WenxinChatParameters": "parameters.wenxin",
+    "ZhiPuCharacterChat": "chat_models.zhipu",
+    "ZhiPuCharacterChatParameters": "parameters.zhipu",
+    "ZhiPuChat": "chat_models.zhipu",
+    "ZhiPuChatParameters": "parameters.zhipu",
     "function": "function",
+    "load_from_model_id": "loading",
+    "register_provider": "loading",
 }
 
 __all__ = [
+    "Agent",
+    "AnthropicChat",
+    "AnthropicChatParameters",
+    "AssistantMessage",
+    "AzureChat",
+    "AzureChatParameters",
+    "BaichuanChat",
+    "BaichuanChatParameters",
+    "BailianChat",
+    "BailianChatParameters",
+    "ChatEngine",
+    "ChatModel",
+    "ChatParameters",
+    "GeminiChat",
+    "GeminiChatParameters",
+    "History",
+    "HunyuanChat",
+    "HunyuanChatParameters",
+    "ImagePart",
     "Inject",
     "LMAgentError",
+    "Limits",
+    "LocalChat",
+    "LocalChatParameters",
+    "MinimaxChat",
+    "MinimaxChatParameters",
+    "MinimaxProChat",
+    "MinimaxProChatParameters",
+    "OpenAIChat",
+    "OpenAIChatParameters",
+    "OpenAICompatibleChat",
+    "OpenAIResponsesChat",
     "RunContext",
+    "RunResult",
+    "SystemMessage",
     "Tool",
     "ToolError",
+    "ToolMessage",
     "ToolRegistry",
+    "UserMessage",
+    "WenxinChat",
+    "WenxinChatParameters",
+    "ZhiPuCharacterChat",
+    "ZhiPuCharacterChatParameters",
+    "ZhiPuChat",
+    "ZhiPuChatParameters",
     "function",
+    "load_from_model_id",
+    "register_provider",
 ]
 
 

@@ -30,24 +30,76 @@ class ProviderEntry:
     title: str = ""
 
 
-def _vendor(prefix: str, title: str, *keys: str) -> ProviderEntry:
+def _own(prefix: str, home: str, title: str, *keys: tuple[str, ...], **options: Any) -> ProviderEntry:
     return ProviderEntry(
-        prefix=prefix,
-        home="lmagent.chat_models.compatible:OpenAICompatibleChat",
-        keys=(keys,) if keys else (),
-        options=(("vendor", prefix),),
-        title=title,
+        prefix=prefix, home=f"lmagent.chat_models.{home}", keys=keys, title=title, options=tuple(options.items())
     )
 
 
-def _own(prefix: str, home: str, title: str, *keys: tuple[str, ...]) -> ProviderEntry:
-    return ProviderEntry(prefix=prefix, home=f"lmagent.chat_models.{home}", keys=keys, title=title)
+def _vendor(prefix: str, title: str, *keys: str) -> ProviderEntry:
+    """A row for a vendor of the table in `providers/compatible.py`."""
+    groups = (keys,) if keys else ()
+    return _own(prefix, "compatible:OpenAICompatibleChat", title, *groups, vendor=prefix)
 
 
 _TABLE: dict[str, ProviderEntry] = {
     entry.prefix: entry
     for entry in (
-        _own("openai", "openai:OpenAIChat", "OpenAI", ("OPENAI_API_KEY",)),
+        _own("openai", "openai:OpenAIChat", "OpenAI Chat Completions", ("OPENAI_API_KEY",)),
+        _own("openai-responses", "responses:OpenAIResponsesChat", "OpenAI Responses", ("OPENAI_API_KEY",)),
+        _own("anthropic", "anthropic:AnthropicChat", "Anthropic", ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")),
+        _own("gemini", "gemini:GeminiChat", "Google Gemini", ("GOOGLE_API_KEY", "GEMINI_API_KEY")),
+        _own(
+            "azure",
+            "azure:AzureChat",
+            "Azure OpenAI",
+            ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"),
+            ("AZURE_OPENAI_ENDPOINT", "AZURE_API_BASE"),
+        ),
+        _own("minimax", "minimax:MinimaxChat", "MiniMax", ("MINIMAX_API_KEY",)),
+        _own("minimax_pro", "minimax:MinimaxProChat", "MiniMax Pro", ("MINIMAX_API_KEY",), ("MINIMAX_GROUP_ID",)),
+        _own(
+            "wenxin",
+            "wenxin:WenxinChat",
+            "Baidu Wenxin (Qianfan)",
+            ("WENXIN_API_KEY", "QIANFAN_API_KEY", "QIANFAN_AK", "QIANFAN_ACCESS_TOKEN"),
+        ),
+        _own("baichuan", "baichuan:BaichuanChat", "Baichuan", ("BAICHUAN_API_KEY",)),
+        _own("zhipu", "zhipu:ZhiPuChat", "Zhipu (BigModel, Z.ai)", ("ZHIPU_API_KEY", "ZHIPUAI_API_KEY", "ZAI_API_KEY")),
+        _own(
+            "zhipu-character",
+            "zhipu:ZhiPuCharacterChat",
+            "Zhipu CharacterGLM",
+            ("ZHIPU_API_KEY", "ZHIPUAI_API_KEY", "ZAI_API_KEY"),
+        ),
+        _own(
+            "hunyuan",
+            "hunyuan:HunyuanChat",
+            "Tencent Hunyuan",
+            ("HUNYUAN_API_KEY", "HUNYUAN_SECRET_ID", "TENCENTCLOUD_SECRET_ID"),
+        ),
+        _own(
+            "bailian",
+            "bailian:BailianChat",
+            "Alibaba Bailian (DashScope)",
+            ("DASHSCOPE_API_KEY", "BAILIAN_ACCESS_KEY_ID"),
+        ),
+        _vendor("deepseek", "DeepSeek", "DEEPSEEK_API_KEY"),
+        _vendor("moonshot", "Moonshot (Kimi)", "MOONSHOT_API_KEY"),
+        _vendor("qwen", "Qwen (DashScope compatible mode)", "DASHSCOPE_API_KEY", "ALIBABA_API_KEY"),
+        _vendor("mistral", "Mistral", "MISTRAL_API_KEY"),
+        _vendor("groq", "Groq", "GROQ_API_KEY"),
+        _vendor("openrouter", "OpenRouter", "OPENROUTER_API_KEY"),
+        _vendor("together", "Together", "TOGETHER_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
+        _vendor("xai", "xAI", "XAI_API_KEY"),
+        _vendor("stepfun", "StepFun", "STEP_API_KEY", "STEPFUN_API_KEY"),
+        _vendor("yi", "Yi (01.AI)", "YI_API_KEY", "LINGYI_API_KEY"),
+        _vendor("siliconflow", "SiliconFlow", "SILICONFLOW_API_KEY"),
+        _vendor("volcengine", "Volcengine Ark (Doubao)", "ARK_API_KEY", "VOLCENGINE_API_KEY"),
+        _vendor("ollama", "Ollama on this machine"),
+        _vendor("vllm", "vLLM server"),
+        _vendor("llamacpp", "llama.cpp server"),
+        _vendor("lmstudio", "LM Studio on this machine"),
         _own("local", "local:LocalChat", "llama.cpp in this process"),
     )
 }
