@@ -29,6 +29,11 @@ class Address(NamedTuple):
     """Path and query of the URL, ASCII."""
 
     @property
+    def origin(self) -> tuple[str, str, int]:
+        """What a connection belongs to."""
+        return self[:3]
+
+    @property
     def host_header(self) -> str:
         """The value of `Host`."""
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -1,4 +1,4 @@
-"""asyncio sockets for httpcore, each operation clipped to the clocks of the request it serves.
+"""asyncio sockets, each operation clipped to the clocks of the request it serves.
 
 Closing never waits and never suspends, so a cancelled task frees its socket at once.
 """
@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
-
-import httpcore
+from typing import Literal, cast
 
 from lmagent.transport.clocks import Clocks
 from lmagent.transport.sockets import readable
 
-__all__ = ["AsyncSocketBackend", "AsyncSocketStream"]
+__all__ = ["AsyncSocketStream", "async_connect"]
 
 _HIGH_WATER = 256 * 1024
 
@@ -26,7 +23,7 @@ class _Protocol(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport
         self.pieces: list[bytes] = []
         self.size = 0
         self.ended = False
@@ -37,12 +34,12 @@ class _Protocol(asyncio.Protocol):
         self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # create_connection makes a Transport
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self.pieces.append(data)
         self.size += len(data)
-        if self.size > _HIGH_WATER and not self._paused and self.transport:
+        if self.size > _HIGH_WATER and not self._paused:
             self._paused = True
             self.transport.pause_reading()
         _wake(self.reading)
@@ -65,15 +62,14 @@ class _Protocol(asyncio.Protocol):
         self.full = False
         _wake(self.writing)
 
-    def take(self, max_bytes: int) -> bytes:
+    def take(self) -> bytes:
         data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
-        rest = data[max_bytes:]
-        self.pieces, self.size = [rest] if rest else [], len(rest)
-        if self._paused and not rest and self.transport:
+        self.pieces, self.size = [], 0
+        if self._paused:
             self._paused = False
             if not self.transport.is_closing():
                 self.transport.resume_reading()
-        return data[:max_bytes] if rest else data
+        return data
 
 
 def _wake(future: asyncio.Future[None] | None) -> None:
@@ -86,122 +82,80 @@ def _fail(future: asyncio.Future[None]) -> None:
         future.set_exception(TimeoutError())
 
 
-class AsyncSocketStream(httpcore.AsyncNetworkStream):
-    """One connected socket of one event loop."""
+class AsyncSocketStream:
+    """One connected socket of one event loop. Raises `RequestTimeout` and `OSError`."""
+
+    __slots__ = ("_clocks", "_protocol")
 
     def __init__(self, protocol: _Protocol, clocks: Clocks) -> None:
         self._protocol = protocol
         self._clocks = clocks
 
-    async def _wait(self, name: str, seconds: float) -> None:
-        """Wait until the protocol wakes its future called `name`. Raises `TimeoutError`."""
+    async def _wait(self, name: Literal["reading", "writing"], seconds: float) -> None:
         protocol = self._protocol
-        future = protocol.loop.create_future()
+        future: asyncio.Future[None] = protocol.loop.create_future()
         setattr(protocol, name, future)
         timer = protocol.loop.call_later(seconds, _fail, future)
         try:
             await future
+        except TimeoutError as error:
+            raise self._clocks.too_long(error) from error
         finally:
             timer.cancel()
             setattr(protocol, name, None)
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    async def read(self) -> bytes:
+        """Return what there is, waiting for it; empty at the end."""
         clocks, protocol = self._clocks, self._protocol
         left = clocks.left(clocks.idle)
         if not protocol.pieces and not protocol.ended:
-            try:
-                await self._wait("reading", left)
-            except TimeoutError as error:
-                raise clocks.idle_too_long() from error
+            await self._wait("reading", left)
         if protocol.pieces:
             clocks.received = True
-            return protocol.take(max_bytes)
+            return protocol.take()
         if protocol.failure:
-            raise httpcore.ReadError(str(protocol.failure)) from protocol.failure
+            raise protocol.failure
         return b""
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if not buffer:
-            return
+    async def write(self, data: bytes) -> None:
+        """Send all of `data`."""
         clocks, protocol = self._clocks, self._protocol
         left = clocks.left(clocks.idle)
-        if protocol.transport is None or protocol.transport.is_closing():
-            raise httpcore.WriteError(str(protocol.failure or "the connection is closed"))
-        protocol.transport.write(buffer)
+        if protocol.ended or protocol.transport.is_closing():
+            raise protocol.failure or ConnectionResetError("the connection is closed")
+        protocol.transport.write(data)
         while protocol.full and not protocol.ended:
-            try:
-                await self._wait("writing", left)
-            except TimeoutError as error:
-                raise clocks.idle_too_long() from error
+            await self._wait("writing", left)
             left = clocks.left(clocks.idle)
         if protocol.failure:
-            raise httpcore.WriteError(str(protocol.failure)) from protocol.failure
+            raise protocol.failure
 
-    def abort(self) -> None:
-        """Close now, without waiting."""
-        transport = self._protocol.transport
-        if transport is not None:
-            with suppress(RuntimeError):  # the loop is closed: the socket goes with the transport
-                transport.abort()
-
-    async def aclose(self) -> None:
-        self.abort()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> AsyncSocketStream:
-        clocks, protocol = self._clocks, self._protocol
-        assert protocol.transport is not None
-        try:
-            async with asyncio.timeout(clocks.left(clocks.connect)):
-                protocol.transport = await protocol.loop.start_tls(
-                    protocol.transport, protocol, ssl_context, server_hostname=server_hostname
-                )
-        except TimeoutError as error:
-            self.abort()
-            raise clocks.connect_too_long() from error
-        except OSError as error:
-            self.abort()
-            raise httpcore.ConnectError(str(error)) from error
-        except BaseException:
-            self.abort()
-            raise
-        if protocol.transport is None:
-            raise httpcore.ConnectError("the connection was lost during the TLS handshake")
-        return self
-
-    def get_extra_info(self, info: str) -> Any:
+    def alive(self) -> bool:
+        """Whether the peer has kept the resting connection open."""
         protocol = self._protocol
-        sock = protocol.transport.get_extra_info("socket") if protocol.transport else None
-        if info == "is_readable":
-            closing = protocol.transport is None or protocol.transport.is_closing()
-            return closing or protocol.ended or bool(protocol.pieces) or readable(sock)
-        return sock if info == "socket" else None
+        if protocol.ended or protocol.pieces or protocol.transport.is_closing():
+            return False
+        return not readable(protocol.transport.get_extra_info("socket"))
+
+    def close(self) -> None:
+        """Close now, without waiting."""
+        with suppress(RuntimeError):  # the loop is closed: the socket goes with the transport
+            self._protocol.transport.abort()
 
 
-class AsyncSocketBackend(httpcore.AsyncNetworkBackend):
-    """Connects sockets that obey `clocks`."""
-
-    def __init__(self, clocks: Clocks) -> None:
-        self._clocks = clocks
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> AsyncSocketStream:
-        clocks = self._clocks
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(clocks.left(clocks.connect)):
-                _, protocol = await loop.create_connection(
-                    lambda: _Protocol(loop), host, port, happy_eyeballs_delay=0.25
-                )
-        except TimeoutError as error:
-            raise clocks.connect_too_long() from error
-        except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError(str(error)) from error
-        return AsyncSocketStream(protocol, clocks)
+async def async_connect(host: str, port: int, clocks: Clocks, context: ssl.SSLContext | None) -> AsyncSocketStream:
+    """Return a new connection, as `sockets.connect`."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(clocks.left(clocks.connect)):
+            _, protocol = await loop.create_connection(
+                lambda: _Protocol(loop),
+                host,
+                port,
+                ssl=context,
+                server_hostname=host if context else None,
+                happy_eyeballs_delay=0.25,
+            )
+    except TimeoutError as error:
+        raise clocks.too_long(error, "connect") from error
+    return AsyncSocketStream(protocol, clocks)

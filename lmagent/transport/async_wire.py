@@ -2,73 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from time import monotonic
-from typing import Any
-
-import httpcore
 
 from lmagent.errors import ResponseTooLarge
 from lmagent.providers.base import Request
-from lmagent.transport.address import address_of
+from lmagent.transport.address import address_of, header_lines, target_of
 from lmagent.transport.async_pool import AsyncPool
+from lmagent.transport.async_sockets import AsyncSocketStream
 from lmagent.transport.base import Timeouts
 from lmagent.transport.bodies import Body
 from lmagent.transport.failures import as_ours, refuse_redirect
 from lmagent.transport.pool import Lane
-from lmagent.transport.wire import header_map, wire_request
 
 __all__ = ["AsyncWire", "async_open_wire"]
 
 
 async def async_open_wire(
-    pool: AsyncPool, request: Request, proxy: str | None, timeouts: Timeouts, deadline: float, limit: int
+    pool: AsyncPool, request: Request, timeouts: Timeouts, deadline: float, limit: int
 ) -> AsyncWire:
     """Send `request`; return once status and headers are there."""
     address = address_of(request.url)
+    target, headers = target_of(address, request), header_lines(address, request)
+    fresh = False
     while True:
-        lane = await pool.take(address, proxy, deadline)
+        lane = await pool.take(address, deadline, fresh=fresh)
         try:
             lane.clocks.start(timeouts, deadline)
-            connection = await pool.connect(lane, address)
-            response = await connection.handle_async_request(wire_request(request))
-            return AsyncWire(pool, lane, response, limit)
+            stream = await pool.connected(lane, address)
+            data = lane.dialogue.request(request.method, target, headers, request.content)
+            try:
+                await stream.write(data)
+            except ConnectionError:
+                if lane.used:
+                    raise
+                # A server may refuse a request before it has read all of it: then its answer is there to be read.
+            head = None
+            while head is None:
+                head = lane.dialogue.head(await stream.read())
+            return AsyncWire(pool, lane, stream, head, limit)
         except BaseException as error:
-            await pool.give_back(lane)
-            stale = lane.used and not lane.clocks.received
-            if stale and isinstance(error, httpcore.NetworkError | httpcore.RemoteProtocolError):
+            pool.give_back(lane)
+            # The peer closed a kept connection while the request was under way: it cannot have been answered.
+            if lane.used and not lane.clocks.received and isinstance(error, ConnectionError):
+                fresh = True
                 continue
             if isinstance(error, Exception):
-                raise as_ours(error, lane.clocks.received) from error
+                raise as_ours(error, received=lane.clocks.received) from error
             raise
 
 
 class AsyncWire:
     """An answer whose body has not been read."""
 
-    def __init__(self, pool: AsyncPool, lane: Lane[Any], response: httpcore.Response, limit: int) -> None:
-        self.status = response.status
-        self.headers = header_map(response.headers)
+    __slots__ = ("_body", "_lane", "_open", "_pool", "_stream", "headers", "status")
+
+    def __init__(
+        self,
+        pool: AsyncPool,
+        lane: Lane[AsyncSocketStream],
+        stream: AsyncSocketStream,
+        head: tuple[int, Mapping[str, str]],
+        limit: int,
+    ) -> None:
+        self.status, self.headers = head
         self._pool = pool
         self._lane = lane
-        self._response = response
-        self._closed = False
+        self._stream = stream
         refuse_redirect(self.status, self.headers)
         self._body = Body(self.headers, limit)
+        self._open = True
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """Yield the decoded body as it arrives."""
-        body = self._body
+        body, dialogue = self._body, self._lane.dialogue
         try:
-            async for data in self._response.aiter_stream():
+            ended = not self._open
+            while not ended:
+                data, ended = dialogue.body()
                 if body.plain:
-                    yield body.count(data)
+                    if data:
+                        yield body.count(data)
                 else:
                     for piece in body.feed(data):
                         yield piece
+                if not self._open:  # closed by the reader meanwhile
+                    return
+                if not ended:
+                    dialogue.receive(await self._stream.read())
         except Exception as error:
-            raise as_ours(error, True) from error
+            raise as_ours(error, received=True) from error
         finally:
             await self.aclose()
 
@@ -82,7 +106,7 @@ class AsyncWire:
                 if size > limit:
                     raise ResponseTooLarge(f"The answer is longer than {limit} bytes.")
                 pieces.append(piece)
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def end_soon(self, seconds: float) -> None:
         """Let what is still read of the body take at most `seconds`."""
@@ -91,9 +115,6 @@ class AsyncWire:
 
     async def aclose(self) -> None:
         """Free the connection: kept if the body was read to its end, closed otherwise."""
-        if not self._closed:
-            self._closed = True
-            try:
-                await self._response.aclose()
-            finally:
-                await self._pool.give_back(self._lane)
+        if self._open:
+            self._open = False
+            self._pool.give_back(self._lane)

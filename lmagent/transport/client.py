@@ -1,4 +1,4 @@
-"""Requests through an httpx client of the user's own. It is never closed here, and its pool is its own affair.
+"""Requests through an httpx client: the user's own, which is never closed here, or one for a proxy.
 
 Its clocks are httpx's, set for each request to what the deadline leaves; the deadline itself is checked between pieces
 and, in the async colour, bounds every wait. (A blocking client gives no hold on a server that drips its header bytes:
@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic
+from typing import Any
 
 import httpx
+from h11 import LocalProtocolError
 
-from lmagent.errors import ConnectionFailed, RequestTimeout, ResponseTooLarge
+from lmagent.errors import ConfigurationError, ConnectionFailed, RequestTimeout, ResponseTooLarge
 from lmagent.providers.base import Request
 from lmagent.redaction import SecretFilter
 from lmagent.transport.address import address_of, header_lines, target_of
@@ -23,8 +27,76 @@ from lmagent.transport.base import AsyncIncoming, Incoming, Timeouts
 from lmagent.transport.bodies import Body
 from lmagent.transport.clocks import Clocks, out_of_time
 from lmagent.transport.failures import as_ours, refuse_redirect
+from lmagent.transport.pool import tls_context
 
-__all__ = ["async_open_with", "open_with"]
+__all__ = ["KeptClients", "async_open_with", "client_for", "open_with"]
+
+
+def _options(proxy: str, context: ssl.SSLContext | None, max_connections: int) -> dict[str, Any]:
+    try:
+        return {
+            "proxy": httpx.Proxy(proxy if "://" in proxy else f"http://{proxy}"),
+            "verify": context or tls_context(),
+            "trust_env": False,
+            "limits": httpx.Limits(max_connections=max_connections, max_keepalive_connections=None),
+            # No domain may set a cookie: nothing is carried from one call to the next.
+            "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        }
+    except ValueError as error:
+        raise ConfigurationError(
+            "The proxy is not a URL of the form http://host:port or socks5://host:port."
+        ) from error
+
+
+def client_for(proxy: str, context: ssl.SSLContext | None, max_connections: int) -> httpx.Client:
+    """Return a client that goes through `proxy`.
+
+    Raises:
+        ConfigurationError: Not a proxy URL, or one that needs a package which is not installed.
+    """
+    options = _options(proxy, context, max_connections)
+    try:
+        return httpx.Client(**options)
+    except (ImportError, ValueError) as error:
+        raise ConfigurationError(f"No way to this proxy: {error}") from error
+
+
+class KeptClients:
+    """The proxied clients of one event loop. Make it with `await KeptClients.open()`."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, httpx.AsyncClient] = {}
+        self._keeper = _closing_with_the_loop(self._clients)
+
+    @classmethod
+    async def open(cls) -> KeptClients:
+        """Return an empty one that closes with the running loop, or when it is dropped."""
+        kept = cls()
+        await anext(kept._keeper)
+        return kept
+
+    def client_for(self, proxy: str, context: ssl.SSLContext | None, max_connections: int) -> httpx.AsyncClient:
+        """Return the client that goes through `proxy`. Raises as the function of this name."""
+        if proxy not in self._clients:
+            options = _options(proxy, context, max_connections)
+            try:
+                self._clients[proxy] = httpx.AsyncClient(**options)
+            except (ImportError, ValueError) as error:
+                raise ConfigurationError(f"No way to this proxy: {error}") from error
+        return self._clients[proxy]
+
+    async def aclose(self) -> None:
+        """Close them."""
+        await self._keeper.aclose()
+
+
+async def _closing_with_the_loop(clients: dict[str, httpx.AsyncClient]) -> AsyncGenerator[None]:
+    # As in `async_pool`: asyncio closes open async generators when a loop ends.
+    try:
+        yield
+    finally:
+        while clients:
+            await clients.popitem()[1].aclose()
 
 
 def _clean_logs() -> None:
@@ -48,13 +120,13 @@ def _built(client: httpx.Client | httpx.AsyncClient, request: Request, clocks: C
 
 
 def _as_ours(error: Exception, clocks: Clocks, *, received: bool = False) -> Exception:
-    if isinstance(error, httpx.ConnectTimeout):
-        return clocks.connect_too_long()
     if isinstance(error, httpx.TimeoutException | TimeoutError) and not isinstance(error, RequestTimeout):
-        return clocks.idle_too_long()
+        return clocks.too_long(TimeoutError(), "connect" if isinstance(error, httpx.ConnectTimeout) else "read")
+    if isinstance(error, httpx.LocalProtocolError):
+        return as_ours(LocalProtocolError())
     if isinstance(error, RuntimeError) and "closed" in str(error):
         return ConnectionFailed("The client that was handed in is closed.", retryable=False)
-    return as_ours(error, received)
+    return as_ours(error, received=received)
 
 
 def open_with(client: httpx.Client, request: Request, timeouts: Timeouts, deadline: float, limit: int) -> Incoming:

@@ -5,6 +5,7 @@ took longer. Knows no sockets.
 from __future__ import annotations
 
 from time import monotonic
+from typing import Literal
 
 from lmagent.errors import RequestTimeout
 from lmagent.transport.base import Timeouts
@@ -40,19 +41,15 @@ class Clocks:
             raise out_of_time()
         return min(left, wanted)
 
-    def idle_too_long(self) -> RequestTimeout:
-        """Return the error for a read or write that took as long as it might."""
+    def too_long(self, error: TimeoutError, which: Literal["connect", "read"] = "read") -> RequestTimeout:
+        """Return the error for an operation that took as long as it might."""
+        if isinstance(error, RequestTimeout):
+            return error
         if monotonic() >= self.deadline - 0.002:
             return out_of_time()
-        return RequestTimeout(
-            f"Nothing came for {self.idle:g} s; raise Timeouts(idle=...) to wait longer.", which="read"
-        )
-
-    def connect_too_long(self) -> RequestTimeout:
-        """Return the error for a connection that took as long as it might."""
-        if monotonic() >= self.deadline - 0.002:
-            return out_of_time()
-        return RequestTimeout(f"No connection within {self.connect:g} s.", which="connect")
+        if which == "connect":
+            return RequestTimeout(f"No connection within {self.connect:g} s.", which="connect")
+        return RequestTimeout(f"Nothing came for {self.idle:g} s; Timeouts(idle=...) allows more.", which="read")
 
 
 def out_of_time() -> RequestTimeout:

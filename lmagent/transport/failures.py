@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from lmagent.errors import ConfigurationError, ConnectionFailed, InvalidResponse, ProviderError, UnexpectedRedirect
+from h11 import LocalProtocolError, RemoteProtocolError
+
+from lmagent.errors import ConfigurationError, ConnectionFailed, InvalidResponse, LMAgentError, UnexpectedRedirect
 
 __all__ = ["as_ours", "refuse_redirect"]
 
@@ -27,19 +29,22 @@ def refuse_redirect(status: int, headers: Mapping[str, str]) -> None:
         )
 
 
-def as_ours(error: Exception, received: bool = False) -> ProviderError | ConfigurationError:
-    """Return the error of our tree for one of httpcore's, httpx's or the operating system's.
+def as_ours(error: Exception, *, received: bool = False) -> LMAgentError:
+    """Return the error of our tree for one of a socket, of h11 or of httpx.
 
     Args:
         error: What was raised.
         received: Whether part of an answer had come.
     """
-    if isinstance(error, ProviderError | ConfigurationError):
+    if isinstance(error, LMAgentError):
         return error
-    name, text = type(error).__name__, str(error)[:300]
-    if name == "LocalProtocolError":  # its text may quote a header
-        return ConfigurationError("The request cannot be sent: a header or the URL holds characters HTTP refuses.")
-    if name == "RemoteProtocolError" and not received and "disconnected" not in text:
+    if isinstance(error, LocalProtocolError):  # its text may quote a header, so it is not shown
+        return ConfigurationError("The request cannot be sent: a header or the URL holds characters that HTTP refuses.")
+    text = str(error)[:200] or type(error).__name__
+    if isinstance(error, RemoteProtocolError):
         return InvalidResponse(f"The server does not speak HTTP/1.1: {text}.")
-    what = "The connection broke in the middle of the answer" if received else "No answer"
-    return ConnectionFailed(f"{what}: {text or name}.")
+    return ConnectionFailed(f"{_BROKEN if received else _NONE}: {text}.")
+
+
+_BROKEN = "The connection broke in the middle of the answer"
+_NONE = "No answer; check base_url and the network"

@@ -1,28 +1,29 @@
 """HTTP behind the transport seam: `HttpTransport`, which opens connections lazily and keeps them by origin.
 
-Without a client of the user's own it drives httpcore's connections directly (httpx's engine) from pools of ours, which
-do not slow down under concurrency; a client that is handed in is used through httpx's public API and never closed.
-Nothing heavy is imported before the first request.
+It speaks HTTP/1.1 by h11, which httpx is built on too, over connections from pools of its own: they do not slow down
+under concurrency, and every wait ends with its clock. Proxies, and a client that is handed in, go through httpx's public
+API; a client of the user's is never closed. Nothing heavy is imported before the first request.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import weakref
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from lmagent.providers.base import Request
 from lmagent.transport.address import address_of
 from lmagent.transport.base import AsyncIncoming, Incoming, Timeouts
 
 if TYPE_CHECKING:
-    import asyncio
     import ssl
+    from asyncio import AbstractEventLoop
 
     import httpx
 
     from lmagent.transport.async_pool import AsyncPool
+    from lmagent.transport.client import KeptClients
     from lmagent.transport.pool import Pool
 
 __all__ = ["HttpTransport"]
@@ -62,33 +63,34 @@ class HttpTransport:
         self._max_connections = max_connections
         self._lock = threading.Lock()
         self._pool: Pool | None = None
-        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPool] = weakref.WeakKeyDictionary()
+        self._clients: dict[str, httpx.Client] = {}
+        self._pools: WeakKeyDictionary[AbstractEventLoop, AsyncPool] = WeakKeyDictionary()
+        self._async_clients: WeakKeyDictionary[AbstractEventLoop, KeptClients] = WeakKeyDictionary()
 
     def open(self, request: Request, timeouts: Timeouts, deadline: float) -> Incoming:
         """Send `request` and return once status and headers are there. See `Transport.open`."""
-        if self._client is not None:
-            from lmagent.transport.client import open_with
+        client = self._client or self._proxied(request.url)
+        if client is not None:
+            from lmagent.transport.client import open_with  # httpx, for those who need it: 130 ms
 
-            return open_with(self._client, request, timeouts, deadline, self.max_response_bytes)
-        from lmagent.transport.wire import open_wire  # httpcore: 55 ms when the first request needs it
+            return open_with(client, request, timeouts, deadline, self.max_response_bytes)
+        from lmagent.transport.wire import open_wire  # sockets, TLS and h11: loaded with the first request
 
-        pool = self._pool or self._make_pool()
-        return open_wire(pool, request, self._proxy_for(request.url), timeouts, deadline, self.max_response_bytes)
+        return open_wire(self._pool or self._make_pool(), request, timeouts, deadline, self.max_response_bytes)
 
     async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> AsyncIncoming:
         """Send `request` and return once status and headers are there. See `Transport.async_open`."""
-        if self._async_client is not None:
+        client = self._async_client or await self._async_proxied(request.url)
+        if client is not None:
             from lmagent.transport.client import async_open_with
 
-            return await async_open_with(self._async_client, request, timeouts, deadline, self.max_response_bytes)
-        import asyncio  # loaded with the first async request
+            return await async_open_with(client, request, timeouts, deadline, self.max_response_bytes)
+        from asyncio import get_running_loop  # there already: someone runs a loop
 
         from lmagent.transport.async_wire import async_open_wire
 
-        pool = self._pools.get(asyncio.get_running_loop()) or await self._make_async_pool()
-        return await async_open_wire(
-            pool, request, self._proxy_for(request.url), timeouts, deadline, self.max_response_bytes
-        )
+        pool = self._pools.get(get_running_loop()) or await self._make_async_pool()
+        return await async_open_wire(pool, request, timeouts, deadline, self.max_response_bytes)
 
     def _make_pool(self) -> Pool:
         from lmagent.transport.pool import Pool
@@ -99,31 +101,61 @@ class HttpTransport:
             return self._pool
 
     async def _make_async_pool(self) -> AsyncPool:
-        import asyncio
+        from asyncio import get_running_loop
 
         from lmagent.transport.async_pool import AsyncPool
 
         pool = await AsyncPool.open(self._ssl, self._max_connections)
         # Another task may have been faster; the pool made in vain holds nothing yet.
-        return self._pools.setdefault(asyncio.get_running_loop(), pool)
+        return self._pools.setdefault(get_running_loop(), pool)
+
+    def _proxied(self, url: str) -> httpx.Client | None:
+        """Return the client for the proxy that `url` needs, if it needs one."""
+        proxy = self._proxy_for(url)
+        if not proxy:
+            return None
+        from lmagent.transport.client import client_for
+
+        with self._lock:
+            if proxy not in self._clients:
+                self._clients[proxy] = client_for(proxy, self._ssl, self._max_connections)
+            return self._clients[proxy]
+
+    async def _async_proxied(self, url: str) -> httpx.AsyncClient | None:
+        proxy = self._proxy_for(url)
+        if not proxy:
+            return None
+        from asyncio import get_running_loop
+
+        from lmagent.transport.client import KeptClients
+
+        kept = self._async_clients.get(get_running_loop())
+        if kept is None:
+            kept = self._async_clients.setdefault(get_running_loop(), await KeptClients.open())
+        return kept.client_for(proxy, self._ssl, self._max_connections)
 
     def _proxy_for(self, url: str) -> str | None:
-        if self._proxy is not None:
-            return self._proxy or None
-        return _environment_proxy(url)
+        return _environment_proxy(url) if self._proxy is None else self._proxy
 
     def close(self) -> None:
         """Close the connections of the sync verbs. The transport stays usable."""
         if self._pool is not None:
             self._pool.close()
+        with self._lock:
+            clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            client.close()
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop. The transport stays usable."""
-        import asyncio
+        """Close the connections of this event loop and of the sync verbs. The transport stays usable."""
+        from asyncio import get_running_loop
 
-        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        pool = self._pools.get(get_running_loop())
         if pool is not None:
-            await pool.aclose()
+            pool.close()
+        kept = self._async_clients.pop(get_running_loop(), None)
+        if kept is not None:
+            await kept.aclose()
         self.close()
 
 

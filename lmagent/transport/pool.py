@@ -1,8 +1,7 @@
-"""Connections kept open between requests: a stack per origin, so that a request costs the same beside 255 others as alone.
+"""Connections kept open between requests: a stack per origin, so that a request among 256 costs the same as one alone.
 
 httpx's own pool walks all its connections for each request. Here a connection is taken from the top of its origin's
-stack and put back there; the oldest ones at the bottom are closed when they have rested too long. httpcore does the
-HTTP, through its public connection classes; only sockets and clocks are ours.
+stack and put back there; the oldest ones, at the bottom, are closed when they have rested too long.
 """
 
 from __future__ import annotations
@@ -12,16 +11,14 @@ import ssl
 import threading
 from collections import deque
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-import httpcore
-
-from lmagent.errors import ConfigurationError
 from lmagent.transport.address import Address
 from lmagent.transport.clocks import Clocks, out_of_time
-from lmagent.transport.sockets import SocketBackend, SocketStream
+from lmagent.transport.dialogue import Dialogue
+from lmagent.transport.sockets import SocketStream, connect
 
-__all__ = ["IdleStacks", "Lane", "Pool", "alive", "proxy_of", "resting", "tls_context"]
+__all__ = ["IdleStacks", "Lane", "Pool", "tls_context"]
 
 _REST = 30.0
 """Seconds a connection may be idle."""
@@ -33,101 +30,94 @@ def tls_context() -> ssl.SSLContext:
     """Return the process's TLS context, made when it is first needed (16-20 ms)."""
     with _tls_lock:
         if not _tls:
-            import certifi  # comes with httpcore
+            file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+            if not file and not folder:
+                import certifi  # comes with httpx
 
-            context = ssl.create_default_context(
-                cafile=os.environ.get("SSL_CERT_FILE") or (None if os.environ.get("SSL_CERT_DIR") else certifi.where()),
-                capath=os.environ.get("SSL_CERT_DIR"),
-            )
+                file = certifi.where()
+            context = ssl.create_default_context(cafile=file or None, capath=folder or None)
             context.set_alpn_protocols(["http/1.1"])
             _tls.append(context)
         return _tls[0]
 
 
-ConnectionT = TypeVar("ConnectionT")
+class Stream(Protocol):
+    """What a pool needs of a connection in either colour."""
+
+    def alive(self) -> bool: ...
+
+    def close(self) -> None: ...
 
 
-class Lane(Generic[ConnectionT]):
-    """One connection and its clocks."""
+StreamT = TypeVar("StreamT", bound=Stream)
+Origin = tuple[str, str, int]
 
-    __slots__ = ("clocks", "connection", "key", "rested_since", "used")
 
-    def __init__(self, key: Any) -> None:
-        self.key = key
+class Lane(Generic[StreamT]):
+    """One connection, its HTTP and its clocks."""
+
+    __slots__ = ("clocks", "dialogue", "origin", "rested_since", "stream", "used")
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
         self.clocks = Clocks()
-        self.connection: ConnectionT | None = None
+        self.dialogue = Dialogue()
+        self.stream: StreamT | None = None
         self.rested_since = 0.0
         self.used = False
         """Whether it served a request before this one, so that the peer may have closed it meanwhile."""
 
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self.stream is not None:
+            self.stream.close()
 
-class IdleStacks(Generic[ConnectionT]):
-    """Idle lanes by key, last in first out. `pop` and `append` of a deque are atomic, so it needs no lock."""
+
+class IdleStacks(Generic[StreamT]):
+    """Resting lanes by origin, last in first out. `pop` and `append` of a deque are atomic, so it needs no lock."""
 
     def __init__(self) -> None:
-        self._stacks: dict[Any, deque[Lane[ConnectionT]]] = {}
+        self._stacks: dict[Origin, deque[Lane[StreamT]]] = {}
 
-    def take(self, key: Any) -> tuple[Lane[ConnectionT] | None, list[ConnectionT]]:
-        """Return the lane used last that is still alive, and the dead connections found on the way, to be closed."""
-        dead: list[ConnectionT] = []
-        stack = self._stacks.get(key)
+    def take(self, origin: Origin) -> Lane[StreamT]:
+        """Return the lane used last that is still alive, or an empty one."""
+        stack = self._stacks.get(origin)
         while stack:
             try:
                 lane = stack.pop()
             except IndexError:  # another thread was faster
                 break
-            connection = lane.connection
-            assert connection is not None
-            if lane.rested_since > monotonic() - _REST and alive(connection):
+            if lane.rested_since > monotonic() - _REST and lane.stream is not None and lane.stream.alive():
                 lane.used = True
-                return lane, dead
-            dead.append(connection)
-        return None, dead
+                return lane
+            lane.close()
+        return Lane(origin)
 
-    def put(self, lane: Lane[ConnectionT]) -> list[ConnectionT]:
-        """Put a lane to rest; return connections that have rested too long, to be closed."""
+    def put(self, lane: Lane[StreamT]) -> None:
+        """Put a lane to rest if its connection can serve another request, else close it."""
+        if lane.stream is None or not lane.dialogue.next_cycle():
+            lane.close()
+            return
         lane.rested_since = now = monotonic()
-        stack = self._stacks.get(lane.key)
+        stack = self._stacks.get(lane.origin)
         if stack is None:
-            stack = self._stacks.setdefault(lane.key, deque())
+            stack = self._stacks.setdefault(lane.origin, deque())
         stack.append(lane)
-        old: list[ConnectionT] = []
         while stack and stack[0].rested_since < now - _REST:
             try:
-                lane = stack.popleft()
+                stack.popleft().close()
             except IndexError:
                 break
-            if lane.connection is not None:
-                old.append(lane.connection)
-        return old
 
-    def clear(self) -> list[ConnectionT]:
-        """Take all; return their connections, to be closed."""
-        taken: list[ConnectionT] = []
+    def close(self) -> None:
+        """Close all resting lanes."""
         while self._stacks:
             try:
                 _, stack = self._stacks.popitem()
             except KeyError:
                 break
-            taken += [lane.connection for lane in stack if lane.connection is not None]
-        return taken
-
-
-def proxy_of(url: str) -> httpcore.Proxy:
-    """Return httpcore's description of a proxy from its URL, credentials included."""
-    from urllib.parse import unquote, urlsplit
-
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https", "socks5", "socks5h") or not parts.hostname:
-        raise ConfigurationError(f"A proxy is http://, https:// or socks5://host:port, not {parts.scheme!r}.")
-    auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username is not None else None
-    port = f":{parts.port}" if parts.port else ""
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return httpcore.Proxy(
-        url=f"{parts.scheme}://{host}{port}",
-        auth=auth,
-        ssl_context=tls_context() if parts.scheme == "https" else None,
-    )
+            for lane in stack:
+                lane.close()
 
 
 class Pool:
@@ -135,74 +125,35 @@ class Pool:
 
     def __init__(self, ssl_context: ssl.SSLContext | None, max_connections: int) -> None:
         self._ssl = ssl_context
-        self._idle: IdleStacks[Any] = IdleStacks()
+        self._idle: IdleStacks[SocketStream] = IdleStacks()
         self._permits = threading.Semaphore(max_connections)
 
-    def take(self, address: Address, proxy: str | None, deadline: float) -> Lane[Any]:
-        """Return a lane to `address`: an idle one or an empty one, to be given to `connect` once its clocks run.
+    def take(self, address: Address, deadline: float, *, fresh: bool = False) -> Lane[SocketStream]:
+        """Return a lane to `address`, a resting one if there is one and not `fresh` is asked for.
 
         Raises:
             RequestTimeout: All connections were busy until the deadline.
         """
-        if not self._permits.acquire(blocking=False) and not self._permits.acquire(
-            timeout=max(deadline - monotonic(), 0)
-        ):
+        permits = self._permits
+        if not permits.acquire(blocking=False) and not permits.acquire(timeout=max(deadline - monotonic(), 0)):
             raise out_of_time()
-        key = (address.scheme, address.host, address.port, proxy)
-        lane, dead = self._idle.take(key)
-        for connection in dead:
-            connection.close()
-        return lane or Lane(key)
+        return Lane(address.origin) if fresh else self._idle.take(address.origin)
 
-    def connect(self, lane: Lane[Any], address: Address) -> Any:
-        """Return the lane's connection, made anew if it has none."""
-        if lane.connection is None:
-            backend = SocketBackend(lane.clocks)
+    def connected(self, lane: Lane[SocketStream], address: Address) -> SocketStream:
+        """Return the lane's connection, made now if it has none. The lane's clocks must run."""
+        if lane.stream is None:
             context = (self._ssl or tls_context()) if address.scheme == "https" else None
-            proxy: str | None = lane.key[3]
-            if proxy:
-                lane.connection = httpcore.ConnectionPool(
-                    ssl_context=context, max_connections=1, proxy=proxy_of(proxy), network_backend=backend
-                )
-            else:
-                stream: SocketStream = backend.connect_tcp(address.host, address.port)
-                if context:
-                    stream = stream.start_tls(context, address.host)
-                origin = httpcore.Origin(address.scheme.encode(), address.host.encode(), address.port)
-                lane.connection = httpcore.HTTP11Connection(origin, stream)
-        return lane.connection
+            lane.stream = connect(address.host, address.port, lane.clocks, context)
+        return lane.stream
 
-    def give_back(self, lane: Lane[Any]) -> None:
-        """Take a lane back: kept when its connection is ready for another request, else closed."""
+    def give_back(self, lane: Lane[SocketStream]) -> None:
+        """Take a lane back: kept when its connection can serve another request, else closed."""
         self._permits.release()
-        connection, closing = lane.connection, []
-        if connection is None:
-            return
-        if resting(connection):
-            closing = self._idle.put(lane)
-        else:
-            closing = [connection]
-        for each in closing:
-            each.close()
+        self._idle.put(lane)
 
     def close(self) -> None:
-        """Close the idle connections; busy ones are closed as they come back."""
-        for connection in self._idle.clear():
-            connection.close()
+        """Close the resting connections; busy ones are kept or closed as they come back."""
+        self._idle.close()
 
     def __del__(self) -> None:
-        self.close()
-
-
-def resting(connection: Any) -> bool:
-    """Whether a connection waits for a request. (httpcore's pool of one stands for a connection through a proxy.)"""
-    if isinstance(connection, httpcore.ConnectionPool | httpcore.AsyncConnectionPool):
-        return bool(connection.connections) and all(each.is_idle() for each in connection.connections)
-    return connection.is_idle()
-
-
-def alive(connection: Any) -> bool:
-    """Whether the peer has kept a resting connection open. A pool of one sees to that itself."""
-    return (
-        isinstance(connection, httpcore.ConnectionPool | httpcore.AsyncConnectionPool) or not connection.has_expired()
-    )
+        self._idle.close()

@@ -1,24 +1,23 @@
-"""Blocking sockets for httpcore, each operation clipped to the clocks of the request it serves."""
+"""Blocking sockets, each operation clipped to the clocks of the request it serves."""
 
 from __future__ import annotations
 
 import select
 import socket
 import ssl
-from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
-import httpcore
-
 from lmagent.transport.clocks import Clocks
 
-__all__ = ["SocketBackend", "SocketStream", "readable"]
+__all__ = ["SocketStream", "connect", "readable"]
+
+PIECE = 64 * 1024
 
 
-def readable(sock: socket.socket | None) -> bool:
-    """Whether an idle connection has something to read: then the peer has closed it (or it is no longer ours)."""
-    if sock is None or sock.fileno() < 0:
+def readable(sock: socket.socket) -> bool:
+    """Whether a resting connection has something to read: then the peer has closed it, or it is out of step."""
+    if sock.fileno() < 0:
         return True
     if hasattr(select, "poll"):
         poll = select.poll()
@@ -27,99 +26,80 @@ def readable(sock: socket.socket | None) -> bool:
     return bool(select.select([sock], [], [], 0)[0])
 
 
-class SocketStream(httpcore.NetworkStream):
-    """One connected socket."""
+class SocketStream:
+    """One connected socket. Raises `RequestTimeout` and `OSError`."""
+
+    __slots__ = ("_clocks", "_socket")
 
     def __init__(self, sock: socket.socket, clocks: Clocks) -> None:
         self._socket = sock
         self._clocks = clocks
 
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+    def read(self) -> bytes:
+        """Return what there is, waiting for it; empty at the end."""
         clocks = self._clocks
         try:
             self._socket.settimeout(clocks.left(clocks.idle))
-            data = self._socket.recv(max_bytes)
+            data = self._socket.recv(PIECE)
         except TimeoutError as error:
-            raise clocks.idle_too_long() from error
-        except OSError as error:
-            raise httpcore.ReadError(str(error)) from error
+            raise clocks.too_long(error) from error
         clocks.received = clocks.received or bool(data)
         return data
 
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+    def write(self, data: bytes) -> None:
+        """Send all of `data`."""
         clocks = self._clocks
-        rest = memoryview(buffer)
+        rest = memoryview(data)
         try:
             while rest:
                 self._socket.settimeout(clocks.left(clocks.idle))
                 rest = rest[self._socket.send(rest) :]
         except TimeoutError as error:
-            raise clocks.idle_too_long() from error
-        except OSError as error:
-            raise httpcore.WriteError(str(error)) from error
+            raise clocks.too_long(error) from error
+
+    def alive(self) -> bool:
+        """Whether the peer has kept the resting connection open."""
+        return not readable(self._socket)
 
     def close(self) -> None:
+        """Close at once."""
         self._socket.close()
 
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> SocketStream:
-        clocks = self._clocks
-        try:
-            self._socket.settimeout(clocks.left(clocks.connect))
-            return SocketStream(ssl_context.wrap_socket(self._socket, server_hostname=server_hostname), clocks)
-        except TimeoutError as error:
-            self.close()
-            raise clocks.connect_too_long() from error
-        except OSError as error:
-            self.close()
-            raise httpcore.ConnectError(str(error)) from error
 
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":
-            return readable(self._socket)
-        return self._socket if info == "socket" else None
+def connect(host: str, port: int, clocks: Clocks, context: ssl.SSLContext | None) -> SocketStream:
+    """Return a new connection; one connect clock covers all addresses of the name and the TLS handshake.
+
+    Raises:
+        RequestTimeout: Which `connect`, or `total`.
+        OSError: Refused, unreachable, unknown name, TLS failed.
+    """
+    until = monotonic() + clocks.connect
+    failure: OSError = OSError(f"{host} has no address")
+    try:
+        for *kind, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            try:
+                return SocketStream(_connected(kind, address, host, context, clocks, until), clocks)
+            except TimeoutError:
+                raise
+            except OSError as error:
+                failure = error
+    except TimeoutError as error:
+        raise clocks.too_long(error, "connect") from error
+    raise failure
 
 
-class SocketBackend(httpcore.NetworkBackend):
-    """Connects sockets that obey `clocks`."""
-
-    def __init__(self, clocks: Clocks) -> None:
-        self._clocks = clocks
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> SocketStream:
-        clocks = self._clocks
-        until = monotonic() + clocks.connect
-        failure: OSError | None = None
-        try:
-            # One connect clock for all addresses of the name, where socket.create_connection has one for each.
-            for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-                try:
-                    return SocketStream(self._connect(family, kind, protocol, address, until), clocks)
-                except TimeoutError:
-                    raise
-                except OSError as error:
-                    failure = error
-        except TimeoutError as error:
-            raise clocks.connect_too_long() from error
-        except (OSError, UnicodeError) as error:
-            failure = failure or OSError(str(error))
-        raise httpcore.ConnectError(str(failure)) from failure
-
-    def _connect(self, family: int, kind: int, protocol: int, address: Any, until: float) -> socket.socket:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.settimeout(self._clocks.left(max(until - monotonic(), 0.001)))
-            sock.connect(address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+def _connected(
+    kind: list[Any], address: Any, host: str, context: ssl.SSLContext | None, clocks: Clocks, until: float
+) -> socket.socket:
+    sock = socket.socket(*kind)
+    try:
+        sock.settimeout(clocks.left(max(until - monotonic(), 0.001)))
+        sock.connect(address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            sock.settimeout(clocks.left(max(until - monotonic(), 0.001)))
+            return context.wrap_socket(sock, server_hostname=host)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from time import monotonic
-from typing import Any
-
-import httpcore
 
 from lmagent.errors import ResponseTooLarge
 from lmagent.providers.base import Request
@@ -15,80 +12,82 @@ from lmagent.transport.base import Timeouts
 from lmagent.transport.bodies import Body
 from lmagent.transport.failures import as_ours, refuse_redirect
 from lmagent.transport.pool import Lane, Pool
+from lmagent.transport.sockets import SocketStream
 
-__all__ = ["Wire", "header_map", "open_wire", "wire_request"]
-
-
-def wire_request(request: Request) -> httpcore.Request:
-    """Return httpcore's form of `request`."""
-    address = address_of(request.url)
-    return httpcore.Request(
-        request.method,
-        httpcore.URL(
-            scheme=address.scheme.encode(),
-            host=address.host.encode(),
-            port=address.port,
-            target=target_of(address, request).encode(),
-        ),
-        headers=header_lines(address, request),
-        content=request.content,
-    )
+__all__ = ["Wire", "open_wire"]
 
 
-def header_map(lines: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return header lines as a dict with lower-case names; repeated ones are joined by a comma."""
-    headers: dict[str, str] = {}
-    for name, value in lines:
-        key = name.decode("latin-1").lower()
-        text = value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    return headers
-
-
-def open_wire(pool: Pool, request: Request, proxy: str | None, timeouts: Timeouts, deadline: float, limit: int) -> Wire:
+def open_wire(pool: Pool, request: Request, timeouts: Timeouts, deadline: float, limit: int) -> Wire:
     """Send `request`; return once status and headers are there."""
     address = address_of(request.url)
+    target, headers = target_of(address, request), header_lines(address, request)
+    fresh = False
     while True:
-        lane = pool.take(address, proxy, deadline)
+        lane = pool.take(address, deadline, fresh=fresh)
         try:
             lane.clocks.start(timeouts, deadline)
-            response = pool.connect(lane, address).handle_request(wire_request(request))
-            return Wire(pool, lane, response, limit)
+            stream = pool.connected(lane, address)
+            data = lane.dialogue.request(request.method, target, headers, request.content)
+            try:
+                stream.write(data)
+            except ConnectionError:
+                if lane.used:
+                    raise
+                # A server may refuse a request before it has read all of it: then its answer is there to be read.
+            head = None
+            while head is None:
+                head = lane.dialogue.head(stream.read())
+            return Wire(pool, lane, stream, head, limit)
         except BaseException as error:
             pool.give_back(lane)
             # The peer closed a kept connection while the request was under way: it cannot have been answered.
-            stale = lane.used and not lane.clocks.received
-            if stale and isinstance(error, httpcore.NetworkError | httpcore.RemoteProtocolError):
+            if lane.used and not lane.clocks.received and isinstance(error, ConnectionError):
+                fresh = True
                 continue
             if isinstance(error, Exception):
-                raise as_ours(error, lane.clocks.received) from error
+                raise as_ours(error, received=lane.clocks.received) from error
             raise
 
 
 class Wire:
     """An answer whose body has not been read."""
 
-    def __init__(self, pool: Pool, lane: Lane[Any], response: httpcore.Response, limit: int) -> None:
-        self.status = response.status
-        self.headers = header_map(response.headers)
+    __slots__ = ("_body", "_lane", "_open", "_pool", "_stream", "headers", "status")
+
+    def __init__(
+        self,
+        pool: Pool,
+        lane: Lane[SocketStream],
+        stream: SocketStream,
+        head: tuple[int, Mapping[str, str]],
+        limit: int,
+    ) -> None:
+        self.status, self.headers = head
         self._pool = pool
         self._lane = lane
-        self._response = response
-        self._closed = False
+        self._stream = stream
         refuse_redirect(self.status, self.headers)
         self._body = Body(self.headers, limit)
+        self._open = True
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the decoded body as it arrives."""
-        body = self._body
+        body, dialogue = self._body, self._lane.dialogue
         try:
-            for data in self._response.iter_stream():
+            ended = not self._open
+            while not ended:
+                data, ended = dialogue.body()
                 if body.plain:
-                    yield body.count(data)
+                    if data:
+                        yield body.count(data)
                 else:
                     yield from body.feed(data)
+                if not self._open:  # closed by the reader meanwhile
+                    return
+                if not ended:
+                    dialogue.receive(self._stream.read())
         except Exception as error:
-            raise as_ours(error, True) from error
+            raise as_ours(error, received=True) from error
         finally:
             self.close()
 
@@ -101,7 +100,7 @@ class Wire:
             if size > limit:
                 raise ResponseTooLarge(f"The answer is longer than {limit} bytes.")
             pieces.append(piece)
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def end_soon(self, seconds: float) -> None:
         """Let what is still read of the body take at most `seconds`."""
@@ -110,9 +109,6 @@ class Wire:
 
     def close(self) -> None:
         """Free the connection: kept if the body was read to its end, closed otherwise."""
-        if not self._closed:
-            self._closed = True
-            try:
-                self._response.close()
-            finally:
-                self._pool.give_back(self._lane)
+        if self._open:
+            self._open = False
+            self._pool.give_back(self._lane)
