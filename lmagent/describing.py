@@ -5,6 +5,7 @@ Also makes the pydantic adapter that validates a call, when it is first needed.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import math
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["Description", "clean_name", "describe", "make_adapter"]
 
 _KINDS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+_FORMATS: dict[Any, str] = {
+    datetime.datetime: "date-time",
+    datetime.date: "date",
+    datetime.time: "time",
+    datetime.timedelta: "duration",
+}
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 
 
@@ -62,31 +69,34 @@ def describe(signature: Signature, *, description: str | None = None) -> Descrip
     shown = documentation.description if description is None else description
     if signature.model is not None:
         return _describe_model(signature, shown if description is not None else documentation.summary)
-    hints = [a.hint for a in signature.arguments if a.visible]
-    properties = [_plain(hint) for hint in hints]
+    plain = {a.name: schema for a in signature.arguments if a.visible and (schema := _plain(a.hint)) is not None}
     extra = _plain(signature.extra) if signature.has_extra else False
+    rich = [a for a in signature.arguments if a.visible and a.name not in plain]
     schema: dict[str, Any] = {}
     adapter: TypeAdapter[Any] | None = None
-    if extra is None or None in properties:
-        adapter, schema = _pydantic_schema(signature)
-        properties = list(schema.get("properties", {}).values())
-        extra = schema.get("additionalProperties", False)
+    if rich or extra is None:
+        # Only what needs pydantic goes through its schema generator, which costs far more than the table.
+        adapter, schema = _pydantic_schema(signature, rich)
+        adapter = None if plain else adapter
+        extra = schema.get("additionalProperties") if extra is None else extra
+    rest = iter(schema.get("properties", {}).values())
     arguments = [a for a in signature.arguments if a.visible]
-    named = dict(zip((_key(a) for a in arguments), arguments, strict=True))
-    parameters = {
-        "type": "object",
-        "properties": {
-            key: _finished(schema_, argument, documentation)
-            for (key, argument), schema_ in zip(named.items(), cast("list[dict[str, Any]]", properties), strict=True)
-        },
-        **({"required": required} if (required := [key for key, a in named.items() if a.required]) else {}),
-        "additionalProperties": True if extra == {} else extra,
-        **({"$defs": schema["$defs"]} if "$defs" in schema else {}),
+    keys = {a.name: _key(a) for a in arguments}
+    if len(set(keys.values())) < len(keys):
+        raise FunctionDefinitionError(f"{signature.name}: two parameters have one alias ({', '.join(keys.values())})")
+    properties = {
+        keys[a.name]: _finished(plain[a.name] if a.name in plain else next(rest), a, documentation) for a in arguments
     }
+    parameters: dict[str, Any] = {"type": "object", "properties": properties}
+    if required := [keys[a.name] for a in arguments if a.required]:
+        parameters["required"] = required
+    parameters["additionalProperties"] = True if extra == {} else extra
+    if "$defs" in schema:
+        parameters["$defs"] = schema["$defs"]
     return Description(
         description=shown,
-        parameters=tidy(parameters),
-        keys={key: a.name for key, a in named.items() if key != a.name},
+        parameters=tidy(parameters) if rich or schema else parameters,
+        keys={key: name for name, key in keys.items() if key != name},
         adapter=adapter,
     )
 
@@ -156,6 +166,8 @@ def _plain(hint: Any) -> dict[str, Any] | None:
         kind = None if isinstance(hint, types.GenericAlias) else _KINDS.get(hint)
         if kind:
             return {"type": kind}
+        if not kind and hint in _FORMATS:
+            return {"type": "string", "format": _FORMATS[hint]}
         if hint is list:
             return {"type": "array", "items": {}}
         if hint is dict:
@@ -194,6 +206,11 @@ def _plain_list(hint: Any) -> dict[str, Any] | None:
     return None if items is None else {"type": "array", "items": items}
 
 
+def _plain_set(hint: Any) -> dict[str, Any] | None:
+    schema = _plain_list(hint)
+    return None if schema is None else {**schema, "uniqueItems": True}
+
+
 def _plain_dict(hint: Any) -> dict[str, Any] | None:
     key, value = typing.get_args(hint) or (str, Any)
     values = _plain(value)
@@ -211,6 +228,8 @@ _PLAIN_GENERICS: dict[Any, Callable[[Any], dict[str, Any] | None]] = {
     typing.Union: _plain_union,
     types.UnionType: _plain_union,
     list: _plain_list,
+    set: _plain_set,
+    frozenset: _plain_set,
     dict: _plain_dict,
     Annotated: _plain_annotated,
 }
@@ -221,7 +240,7 @@ _PLAIN_GENERICS: dict[Any, Callable[[Any], dict[str, Any] | None]] = {
 
 def make_adapter(signature: Signature) -> TypeAdapter[Any]:
     """Return the adapter that validates an argument object into Python values by argument name."""
-    return TypeAdapterOf(signature).make()
+    return TypeAdapterOf(signature).make(signature.arguments)
 
 
 def _describe_model(signature: Signature, description: str) -> Description:
@@ -238,25 +257,25 @@ def _describe_model(signature: Signature, description: str) -> Description:
     return Description(description=description, parameters=tidy(schema), keys={}, adapter=adapter)
 
 
-def _pydantic_schema(signature: Signature) -> tuple[TypeAdapter[Any], dict[str, Any]]:
-    """Build adapter and schema; hide defaulted parameters that cannot be described, refuse required ones."""
+def _pydantic_schema(signature: Signature, arguments: list[Argument]) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+    """Build adapter and schema of some arguments; hide defaulted ones JSON cannot describe, refuse required ones."""
     maker = TypeAdapterOf(signature)
-    if not any(_is_indescribable(a.hint) for a in signature.arguments if a.visible):
+    if not any(_is_indescribable(a.hint) for a in arguments):
         try:
-            adapter = maker.make()
+            adapter = maker.make(arguments)
             return adapter, _schema_of(adapter)
         except _refusals():
             pass
-    for argument in signature.arguments:
-        cause = maker.problem(argument) if argument.visible else None
+    for argument in arguments:
+        cause = maker.problem(argument)
         if cause is not None and argument.required:
             raise FunctionDefinitionError(
                 f"{signature.name}: parameter {argument.name!r}: {argument.hint!r} cannot be described as JSON"
             ) from cause
         argument.hidden = cause is not None
-    signature.reserved |= {a.name for a in signature.arguments if a.hidden}
+    signature.reserved |= {a.name for a in arguments if a.hidden}
     try:
-        adapter = maker.make()
+        adapter = maker.make(arguments)
         return adapter, _schema_of(adapter)
     except _refusals() as error:
         raise FunctionDefinitionError(
@@ -296,11 +315,12 @@ class TypeAdapterOf:
     def __init__(self, signature: Signature) -> None:
         self._signature = signature
 
-    def make(self) -> TypeAdapter[Any]:
+    def make(self, arguments: list[Argument]) -> TypeAdapter[Any]:
+        """Return the adapter of those of the arguments that are visible, and of the free keywords."""
         from typing import NotRequired
 
         hints: dict[str, Any] = {}
-        for argument in self._signature.arguments:
+        for argument in arguments:
             if argument.visible:
                 hint = Any if argument.hint is EMPTY else argument.hint
                 hints[argument.name] = hint if argument.required else NotRequired[hint]
@@ -346,6 +366,7 @@ class TypeAdapterOf:
         arguments = make("Arguments", hints, **keywords)
         arguments.__pydantic_config__ = config
         arguments.__module__ = self._signature.module
+        arguments.__is_root__ = True
         return TypeAdapter(arguments)
 
 
@@ -378,7 +399,7 @@ def _generator() -> Any:
 def _described(schema: dict[str, Any], cls: Any) -> dict[str, Any]:
     """Give the fields of a class the texts of its `Annotated` hints and of its docstring."""
     properties: dict[str, dict[str, Any]] = schema.get("properties", {})
-    if cls is None or not properties:
+    if cls is None or not properties or "__is_root__" in vars(cls):
         return schema
     text = cls.__dict__.get("__doc__") or ""
     documentation = parse_docstring(text) if text and not text.startswith(f"{cls.__name__}(") else Docstring()

@@ -904,10 +904,13 @@ LITERAL_VALUES = st.one_of(st.sampled_from(["a", "b"]), st.integers(0, 3), st.bo
 LITERALS = st.lists(LITERAL_VALUES, min_size=1, max_size=3, unique_by=lambda value: (type(value), value))
 PLAIN = st.deferred(
     lambda: st.one_of(
-        st.sampled_from([str, int, float, bool, Any, list, dict, None]),
+        st.sampled_from(
+            [str, int, float, bool, Any, list, dict, None, datetime.date, datetime.datetime, datetime.time]
+        ),
         LITERALS.map(lambda values: Literal[tuple(values)]),
         PLAIN.map(lambda inner: list[inner]),
         PLAIN.map(lambda inner: dict[str, inner]),
+        PLAIN.map(lambda inner: set[inner]),
         PLAIN.map(lambda inner: Optional[inner]),  # noqa: UP045
         st.tuples(PLAIN, PLAIN).map(lambda pair: Union[pair[0], pair[1]]),  # noqa: UP007
     )
@@ -922,7 +925,7 @@ def test_the_quick_schema_of_plain_hints_equals_pydantics(hint: Any):
     if quick is None:
         return
     signature = describing.Signature(name="f", arguments=[describing.Argument(name="x", hint=hint)])
-    _, slow = describing._pydantic_schema(signature)
+    _, slow = describing._pydantic_schema(signature, signature.arguments)
     assert quick == describing.tidy(slow)["properties"]["x"]
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from lmagent.arguments import BoundArguments
 from lmagent.function import function
 from lmagent.messages import ToolCall
@@ -32,9 +34,14 @@ def plain(city: str, days: int, units: Literal["c", "f"] = "c", hourly: bool = F
     return city
 
 
-def rich(
-    city: str, day: datetime.date, units: Literal["c", "f"] = "c", hourly: bool = False, tags: set[str] = frozenset()
-):  # type: ignore[assignment]
+class Stop(BaseModel):
+    """A place on the way."""
+
+    city: str
+    nights: int = 1
+
+
+def rich(city: str, day: datetime.date, units: Literal["c", "f"] = "c", hourly: bool = False, stop: Stop | None = None):
     """Forecast the weather.
 
     Args:
@@ -68,7 +75,7 @@ def main() -> None:
     rows = [
         ("decorate", median(lambda: function(plain), rounds=500), 10.0),
         ("first schema, 5 plain parameters", median(lambda: function(plain).spec, rounds=200), 400.0),
-        ("first schema, date and set", median(lambda: function(rich).spec, rounds=100), 1000.0),
+        ("first schema, one pydantic model of 5", median(lambda: function(rich).spec, rounds=100), 1000.0),
         ("first call, 5 plain parameters", median(lambda: function(plain).call(TEXT), rounds=100), 1000.0),
         ("validate", median(lambda: tool.validate(TEXT), rounds=200, inner=100), 5.0),
         ("validated call over the body", median(lambda: tool.call(TEXT), rounds=200, inner=100) - body, 5.0),
