@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, cast
 
-from lmagent.errors import FunctionDefinitionError, ParameterError, ProviderError
+from lmagent.errors import ParameterError, ProviderError
 from lmagent.events import Delta, ReplyBuilder
 from lmagent.jsontext import JSON, dumps
 from lmagent.messages import (
@@ -202,7 +202,7 @@ class AnthropicCodec(Codec):
         if reason is None:
             return {"type": "json_schema", "schema": strict}
         if schema.strict:
-            raise FunctionDefinitionError(f"{schema.name}: {reason}")
+            raise ParameterError(f"The output schema {schema.name!r} cannot be strict: {reason}.")
         system.append(schema_as_text(schema))
         return None
 
@@ -325,6 +325,9 @@ class AnthropicCodec(Codec):
         raise self.refuse(f"a file of type {part.media_type!r}; it takes application/pdf and text")
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             state = self.new_state()
@@ -386,7 +389,7 @@ def _tool(spec: ToolSpec) -> dict[str, Any]:
         return {**tool, "input_schema": {"type": "object", **spec.parameters}}
     strict, reason = anthropic_strict(spec.parameters)
     if reason:
-        raise FunctionDefinitionError(f"{spec.name}: {reason}")
+        raise ParameterError(f"{spec.name}: {reason}")
     return {**tool, "input_schema": strict, "strict": True}
 
 

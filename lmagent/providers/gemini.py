@@ -300,10 +300,12 @@ class GeminiCodec(Codec):
         )
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             body = _only(body)
-            blocked(self, body)
             state = self.new_state()
             if not body["candidates"]:
                 raise ValueError("no candidate")

@@ -9,7 +9,6 @@ from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
     ContextTooLong,
-    FunctionDefinitionError,
     InvalidResponse,
     MessageError,
     NotFound,
@@ -599,9 +598,9 @@ def test_a_schema_strict_mode_cannot_express_is_asked_for_in_the_system_prompt(s
     assert "output_config" not in body
     assert body["system"][0]["text"] == SYSTEM.content
     assert json.loads(body["system"][1]["text"].partition("\n")[2]) == schema
-    with pytest.raises(FunctionDefinitionError, match="strict mode cannot describe"):
+    with pytest.raises(ParameterError, match="strict mode cannot describe"):
         codec().build_request(ask(WEATHER, output_schema=OutputSchema(name="x", schema=schema, strict=True)))
-    with pytest.raises(FunctionDefinitionError, match="get_weather: strict mode cannot describe"):
+    with pytest.raises(ParameterError, match="get_weather: strict mode cannot describe"):
         codec().build_request(ask(WEATHER, tools=(spec(GET_WEATHER, parameters=schema, strict=True),)))
 
 

@@ -1,0 +1,346 @@
+"""OpenAI's Responses API. Wire reference: docs/providers/openai.md, section "Responses".
+
+Documented choices:
+
+- Stateless by default: `store` is sent as false, and reasoning models are asked for encrypted reasoning, so that a
+  history can go on anywhere, at any time. Both are parameters, and `store=None` leaves the word to the service.
+- What the model put out is sent back unchanged and in order, reasoning items included.
+- With `previous_response_id` only what came after that answer is sent.
+- `stop`, `seed`, the penalties and `logit_bias` do not exist there: an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from itertools import takewhile
+from typing import Any, cast
+
+from lmagent.errors import ParameterError, ProviderError, QuotaExceeded, ServerFailed
+from lmagent.events import Delta, ReplyBuilder
+from lmagent.jsontext import JSON, dumps
+from lmagent.messages import (
+    AssistantMessage,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    Reply,
+    SystemMessage,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
+from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
+from lmagent.providers.calls import fitting_ids, kept_items
+from lmagent.providers.failures import ask_again, retry_after
+from lmagent.providers.fields import mapping, object_of
+from lmagent.providers.history import answered
+from lmagent.providers.openai_errors import sort_error
+from lmagent.providers.openai_profile import OPENAI, REASONING_MODELS, ModelRule
+from lmagent.providers.responses_reply import ERROR_CODES, ReplyState
+from lmagent.schema import ToolSpec, openai_strict
+
+__all__ = ["ResponsesCodec"]
+
+DEFAULT_URL = "https://api.openai.com/v1"
+PROVIDER = "openai-responses"
+
+ENCRYPTED = "reasoning.encrypted_content"
+_LOGPROBS = "message.output_text.logprobs"
+REASONERS = ("o1*", "o3*", "o4*", "gpt-5*", "gpt-6*", "codex-*")
+"""Models that hand out encrypted reasoning; others refuse the wish with a 400. `encrypted_reasoning=` overrides it."""
+NOT_REASONERS = ("*-chat*",)
+
+_ANY_ID = re.compile(r".+", re.DOTALL)
+_MAX_ID = 64
+
+
+def _elsewhere(value: object) -> dict[str, Any]:
+    """The parameter is put in its place by `build_request` itself."""
+    return {}
+
+
+_SAME = (
+    "temperature", "top_p", "top_logprobs", "user", "max_tool_calls", "metadata", "previous_response_id",
+    "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "truncation",
+)  # fmt: skip
+_PLACED = ("include", "logprobs", "parallel_tool_calls", "reasoning", "reasoning_effort", "store", "text", "verbosity")
+_RULES: dict[str, ParameterRule] = {
+    **{name: name for name in _SAME},
+    **dict.fromkeys(_PLACED, _elsewhere),
+    "max_tokens": "max_output_tokens",
+}
+
+
+class ResponsesCodec(Codec):
+    """OpenAI through `POST /responses`.
+
+    Args:
+        model: Any name; none is checked against a list.
+        base_url: Everything up to `/responses`.
+        provider: Name in model ids, errors and details; for servers other than OpenAI.
+        store: Whether the service keeps the answer; None leaves it to the service, which keeps it.
+        encrypted_reasoning: Whether encrypted reasoning is asked for when nothing is stored; None: by model name.
+        headers: Sent with every request, beside the usual ones.
+        params: Query parameters of every request.
+        model_rules: What the model refuses; default: OpenAI's table. `()` sends everything.
+    """
+
+    features = Features(reasoning=True, stop=False, constrained="json_schema")
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str = DEFAULT_URL,
+        provider: str = PROVIDER,
+        store: bool | None = False,
+        encrypted_reasoning: bool | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        model_rules: Sequence[ModelRule] = REASONING_MODELS,
+    ) -> None:
+        self.model = model
+        # One class serves several servers, so the name is the value's and not the class's.
+        self.provider = provider  # pyright: ignore[reportAttributeAccessIssue]
+        self.base_url = base_url.rstrip("/").removesuffix("/responses")
+        self.store = store
+        self.encrypted_reasoning = encrypted_reasoning
+        self.headers = {"content-type": "application/json", "accept": "application/json", **(headers or {})}
+        self.params = dict(params or {})
+        self.model_rules = tuple(model_rules)
+        self._profile = replace(OPENAI, provider=provider, error_codes=ERROR_CODES)
+
+    def build_request(self, call: ChatCall) -> Request:
+        given = call.parameters
+        system, messages = self._split(call)
+        head: dict[str, Any] = {"model": self.model}
+        if system:
+            head["instructions"] = "\n\n".join(system)
+        parts = {"input": [item for item in map(self._encoded, messages) if item]}
+        if not parts["input"]:
+            raise self.refuse("a history in which no message has any content")
+        if call.tools:
+            parts["tools"] = [_encoded_tool(spec) for spec in call.tools]
+            if given.get("parallel_tool_calls") is not None:
+                head["parallel_tool_calls"] = given["parallel_tool_calls"]
+        if isinstance(call.tool_choice, NamedTool):
+            head["tool_choice"] = {"type": "function", "name": call.tool_choice.name}
+        elif call.tool_choice != "auto":
+            head["tool_choice"] = call.tool_choice
+        if call.stream:
+            head["stream"] = True
+        head |= self._placed(given, call.output_schema)
+        head |= self._rendered(given)
+        return Request(
+            url=f"{self.base_url}/responses",
+            content=joined(head, {name: items for name, items in parts.items() if name not in head}),
+            headers={**self.headers, **mapping(given.get("extra_headers"))},
+            params=self.params,
+        )
+
+    def _rendered(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        for rule in self.model_rules:
+            refused = sorted(rule.refuses & given.keys() & _RULES.keys()) if rule.fits(self.model, given) else []
+            if refused:
+                raise ParameterError(
+                    f"{self.model_id} does not take {', '.join(refused)} while it reasons; "
+                    "leave it away, or give the codec model_rules=() if this model does."
+                )
+        return self.render_parameters(given, _RULES)
+
+    def _placed(self, given: Mapping[str, Any], schema: OutputSchema | None) -> dict[str, Any]:
+        """Return the members that several parameters share."""
+        body: dict[str, Any] = {}
+        reasoning = dict(given.get("reasoning") or {})
+        if given.get("reasoning_effort") is not None:
+            reasoning["effort"] = given["reasoning_effort"]
+        text = dict(given.get("text") or {})
+        if given.get("verbosity") is not None:
+            text["verbosity"] = given["verbosity"]
+        if schema is not None:
+            text["format"] = _format(schema)
+        stateful = given.get("previous_response_id") is not None
+        store = given.get("store", None if stateful else self.store)
+        include: list[str] = list(given.get("include") or ())
+        if store is False and self._hands_out_reasoning and ENCRYPTED not in include:
+            include.append(ENCRYPTED)
+        if given.get("logprobs") and _LOGPROBS not in include:
+            include.append(_LOGPROBS)
+        members = {"reasoning": reasoning, "text": text, "include": include}
+        body |= {name: value for name, value in members.items() if value}
+        return body if store is None else body | {"store": store}
+
+    @property
+    def _hands_out_reasoning(self) -> bool:
+        if self.encrypted_reasoning is not None:
+            return self.encrypted_reasoning
+        return any(fnmatchcase(self.model, pattern) for pattern in REASONERS) and not any(
+            fnmatchcase(self.model, pattern) for pattern in NOT_REASONERS
+        )
+
+    def _split(self, call: ChatCall) -> tuple[list[str], list[Message]]:
+        """Return the instructions and what goes into `input`."""
+        leading = list(takewhile(lambda message: isinstance(message, SystemMessage), call.messages))
+        others: Sequence[Message] = call.messages[len(leading) :]
+        system = [m.content for m in leading if isinstance(m, SystemMessage) and m.content.strip()]
+        before = call.parameters.get("previous_response_id")
+        if before is None:
+            return (system, self._fitting(others)) if others else ([], list(leading))
+        known = [index for index, message in enumerate(others) if self._response_id(message) == before]
+        # Cut only after the order of results is settled: they follow the answer that the service has.
+        if known:
+            settled = self._fitting(others)
+            at = next(i for i, message in enumerate(settled) if self._response_id(message) == before)
+            return system, settled[at + 1 :]
+        results = list(takewhile(lambda message: isinstance(message, ToolMessage), others))
+        return system, [*results, *self._fitting(others[len(results) :])]
+
+    def _fitting(self, messages: Iterable[Message]) -> list[Message]:
+        return fitting_ids(answered(messages), _ANY_ID, _MAX_ID)
+
+    def _response_id(self, message: Message) -> object:
+        if not isinstance(message, AssistantMessage):
+            return None
+        return mapping(message.details.get(self.provider)).get("id")
+
+    def _encoded(self, message: Message) -> bytes:
+        """Return the items of a message, joined by commas."""
+        kept = message.wire.get(self.provider)
+        if kept is None:
+            kept = message.wire[self.provider] = b",".join(dumps(item) for item in self._items(message))
+        return kept
+
+    def _items(self, message: Message) -> list[dict[str, Any]]:
+        match message:
+            case SystemMessage():
+                return [{"role": "system", "content": message.content}]
+            case UserMessage(content=str(text)):
+                return [{"role": "user", "content": text}]
+            case UserMessage():
+                parts = cast("tuple[Part, ...]", message.content)
+                return [{"role": "user", "content": [self._part(part) for part in parts]}] if parts else []
+            case AssistantMessage():
+                return self._echo(message) or _plain(message)
+            case ToolMessage():
+                return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.content}]
+
+    def _echo(self, message: AssistantMessage) -> list[dict[str, Any]]:
+        """Return the items as they came; nothing when the message was changed since."""
+        items = kept_items(message, self.provider, "output")
+        calls = {call.id: call for call in message.tool_calls}
+        called = [item.get("call_id") for item in items if item.get("type") == "function_call"]
+        said = [
+            str(part.get("text", part.get("refusal", "")))
+            for item in items
+            if item.get("type") == "message"
+            for part in cast("list[dict[str, Any]]", item.get("content") or ())
+        ]
+        if called != list(calls) or "".join(said) != message.content:
+            return []
+        return [
+            {**item, "arguments": calls[str(item["call_id"])].arguments}
+            if item.get("type") == "function_call"
+            else item
+            for item in items
+        ]
+
+    def _part(self, part: Part) -> dict[str, Any]:
+        match part:
+            case TextPart():
+                return {"type": "input_text", "text": part.text}
+            case ImagePart():
+                return {"type": "input_image", "image_url": part.data_url, "detail": part.detail or "auto"}
+            case FilePart(data=str(data)):
+                name = part.name or "file" + ("." + part.media_type.rpartition("/")[2] if part.media_type else "")
+                url = f"data:{part.media_type};base64,{data}"
+                return {"type": "input_file", "filename": name, "file_data": url}
+            case FilePart():
+                place = {"file_id": part.file_id} if part.file_id is not None else {"file_url": part.url}
+                return {"type": "input_file", **place}
+
+    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
+        builder, state = ReplyBuilder(prefix), self.new_state()
+        with self.reading(body):
+            for delta in state.end(body, whole=True):
+                builder.add(delta)
+        return builder.reply(self.model_id)
+
+    def new_state(self) -> ReplyState:
+        return ReplyState(self.provider)
+
+    def parse_event(self, state: ReplyState, data: bytes, event: str = "") -> Iterable[Delta]:
+        if data.strip() == b"[DONE]":  # not documented for this API; some servers say it all the same
+            return ()
+        body = object_of(self, data)
+        kind = body.get("type")
+        if kind == "response.failed":
+            raise self._failed(mapping(body.get("response")))
+        if kind == "error" or (kind is None and body.get("error")):
+            raise self._failed(body)
+        with self.reading(body):
+            return state.take(body)
+
+    def parse_error(
+        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
+    ) -> ProviderError | None:
+        error = sort_error(self._profile, self.model, status, headers, body, text)
+        if error is None:
+            return self._failed(body) if mapping(body).get("status") in ("failed", "cancelled") else None
+        error.retry_after = retry_after(headers)
+        told = ask_again(headers)
+        if told is not None and not isinstance(error, QuotaExceeded):
+            error.retryable = told
+        return error
+
+    def _failed(self, body: JSON) -> ProviderError:
+        """Return the error in a body that has failed, whatever it says."""
+        words = "The response has failed or was cancelled, without an explanation."
+        return sort_error(self._profile, self.model, 200, {}, body) or ServerFailed(
+            words, provider=self.provider, model=self.model, status=200, body=body
+        )
+
+
+def _plain(message: AssistantMessage) -> list[dict[str, Any]]:
+    text = [{"role": "assistant", "content": message.content}] if message.content else []
+    calls = [
+        {
+            "type": "function_call",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": call.arguments if call.arguments.strip() else "{}",
+        }
+        for call in message.tool_calls
+    ]
+    return [*text, *calls]
+
+
+def _format(schema: OutputSchema) -> dict[str, Any]:
+    rendered, problem = (dict(schema.schema), "") if schema.strict is False else openai_strict(schema.schema)
+    if problem and schema.strict:
+        raise ParameterError(f"The output schema {schema.name!r} cannot be strict: {problem}.")
+    described = {"description": schema.description} if schema.description else {}
+    is_strict = schema.strict is not False and not problem
+    return {"type": "json_schema", "name": schema.name, **described, "schema": rendered, "strict": is_strict}
+
+
+def _encoded_tool(spec: ToolSpec) -> bytes:
+    kept = spec.encoded.get(PROVIDER)
+    if kept is None:
+        schema: Mapping[str, Any] = spec.parameters or {"type": "object", "properties": {}}
+        problem = None
+        if spec.strict:
+            schema, problem = openai_strict(schema)
+        if problem:
+            raise ParameterError(f"{spec.name}: {problem}")
+        described = {"description": spec.description} if spec.description else {}
+        # Left out, `strict` is true there: it is always said.
+        tool = {"type": "function", "name": spec.name, **described, "parameters": schema, "strict": bool(spec.strict)}
+        kept = spec.encoded[PROVIDER] = dumps(tool)
+    return cast("bytes", kept)
