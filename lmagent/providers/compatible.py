@@ -28,7 +28,7 @@ from lmagent.errors import (
 from lmagent.providers.base import Features, ParameterRule
 from lmagent.providers.history import ACKNOWLEDGED
 from lmagent.providers.minimax import MINIMAX_ERRORS
-from lmagent.providers.openai_profile import COMMON_PARAMETERS, ModelRule, Profile, nearest, only, within
+from lmagent.providers.openai_profile import COMMON_PARAMETERS, GENERIC, ModelRule, Profile, nearest, only, within
 from lmagent.providers.zhipu import ERRORS as ZHIPU_ERRORS
 
 __all__ = [
@@ -75,17 +75,6 @@ def _only_these(*names: str, **rules: ParameterRule) -> dict[str, ParameterRule]
     """Return a closed set: the vendor refuses or has never heard of the others."""
     return {**{name: name for name in names}, **rules}
 
-
-GENERIC = Profile(
-    provider="compatible",
-    key_env=("OPENAI_COMPATIBLE_API_KEY",),
-    base_url_env=("OPENAI_COMPATIBLE_BASE_URL",),
-    needs_key=False,
-    parameters=_with("top_k", "min_p", "repetition_penalty", "verbosity", "metadata", "service_tier"),
-    files=True,
-    docs="Any server with /chat/completions; the body holds only what was asked for.",
-)
-"""An unknown server: the most conservative body."""
 
 DEEPSEEK = Profile(
     provider="deepseek",
@@ -485,7 +474,7 @@ WENXIN = Profile(
     provider="wenxin",
     base_url="https://qianfan.baidubce.com/v2",
     key_env=("QIANFAN_API_KEY",),
-    base_url_env=("QIANFAN_BASE_URL",),
+    base_url_env=("WENXIN_BASE_URL",),
     default_model="ernie-4.5-turbo-128k",
     features=Features(json_schema="object", reasoning=True),
     parameters=_with("penalty_score", "repetition_penalty", "web_search", "metadata", "enable_thinking"),

@@ -34,6 +34,7 @@ __all__ = [
     "ERROR_CODES",
     "ERROR_TEXTS",
     "FINISH_REASONS",
+    "GENERIC",
     "OPENAI",
     "REASONING_MODELS",
     "ErrorClass",
@@ -357,3 +358,17 @@ OPENAI = Profile(
     strict=True,
 )
 """OpenAI itself."""
+
+GENERIC = Profile(
+    provider="compatible",
+    key_env=("OPENAI_COMPATIBLE_API_KEY",),
+    base_url_env=("OPENAI_COMPATIBLE_BASE_URL",),
+    needs_key=False,
+    parameters={
+        **COMMON_PARAMETERS,
+        **{n: n for n in ("top_k", "min_p", "repetition_penalty", "verbosity", "metadata", "service_tier")},
+    },
+    files=True,
+    docs="Any server with /chat/completions; the body holds only what was asked for.",
+)
+"""An unknown server: the most conservative body."""
