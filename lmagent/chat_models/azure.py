@@ -41,7 +41,7 @@ class AzureChat(ChatModel):
         ConfigurationError: No endpoint, no deployment, no key; a version that is no date.
     """
 
-    parameters_type: ClassVar[str] = "lmagent.parameters.openai:OpenAIChatParameters"
+    parameters_type: ClassVar[str] = "lmagent.parameters.azure:AzureChatParameters"
 
     def __init__(
         self,

@@ -11,9 +11,8 @@ from typing import Any, ClassVar, Unpack
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.prompting.tiny import TinyPrompted
 from lmagent.providers.base import Codec, Features
-from lmagent.providers.compatible import GENERIC
 from lmagent.providers.openai import OpenAICodec
-from lmagent.providers.openai_profile import COMMON_PARAMETERS
+from lmagent.providers.openai_profile import COMMON_PARAMETERS, GENERIC
 from lmagent.transport.local import EMBEDDED, LocalTransport
 
 __all__ = ["LocalChat"]

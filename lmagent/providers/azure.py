@@ -29,6 +29,7 @@ AZURE = replace(
     base_url_env=("AZURE_OPENAI_ENDPOINT", "AZURE_API_BASE"),
     auth="api-key",
     default_model="",
+    parameters={**OPENAI.parameters, "data_sources": "data_sources"},
     model_rules=(),
     docs="The model is the name of a deployment; reasoning=True says that a reasoning model is behind it.",
 )

@@ -8,6 +8,7 @@ import pytest
 
 from lmagent.chat_models.azure import AzureChat
 from lmagent.errors import ConfigurationError, ContentFiltered
+from lmagent.parameters.azure import AzureChatParameters
 from tests.loopback import LoopbackServer, json_answer
 
 NAMES = (
@@ -38,7 +39,10 @@ def asked(**options: Any) -> Any:
 
 
 def test_the_dated_api_with_a_key() -> None:
-    request = asked(model="my deploy", api_version="2024-10-21", api_key="k-123456")
+    sources = [{"type": "azure_search"}]
+    parameters = AzureChatParameters(temperature=0, data_sources=sources)
+    request = asked(model="my deploy", api_version="2024-10-21", api_key="k-123456", parameters=parameters)
+    assert (request.json["temperature"], request.json["data_sources"]) == (0, sources)
     assert request.target == "/openai/deployments/my%20deploy/chat/completions?api-version=2024-10-21"
     assert request.headers["api-key"] == "k-123456"
     assert "authorization" not in request.headers
