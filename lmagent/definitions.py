@@ -48,7 +48,10 @@ class ToolOptions:
     in_thread: bool = True
     """False: a synchronous body runs in place in asynchronous runs, because it never blocks."""
     effects: frozenset[Effect] = frozenset()
-    requires_approval: bool | Callable[..., Any] | None = None
+    requires_approval: bool | Literal["always", "once", "never"] | Callable[..., Any] | None = None
+    """True or `always`: each call; `once`: the first call of a run; a function of the call: when it returns true."""
+    async_form: Callable[..., Any] | None = None
+    """The same tool for asynchronous runs: an async function of the same parameters."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from types import FunctionType, MappingProxyType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
 from lmagent.context import RunContext
 from lmagent.definitions import Changed, Definition, Effect, Given, Kind, Plan, ToolOptions
@@ -247,7 +247,7 @@ class Tool(Generic[P, R_co]):
         for name, value in supplied.items():
             if is_awaitable(value):
                 supplied[name] = await value
-        result = self._invoke(plan, arguments, supplied)
+        result = self._invoke(plan, arguments, supplied, self._definition.options.async_form)
         return await result if is_awaitable(result) else result
 
     def start(self, arguments: BoundArguments, *, context: RunContext[Any] | None = None) -> Any:
@@ -257,14 +257,21 @@ class Tool(Generic[P, R_co]):
             return self._invoke(plan, arguments, {name: supply(context) for name, supply in plan.supplies})
         return self._invoke(plan, arguments, None)
 
-    def _invoke(self, plan: Plan, arguments: BoundArguments, supplied: Mapping[str, Any] | None) -> Any:
+    def _invoke(
+        self,
+        plan: Plan,
+        arguments: BoundArguments,
+        supplied: Mapping[str, Any] | None,
+        target: Callable[..., Any] | None = None,
+    ) -> Any:
         if plan.is_model:
             return arguments.instance
         values = {**arguments.values, **supplied} if supplied else arguments.values
+        target = target or self._definition.target
         if plan.binder is None:
-            return self._definition.target(*self._bound, **values)
+            return target(*self._bound, **values)
         positional, keywords = plan.binder.bind(values)
-        return self._definition.target(*self._bound, *positional, **keywords)
+        return target(*self._bound, *positional, **keywords)
 
 
 def is_awaitable(value: Any) -> bool:
@@ -324,7 +331,8 @@ def function(
     tags: str | tuple[str, ...] | list[str] | set[str] | frozenset[str] = ...,
     in_thread: bool = ...,
     effects: Effect | tuple[Effect, ...] | list[Effect] | set[Effect] | frozenset[Effect] = ...,
-    requires_approval: bool | Callable[..., Any] | None = ...,
+    requires_approval: bool | Literal["always", "once", "never"] | Callable[..., Any] | None = ...,
+    async_form: Callable[..., Any] | None = ...,
 ) -> Tool[P, R]: ...
 @overload
 def function(
@@ -339,7 +347,8 @@ def function(
     tags: str | tuple[str, ...] | list[str] | set[str] | frozenset[str] = ...,
     in_thread: bool = ...,
     effects: Effect | tuple[Effect, ...] | list[Effect] | set[Effect] | frozenset[Effect] = ...,
-    requires_approval: bool | Callable[..., Any] | None = ...,
+    requires_approval: bool | Literal["always", "once", "never"] | Callable[..., Any] | None = ...,
+    async_form: Callable[..., Any] | None = ...,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def function(target: Any = None, /, **options: Any) -> Any:
     """Make a tool of a callable: `@function`, `@function(timeout=5)` or `function(obj.method, name="send")`.
@@ -350,7 +359,7 @@ def function(target: Any = None, /, **options: Any) -> Any:
     Args:
         target: The callable. A `Tool` is given back with the options changed.
         **options: The fields of `ToolOptions`: name, description, timeout, sequential, max_result_chars, expose_errors,
-            strict, tags, in_thread, effects, requires_approval.
+            strict, tags, in_thread, effects, requires_approval, async_form.
 
     Raises:
         ConfigurationError: An option has an impossible value.

@@ -300,7 +300,7 @@ async def async_run_prepared(
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
-            if tool.is_async:
+            if tool.is_async or tool.options.async_form is not None:
                 return await _run_in_loop(prepared, context, started)
             return await _run_beside_loop(prepared, context)
     except TimeoutError:

@@ -1,0 +1,209 @@
+"""A budget: what one or many runs may spend together. Nested agents, re-asks and summaries share it.
+
+Requests are counted as they are sent, failed and repeated ones included, so that the figures are what the server
+counted. Prices come from the user, never from code.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lmagent.errors import LimitExceeded
+from lmagent.messages import Reply, Usage
+
+__all__ = ["Budget", "Price", "Spent", "load_prices"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a million tokens cost, in any one currency."""
+
+    input: float
+    output: float
+    cached: float | None = None
+    """Of cached input; None: as input."""
+
+    def of(self, usage: Usage) -> float:
+        """Return the cost of `usage`."""
+        cached = usage.cached_tokens if self.cached is not None else 0
+        fresh = usage.input_tokens - cached
+        return (fresh * self.input + cached * (self.cached or 0.0) + usage.output_tokens * self.output) / 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What was spent so far."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    tokens: int = 0
+    cost: float = 0.0
+    tool_calls: int = 0
+    seconds: float = 0.0
+
+
+class Budget:
+    """Limits on spending, checked before each request and each tool call; safe to share between threads and tasks.
+
+        budget = Budget(requests=50, tokens=200_000, cost=1.0, prices={"openai/*": Price(input=2.5, output=10)})
+        agent.run("...", budget=budget)
+        print(budget.spent)
+
+    Args:
+        requests: Requests in all.
+        tokens: Input and output tokens in all.
+        cost: In the currency of `prices`.
+        seconds: Since the first request.
+        tool_calls: Tool calls in all.
+        prices: Model id (shell patterns allowed) -> `Price`. A model without one is an error when `cost` is set.
+        at_limit: `stop`: the run ends with `LimitExceeded` and its partial result; `answer`: the model is asked once
+            more, without tools, for its best answer (one request over); a function: called with the budget, it may
+            raise limits and return True to go on.
+    """
+
+    def __init__(
+        self,
+        *,
+        requests: int | None = None,
+        tokens: int | None = None,
+        cost: float | None = None,
+        seconds: float | None = None,
+        tool_calls: int | None = None,
+        prices: Mapping[str, Price] | None = None,
+        at_limit: Literal["stop", "answer"] | Callable[[Budget], bool] = "stop",
+    ) -> None:
+        self.limits: dict[str, float | None] = {
+            "requests": requests,
+            "tokens": tokens,
+            "cost": cost,
+            "seconds": seconds,
+            "tool_calls": tool_calls,
+        }
+        """By name; a function given as `at_limit` may raise them."""
+        self.at_limit = at_limit
+        self._prices = dict(prices or {})
+        self._lock = threading.Lock()
+        self._requests = 0
+        self._usage = Usage()
+        self._cost = 0.0
+        self._tool_calls = 0
+        self._started: float | None = None
+        self._elapsed = 0.0
+        self._last_word = False
+
+    @property
+    def spent(self) -> Spent:
+        """What was spent so far."""
+        with self._lock:
+            return Spent(
+                requests=self._requests,
+                input_tokens=self._usage.input_tokens,
+                output_tokens=self._usage.output_tokens,
+                tokens=self._usage.total_tokens,
+                cost=self._cost,
+                tool_calls=self._tool_calls,
+                seconds=self._elapsed,
+            )
+
+    def take_request(self, now: float) -> None:
+        """Count a request that is about to be sent.
+
+        Raises:
+            LimitExceeded: There is no room for it.
+        """
+        with self._lock:
+            exceeded = self._exceeded(now)
+            if exceeded and not self._last_word:
+                raise exceeded
+            self._started = now if self._started is None else self._started
+            self._requests += 1
+
+    def charge_reply(self, reply: Reply) -> None:
+        """Count the tokens and the cost of a reply.
+
+        Raises:
+            LimitExceeded: `cost` is limited and the model has no price.
+        """
+        usage = reply.usage
+        if usage is None:
+            return
+        price = self._price_of(reply.model_id)
+        if price is None and self.limits["cost"] is not None:
+            raise LimitExceeded(
+                f"There is no price for {reply.model_id!r}, so its cost cannot be limited: Budget(prices=...).",
+                limit="cost",
+                value=self.limits["cost"],
+            )
+        with self._lock:
+            self._usage += usage
+            self._cost += price.of(usage) if price else 0.0
+
+    def take_tool_calls(self, count: int, now: float) -> None:
+        """Count tool calls that are about to run.
+
+        Raises:
+            LimitExceeded: There is no room for them; none is counted.
+        """
+        with self._lock:
+            limit = self.limits["tool_calls"]
+            if limit is not None and self._tool_calls + count > limit:
+                raise _error("tool_calls", limit, f"{self._tool_calls} were made, {count} more are asked for.")
+            self._tool_calls += count
+
+    def check(self, now: float) -> Literal["go", "last"]:
+        """Say whether another request may be made; `last`: one more, without tools.
+
+        Raises:
+            LimitExceeded: A limit is reached and the budget says to stop.
+        """
+        with self._lock:
+            exceeded = self._exceeded(now)
+        if exceeded is None:
+            return "go"
+        if callable(self.at_limit):
+            if self.at_limit(self):
+                with self._lock:
+                    exceeded = self._exceeded(now)
+                if exceeded is None:
+                    return "go"
+        elif self.at_limit == "answer" and not self._last_word:
+            self._last_word = True
+            return "last"
+        raise exceeded
+
+    def _exceeded(self, now: float) -> LimitExceeded | None:
+        self._elapsed = now - self._started if self._started is not None else 0.0
+        spent = {
+            "requests": self._requests,
+            "tokens": self._usage.total_tokens,
+            "cost": self._cost,
+            "seconds": self._elapsed,
+        }
+        for name, value in spent.items():
+            limit = self.limits[name]
+            if limit is not None and value >= limit:
+                return _error(name, limit, f"{value:g} are spent.")
+        return None
+
+    def _price_of(self, model_id: str) -> Price | None:
+        found = self._prices.get(model_id)
+        if found is None and self._prices:
+            from fnmatch import fnmatchcase
+
+            found = next((price for name, price in self._prices.items() if fnmatchcase(model_id, name)), None)
+        return found
+
+
+def _error(name: str, limit: float, hint: str) -> LimitExceeded:
+    return LimitExceeded(
+        f"The budget of {limit:g} {name.replace('_', ' ')} is used up: {hint}", limit=name, value=limit
+    )
+
+
+def load_prices(data: Mapping[str, Any]) -> dict[str, Price]:
+    """Return prices from plain JSON: `{"openai/gpt-5.4-mini": {"input": 0.25, "output": 2.0, "cached": 0.025}}`."""
+    return {name: Price(**facts) for name, facts in data.items()}
