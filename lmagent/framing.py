@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-__all__ = ["Frame", "Framing", "FramingError", "LineCutter", "LineDecoder", "SSEDecoder"]
+__all__ = ["Frame", "Framing", "FramingError", "LineDecoder", "SSEDecoder"]
 
 MAX_EVENT = 16 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
@@ -39,7 +39,7 @@ class Framing(Protocol):
         ...
 
 
-class LineCutter:
+class _Lines:
     """Cuts bytes into lines at LF, CRLF or CR, however they arrive; linear in the input."""
 
     __slots__ = ("_held_cr", "_pieces", "_size", "_started")
@@ -96,7 +96,7 @@ class SSEDecoder:
     __slots__ = ("_data", "_event", "_lines", "_size")
 
     def __init__(self) -> None:
-        self._lines = LineCutter()
+        self._lines = _Lines()
         self._data: list[bytes] = []
         self._size = 0
         self._event = ""
@@ -135,7 +135,7 @@ class LineDecoder:
     __slots__ = ("_lines",)
 
     def __init__(self) -> None:
-        self._lines = LineCutter()
+        self._lines = _Lines()
 
     def feed(self, chunk: bytes) -> list[Frame]:
         return [Frame(line) for line in self._lines.feed(chunk) if line.strip()]

@@ -1,12 +1,12 @@
 """What Zhipu's models take beyond the neutral set, in v3 and v4."""
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import Field
 
 from lmagent.parameters.base import ChatParameters
 
-__all__ = ["CharacterCard", "ZhiPuCharacterChatParameters", "ZhiPuChatParameters"]
+__all__ = ["ZhiPuCharacterChatParameters", "ZhiPuChatParameters"]
 
 
 class ZhiPuChatParameters(ChatParameters):
@@ -34,18 +34,8 @@ class ZhiPuChatParameters(ChatParameters):
     """v4: `{"type": "json_object"}`."""
 
 
-@with_config(ConfigDict(extra="forbid"))
-class CharacterCard(TypedDict, total=False):
-    """Who speaks to whom."""
-
-    user_info: str
-    bot_info: str
-    bot_name: str
-    user_name: str
-
-
 class ZhiPuCharacterChatParameters(ZhiPuChatParameters):
     """Parameters of `ZhiPuCharacterChat`."""
 
-    meta: CharacterCard | None = None
-    """The card of the two characters; what it leaves out is as the model was built."""
+    meta: dict[Literal["user_info", "bot_info", "bot_name", "user_name"], str] | None = None
+    """Who speaks to whom; what it leaves out is as the model was built."""

@@ -62,15 +62,15 @@ from lmagent.providers.history import answered, messages_of, split_system, text_
 from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 
-__all__ = ["BASE_URL", "HunyuanCodec", "HunyuanState", "TC3Auth"]
+__all__ = ["BASE_URL", "HunyuanCodec", "HunyuanState", "TC3Auth", "obeys_tools"]
 
 BASE_URL = "https://hunyuan.tencentcloudapi.com"
 
 _VERSION = "2023-09-01"
 _ALGORITHM = "TC3-HMAC-SHA256"
 
-_TOOL_MODELS = ("hunyuan-turbo", "hunyuan-t1", "hunyuan-functioncall", "hunyuan-large", "hunyuan-a13b", "hunyuan-2")
-"""Beginnings of model names that obey `Tools`. The vendor's pages contradict each other, so it can be overridden."""
+_WITHOUT_TOOLS = re.compile(r"-(lite|standard|code|role|translation|vision)\b")
+"""Models that ignore `Tools`. The vendor's pages contradict each other, so it can be overridden."""
 _IMAGE_MARK = "vision"
 
 _ID = re.compile(r".+", re.DOTALL)
@@ -211,7 +211,7 @@ class HunyuanCodec(Codec):
         self.model = model
         self.base_url = base_url.rstrip("/")
         self.max_messages = max_messages
-        has_tools = model.startswith(_TOOL_MODELS) and _IMAGE_MARK not in model if tools is None else tools
+        has_tools = obeys_tools(model) if tools is None else tools
         self.features = Features(
             tools=has_tools,
             parallel_calls=has_tools,
@@ -362,6 +362,11 @@ class HunyuanCodec(Codec):
             retry_after=retry_after(headers),
             body=body,
         )
+
+
+def obeys_tools(model: str) -> bool:
+    """Whether a model of this name has function calls, as far as is known."""
+    return not _WITHOUT_TOOLS.search(model)
 
 
 def _class_of(code: str) -> type[ProviderError] | None:

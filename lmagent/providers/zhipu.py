@@ -29,7 +29,7 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
-from lmagent.framing import MAX_EVENT, Frame, FramingError, LineCutter
+from lmagent.framing import MAX_EVENT, Frame, FramingError, SSEDecoder
 from lmagent.jsontext import JSON, JSONError, dumps, loads
 from lmagent.messages import Message, Reply
 from lmagent.providers.base import (
@@ -126,27 +126,18 @@ def _segment(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
-class MetaDecoder:
+class MetaDecoder(SSEDecoder):
     """Server-sent events with Zhipu's own `meta:` field, which ordinary decoders drop and usage with it.
 
     An event with a `meta:` line gives two frames: the meta as an event `"meta"`, then the event itself. Events with no
     data are kept: a `finish` may be empty.
     """
 
-    __slots__ = ("_data", "_event", "_lines", "_meta", "_size")
+    __slots__ = ("_meta",)
 
     def __init__(self) -> None:
-        self._lines = LineCutter()
-        self._data: list[bytes] = []
+        super().__init__()
         self._meta: list[bytes] = []
-        self._event = ""
-        self._size = 0
-
-    def feed(self, chunk: bytes) -> list[Frame]:
-        return self._take(self._lines.feed(chunk))
-
-    def close(self) -> list[Frame]:
-        return self._take([self._lines.close(), b""])
 
     def _take(self, lines: list[bytes]) -> list[Frame]:
         frames: list[Frame] = []
