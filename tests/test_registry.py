@@ -468,7 +468,7 @@ def test_no_thread_is_left(run: Run):
     deadline = time.perf_counter() + 1
     while threading.active_count() > before and time.perf_counter() < deadline:
         time.sleep(0.001)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 async def _later() -> str:
