@@ -187,6 +187,13 @@ def _penalty_score(value: float) -> dict[str, Any]:
     return {"penalty_score": value}
 
 
+def _response_format(value: Mapping[str, Any] | str) -> dict[str, Any]:
+    kind = value if isinstance(value, str) else value.get("type")  # a plain word here, an object elsewhere
+    if kind not in ("json_object", "text"):
+        raise ParameterError(f"response_format={value!r}: wenxin's classic API takes 'json_object' or 'text'.")
+    return {"response_format": kind}
+
+
 def _one_call(value: bool) -> dict[str, Any]:
     if value:
         raise ParameterError("parallel_tool_calls=True: wenxin's classic API makes one call a reply.")
@@ -203,7 +210,7 @@ _PARAMETERS: Mapping[str, ParameterRule] = {
     "penalty_score": _penalty_score,
     "disable_search": "disable_search",
     "enable_citation": "enable_citation",
-    "response_format": "response_format",
+    "response_format": _response_format,
 }
 
 

@@ -405,6 +405,7 @@ def test_parameters_are_translated():
     assert rendered(temperature=1, top_p=0, max_tokens=1) == {"temperature": 1, "top_p": 0, "max_output_tokens": 2}
     assert rendered(stop=["a"], user="u", penalty_score=1.5) == {"stop": ["a"], "user_id": "u", "penalty_score": 1.5}
     assert rendered(parallel_tool_calls=False) == {}
+    assert rendered(response_format={"type": "json_object"}) == {"response_format": "json_object"}
     assert rendered(extra_body={"disable_search": True}) == {"disable_search": True}
 
 
@@ -414,6 +415,7 @@ def test_parameters_are_translated():
         {"temperature": 1.5},
         {"penalty_score": 3},
         {"stop": ["a"] * 5},
+        {"response_format": {"type": "json_schema"}},
         {"stop": ["a" * 21]},
         {"parallel_tool_calls": True},
         {"seed": 1},
