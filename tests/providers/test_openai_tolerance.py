@@ -29,6 +29,8 @@ from lmagent.errors import (
 from lmagent.events import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, ToolCallStart
 from lmagent.framing import Frame
 from lmagent.messages import Reply, Usage
+from lmagent.providers.base import ChatCall
+from lmagent.providers.compatible import MINIMAX
 from lmagent.providers.openai import OPENAI, OpenAICodec
 from tests.providers.wire import frames_of, read_frames, read_stream
 
@@ -793,3 +795,115 @@ def test_long_arguments_take_linear_work() -> None:
         CODEC.parse_event(state, data)
     (call,) = state.calls
     assert len(call.pieces) == 20_001
+
+
+# Anything at all
+
+JUNK: tuple[Any, ...] = (
+    None,
+    "",
+    "x",
+    0,
+    -1,
+    2.5,
+    True,
+    [],
+    {},
+    [None],
+    ["x"],
+    [{}],
+    {"a": 1},
+    {"index": "0"},
+    "\ufffd",
+)
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, item in inner for place in _places(item, (*path, key)))]
+
+
+def _put(value: Any, path: tuple[Any, ...], junk: Any) -> Any:
+    if not path:
+        return junk
+    copy = value.copy()
+    copy[path[0]] = _put(value[path[0]], path[1:], junk)
+    return copy
+
+
+FULL: dict[str, Any] = {
+    "content": "hi",
+    "reasoning_content": "hm",
+    "reasoning": "hm",
+    "reasoning_details": [{"type": "reasoning.text", "text": "hm", "index": 0}],
+    "refusal": "no",
+    "function_call": {"name": "f", "arguments": "{}"},
+    "tool_calls": [piece(0, "c1", "f", '{"a"', type="function"), piece(1, "c2", "g", {"b": [1]})],
+}
+USAGE = {
+    "prompt_tokens": 1,
+    "completion_tokens": 2,
+    "total_tokens": 3,
+    "prompt_tokens_details": {"cached_tokens": 1},
+    "completion_tokens_details": {"reasoning_tokens": 1},
+}
+ERROR_BODY = {
+    "error": {
+        "message": "m",
+        "type": "t",
+        "code": "c",
+        "param": "p",
+        "innererror": {"code": "x"},
+        "metadata": {"raw": 1},
+    },
+    "base_resp": {"status_code": 1, "status_msg": "m"},
+    "message": "m",
+    "code": 5,
+    "detail": [{"msg": "m"}],
+    "request_id": "q",
+    "object": "error",
+    "type": "t",
+}
+
+
+@pytest.mark.parametrize(
+    "codec", [CODEC, TAGGED, OpenAICodec("m", profile=MINIMAX)], ids=["plain", "tagged", "minimax"]
+)
+def test_junk_in_any_place_gives_a_reply_or_a_provider_error(codec: OpenAICodec) -> None:
+    replies = body(FULL, "stop", usage=USAGE, error=None, x_groq={"usage": USAGE}, object="chat.completion")
+    chunks = chunk(FULL, None, usage=USAGE, error=None)
+    for template, stream in ((replies, False), (chunks, True)):
+        for place in _places(template):
+            for junk in JUNK:
+                data = _put(template, place, junk)
+                try:
+                    reply = (
+                        streamed(chunk({"content": "a"}), data, data, STOP, codec=codec)
+                        if stream
+                        else codec.parse_reply(data)
+                    )
+                except ProviderError:
+                    continue
+                except AssertionError:
+                    assert stream, "a whole reply has no other end"
+                    continue
+                for call in reply.tool_calls:
+                    assert isinstance(call.id, str)
+                    assert call.id
+                    assert isinstance(call.arguments, str)
+                assert codec.build_request(ChatCall(messages=(reply.message,))).content
+
+
+@pytest.mark.parametrize("status", [200, 400, 429, 500])
+def test_junk_in_any_error_body_gives_an_error_or_nothing(status: int) -> None:
+    for place in _places(ERROR_BODY):
+        for junk in JUNK:
+            data = _put(ERROR_BODY, place, junk)
+            error = CODEC.parse_error(status, {"retry-after": "soon"}, data, "text")
+            if error is None and status == 200:  # no error to be seen, and no answer either
+                with pytest.raises(InvalidResponse):
+                    CODEC.parse_reply(data)
+                continue
+            assert isinstance(error, ProviderError)
+            assert error.message
+            assert error.code is None or isinstance(error.code, str)
