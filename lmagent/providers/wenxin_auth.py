@@ -26,6 +26,8 @@ _SIGNATURE_LIFE = 300
 _MARGIN = 0.1
 """A token is renewed when this share of its life is left, at most a day."""
 _DAY = 86400.0
+_RENEWING = 60.0
+"""Seconds that one call is given to renew the token for all."""
 _EXPIRED = frozenset({"110", "111"})
 
 
@@ -61,6 +63,7 @@ class KeyPairAuth(Auth):
     def flow(self, request: Request, now: float) -> AuthFlow:
         token = self._token
         if token is None or now >= self._renew_at:
+            self._renew_at = now + _RENEWING  # calls beside this one go on with the token that is still good
             body = yield Request(
                 url=self.url,
                 content=b"{}",
@@ -142,6 +145,7 @@ class IamBearerAuth(Auth):
     def flow(self, request: Request, now: float) -> AuthFlow:
         token = self._token
         if token is None or now >= self._renew_at:
+            self._renew_at = now + _RENEWING
             asking = Request(
                 method="GET",
                 url=self.url,

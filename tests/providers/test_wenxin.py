@@ -466,6 +466,26 @@ def test_the_token_is_bought_once_and_kept():
     assert next(auth.flow(request, 1000.0 + 2592000 - 80_000)).url.endswith("/oauth/2.0/token")
 
 
+def test_one_call_renews_while_the_others_go_on_with_the_old_token():
+    for auth, reply, name in (
+        (key_pair(), {"access_token": "t-000001", "expires_in": 1000}, "access_token"),
+        (IamBearerAuth(Secret("fake-iam-ak"), Secret("fake-iam-sk")), {"token": "t-000001"}, "token"),
+    ):
+        request = codec().build_request(chat(RIVER))
+        flow = auth.flow(request, 0.0)
+        next(flow)
+        with pytest.raises(StopIteration) as stop:
+            flow.send(reply)
+        before, late = stop.value.value, 0.95 * (1000 if name == "access_token" else 43200)
+        renewing = auth.flow(request, late)
+        assert next(renewing).url != request.url
+        assert sent(auth, request, late + 1) == before
+        with pytest.raises(StopIteration) as stop:
+            renewing.send({**reply, name: "t-000002"})
+        assert stop.value.value != before
+        assert sent(auth, request, late + 2) == stop.value.value
+
+
 def test_an_expired_token_is_forgotten_and_another_error_is_not():
     auth, request = key_pair(), codec().build_request(chat(RIVER))
     expired = codec().parse_error(200, {}, {"error_code": 111, "error_msg": "Access token expired"})
