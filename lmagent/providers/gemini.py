@@ -51,9 +51,9 @@ __all__ = ["GeminiCodec"]
 DEFAULT_URL = "https://generativelanguage.googleapis.com"
 DEFAULT_VERSION = "v1beta"
 
-BEFORE_GEMINI_3 = ("gemini-1*", "gemini-2*", "gemini-pro*", "gemini-flash*", "gemma*", "learnlm*")
-"""Models without signature checks, with thinking budgets, without schema beside tools. A version that is not in the
-name (`gemini-flash-latest`) counts as old: the switches of `GeminiCodec` override it."""
+BEFORE_GEMINI_3 = ("gemini-1*", "gemini-2*", "gemini-pro", "gemini-pro-vision", "gemma*", "learnlm*")
+"""Models without signature checks, with thinking budgets, without schema beside tools. The switches of `GeminiCodec`
+override it."""
 DUMMY_SIGNATURE = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 """`skip_thought_signature_validator`, as the official SDK puts it on the wire."""
 
@@ -130,7 +130,7 @@ class GeminiCodec(Codec):
         name = model.rpartition("/")[2]
         is_old = any(fnmatchcase(name, pattern) for pattern in BEFORE_GEMINI_3)
         self.model = model
-        self.base_url = base_url.rstrip("/")
+        self.base_url = base_url.rstrip("/").removesuffix(f"/{version}" if version else "")
         self.version = version
         self.signatures = not is_old if signatures is None else signatures
         self.budgets = is_old if budgets is None else budgets

@@ -522,6 +522,7 @@ def test_urls():
         url("tunedModels/a b", base_url="http://localhost:1/")
         == "http://localhost:1/v1beta/tunedModels/a%20b:generateContent"
     )
+    assert url(base_url="http://localhost:1/v1beta").startswith("http://localhost:1/v1beta/models")
     vertex = "https://us-aiplatform.googleapis.com/v1beta1/projects/p/locations/us/publishers/google"
     assert url(base_url=vertex, version="") == f"{vertex}/models/gemini-3-flash:generateContent"
 
