@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmagent.errors import InvalidResponse, ParameterError, ProviderError
-from lmagent.events import Delta, ReplyBuilder, TextDelta
+from lmagent.events import Delta, ReplyBuilder
 from lmagent.jsontext import JSON, JSONError, loads
 from lmagent.messages import Reply
 from lmagent.providers.base import ChatCall, Codec, ParameterRule, Request, joined
 from lmagent.providers.openai_errors import sort_error
 from lmagent.providers.openai_profile import OPENAI, ModelRule, Profile
-from lmagent.providers.openai_reply import ChatState, end_of, quick_text, read_chunk
+from lmagent.providers.openai_reply import ChatState, end_of, quick_delta, read_chunk
 from lmagent.providers.openai_request import MessageWriter, choice_members, format_members, tool_bytes
+from lmagent.schema import ToolSpec
 
 __all__ = ["OPENAI", "ModelRule", "OpenAICodec", "Profile"]
 
@@ -61,6 +62,7 @@ class OpenAICodec(Codec):
         self.model_rules = tuple(profile.model_rules if model_rules is None else model_rules)
         self.stream_usage = profile.stream_usage if stream_usage is None else stream_usage
         self._writer = MessageWriter(profile, legacy=legacy_functions)
+        self._last_tools: tuple[tuple[ToolSpec, ...], bytes] = ((), b"")
 
     @property
     def url(self) -> str:
@@ -84,9 +86,7 @@ class OpenAICodec(Codec):
             tools = ()  # no word for "none": without tools the model can call none
         if tools:
             legacy = self.legacy_functions
-            parts["functions" if legacy else "tools"] = [
-                tool_bytes(self.profile, spec, legacy=legacy) for spec in tools
-            ]
+            parts["functions" if legacy else "tools"] = [self._tool_set(tools)]
             if call.tool_choice != "auto":
                 head |= choice_members(self.profile, call, body, legacy=legacy)
         else:
@@ -110,6 +110,15 @@ class OpenAICodec(Codec):
             content=joined(head, parts),
             headers={**self.headers, **extra_headers} if extra_headers else self.headers,
         )
+
+    def _tool_set(self, tools: tuple[ToolSpec, ...]) -> bytes:
+        """Return the bytes of all tools. The set asked for last is kept: an agent asks for the same one every turn."""
+        known, encoded = self._last_tools
+        if known != tools:  # specs are compared by identity
+            legacy = self.legacy_functions
+            encoded = b",".join([tool_bytes(self.profile, spec, legacy=legacy) for spec in tools])
+            self._last_tools = (tools, encoded)  # one assignment: another thread sees the old pair or the new one
+        return encoded
 
     def _rendered(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters in wire form, without `extra_body`."""
@@ -176,9 +185,9 @@ class OpenAICodec(Codec):
             raise InvalidResponse(
                 f"A chunk of the stream is not JSON: {data[:80]!r}", provider=self.provider, model=self.model
             ) from error
-        text = quick_text(state, chunk)
-        if text is not None:
-            return (TextDelta(text),)
+        delta = quick_delta(state, chunk)
+        if delta is not None:
+            return (delta,)
         if chunk is None:
             return ()
         failure = self.parse_error(200, {}, chunk)

@@ -19,6 +19,7 @@ from lmagent.providers.openai_profile import ERROR_CODES, ERROR_TEXTS, ErrorClas
 __all__ = ["sort_error"]
 
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-bc-request-id", "x-ds-trace-id")
+_SIGNS = frozenset({"error", "base_resp"})
 _CODE_AT_END = re.compile(r"\((\d{3,6})\)\s*$")
 
 
@@ -33,6 +34,8 @@ def sort_error(
     profile: Profile, model: str, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
 ) -> ProviderError | None:
     """Return the error in an answer, also one hidden in a 200 body; None when all is well."""
+    if status < 400 and _is_answer(body):
+        return None
     found = _find(body)
     if status < 400:
         if found is None:
@@ -59,6 +62,12 @@ def sort_error(
         retry_after=retry_after(headers),
         body=body,
     )
+
+
+def _is_answer(body: JSON | None) -> bool:
+    """Whether nothing in the body speaks of an error, as in nearly every answer."""
+    data = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
+    return bool(data.get("choices")) and not data.keys() & _SIGNS
 
 
 def _find(body: JSON | None) -> _Found | None:

@@ -17,7 +17,7 @@ from lmagent.providers.fields import arguments_text, mapping, objects
 from lmagent.providers.openai_profile import FINISH_REASONS, Profile
 from lmagent.providers.openai_think import ThinkSplitter
 
-__all__ = ["ChatState", "end_of", "quick_text", "read_chunk", "usage_of"]
+__all__ = ["ChatState", "end_of", "quick_delta", "read_chunk", "usage_of"]
 
 
 class _Call:
@@ -96,33 +96,47 @@ class ChatState:
         self.usage: Usage | None = None
 
 
-_NOT_TEXT = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call", "reasoning_details", "index")
+_OTHERS = ("reasoning_content", "reasoning", "refusal", "function_call", "reasoning_details")
 
 
-def quick_text(state: ChatState, chunk: Any) -> str | None:
-    """Return the text of a chunk that holds nothing else; None when it must be read in full.
+def quick_delta(state: ChatState, chunk: Any) -> TextDelta | ToolCallDelta | None:
+    """Return the delta of a chunk that is one piece of text or of known arguments; None when it must be read in full.
 
     Nearly every chunk of a stream is one of these, so this is what streaming costs.
     """
     try:
         (choice,) = chunk["choices"]
         delta = choice["delta"]
-        text = delta["content"]
         if (
-            type(text) is str
-            and text
-            and choice.get("finish_reason") is None
-            and choice.get("index") == state.choice
-            and not chunk.get("usage")
-            and (len(delta) == 1 or not any(delta.get(name) for name in _NOT_TEXT))
-            and state.splitter is None
+            not state.seen
+            or choice.get("finish_reason") is not None
+            or choice.get("index") != state.choice
+            or chunk.get("usage")
+            or "error" in chunk
+            or (len(delta) > 1 and any(delta.get(name) for name in _OTHERS))
         ):
-            state.text_size += len(text)
+            return None
+        text, items = delta.get("content"), delta.get("tool_calls")
+        if items:
+            (item,) = items
+            call = state.slots[item["index"]]
+            function = item["function"]
+            piece = function["arguments"]
+            if text or item.get("id") or function.get("name") or type(piece) is not str or not call.size:
+                return None
+            if len(piece) == call.size or call.settled or not piece:
+                return None
+            call.pieces.append(piece)
+            call.size += len(piece)
             state.raw = chunk
-            return text
+            return ToolCallDelta(call.index, "", "", piece)
+        if type(text) is not str or not text or state.splitter is not None:
+            return None
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    return None
+    state.text_size += len(text)
+    state.raw = chunk
+    return TextDelta(text)
 
 
 def read_chunk(profile: Profile, state: ChatState, chunk: Mapping[str, Any], *, whole: bool = False) -> list[Delta]:

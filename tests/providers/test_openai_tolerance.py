@@ -463,6 +463,7 @@ def test_an_error_in_the_stream_keeps_what_came() -> None:
             RateLimited,
         ),
         ({"choices": None, "base_resp": {"status_code": 1, "status_msg": "x"}}, InvalidResponse),
+        (chunk({"content": "more"}, error={"code": 503, "message": "x"}), Overloaded),
     ):
         state = CODEC.new_state()
         assert CODEC.parse_event(state, json.dumps(chunk({"content": "hi"})).encode()) == [TextDelta("hi")]
@@ -668,6 +669,7 @@ def test_only_the_first_choice_is_read() -> None:
 def test_choices_without_an_index() -> None:
     chunks = [{"choices": [{"delta": {"content": text}}]} for text in "hi"]
     assert streamed(*chunks, {"choices": [{"delta": {}, "finish_reason": "stop"}]}).reply == "hi"
+    assert streamed(*chunks).reply == "hi"
 
 
 def test_legacy_function_calls() -> None:
