@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Unpack
 
-from lmagent.credentials import find_setting, require_secret, require_setting
+from lmagent.credentials import find_secret, find_setting, require_secret, require_setting
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import Codec
+from lmagent.providers.base import Auth, Codec
 from lmagent.redaction import Secret
 
 __all__ = ["BailianApi", "BailianChat"]
@@ -18,7 +18,9 @@ BailianApi = Literal["native", "compatible", "app"]
 """DashScope's own language, OpenAI's, and the app completions of 2023."""
 
 _KEY = ("DASHSCOPE_API_KEY",)
-_APP_TOKEN = ("BAILIAN_TOKEN",)
+_ACCESS_KEY_ID = ("BAILIAN_ACCESS_KEY_ID",)
+_ACCESS_KEY_SECRET = ("BAILIAN_ACCESS_KEY_SECRET",)
+_AGENT_KEY = ("BAILIAN_AGENT_KEY",)
 _APP_ID = ("BAILIAN_APP_ID",)
 _WORKSPACE = ("DASHSCOPE_WORKSPACE_ID",)
 _REGION = ("DASHSCOPE_API_REGION",)
@@ -42,9 +44,11 @@ class BailianChat(ChatModel):
 
     Args:
         model: Any model name; none is checked against a list. For apps the app's id (default: `BAILIAN_APP_ID`).
-        api: `"native"`, `"compatible"` or `"app"`.
-        api_key: Default: `DASHSCOPE_API_KEY`. For apps the ready-made token (default: `BAILIAN_TOKEN`): the cloud's
-            `CreateToken` makes it from an access key, lmagent does not.
+        api: `"native"`, `"compatible"` or `"app"`; None: `"native"`, or `"app"` when there is an access key only.
+        api_key: Default: `DASHSCOPE_API_KEY`. For apps a ready-made token, in place of the access key.
+        access_key_id: Apps: id of the cloud key that buys tokens. Default: `BAILIAN_ACCESS_KEY_ID`.
+        access_key_secret: Apps: the key itself. Default: `BAILIAN_ACCESS_KEY_SECRET`.
+        agent_key: Apps: the workspace of the app. Default: `BAILIAN_AGENT_KEY`.
         base_url: Default: `DASHSCOPE_HTTP_BASE_URL` (native) or `DASHSCOPE_COMPATIBLE_BASE_URL`, else by region.
         region: Such as `"ap-southeast-1"`; keys belong to one. Default: `DASHSCOPE_API_REGION`, else Beijing.
         workspace: Id of a workspace. Default: `DASHSCOPE_WORKSPACE_ID`.
@@ -63,8 +67,11 @@ class BailianChat(ChatModel):
         self,
         model: str | None = None,
         *,
-        api: BailianApi = "native",
+        api: BailianApi | None = None,
         api_key: str | Secret | None = None,
+        access_key_id: str | Secret | None = None,
+        access_key_secret: str | Secret | None = None,
+        agent_key: str | Secret | None = None,
         base_url: str | None = None,
         region: str | None = None,
         workspace: str | None = None,
@@ -73,15 +80,17 @@ class BailianChat(ChatModel):
         session_id: str | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
+        door = api or _door(api_key, access_key_id)
         space = find_setting(workspace, _WORKSPACE)
         codec: Codec
-        match api:
+        auth: Auth | None = None
+        match door:
             case "native":
                 from lmagent.providers.bailian import BailianCodec
 
                 codec = BailianCodec(
                     model or "qwen-plus",
-                    base_url=_url(api, base_url, region, space),
+                    base_url=_url(door, base_url, region, space),
                     incremental=incremental,
                     multimodal=multimodal,
                     workspace=space,
@@ -90,17 +99,32 @@ class BailianChat(ChatModel):
                 from lmagent.providers.compatible import BAILIAN
                 from lmagent.providers.openai import OpenAICodec
 
-                url = _url(api, base_url, region, space)
+                url = _url(door, base_url, region, space)
                 codec = OpenAICodec(model or "qwen-plus", base_url=url, profile=BAILIAN)
             case "app":
                 from lmagent.providers.bailian_app import BASE_URL, BailianAppCodec
 
                 app_id = require_setting("bailian", "app id", "model", model, _APP_ID)
                 codec = BailianAppCodec(app_id, base_url=base_url or BASE_URL, session_id=session_id)
+                if api_key is None:
+                    from lmagent.providers.bailian_token import BailianTokenAuth
+
+                    auth = BailianTokenAuth(
+                        require_secret("bailian", access_key_id, _ACCESS_KEY_ID, "access_key_id"),
+                        require_secret("bailian", access_key_secret, _ACCESS_KEY_SECRET, "access_key_secret"),
+                        require_secret("bailian", agent_key, _AGENT_KEY, "agent_key"),
+                    )
             case _:
-                raise ConfigurationError(f"api is 'native', 'compatible' or 'app', not {api!r}.")
-        key = require_secret("bailian", api_key, _APP_TOKEN if api == "app" else _KEY)
-        super().__init__(codec, auth=BearerAuth(key), **options)
+                raise ConfigurationError(f"api is 'native', 'compatible' or 'app', not {door!r}.")
+        super().__init__(codec, auth=auth or BearerAuth(require_secret("bailian", api_key, _KEY)), **options)
+
+
+def _door(api_key: str | Secret | None, access_key_id: str | Secret | None) -> BailianApi:
+    if api_key is not None:
+        return "native"
+    if access_key_id is not None:
+        return "app"
+    return "native" if find_secret(None, _KEY) or not find_secret(None, _ACCESS_KEY_ID) else "app"
 
 
 def _url(api: str, base_url: str | None, region: str | None, workspace: str | None) -> str:

@@ -1,7 +1,6 @@
 """Bailian's app completions of 2023: an app made in the console, asked with a prompt and a history of pairs.
 
-The token is made from an access key by the cloud's `CreateToken`; it is handed in ready, because that call has a
-signature of its own and only the vendor's abandoned package was ever able to use it. No tools, no system role.
+The bearer token is made from an access key by a cloud call: `bailian_token.py`. No tools, no system role.
 """
 
 from __future__ import annotations

@@ -249,6 +249,30 @@ def test_an_expired_token_is_made_anew():
     assert (reply.reply, reply.attempts) == ("The Qiantang River.", 2)
 
 
+def test_the_token_of_an_app_is_bought_with_an_access_key(monkeypatch: pytest.MonkeyPatch):
+    plain = load("bailian", "40-app-plain")
+    token = Case("x", {}, 200, b'{"Success":true,"Data":{"Token":"tok-123456","ExpiredTime":99999999999}}', {}, ())
+    transport = served(token, plain)
+    monkeypatch.setenv("BAILIAN_ACCESS_KEY_ID", "LTAIfakefakefake")
+    with pytest.raises(ConfigurationError, match="BAILIAN_ACCESS_KEY_SECRET"):
+        BailianChat("an-app", api="app")
+    monkeypatch.setenv("BAILIAN_ACCESS_KEY_SECRET", "fakeaccesskeysecret")
+    monkeypatch.setenv("BAILIAN_AGENT_KEY", "fake-agent-key")
+    model = BailianChat("an-app", transport=transport)  # no other key is there
+    for _ in range(2):
+        assert model.chat_completion("hi").reply == "The Qiantang River."
+    assert [request.url.split("/")[2] for request in transport.requests] == [
+        "bailian.cn-beijing.aliyuncs.com",
+        "bailian.aliyuncs.com",
+        "bailian.aliyuncs.com",
+    ]
+    assert transport.requests[2].headers["authorization"] == "Bearer tok-123456"
+    assert "tok-123456" not in repr(vars(model.exchange.auth))
+    assert BailianChat("an-app", api_key="sk-1").model_id == "bailian/an-app"
+    monkeypatch.setenv("DASHSCOPE_API_KEY", "sk-1")
+    assert url_of(BailianChat()).startswith("https://dashscope.")
+
+
 def test_errors_in_place_of_an_answer_and_of_a_stream():
     for verb in ("chat_completion", "stream_chat_completion"):
         transport = served(load("hunyuan", "70-tc3-error-signature"))

@@ -36,6 +36,8 @@ from lmagent.messages import (
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.bailian import BailianCodec
 from lmagent.providers.bailian_app import BailianAppCodec
+from lmagent.providers.bailian_token import BailianTokenAuth
+from lmagent.providers.bailian_token import signed as signed_v3
 from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request
 from lmagent.providers.compatible import BAILIAN
 from lmagent.providers.openai import OpenAICodec
@@ -519,6 +521,79 @@ def test_app_parameters_and_limits():
     assert type(app().parse_error(500, {}, None, "x")) is ServerFailed
     with pytest.raises(InvalidResponse):
         app().parse_reply({"Success": True, "Data": None})
+
+
+def token_auth() -> BailianTokenAuth:
+    return BailianTokenAuth(
+        Secret("LTAIfakefakefake"), Secret("fakeaccesskeysecret"), Secret("fake-agent-key"), new_nonce=lambda: "nonce"
+    )
+
+
+def test_the_signature_of_the_token_call():
+    """The vector of the vendor's page on signature version 3 (2025-02)."""
+    request = Request(
+        url="https://ecs.cn-shanghai.aliyuncs.com/",
+        headers={"x-acs-action": "RunInstances", "x-acs-version": "2014-05-26"},
+        params={"RegionId": "cn-shanghai", "ImageId": "win2019_1809_x64_dtc_zh-cn_40G_alibase_20230811.vhd"},
+    )
+    now = 1698315752.0  # 2023-10-26T10:22:32Z
+    nonce = "3156853299f313e23d1673dc12e1703d"
+    ours = signed_v3(request, Secret("YourAccessKeyId"), Secret("YourAccessKeySecret"), now, nonce)
+    assert ours.headers["authorization"] == (
+        "ACS3-HMAC-SHA256 Credential=YourAccessKeyId,SignedHeaders=host;x-acs-action;x-acs-content-sha256;x-acs-date;"
+        "x-acs-signature-nonce;x-acs-version,"
+        "Signature=06563a9e1b43f5dfe96b81484da74bceab24a1d853912eee15083a6f0f3283c0"
+    )
+    assert ours.headers["x-acs-date"] == "2023-10-26T10:22:32Z"
+
+
+def test_the_token_is_bought_once_and_renewed_early():
+    auth, question = token_auth(), app().build_request(chat(RIVER))
+    assert auth.needs_exchange
+    flow = auth.flow(question, 1000.0)
+    wanted = next(flow)
+    assert (wanted.method, wanted.url) == ("POST", "https://bailian.cn-beijing.aliyuncs.com/")
+    assert wanted.params == {"AgentKey": "fake-agent-key"}
+    assert (wanted.headers["x-acs-action"], wanted.headers["x-acs-version"]) == ("CreateToken", "2023-06-01")
+    assert "fakeaccesskeysecret" not in repr(wanted)
+    with pytest.raises(StopIteration) as stop:
+        flow.send({"Success": True, "Data": {"Token": "tok-123456", "ExpiredTime": 5000}, "RequestId": "r"})
+    assert stop.value.value.headers["authorization"] == "Bearer tok-123456"
+    assert stop.value.value.content == question.content
+    assert not auth.needs_exchange
+    with pytest.raises(StopIteration):
+        next(auth.flow(question, 4399.0))
+    assert next(auth.flow(question, 4400.0)).params  # 600 s early
+
+
+def test_a_token_is_forgotten_once_after_a_refusal():
+    auth = token_auth()
+    flow = auth.flow(app().build_request(chat(RIVER)), 0.0)
+    next(flow)
+    assert not auth.forget(AuthenticationFailed())
+    with pytest.raises(StopIteration):
+        flow.send({"Data": {"Token": "tok-123456", "ExpiredTime": 5000}})
+    assert not auth.forget(RateLimited())
+    assert auth.forget(AuthenticationFailed())
+    assert auth.needs_exchange
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ({"Success": False, "Code": "InvalidAccessKeyId.NotFound", "Message": "no"}, AuthenticationFailed),
+        ({"Code": "Throttling.User", "Message": "slow"}, RateLimited),
+        ({"Success": False, "Code": "AccessDenied", "Message": "no"}, PermissionDenied),
+        ({}, InvalidResponse),
+        ([], InvalidResponse),
+        ({"Data": {"Token": "", "ExpiredTime": 1}}, InvalidResponse),
+    ],
+)
+def test_no_token(answer: Any, kind: type[Exception]):
+    flow = token_auth().flow(app().build_request(chat(RIVER)), 0.0)
+    next(flow)
+    with pytest.raises(kind):
+        flow.send(answer)
 
 
 # The compatible mode
