@@ -70,7 +70,7 @@ class Definition:
     """A callable with its options; built at first use by whichever thread comes first."""
 
     def __init__(self, target: Any, options: ToolOptions, scope: Mapping[str, Any] | None = None) -> None:
-        self.target = target
+        self.target: Any = target
         self.options = options
         self.owner: type | None = None
         """The class in whose body it stands."""

@@ -69,7 +69,8 @@ def describe(signature: Signature, *, description: str | None = None) -> Descrip
     shown = documentation.description if description is None else description
     if signature.model is not None:
         return _describe_model(signature, shown if description is not None else documentation.summary)
-    plain = {a.name: schema for a in signature.arguments if a.visible and (schema := _plain(a.hint)) is not None}
+    tried = {a.name: _plain(a.hint) for a in signature.arguments if a.visible}
+    plain = {name: schema for name, schema in tried.items() if schema is not None}
     extra = _plain(signature.extra) if signature.has_extra else False
     rich = [a for a in signature.arguments if a.visible and a.name not in plain]
     schema: dict[str, Any] = {}

@@ -267,11 +267,11 @@ class Tool(Generic[P, R_co]):
         if plan.is_model:
             return arguments.instance
         values = {**arguments.values, **supplied} if supplied else arguments.values
-        target = target or self._definition.target
+        body: Any = self._definition.target if target is None else target
         if plan.binder is None:
-            return target(*self._bound, **values)
+            return body(*self._bound, **values)
         positional, keywords = plan.binder.bind(values)
-        return target(*self._bound, *positional, **keywords)
+        return body(*self._bound, *positional, **keywords)
 
 
 def is_awaitable(value: Any) -> bool:

@@ -1243,6 +1243,34 @@ def test_async_factories_are_awaited_in_both_colours():
     assert asyncio.run(f.async_call("", context=context)) == Database("x")
 
 
+def test_a_run_context_imported_for_type_checkers_only_is_injected():
+    namespace: dict[str, Any] = {"__name__": "checked"}
+    source = "from __future__ import annotations\ndef f(a: int, ctx: RunContext[str]): return a, ctx.deps\n"
+    exec(source, namespace)
+    tool = function(namespace["f"])
+    assert list(properties(tool)) == ["a"]
+    assert tool.call('{"a": 1}', context=RunContext(deps="d")) == (1, "d")
+
+
+def test_two_parameters_of_one_alias_are_refused():
+    @function
+    def f(a: Annotated[int, Field(alias="x")], b: Annotated[int, Field(alias="x")]): ...
+
+    with pytest.raises(FunctionDefinitionError, match="one alias"):
+        f.check()
+
+
+def test_a_closure_over_a_later_local_and_a_class_alias():
+    class Tools:
+        Unit = Literal["c", "f"]
+
+        @function
+        def convert(self, unit: Unit, other: dict[str, Unit]) -> Any:
+            return unit, other
+
+    assert Tools().convert.call('{"unit": "c", "other": {"x": "f"}}') == ("c", {"x": "f"})
+
+
 # Colours
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")

@@ -79,7 +79,7 @@ def test_add_get_remove_and_the_rest():
     registry.remove("add")
     assert registry.names == ("shout",)
     for missing in (registry.get, registry.remove):
-        with pytest.raises(ConfigurationError, match="There is no tool 'shoot'. Did you mean shout"):
+        with pytest.raises(ConfigurationError, match=r"There is no tool 'shoot'\. Did you mean shout"):
             missing("shoot")
     assert ToolRegistry().names == ()
     assert ToolRegistry(add).names == ("add",)
@@ -197,9 +197,9 @@ def test_outcomes_come_in_call_order(run: Run):
         return label
 
     registry = ToolRegistry([wait, nap])
-    calls = [call("wait", "a", seconds=0.08, label="1"), call("wait", "b", seconds=0.0, label="2")]
+    calls = [call("wait", "a", seconds=0.15, label="1"), call("wait", "b", seconds=0.0, label="2")]
     assert [(o.call_id, o.content) for o in run(registry, calls)] == [("a", "1"), ("b", "2")]
-    calls += [call("nap", "c", seconds=0.08, label="3"), call("nap", "c", seconds=0.0, label="4")]
+    calls += [call("nap", "c", seconds=0.15, label="3"), call("nap", "c", seconds=0.0, label="4")]
     started = time.perf_counter()
     outcomes = run(registry, calls)
     assert [(o.call_id, o.name, o.content) for o in outcomes] == [
@@ -208,7 +208,7 @@ def test_outcomes_come_in_call_order(run: Run):
         ("c", "nap", "3"),
         ("c", "nap", "4"),
     ]
-    assert time.perf_counter() - started < 0.155
+    assert time.perf_counter() - started < 0.28
     assert all(0 <= o.duration < 1 and o.kind == "ok" for o in outcomes)
 
 
@@ -642,7 +642,8 @@ def test_loading_files_and_folders(tmp_path: Path):
         encoding="utf-8",
     )
     (tmp_path / "more.py").write_text(
-        "from lmagent.function import function\n__all__ = ['two']\n@function\ndef one(): ...\n@function\ndef two(): ...\n",
+        "from lmagent.function import function\n__all__ = ['two']\n"
+        "@function\ndef one(): ...\n@function\ndef two(): ...\n",
         encoding="utf-8",
     )
     (tmp_path / "_skipped.py").write_text("raise RuntimeError", encoding="utf-8")
