@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from lmagent.redaction import redact
+from lmagent.redaction import redact, redact_value
 
 __all__ = [
     "AuthenticationFailed",
@@ -160,12 +160,12 @@ class ProviderError(LMAgentError):
         self.provider = provider
         self.model = model
         self.status = status
-        self.code = code
-        self.request_id = request_id
+        self.code = redact(code) if code else code
+        self.request_id = redact(request_id) if request_id else request_id
         self.retry_after = retry_after
         self.attempts = attempts
         self.retryable = self.retryable_by_default if retryable is None else retryable
-        self.body = body
+        self.body = redact_value(body)
 
     def __str__(self) -> str:
         where = "/".join(part for part in (self.provider, self.model) if part)

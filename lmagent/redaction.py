@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import logging
 import re
+from collections.abc import Mapping
+from typing import Any, cast
 from urllib.parse import quote
 
-__all__ = ["Secret", "SecretFilter", "library_logger", "mask", "redact"]
+__all__ = ["Secret", "SecretFilter", "library_logger", "mask", "redact", "redact_value"]
 
 _MIN_LENGTH = 6
 """Shorter values are not remembered: replacing them would eat ordinary words."""
@@ -45,6 +47,17 @@ def redact(text: str) -> str:
     if "bearer" in lowered:
         text = _BEARER.sub(lambda match: f"{match[1]}…", text)
     return text
+
+
+def redact_value(value: Any) -> Any:
+    """Return plain JSON with every text in it redacted."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, Mapping):
+        return {redact(str(key)): redact_value(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list):
+        return [redact_value(item) for item in cast("list[Any]", value)]
+    return value
 
 
 class Secret:

@@ -10,13 +10,14 @@
 
 `server.url` is `http://127.0.0.1:<port>`; `server.requests` the requests in order of arrival (`method`, `target`,
 `path`, `headers` with lower-case names, `body`, `json`, `time` on the monotonic clock, `connection` counted from 0);
-`server.connections` how many were accepted; `server.open_connections` how many are open; `server.wait_closed(1.0)` waits
-until the client has closed all of them and says whether it did.
+`server.connections` how many were accepted; `server.open_connections` how many are open; `server.wait_closed(1.0)`
+waits until the client has closed all of them and says whether it did.
 
 An answer is a sequence (or an endless generator) of steps: `bytes` are written as they are, a `float` waits so many
-seconds, `CLOSE` closes, `RESET` sends a TCP reset, `STALL` says nothing more until the client goes away. `raw(...)` takes
-the steps themselves, status line and all: `raw(b"HTTP/1.1 200 OK\\r\\n", 0.05, RESET)`. `answer(...)`, `json_answer(...)` and
-`sse_answer(...)` write head and length for you. The connection stays open after an answer unless a step ended it.
+seconds, `CLOSE` closes, `RESET` sends a TCP reset, `STALL` says nothing more until the client goes away. `raw(...)`
+takes the steps themselves, status line and all: `raw(b"HTTP/1.1 200 OK\\r\\n", 0.05, RESET)`. `answer(...)`,
+`json_answer(...)` and `sse_answer(...)` write head and length for you. The connection stays open after an answer unless
+a step ended it.
 
 The server is one thread with one event loop; leaving the `with` block closes everything and joins the thread.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic
@@ -123,7 +123,7 @@ def _as_ours(error: Exception, clocks: Clocks, *, received: bool = False) -> Exc
     if isinstance(error, httpx.TimeoutException | TimeoutError) and not isinstance(error, RequestTimeout):
         return clocks.too_long(TimeoutError(), "connect" if isinstance(error, httpx.ConnectTimeout) else "read")
     if isinstance(error, httpx.LocalProtocolError):
-        return as_ours(LocalProtocolError())
+        return as_ours(LocalProtocolError("refused"))
     if isinstance(error, RuntimeError) and "closed" in str(error):
         return ConnectionFailed("The client that was handed in is closed.", retryable=False)
     return as_ours(error, received=received)
@@ -171,7 +171,7 @@ def _headers_of(response: httpx.Response) -> dict[str, str]:
 class _ClientAnswer:
     def __init__(self, response: httpx.Response, clocks: Clocks, limit: int) -> None:
         self.status = response.status_code
-        self.headers = _headers_of(response)
+        self.headers: Mapping[str, str] = _headers_of(response)
         self._response = response
         self._clocks = clocks
         refuse_redirect(self.status, self.headers)
@@ -212,7 +212,7 @@ def _bounded(piece: bytes, limit: int, total: int) -> bytes:
 class _AsyncClientAnswer:
     def __init__(self, response: httpx.Response, clocks: Clocks, limit: int) -> None:
         self.status = response.status_code
-        self.headers = _headers_of(response)
+        self.headers: Mapping[str, str] = _headers_of(response)
         self._response = response
         self._clocks = clocks
         refuse_redirect(self.status, self.headers)
@@ -221,14 +221,14 @@ class _AsyncClientAnswer:
     async def chunks(self) -> AsyncGenerator[bytes]:
         body, clocks = self._body, self._clocks
         try:
-            async with aclosing(self._response.aiter_raw()) as pieces:
-                while True:
-                    async with asyncio.timeout(clocks.deadline - monotonic()):
-                        data = await anext(pieces, None)
-                    if data is None:
-                        return
-                    for piece in body.feed(data):
-                        yield piece
+            pieces = self._response.aiter_raw()
+            while True:
+                async with asyncio.timeout(clocks.deadline - monotonic()):
+                    data = await anext(pieces, None)
+                if data is None:
+                    return
+                for piece in body.feed(data):
+                    yield piece
         except Exception as error:
             raise _as_ours(error, clocks, received=True) from error
         finally:

@@ -1,8 +1,8 @@
 """`Exchange`: one question to a model, from the codec's request to the reply, with credentials, limits and repeats.
 
-Every decision is made once, in a generator of steps that knows no colour; `ask`, `async_ask`, `stream` and `async_stream`
-are thin drivers of it. A request that failed may be sent again although the provider has worked on the first one:
-it may then be paid twice.
+Every decision is made once, in a generator of steps that knows no colour; `ask`, `async_ask`, `stream` and
+`async_stream` are thin drivers of it. A request that failed may be sent again although the provider has worked on the
+first one: it may then be paid twice.
 """
 
 from __future__ import annotations
@@ -299,6 +299,8 @@ class Exchange:
 
     def _attempt(self, ask: _Ask) -> Flow:
         permit = yield from self._permit(ask)
+        if ask.call.gate:
+            ask.call.gate()
         request = yield from self._signed(ask)
         incoming: Incoming = yield Open(ask.hold, self.transport, request, self.timeouts, ask.deadline)
         ask.status, ask.headers = incoming.status, incoming.headers

@@ -1,8 +1,8 @@
 """HTTP behind the transport seam: `HttpTransport`, which opens connections lazily and keeps them by origin.
 
 It speaks HTTP/1.1 by h11, which httpx is built on too, over connections from pools of its own: they do not slow down
-under concurrency, and every wait ends with its clock. Proxies, and a client that is handed in, go through httpx's public
-API; a client of the user's is never closed. Nothing heavy is imported before the first request.
+under concurrency, and every wait ends with its clock. Proxies, and a client that is handed in, go through httpx's
+public API; a client of the user's is never closed. Nothing heavy is imported before the first request.
 """
 
 from __future__ import annotations
@@ -159,18 +159,23 @@ class HttpTransport:
         self.close()
 
 
-_PROXY_NAMES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
+def _environment(name: str) -> str:
+    return os.environ.get(name) or os.environ.get(name.upper()) or ""
 
 
-def _environment_proxy(url: str) -> str | None:
-    """Return the proxy that the environment names for `url`."""
-    if not any(name in os.environ or name.upper() in os.environ for name in _PROXY_NAMES):
-        return None
-    from urllib.request import getproxies_environment, proxy_bypass_environment  # 15 ms, for those who have a proxy
-
-    proxies: dict[str, str] = getproxies_environment()
+def _environment_proxy(url: str) -> str:
+    """Return the proxy that the environment names for `url`, or nothing."""
+    everywhere = _environment("all_proxy")
+    proxies = {scheme: _environment(f"{scheme}_proxy") or everywhere for scheme in ("http", "https")}
+    if "REQUEST_METHOD" in os.environ:  # a CGI script: there HTTP_PROXY is a header of the visitor's
+        proxies["http"] = os.environ.get("http_proxy") or everywhere
+    if not any(proxies.values()):
+        return ""
     address = address_of(url)
-    proxy = proxies.get(address.scheme) or proxies.get("all")
-    if not proxy or proxy_bypass_environment(f"{address.host}:{address.port}", proxies):
-        return None
-    return proxy
+    for entry in _environment("no_proxy").lower().split(","):
+        name = entry.strip().removeprefix("*.").lstrip(".")
+        name, _, port = name.partition(":") if name.count(":") == 1 else (name, "", "")
+        fits = name == "*" or (bool(name) and (address.host == name or address.host.endswith(f".{name}")))
+        if fits and port in ("", str(address.port)):
+            return ""
+    return proxies[address.scheme]

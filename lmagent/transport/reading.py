@@ -184,10 +184,11 @@ class StreamReader:
         """Return the whole reply."""
         if not self.whole:
             raise StreamInterrupted("The stream ended before its finish reason.", partial=self.partial)
-        return self._builder.reply(self._codec.model_id, request_id=request_id, attempts=attempts)
+        with guarded():
+            return self._builder.reply(self._codec.model_id, request_id=request_id, attempts=attempts)
 
 
-class Cut(Exception):  # noqa: N818  # never leaves this package
+class Cut(Exception):  # never leaves this package
     """A stream went wrong: what came before, and why."""
 
     def __init__(self, events: list[Event], error: LMAgentError) -> None:

@@ -1,4 +1,4 @@
-"""When and how long to wait before a request is sent again. The only place that imports tenacity, and only after a failure.
+"""When a request is sent again, and after how long. The only place that imports tenacity, and only after a failure.
 
 A retry after the request left may be paid twice: model calls are not idempotent. For chat it is right all the same.
 """

@@ -93,7 +93,7 @@ class Open(Step):
 
 
 class Read(Step):
-    """Read the whole body; the outcome is bytes. With `cut`, what is beyond the limit is left unread instead of refused."""
+    """Read the whole body; the outcome is bytes. With `cut`, what is beyond the limit is left unread, not refused."""
 
     __slots__ = ("_cut", "_hold", "_limit")
 
