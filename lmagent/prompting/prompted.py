@@ -6,7 +6,7 @@ It obeys the same five functions, so no other floor knows that the provider has 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lmagent.errors import ProviderError
@@ -34,6 +34,7 @@ __all__ = ["Prompted"]
 class _State:
     inner: Any
     scanner: Scanner | None
+    blanks: _Blanks = field(default_factory=lambda: _Blanks())
 
 
 class Prompted(Codec):
@@ -155,8 +156,12 @@ class Prompted(Codec):
         builder = ReplyBuilder(prefix)
         if reply.message.reasoning:
             builder.add(ReasoningDelta(reply.message.reasoning))
+        blanks = _Blanks()
         for piece in (*scanner.feed(reply.reply), *scanner.finish(reply.finish_reason)):
-            builder.add(_delta(piece))
+            for delta in blanks.take(_delta(piece)):
+                builder.add(delta)
+        for delta in blanks.end():
+            builder.add(delta)
         builder.add(
             Done(
                 finish_reason=reply.finish_reason,
@@ -186,11 +191,16 @@ class Prompted(Codec):
         lifted: list[Delta] = []
         for delta in deltas:
             if isinstance(delta, TextDelta):
-                lifted.extend(map(_delta, scanner.feed(delta.text)))
+                pieces = scanner.feed(delta.text)
             elif isinstance(delta, Done):
-                lifted.extend(map(_delta, scanner.finish(delta.finish_reason)))
-                lifted.append(delta)
+                pieces = scanner.finish(delta.finish_reason)
             else:
+                lifted.append(delta)
+                continue
+            for piece in pieces:
+                lifted.extend(state.blanks.take(_delta(piece)))
+            if isinstance(delta, Done):
+                lifted.extend(state.blanks.end())
                 lifted.append(delta)
         return lifted
 
@@ -204,6 +214,34 @@ class Prompted(Codec):
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
     ) -> ProviderError | None:
         return self.inner.parse_error(status, headers, body, text)
+
+
+class _Blanks:
+    """Holds blanks back until text follows: those around calls belong to the markup, not to the answer."""
+
+    __slots__ = ("_has_calls", "_held")
+
+    def __init__(self) -> None:
+        self._held: list[str] = []
+        self._has_calls = False
+
+    def take(self, delta: Delta) -> tuple[Delta, ...]:
+        """Return what can be handed on."""
+        if not isinstance(delta, TextDelta):
+            self._has_calls = self._has_calls or (isinstance(delta, ToolCallDelta) and delta.whole is not None)
+            return (delta,)
+        shown = delta.text.rstrip()
+        if not shown:
+            self._held.append(delta.text)
+            return ()
+        text = "".join(self._held) + shown
+        self._held = [delta.text[len(shown) :]]
+        return (TextDelta(text),)
+
+    def end(self) -> tuple[Delta, ...]:
+        """Return the blanks at the end of an answer without calls."""
+        text = "" if self._has_calls else "".join(self._held)
+        return (TextDelta(text),) if text else ()
 
 
 def _delta(piece: Piece) -> Delta:
