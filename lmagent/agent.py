@@ -1,67 +1,30 @@
-"""The agent: a model, tools and limits, and four thin drivers of the one loop in flow.py."""
+"""The agent: a model, tools and limits. The loop is flow.py, its drivers are drivers.py."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import aclosing, closing
-from dataclasses import dataclass
-from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+from lmagent.budget import Budget
 from lmagent.context import RunContext
-from lmagent.errors import LMAgentError
-from lmagent.events import Event, RunEnd, ToolEnd, ToolStart
-from lmagent.flow import (
-    Allow,
-    Approve,
-    AskModel,
-    Decision,
-    Deny,
-    Edit,
-    Limits,
-    Pause,
-    RunResult,
-    RunState,
-    RunTools,
-    Step,
-    agent_flow,
-)
-from lmagent.history import History
-from lmagent.messages import Message, Prompt, Reply, SystemMessage, ToolCall, ToolMessage
+from lmagent.drivers import Approver, Handoff, Job, async_drive, async_stream, drive, stream
+from lmagent.errors import LimitExceeded, OutputError, ToolError
+from lmagent.events import Event, NestedEvent
+from lmagent.flow import Decision, Limits, Pause, RunResult, RunState, agent_flow
+from lmagent.function import Tool, function
+from lmagent.history import History, open_calls
+from lmagent.hooks import Hooks
+from lmagent.messages import Message, Prompt, SystemMessage, ToolCall
 from lmagent.model import ChatModel, resolve_tool_choice
-from lmagent.outcomes import ToolOutcome
 from lmagent.output import OutputMode, TypedOutput
-from lmagent.portal import run_coroutine
 from lmagent.prompts import as_messages
-from lmagent.providers.base import ChatCall, ToolChoice
+from lmagent.providers.base import ToolChoice
 from lmagent.registry import ToolRegistry
 from lmagent.running import DEFAULT_TIMEOUT_S
-from lmagent.schema import ToolSpec
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["Agent", "Approver"]
-
-Approver = Callable[[ToolCall, RunContext[Any]], Any]
-"""Decides on one call: returns `Allow()`, `Deny(reason)`, `Edit(arguments)`, `Pause()` or a bool; may be async."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Job:
-    """One run in progress: the flow and what its steps need."""
-
-    state: RunState
-    flow: Generator[Step, Any, RunResult]
-    parameters: Mapping[str, Any]
-    system: tuple[SystemMessage, ...]
-    specs: tuple[ToolSpec, ...]
-    deps: Any
-    approve: Approver | None
-    stream: bool = False
-    emit: Callable[[Any], None] | None = None
 
 
 class Agent:
@@ -85,6 +48,9 @@ class Agent:
         max_concurrent_tools: How many calls of one reply run at once.
         tool_timeout: Seconds for a tool without a timeout of its own; None: no limit. (A single synchronous tool of
             a synchronous run has only a limit of its own: see `ToolRegistry.run`.)
+        approval: Tool name -> rule, over the tools' own `requires_approval`: True or `always`, `once`, `never` or
+            False, or a function of the call. `*` stands for all others.
+        hooks: Callables at named points of every run.
         repair: Mend broken JSON in arguments where that loses nothing; each repair is noted on the call.
         **parameters: Of the model, over its defaults.
 
@@ -106,6 +72,8 @@ class Agent:
         output_type: Any = None,
         output_mode: OutputMode = "auto",
         approve: Approver | None = None,
+        approval: Mapping[str, Any] | None = None,
+        hooks: Hooks | None = None,
         max_concurrent_tools: int = 8,
         tool_timeout: float | None = DEFAULT_TIMEOUT_S,
         repair: bool = True,
@@ -119,9 +87,15 @@ class Agent:
         self.system_prompt = system_prompt
         self._system = (SystemMessage(system_prompt),) if system_prompt else ()
         self._tool_choice = resolve_tool_choice(tool_choice, self.tools.specs)
-        self._max_concurrent_tools = max_concurrent_tools
-        self._tool_timeout = tool_timeout
+        self.approval = dict(approval or {})
+        self.hooks = hooks or Hooks()
         self._repair = mend_arguments if repair else None
+        self.tool_settings: Mapping[str, Any] = {
+            "max_concurrent": max_concurrent_tools,
+            "default_timeout": tool_timeout,
+            "repair": self._repair,
+        }
+        """How the registry runs calls; see `ToolRegistry.run`."""
         self._output_mode: OutputMode = output_mode
         self._output = self._typed(output_type)
         self._parameters = model.check_parameters(parameters)
@@ -148,6 +122,7 @@ class Agent:
         limits: Limits | None = None,
         tool_choice: ToolChoice | str | None = None,
         output_type: Any = None,
+        budget: Budget | None = None,
         on_event: Callable[[Event], None] | None = None,
         **parameters: object,
     ) -> RunResult:
@@ -161,6 +136,7 @@ class Agent:
             limits: Instead of the agent's.
             tool_choice: Instead of the agent's.
             output_type: Instead of the agent's.
+            budget: What this run, its nested agents and other runs may spend together.
             on_event: Called with what happens between requests: rounds and tools.
             **parameters: Of the model, for this run.
 
@@ -169,8 +145,8 @@ class Agent:
             ProviderError: The provider failed; `.run` holds everything up to then.
             MessageError: The prompt has no known form.
         """
-        job = self._job(prompt, history, deps, limits, tool_choice, output_type, parameters, on_event=on_event)
-        return self._drive(job)
+        job = self._job(prompt, history, deps, limits, tool_choice, output_type, budget, parameters, on_event=on_event)
+        return drive(job)
 
     async def async_run(
         self,
@@ -181,12 +157,13 @@ class Agent:
         limits: Limits | None = None,
         tool_choice: ToolChoice | str | None = None,
         output_type: Any = None,
+        budget: Budget | None = None,
         on_event: Callable[[Event], None] | None = None,
         **parameters: object,
     ) -> RunResult:
         """`run`, asynchronous."""
-        job = self._job(prompt, history, deps, limits, tool_choice, output_type, parameters, on_event=on_event)
-        return await self._async_drive(job)
+        job = self._job(prompt, history, deps, limits, tool_choice, output_type, budget, parameters, on_event=on_event)
+        return await async_drive(job)
 
     def stream_run(
         self,
@@ -197,11 +174,12 @@ class Agent:
         limits: Limits | None = None,
         tool_choice: ToolChoice | str | None = None,
         output_type: Any = None,
+        budget: Budget | None = None,
         **parameters: object,
     ) -> Iterator[Event]:
         """`run`, yielding events as they happen; the last is `RunEnd` with the result. See `lmagent.events`."""
-        job = self._job(prompt, history, deps, limits, tool_choice, output_type, parameters, stream=True)
-        return self._stream(job)
+        job = self._job(prompt, history, deps, limits, tool_choice, output_type, budget, parameters, streams=True)
+        return stream(job)
 
     def async_stream_run(
         self,
@@ -212,11 +190,141 @@ class Agent:
         limits: Limits | None = None,
         tool_choice: ToolChoice | str | None = None,
         output_type: Any = None,
+        budget: Budget | None = None,
         **parameters: object,
     ) -> AsyncIterator[Event]:
         """`stream_run`, asynchronous."""
-        job = self._job(prompt, history, deps, limits, tool_choice, output_type, parameters, stream=True)
-        return self._async_stream(job)
+        job = self._job(prompt, history, deps, limits, tool_choice, output_type, budget, parameters, streams=True)
+        return async_stream(job)
+
+    def resume(
+        self,
+        paused: RunResult,
+        decisions: Mapping[str, Decision | bool],
+        *,
+        history: History | None = None,
+        deps: Any = None,
+        limits: Limits | None = None,
+        output_type: Any = None,
+        budget: Budget | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        **parameters: object,
+    ) -> RunResult:
+        """Go on with a run that waits for decisions; also in another process, from `RunResult.from_dict`.
+
+        Args:
+            paused: A result whose `pending` calls wait.
+            decisions: Call id -> `Allow()`, `Deny(reason)`, `Edit(arguments)` or a bool. A call without one waits on.
+            history: The paused run's own `History`, if it is to grow; default: a copy of the result's messages.
+            deps: As of `run`; so are the others.
+
+        Raises:
+            ValueError: The result waits for nothing.
+        """
+        job = self._resumed(
+            paused, decisions, history, deps, limits, output_type, budget, parameters, on_event=on_event
+        )
+        return drive(job)
+
+    async def async_resume(
+        self,
+        paused: RunResult,
+        decisions: Mapping[str, Decision | bool],
+        *,
+        history: History | None = None,
+        deps: Any = None,
+        limits: Limits | None = None,
+        output_type: Any = None,
+        budget: Budget | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        **parameters: object,
+    ) -> RunResult:
+        """`resume`, asynchronous."""
+        job = self._resumed(
+            paused, decisions, history, deps, limits, output_type, budget, parameters, on_event=on_event
+        )
+        return await async_drive(job)
+
+    def stream_resume(
+        self,
+        paused: RunResult,
+        decisions: Mapping[str, Decision | bool],
+        *,
+        history: History | None = None,
+        deps: Any = None,
+        limits: Limits | None = None,
+        output_type: Any = None,
+        budget: Budget | None = None,
+        **parameters: object,
+    ) -> Iterator[Event]:
+        """`resume`, yielding events as `stream_run` does."""
+        return stream(
+            self._resumed(paused, decisions, history, deps, limits, output_type, budget, parameters, streams=True)
+        )
+
+    def async_stream_resume(
+        self,
+        paused: RunResult,
+        decisions: Mapping[str, Decision | bool],
+        *,
+        history: History | None = None,
+        deps: Any = None,
+        limits: Limits | None = None,
+        output_type: Any = None,
+        budget: Budget | None = None,
+        **parameters: object,
+    ) -> AsyncIterator[Event]:
+        """`stream_resume`, asynchronous."""
+        return async_stream(
+            self._resumed(paused, decisions, history, deps, limits, output_type, budget, parameters, streams=True)
+        )
+
+    def as_function(self, name: str | None = None, description: str | None = None) -> Tool[..., Any]:
+        """Return a tool that asks this agent: it shares the budget and deps of the run that calls it.
+
+        Args:
+            name: Default: the agent's name.
+            description: When the model should ask it; default: the system prompt's first line.
+        """
+
+        def ask(prompt: str, context: RunContext[Any]) -> Any:
+            with _as_tool(self):
+                result = self.run(prompt, deps=context.deps, budget=context.budget, on_event=self._nested(context))
+                return _answer_of(self, result)
+
+        async def async_ask(prompt: str, context: RunContext[Any]) -> Any:
+            with _as_tool(self):
+                result = await self.async_run(
+                    prompt, deps=context.deps, budget=context.budget, on_event=self._nested(context)
+                )
+                return _answer_of(self, result)
+
+        about = description or self.system_prompt.partition("\n")[0] or f"Ask the agent {self.name}."
+        return function(ask, name=name or self.name, description=about, timeout=_NO_TIMEOUT, async_form=async_ask)
+
+    def as_handoff(self, name: str | None = None, description: str | None = None) -> Tool[..., Any]:
+        """Return a tool that hands the conversation over to this agent: it answers from then on, with the history."""
+
+        def hand_over() -> Handoff:
+            return Handoff(self)
+
+        about = description or f"Hand the conversation over to {self.name}. {self.system_prompt.partition(chr(10))[0]}"
+        return function(hand_over, name=name or f"hand_over_to_{self.name}", description=about.strip(), in_thread=False)
+
+    def take_over(self, job: Job) -> None:
+        """Make a run in progress this agent's (the drivers call it on a hand-off)."""
+        output = job.state.output
+        job.parameters = self._parameters
+        job.system = self._instructions(output if isinstance(output, TypedOutput) else None)
+        job.specs = (*self.tools.specs, output.tool) if output and output.tool else self.tools.specs
+        job.approve = self.approve or job.approve
+        job.hooks = self.hooks
+        job.state.tool_choice = "auto"
+        job.state.needs_approval = self._needs_approval
+
+    def _nested(self, context: RunContext[Any]) -> Callable[[Event], None] | None:
+        emit = context.emit
+        return (lambda event: emit(NestedEvent(self.name, event))) if emit else None
 
     def _job(
         self,
@@ -226,18 +334,20 @@ class Agent:
         limits: Limits | None,
         tool_choice: ToolChoice | str | None,
         output_type: Any,
+        budget: Budget | None,
         parameters: Mapping[str, object],
         *,
-        stream: bool = False,
+        streams: bool = False,
         on_event: Callable[[Event], None] | None = None,
-    ) -> _Job:
+    ) -> Job:
         messages = as_messages(prompt)
         record = history if isinstance(history, History) else History(history or ())
+        choice = self._tool_choice if tool_choice is None else resolve_tool_choice(tool_choice, self.tools.specs)
+        output = self._output if output_type is None else self._typed(output_type)
+        checked = self.model.check_parameters(parameters, over=self._parameters)
         record.answer_open_calls()
         start = len(record)
         record.extend(messages)
-        choice = self._tool_choice if tool_choice is None else resolve_tool_choice(tool_choice, self.tools.specs)
-        output = self._output if output_type is None else self._typed(output_type)
         state = RunState(
             history=record,
             clock=time.monotonic,
@@ -245,226 +355,124 @@ class Agent:
             start=start,
             tool_choice=choice,
             output=output,
+            budget=budget,
             needs_approval=self._needs_approval,
             canonical=canonical_arguments,
         )
-        return _Job(
+        return self._job_of(state, checked, deps, self.approve, streams, on_event)
+
+    def _resumed(
+        self,
+        paused: RunResult,
+        decisions: Mapping[str, Decision | bool],
+        history: History | None,
+        deps: Any,
+        limits: Limits | None,
+        output_type: Any,
+        budget: Budget | None,
+        parameters: Mapping[str, object],
+        *,
+        streams: bool = False,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Job:
+        waiting = open_calls(paused.messages)
+        if not paused.pending or not waiting:
+            raise ValueError("This run waits for no decision.")
+        record = history if history is not None else History.restored(paused.messages)
+        state = RunState(
+            history=record,
+            clock=time.monotonic,
+            limits=limits or self.limits,
+            start=len(paused.messages) - len(paused.new_messages),
+            output=self._output if output_type is None else self._typed(output_type),
+            budget=budget,
+            needs_approval=self._needs_approval,
+            canonical=canonical_arguments,
+            resumed=waiting,
+            usage=paused.usage,
+            rounds=paused.rounds,
+            requests=paused.requests,
+            calls=list(paused.tool_calls),
+        )
+
+        def decide(call: ToolCall, context: RunContext[Any]) -> Any:
+            if call.id in decisions:
+                return decisions[call.id]
+            return self.approve(call, context) if self.approve else Pause()
+
+        checked = self.model.check_parameters(parameters, over=self._parameters)
+        return self._job_of(state, checked, deps, decide, streams, on_event)
+
+    def _job_of(
+        self,
+        state: RunState,
+        parameters: Mapping[str, Any],
+        deps: Any,
+        approve: Approver | None,
+        streams: bool,
+        on_event: Callable[[Event], None] | None,
+    ) -> Job:
+        output = state.output
+        return Job(
+            agent=self,
             state=state,
             flow=agent_flow(state),
-            parameters=self.model.check_parameters(parameters, over=self._parameters),
-            system=self._instructions(output),
+            parameters=parameters,
+            system=self._instructions(output if isinstance(output, TypedOutput) else None),
             specs=(*self.tools.specs, output.tool) if output and output.tool else self.tools.specs,
             deps=deps,
-            approve=self.approve,
-            stream=stream,
+            approve=approve,
+            hooks=self.hooks,
+            stream=streams,
             emit=on_event,
         )
 
-    def _drive(self, job: _Job) -> RunResult:
-        outcome: Any = None
-        with closing(job.flow), _keeping(job.state):
-            while True:
-                try:
-                    step = job.flow.send(outcome)
-                except StopIteration as stop:
-                    return stop.value
-                match step:
-                    case AskModel():
-                        outcome = self.model.exchange.ask(_call(job, step))
-                    case RunTools():
-                        outcome = self._run_tools(job, step)
-                    case Approve():
-                        outcome = self._decide(job, step)
-                    case _:
-                        outcome = None
-                        if job.emit:
-                            job.emit(step)
-
-    async def _async_drive(self, job: _Job) -> RunResult:
-        outcome: Any = None
-        with closing(job.flow), _keeping(job.state):
-            while True:
-                try:
-                    step = job.flow.send(outcome)
-                except StopIteration as stop:
-                    return stop.value
-                match step:
-                    case AskModel():
-                        outcome = await self.model.exchange.async_ask(_call(job, step))
-                    case RunTools():
-                        outcome = await self._async_run_tools(job, step)
-                    case Approve():
-                        outcome = await self._async_decide(job, step)
-                    case _:
-                        outcome = None
-                        if job.emit:
-                            job.emit(step)
-
-    def _stream(self, job: _Job) -> Iterator[Event]:
-        outcome: Any = None
-        with closing(job.flow), _keeping(job.state):
-            while True:
-                try:
-                    step = job.flow.send(outcome)
-                except StopIteration as stop:
-                    yield RunEnd(stop.value)
-                    return
-                match step:
-                    case AskModel():
-                        with closing(cast("Any", self.model.exchange.stream(_call(job, step)))) as items:
-                            for item in items:
-                                if type(item) is Reply:
-                                    outcome = item
-                                else:
-                                    yield item
-                    case RunTools():
-                        for call in step.calls:
-                            yield ToolStart(call)
-                        outcome = self._run_tools(job, step)
-                        for call, ended in zip(step.calls, outcome, strict=True):
-                            yield _tool_end(call, ended)
-                    case Approve():
-                        outcome = self._decide(job, step)
-                    case _:
-                        yield step
-                        outcome = None
-
-    async def _async_stream(self, job: _Job) -> AsyncIterator[Event]:
-        outcome: Any = None
-        with closing(job.flow), _keeping(job.state):
-            while True:
-                try:
-                    step = job.flow.send(outcome)
-                except StopIteration as stop:
-                    yield RunEnd(stop.value)
-                    return
-                match step:
-                    case AskModel():
-                        stream = cast("Any", self.model.exchange.async_stream(_call(job, step)))
-                        async with aclosing(stream) as items:
-                            async for item in items:
-                                if type(item) is Reply:
-                                    outcome = item
-                                else:
-                                    yield item
-                    case RunTools():
-                        for call in step.calls:
-                            yield ToolStart(call)
-                        outcome = await self._async_run_tools(job, step)
-                        for call, ended in zip(step.calls, outcome, strict=True):
-                            yield _tool_end(call, ended)
-                    case Approve():
-                        outcome = await self._async_decide(job, step)
-                    case _:
-                        yield step
-                        outcome = None
-
-    def _run_tools(self, job: _Job, step: RunTools) -> list[ToolOutcome]:
-        return self.tools.run(
-            step.calls,
-            context=_context(self, job, step),
-            max_concurrent=self._max_concurrent_tools,
-            default_timeout=self._tool_timeout,
-            repair=self._repair,
-        )
-
-    async def _async_run_tools(self, job: _Job, step: RunTools) -> list[ToolOutcome]:
-        return await self.tools.async_run(
-            step.calls,
-            context=_context(self, job, step),
-            max_concurrent=self._max_concurrent_tools,
-            default_timeout=self._tool_timeout,
-            repair=self._repair,
-        )
-
-    def _needs_approval(self, call: ToolCall) -> bool:
-        rule = self.tools.get(call.name).options.requires_approval if call.name in self.tools else None
-        return bool(rule(call)) if callable(rule) else bool(rule)
-
-    def _decide(self, job: _Job, step: Approve) -> list[Decision]:
-        if job.approve is None:
-            return [Pause() for _ in step.calls]
-        context = _context(self, job, None)
-        decisions: list[Decision] = []
-        for call in step.calls:
-            answer = job.approve(call, context)
-            decisions.append(_decision(_waited(answer) if isawaitable(answer) else answer))
-        return decisions
-
-    async def _async_decide(self, job: _Job, step: Approve) -> list[Decision]:
-        if job.approve is None:
-            return [Pause() for _ in step.calls]
-        context = _context(self, job, None)
-        decisions: list[Decision] = []
-        for call in step.calls:
-            answer = job.approve(call, context)
-            decisions.append(_decision(await answer if isawaitable(answer) else answer))
-        return decisions
+    def _needs_approval(self, call: ToolCall, allowed: Collection[str]) -> bool:
+        if call.name not in self.tools:
+            return False  # an unknown tool is answered, not run
+        rule = self.tools.get(call.name).options.requires_approval
+        rule = self.approval.get(call.name, self.approval.get("*", rule) if rule is None else rule)
+        if callable(rule):
+            try:
+                return bool(rule(call))
+            except Exception:  # the user's rule: what cannot be decided needs a decision
+                return True
+        return rule in (True, "always") or (rule == "once" and call.name not in allowed)
 
 
-class _keeping:  # reads as a statement: `with _keeping(state):`
-    """Puts the run so far on an error that leaves, so that nothing is lost."""
+def _answer_of(agent: Agent, result: RunResult) -> Any:
+    if result.is_paused:
+        names = ", ".join(call.name for call in result.pending)
+        raise ToolError(f"{agent.name} needs an approval for {names}, and nobody is there to give it.")
+    return result.reply if result.output is None else result.output
 
-    __slots__ = ("_state",)
 
-    def __init__(self, state: RunState) -> None:
-        self._state = state
+_NO_TIMEOUT = 86_400.0
+"""A nested agent has limits and clocks of its own."""
+
+
+class _as_tool:  # reads as a statement: `with _as_tool(agent):`
+    """Turns a nested run's own limits into a result that the outer model can act on."""
+
+    __slots__ = ("_agent",)
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, LMAgentError) and getattr(error, "run", None) is None:
-            error.run = self._state.result()
-
-
-def _call(job: _Job, step: AskModel) -> ChatCall:
-    return ChatCall(
-        messages=(*job.system, *step.messages) if job.system else step.messages,
-        tools=job.specs,
-        parameters=job.parameters,
-        tool_choice=step.tool_choice,
-        output_schema=step.output_schema,
-        stream=job.stream,
-    )
-
-
-def _context(agent: Agent, job: _Job, step: RunTools | None) -> RunContext[Any]:
-    state = job.state
-    return RunContext(
-        deps=job.deps,
-        messages=state.history.messages,
-        round=step.round if step else state.rounds,
-        usage=state.usage,
-        agent_name=agent.name,
-        emit=job.emit,
-    )
-
-
-def _tool_end(call: ToolCall, outcome: ToolOutcome) -> ToolEnd:
-    message = ToolMessage(outcome.content, tool_call_id=outcome.call_id, name=outcome.name, is_error=outcome.is_error)
-    return ToolEnd(call, message, outcome.duration)
+        if isinstance(error, LimitExceeded | OutputError):
+            so_far = getattr(error.run, "reply", "") or "nothing"
+            raise ToolError(f"{self._agent.name} stopped: {error.message} Its answer so far: {so_far}") from error
 
 
 def mend_arguments(text: str, schema: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
     """Read arguments that strict JSON could not: lossless repairs or nothing (the reader loads when needed)."""
-    from lmagent.prompting.json_reader import repair_arguments
+    from lmagent.prompting.coerce import repair_arguments
 
     return repair_arguments(text, schema)
-
-
-def _waited(awaitable: Awaitable[Any]) -> Any:
-    async def wait() -> Any:
-        return await awaitable
-
-    return run_coroutine(wait)
-
-
-def _decision(answer: Any) -> Decision:
-    """Read what an approver returned: anything that is not clearly a yes is a no."""
-    if isinstance(answer, Allow | Deny | Edit | Pause):
-        return answer
-    return Allow() if answer is True else Deny()
 
 
 def canonical_arguments(arguments: str) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "Delta",
     "Done",
     "Event",
+    "NestedEvent",
     "ReasoningDelta",
     "ReasoningEnd",
     "ReasoningStart",
@@ -179,6 +180,14 @@ class RoundEnd:
 
 
 @dataclass(slots=True)
+class NestedEvent:
+    """An event of an agent that runs as a tool."""
+
+    agent: str
+    event: Event
+
+
+@dataclass(slots=True)
 class RunEnd:
     """The run is over; `result` is its `RunResult`."""
 
@@ -188,7 +197,7 @@ class RunEnd:
 Delta: TypeAlias = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Done
 """What a codec yields."""
 
-Event: TypeAlias = (
+Event: TypeAlias = (  # quoted uses above: an event may hold another
     TextStart
     | TextDelta
     | TextEnd
@@ -203,6 +212,7 @@ Event: TypeAlias = (
     | ToolStart
     | ToolEnd
     | RoundEnd
+    | NestedEvent
     | RunEnd
 )
 """What a stream hands to its reader."""

@@ -7,16 +7,18 @@ time comes in through a clock. The history is valid whenever the generator ends,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
+from lmagent.budget import Budget
 from lmagent.errors import LimitExceeded, OutputError
 from lmagent.events import Event, RoundEnd, RoundStart
 from lmagent.history import History
 from lmagent.jsontext import dumps_text
 from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.outcomes import ToolOutcome
+from lmagent.prompts import message_from_dict, message_to_dict
 from lmagent.providers.base import OutputSchema, ToolChoice
 from lmagent.schema import ToolSpec
 
@@ -116,6 +118,44 @@ class RunResult:
     pending: tuple[ToolCall, ...] = ()
     """Calls that wait for a decision."""
 
+    def __str__(self) -> str:
+        return self.reply
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run as plain JSON values; `from_dict` reads it back, in another process too.
+
+        `output` is kept only when it is plain JSON; the raw reply is not kept.
+        """
+        calls = {
+            name: message_to_dict(AssistantMessage(tool_calls=getattr(self, name))).get("tool_calls", [])
+            for name in ("tool_calls", "pending")
+        }
+        plain = {name: getattr(self, name) for name in ("reply", "finish_reason", "rounds", "requests", "model_id")}
+        return {
+            **plain,
+            **calls,
+            "usage": asdict(self.usage),
+            "added": len(self.new_messages),
+            "messages": [message_to_dict(message) for message in self.messages],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunResult:
+        """Read what `to_dict` wrote. Raises `MessageError` when it is something else."""
+        messages = tuple(message_from_dict(item) for item in data["messages"])
+        calls: dict[str, Any] = {}
+        for name in ("tool_calls", "pending"):
+            holder = message_from_dict({"role": "assistant", "tool_calls": data.get(name, [])})
+            calls[name] = holder.tool_calls if isinstance(holder, AssistantMessage) else ()
+        plain = {name: data[name] for name in ("reply", "finish_reason", "rounds", "requests", "model_id")}
+        return cls(
+            **plain,
+            **calls,
+            usage=Usage(**data["usage"]),
+            messages=messages,
+            new_messages=messages[len(messages) - data["added"] :],
+        )
+
     @property
     def is_paused(self) -> bool:
         """Whether calls wait for a decision; `Agent.resume` goes on."""
@@ -183,7 +223,11 @@ class RunState:
     """Length of the history before the run."""
     tool_choice: ToolChoice = "auto"
     output: Output | None = None
-    needs_approval: Callable[[ToolCall], bool] = lambda call: False
+    budget: Budget | None = None
+    last_word: bool = False
+    """The budget grants one more ask, without tools."""
+    needs_approval: Callable[[ToolCall, Collection[str]], bool] = lambda call, allowed: False
+    """Whether to ask about a call, given the names of the tools that were allowed in this run."""
     canonical: Callable[[str], str] = lambda arguments: arguments
     """Brings arguments into one form, so that the same call is seen as the same."""
     resumed: tuple[ToolCall, ...] = ()
@@ -193,6 +237,7 @@ class RunState:
     requests: int = 0
     started: float = 0.0
     calls: list[ToolCall] = field(default_factory=list[ToolCall])
+    allowed: set[str] = field(default_factory=set[str])
     last: Reply | None = None
     repeated: tuple[str, int] = ("", 0)
     failed_rounds: int = 0
@@ -220,7 +265,8 @@ class RunState:
         )
 
     def exceeded(self, limit: str, value: float, hint: str) -> LimitExceeded:
-        """Return the error for a limit, with the run in it."""
+        """Return the error for a limit, with the run in it; its history is valid."""
+        self.history.answer_open_calls()
         return LimitExceeded(
             f"The run reached its limit of {value:g} {limit.replace('_', ' ')}. {hint}",
             limit=limit,
@@ -265,6 +311,8 @@ def agent_flow(state: RunState) -> Generator[Step, Any, RunResult]:
 
 def _choice(state: RunState) -> ToolChoice:
     """A forced choice holds for the first ask: held longer it would never let the model answer."""
+    if state.last_word:
+        return "none"
     if state.output and state.output.tool and state.tool_choice == "auto":
         return "required"  # the answer is a call, too
     return state.tool_choice if state.rounds == 1 or state.tool_choice == "none" else "auto"
@@ -275,6 +323,8 @@ def _take(state: RunState, reply: Reply) -> None:
     state.requests += reply.attempts
     state.usage += reply.usage
     state.history.append(reply.message)
+    if state.budget:
+        state.budget.charge_reply(reply)
 
 
 def _calls_to_run(state: RunState, reply: Reply) -> tuple[ToolCall, ...]:
@@ -302,6 +352,8 @@ def _check_spent(state: RunState) -> None:
         raise state.exceeded("tokens", limits.tokens, f"{state.usage.total_tokens} are used.")
     if limits.seconds is not None and state.clock() - state.started >= limits.seconds:
         raise state.exceeded("seconds", limits.seconds, "Raise Limits(seconds=...) if the work needs longer.")
+    if state.budget and not state.last_word:
+        state.last_word = state.budget.check(state.clock()) == "last"
 
 
 def _tool_round(state: RunState, calls: tuple[ToolCall, ...]) -> Generator[Step, Any, None]:
@@ -316,13 +368,17 @@ def _tool_round(state: RunState, calls: tuple[ToolCall, ...]) -> Generator[Step,
         if refusal:
             answers[call.id] = _answer(call, refusal)
     runnable = [call for call in calls if call.id not in answers]
-    asked = tuple(call for call in runnable if state.needs_approval(call))
+    asked = tuple(call for call in runnable if state.needs_approval(call, state.allowed))
     if asked:
         decisions: Sequence[Decision] = yield Approve(asked)
         if any(isinstance(decision, Pause) for decision in decisions):
             state.pending = asked
             return
         runnable = _decided(runnable, dict(zip((c.id for c in asked), decisions, strict=True)), answers)
+        ids = {call.id for call in asked}
+        state.allowed.update(call.name for call in runnable if call.id in ids)
+    if state.budget:
+        state.budget.take_tool_calls(len(runnable), state.clock())
     state.calls.extend(calls)
     if runnable:
         outcomes: Sequence[ToolOutcome] = yield RunTools(tuple(runnable), state.rounds)

@@ -106,6 +106,13 @@ class History:
     def __init__(self, messages: Iterable[Message] = ()) -> None:
         self._messages = list(repair_history(messages))
 
+    @classmethod
+    def restored(cls, messages: Iterable[Message]) -> History:
+        """Return a history with these messages as they are, open calls included (a paused run's)."""
+        history = cls()
+        history._messages = list(messages)
+        return history
+
     @property
     def messages(self) -> tuple[Message, ...]:
         """All messages so far."""

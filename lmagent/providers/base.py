@@ -80,6 +80,8 @@ class ChatCall:
     tool_choice: ToolChoice = "auto"
     output_schema: OutputSchema | None = None
     stream: bool = False
+    gate: Callable[[], None] | None = field(default=None, compare=False, repr=False)
+    """Called before each request that is sent for it, repeats included; raises to forbid it (a budget)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,371 @@
+"""The four drivers of the agent loop: they perform the steps of flow.py, in two colours, streamed or not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from dataclasses import dataclass, replace
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, cast
+
+from lmagent.context import RunContext
+from lmagent.errors import LMAgentError
+from lmagent.events import Event, RunEnd, ToolEnd, ToolStart
+from lmagent.flow import Allow, Approve, AskModel, Decision, Deny, Edit, Pause, RunResult, RunState, RunTools, Step
+from lmagent.hooks import Hooks
+from lmagent.messages import Reply, SystemMessage, ToolCall, ToolMessage
+from lmagent.outcomes import ToolOutcome
+from lmagent.portal import run_coroutine
+from lmagent.providers.base import ChatCall
+from lmagent.redaction import library_logger
+from lmagent.schema import ToolSpec
+
+if TYPE_CHECKING:
+    from lmagent.agent import Agent
+
+__all__ = ["Approver", "Handoff", "Job", "async_drive", "async_stream", "drive", "stream"]
+
+Approver = Callable[[ToolCall, RunContext[Any]], Any]
+"""Decides on one call: returns `Allow()`, `Deny(reason)`, `Edit(arguments)`, `Pause()` or a bool; may be async."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """What a tool returns to hand the conversation to another agent."""
+
+    agent: Agent
+    text: str = ""
+
+    def __str__(self) -> str:
+        return self.text or f"Handed over to {self.agent.name}."
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """One run in progress: the flow and what its steps need."""
+
+    agent: Agent
+    """Who answers; a hand-off changes it."""
+    state: RunState
+    flow: Generator[Step, Any, RunResult]
+    parameters: Mapping[str, Any]
+    system: tuple[SystemMessage, ...]
+    specs: tuple[ToolSpec, ...]
+    deps: Any
+    approve: Approver | None
+    hooks: Hooks
+    stream: bool = False
+    emit: Callable[[Any], None] | None = None
+
+    def call(self, step: AskModel) -> ChatCall:
+        """Return the question of a step."""
+        budget = self.state.budget
+        return ChatCall(
+            messages=(*self.system, *step.messages) if self.system else step.messages,
+            tools=self.specs,
+            parameters=self.parameters,
+            tool_choice=step.tool_choice,
+            output_schema=step.output_schema,
+            stream=self.stream,
+            gate=(lambda: budget.take_request(self.state.clock())) if budget else None,
+        )
+
+    def context(self, step: RunTools | None = None) -> RunContext[Any]:
+        """Return what tools and approvers may know of the run."""
+        state = self.state
+        return RunContext(
+            deps=self.deps,
+            messages=state.history.messages,
+            round=step.round if step else state.rounds,
+            usage=state.usage,
+            budget=state.budget,
+            agent_name=self.agent.name,
+            emit=self.emit,
+        )
+
+    def take_outcomes(self, outcomes: Sequence[ToolOutcome]) -> None:
+        """Change the agent when a tool handed the conversation over."""
+        target = next((outcome.value for outcome in outcomes if isinstance(outcome.value, Handoff)), None)
+        if target is not None:
+            self.agent = target.agent
+            self.agent.take_over(self)
+
+
+class _Keeping:
+    """Puts the run so far on an error that leaves, so that nothing is lost."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, LMAgentError) and getattr(error, "run", None) is None:
+            self._state.requests += getattr(error, "attempts", 0)
+            error.run = self._state.result()
+
+
+def drive(job: Job) -> RunResult:
+    """Run to the end."""
+    outcome: Any = None
+    with _Keeping(job.state), closing(job.flow):
+        while True:
+            try:
+                step = job.flow.send(outcome)
+            except StopIteration as stop:
+                return stop.value
+            match step:
+                case AskModel():
+                    outcome = _ask(job, step)
+                case RunTools():
+                    outcome = _run_tools(job, step)
+                case Approve():
+                    outcome = _decide(job, step)
+                case _:
+                    outcome = None
+                    if job.emit:
+                        job.emit(step)
+
+
+async def async_drive(job: Job) -> RunResult:
+    """Run to the end, asynchronous."""
+    outcome: Any = None
+    with _Keeping(job.state), closing(job.flow):
+        while True:
+            try:
+                step = job.flow.send(outcome)
+            except StopIteration as stop:
+                return stop.value
+            match step:
+                case AskModel():
+                    outcome = await _async_ask(job, step)
+                case RunTools():
+                    outcome = await _async_run_tools(job, step)
+                case Approve():
+                    outcome = await _async_decide(job, step)
+                case _:
+                    outcome = None
+                    if job.emit:
+                        job.emit(step)
+
+
+def stream(job: Job) -> Iterator[Event]:
+    """Yield events to the end. What a nested run emits comes when its tool has ended."""
+    outcome: Any = None
+    nested: list[Any] = []
+    job.emit = nested.append
+    with _Keeping(job.state), closing(job.flow):
+        while True:
+            try:
+                step = job.flow.send(outcome)
+            except StopIteration as stop:
+                yield RunEnd(stop.value)
+                return
+            match step:
+                case AskModel():
+                    call = _changed(job, "before_model", job.call(step))
+                    with closing(cast("Any", job.agent.model.exchange.stream(call))) as items:
+                        try:
+                            for item in items:
+                                if type(item) is Reply:
+                                    outcome = _changed(job, "after_model", item)
+                                else:
+                                    yield item
+                        except LMAgentError as error:
+                            _changed(job, "on_error", error)
+                            raise
+                case RunTools():
+                    for call in step.calls:
+                        yield ToolStart(call)
+                    outcome = _run_tools(job, step)
+                    yield from nested
+                    nested.clear()
+                    for call, ended in zip(step.calls, outcome, strict=True):
+                        yield _tool_end(call, ended)
+                case Approve():
+                    outcome = _decide(job, step)
+                case _:
+                    yield step
+                    outcome = None
+
+
+async def async_stream(job: Job) -> AsyncIterator[Event]:
+    """Yield events to the end, asynchronous; events of nested runs come as they happen."""
+    outcome: Any = None
+    with _Keeping(job.state), closing(job.flow):
+        while True:
+            try:
+                step = job.flow.send(outcome)
+            except StopIteration as stop:
+                yield RunEnd(stop.value)
+                return
+            match step:
+                case AskModel():
+                    call = await _async_changed(job, "before_model", job.call(step))
+                    async with aclosing(cast("Any", job.agent.model.exchange.async_stream(call))) as items:
+                        try:
+                            async for item in items:
+                                if type(item) is Reply:
+                                    outcome = await _async_changed(job, "after_model", item)
+                                else:
+                                    yield item
+                        except LMAgentError as error:
+                            await _async_changed(job, "on_error", error)
+                            raise
+                case RunTools():
+                    for call in step.calls:
+                        yield ToolStart(call)
+                    async with aclosing(_watched_tools(job, step)) as items:
+                        async for item in items:
+                            if isinstance(item, list):
+                                outcome = cast("list[ToolOutcome]", item)
+                            else:
+                                yield item
+                    for call, ended in zip(step.calls, outcome, strict=True):
+                        yield _tool_end(call, ended)
+                case Approve():
+                    outcome = await _async_decide(job, step)
+                case _:
+                    yield step
+                    outcome = None
+
+
+async def _watched_tools(job: Job, step: RunTools) -> AsyncGenerator[Any]:
+    """Run tools and yield what nested runs emit meanwhile; last the list of outcomes."""
+    import asyncio  # sync programs never pay for it
+
+    queue: asyncio.Queue[Any] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def emit(event: Any) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, event)  # tools may run on threads
+
+    job.emit = emit
+    task = asyncio.ensure_future(_async_run_tools(job, step))
+    end = object()
+    task.add_done_callback(lambda _: loop.call_soon(queue.put_nowait, end))
+    try:
+        while (item := await queue.get()) is not end:
+            yield item
+        yield task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _tool_end(call: ToolCall, outcome: ToolOutcome) -> ToolEnd:
+    message = ToolMessage(outcome.content, tool_call_id=outcome.call_id, name=outcome.name, is_error=outcome.is_error)
+    return ToolEnd(call, message, outcome.duration)
+
+
+def _ask(job: Job, step: AskModel) -> Reply:
+    call = _changed(job, "before_model", job.call(step))
+    try:
+        reply = job.agent.model.exchange.ask(call)
+    except LMAgentError as error:
+        _changed(job, "on_error", error)
+        raise
+    return _changed(job, "after_model", reply)
+
+
+async def _async_ask(job: Job, step: AskModel) -> Reply:
+    call = await _async_changed(job, "before_model", job.call(step))
+    try:
+        reply = await job.agent.model.exchange.async_ask(call)
+    except LMAgentError as error:
+        await _async_changed(job, "on_error", error)
+        raise
+    return await _async_changed(job, "after_model", reply)
+
+
+def _run_tools(job: Job, step: RunTools) -> list[ToolOutcome]:
+    calls = [_changed(job, "before_tool", call) for call in step.calls] if job.hooks.before_tool else step.calls
+    outcomes = job.agent.tools.run(calls, **_tool_settings(job, step))
+    if job.hooks.after_tool:
+        outcomes = [_changed(job, "after_tool", outcome) for outcome in outcomes]
+    job.take_outcomes(outcomes)
+    return outcomes
+
+
+async def _async_run_tools(job: Job, step: RunTools) -> list[ToolOutcome]:
+    calls: Sequence[Any] = step.calls
+    if job.hooks.before_tool:
+        calls = [await _async_changed(job, "before_tool", call) for call in calls]
+    outcomes = await job.agent.tools.async_run(calls, **_tool_settings(job, step))
+    if job.hooks.after_tool:
+        outcomes = [await _async_changed(job, "after_tool", outcome) for outcome in outcomes]
+    job.take_outcomes(outcomes)
+    return outcomes
+
+
+def _tool_settings(job: Job, step: RunTools) -> dict[str, Any]:
+    return {"context": job.context(step), **job.agent.tool_settings}
+
+
+def _changed(job: Job, point: str, value: Any) -> Any:
+    """Call the hooks of one point; what a hook returns takes the value's place, `None` leaves it."""
+    for hook in getattr(job.hooks, point):
+        answer = hook(value)
+        answer = _waited(answer) if isawaitable(answer) else answer
+        value = value if answer is None else answer
+    return value
+
+
+async def _async_changed(job: Job, point: str, value: Any) -> Any:
+    for hook in getattr(job.hooks, point):
+        answer = hook(value)
+        answer = await answer if isawaitable(answer) else answer
+        value = value if answer is None else answer
+    return value
+
+
+def _decide(job: Job, step: Approve) -> list[Decision]:
+    if job.approve is None:
+        return [Pause() for _ in step.calls]
+    context = job.context()
+    decisions: list[Decision] = []
+    for call in step.calls:
+        try:
+            answer = job.approve(call, replace(context, tool_call=call))
+            decisions.append(_decision(_waited(answer) if isawaitable(answer) else answer))
+        except Exception as error:  # the user's approver
+            decisions.append(_failed(call, error))
+    return decisions
+
+
+async def _async_decide(job: Job, step: Approve) -> list[Decision]:
+    if job.approve is None:
+        return [Pause() for _ in step.calls]
+    context = job.context()
+    decisions: list[Decision] = []
+    for call in step.calls:
+        try:
+            answer = job.approve(call, replace(context, tool_call=call))
+            decisions.append(_decision(await answer if isawaitable(answer) else answer))
+        except Exception as error:  # the user's approver
+            decisions.append(_failed(call, error))
+    return decisions
+
+
+def _waited(awaitable: Awaitable[Any]) -> Any:
+    async def wait() -> Any:
+        return await awaitable
+
+    return run_coroutine(wait)
+
+
+def _decision(answer: Any) -> Decision:
+    """Read what an approver returned: anything that is not clearly a yes is a no."""
+    if isinstance(answer, Allow | Deny | Edit | Pause):
+        return answer
+    return Allow() if answer is True else Deny()
+
+
+def _failed(call: ToolCall, error: Exception) -> Deny:
+    """An approver that raises has not allowed anything; the program learns why from the log."""
+    library_logger("agent").warning("the approver raised %s for %s", type(error).__name__, call.name, exc_info=error)
+    return Deny("Not allowed: the approval could not be decided.")

@@ -1,0 +1,33 @@
+"""Hooks: plain callables at a few named points of a run, the same in both colours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Hooks"]
+
+Hook = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """Callables called at each point, in order. Each may be sync or async, in runs of either colour.
+
+    What a hook returns takes the value's place; `None` leaves it as it is. A hook that raises ends the run.
+    """
+
+    before_model: Sequence[Hook] = ()
+    """Gets the `ChatCall` that is about to be sent."""
+    after_model: Sequence[Hook] = ()
+    """Gets the `Reply`."""
+    before_tool: Sequence[Hook] = ()
+    """Gets the `ToolCall`; arguments that a hook changes are validated like the model's own."""
+    after_tool: Sequence[Hook] = ()
+    """Gets the `ToolOutcome`."""
+    on_error: Sequence[Hook] = ()
+    """Gets the error of a failed request, before it is raised; its return value is ignored."""
+
+    def __add__(self, other: Hooks) -> Hooks:
+        return Hooks(**{point: (*getattr(self, point), *getattr(other, point)) for point in self.__slots__})
