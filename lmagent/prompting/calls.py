@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from lmagent.prompting.coerce import canonical, closest, coerce, problems, raw_value, read_arguments, unwrap
 from lmagent.prompting.envelope import Envelope, clean_name, is_placeholder, open_envelope
-from lmagent.prompting.json_reader import JSONReadError, read_json
+from lmagent.prompting.loose_json import JSONReadError, read_json
 from lmagent.prompting.pieces import CallFailed, CallFound, FailureReason
 from lmagent.prompting.python_reader import read_calls
 
@@ -36,6 +36,10 @@ class Tools:
     def knows(self, name: str) -> bool:
         """True if `name` (cleaned) is a tool."""
         return clean_name(name) in self.schemas
+
+    def takes_arguments(self, name: str) -> bool:
+        """True if the tool has any parameter."""
+        return bool(self.schemas.get(clean_name(name), {}).get("properties"))
 
     def failed(self, raw: str, reason: FailureReason, message: str, name: str | None = None) -> CallFailed:
         """Return a failure; long raw text is cut in the middle."""
@@ -77,7 +81,7 @@ class Tools:
         texts = [text for key, text in spans if key in ("arguments", "parameters", "params", "args", "input")]
         if len(texts) != len(envelopes):
             texts = [""] * len(envelopes)
-        if any(is_placeholder(item.name) for item in envelopes):
+        if any(is_placeholder(item.name) or (self.native and not self.knows(item.name)) for item in envelopes):
             return None
         if not sure and not self._beyond_doubt(envelopes):
             return None
@@ -98,8 +102,7 @@ class Tools:
         answer = envelopes[0].arguments
         if isinstance(answer, dict):
             fields = cast("dict[str, Any]", answer)
-            if len(fields) == 1:
-                [answer] = fields.values()
+            answer = next(iter(fields.values())) if len(fields) == 1 else (answer if fields else "")
         return answer if isinstance(answer, str) else "" if answer is None else canonical(answer)
 
     def response_text(self, raw: str) -> str | None:
@@ -146,9 +149,16 @@ class Tools:
         found = _NAME_VALUE.search(raw[:_RAW])
         return found.group(1) if found and found.group(1) in self.schemas else None
 
-    def looks_like_call(self, raw: str) -> bool:
-        """True if unfinished JSON names a known tool."""
-        return self._name_in(raw) is not None
+    def may_become_call(self, raw: str, *, cut: bool) -> bool:
+        """True if unfinished JSON names a known tool, or was cut before it could name one."""
+        if self._name_in(raw) is not None:
+            return True
+        if not cut or self.native:
+            return False
+        found = _NAME_BEGUN.search(raw[:_RAW])
+        if not found:
+            return not _NAME_VALUE.search(raw[:_RAW])
+        return any(name.startswith(found.group(1)) for name in self.schemas)
 
     def _call(self, item: Envelope, raw: str, repairs: list[str], text: str) -> Outcome:
         name = clean_name(item.name)
@@ -186,16 +196,26 @@ class Tools:
         return text
 
     def _fit(
-        self, name: str, arguments: Any, schema: Mapping[str, Any], raw: str, notes: list[str], text: str, read: list[str]
+        self,
+        name: str,
+        arguments: Any,
+        schema: Mapping[str, Any],
+        raw: str,
+        notes: list[str],
+        text: str,
+        read: list[str],
     ) -> Outcome:
         if not isinstance(arguments, dict):
-            return self.failed(raw, "malformed", f"expected an object of arguments, got {canonical(arguments)[:80]}", name)
+            return self.failed(
+                raw, "malformed", f"expected an object of arguments, got {canonical(arguments)[:80]}", name
+            )
         before = len(notes)
-        fitted = coerce(arguments, schema, notes) if self.repair else arguments
+        fields = cast("dict[str, Any]", arguments)
+        fitted = coerce(fields, schema, notes) if self.repair else fields
         wrong = problems(fitted, schema)
         if wrong:
             return self.failed(raw, "invalid_arguments", "; ".join(wrong[:8]), name)
-        untouched = len(notes) == before and not read and self._same(text, cast("Any", fitted))
+        untouched = len(notes) == before and not read and self._same(text, fitted)
         return CallFound(-1, name, text.strip() if untouched else canonical(fitted), tuple(dict.fromkeys(notes)))
 
     @staticmethod
@@ -211,7 +231,10 @@ class Tools:
         """Return the failure for a name that is no tool, with the nearest ones."""
         known = ", ".join(list(self.schemas)[:20]) or "none"
         return self.failed(
-            raw, "unknown_tool", f"there is no tool {name[:64]!r}{closest(name, list(self.schemas))}; tools: {known}", name[:64]
+            raw,
+            "unknown_tool",
+            f"there is no tool {name[:64]!r}{closest(name, list(self.schemas))}; tools: {known}",
+            name[:64],
         )
 
     def from_arguments(self, name: str, text: str, raw: str, *, closed: bool = False) -> Outcome | None:
@@ -295,5 +318,8 @@ class Tools:
 
 _NAME_VALUE = re.compile(
     r"""["'“”]?(?:name|tool|tool_name|function|function_name|action)["'“”\\]{0,3}\s{0,9}[:：]\s{0,9}[\\"'“”]{1,3}([\w.-]{1,64})["'“”\\]"""
+)
+_NAME_BEGUN = re.compile(
+    r"""["'“”]?(?:name|tool|tool_name|function|function_name|action)["'“”\\]{0,3}\s{0,9}[:：]\s{0,9}[\\"'“”]{1,3}([\w.-]{0,64})\Z"""
 )
 _CALL_NAME = re.compile(r"([^\W\d][\w.-]{0,63})[ \t]{0,9}\(")

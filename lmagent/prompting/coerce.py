@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from lmagent.prompting.json_reader import JSONReadError, read_json
+from lmagent.prompting.loose_json import JSONReadError, read_json
 from lmagent.prompting.python_reader import read_literal
 
 __all__ = ["canonical", "closest", "coerce", "problems", "raw_value", "repair_arguments"]
@@ -61,7 +61,8 @@ def repair_arguments(text: str, schema: Schema, *, repair: bool = True) -> tuple
         return None, (str(error),)
     if not isinstance(value, dict):
         return None, (f"expected a JSON object of arguments, got {kind(value)}",)
-    fitted = coerce(value, schema, repairs) if repair else value
+    fields = cast("dict[str, Any]", value)
+    fitted = coerce(fields, schema, repairs) if repair else fields
     if not repairs:
         return text, ()
     return canonical(fitted), tuple(dict.fromkeys(repairs))
@@ -121,7 +122,7 @@ def kind(value: Any) -> str:
 
 def coerce(value: Any, schema: Any, repairs: list[str], root: Schema | None = None) -> Any:
     """Return `value` with what can be fitted to `schema` without loss; the rest is left as it came."""
-    root = schema if root is None else root
+    root = (cast("Schema", schema) if isinstance(schema, Mapping) else {}) if root is None else root
     schema = _resolve(schema, root)
     if not schema:
         return value
@@ -288,7 +289,11 @@ def problems(value: Any, schema: Any, root: Schema | None = None, path: str = ""
     found: list[str] = []
     enum = schema.get("enum")
     if isinstance(enum, list) and not any(_equal(value, item) for item in cast("list[Any]", enum)):
-        near = closest(value, [item for item in cast("list[Any]", enum) if isinstance(item, str)]) if isinstance(value, str) else ""
+        near = (
+            closest(value, [item for item in cast("list[Any]", enum) if isinstance(item, str)])
+            if isinstance(value, str)
+            else ""
+        )
         found.append(f"{at}: expected one of {_short(cast('Any', enum), 200)}, got {_short(value)}{near}")
     if "const" in schema and not _equal(value, schema["const"]):
         found.append(f"{at}: expected {_short(schema['const'])}, got {_short(value)}")

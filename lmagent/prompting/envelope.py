@@ -12,7 +12,18 @@ __all__ = ["ARGUMENT_KEYS", "ENVELOPE_KEYS", "NAME_KEYS", "Envelope", "clean_nam
 NAME_KEYS = ("name", "tool", "tool_name", "function", "function_name", "action")
 ARGUMENT_KEYS = ("arguments", "parameters", "params", "args", "input", "tool_input", "action_input")
 _WRAPPERS = ("function", "tool_call", "tool_calls", "function_call", "calls")
-_BESIDE = ("id", "type", "call_id", "tool_call_id", "index", "thought", "thoughts", "reasoning", "reason", "explanation")
+_BESIDE = (
+    "id",
+    "type",
+    "call_id",
+    "tool_call_id",
+    "index",
+    "thought",
+    "thoughts",
+    "reasoning",
+    "reason",
+    "explanation",
+)
 ENVELOPE_KEYS = frozenset((*NAME_KEYS, *ARGUMENT_KEYS, *_WRAPPERS, *_BESIDE))
 """Every key that may stand in the object that names a call."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lmagent.prompting.families.tags import CLOSERS, ELEMENTS, WRAPPERS
 
-__all__ = ["END_WORDS", "MARKERS", "RESULTS", "THINKING", "THINK_CLOSERS"]
+__all__ = ["END_WORDS", "MARKERS", "OPENERS", "RESULTS", "THINKING", "THINK_CLOSERS"]
 
 THINKING = {
     "<think>": "</think>",
@@ -68,6 +68,9 @@ END_WORDS = (
 )
 """Tokens of chat templates that mean nothing inside a reply."""
 
+OPENERS = (*WRAPPERS, *ELEMENTS, "✿FUNCTION✿", "<|start|>", "<|channel|>")
+"""Words that begin a call."""
+
 MARKERS = tuple(
     dict.fromkeys(
         (
@@ -75,12 +78,8 @@ MARKERS = tuple(
             *THINK_CLOSERS,
             *RESULTS,
             *END_WORDS,
-            *WRAPPERS,
-            *ELEMENTS,
+            *OPENERS,
             *CLOSERS,
-            "✿FUNCTION✿",
-            "<|start|>",
-            "<|channel|>",
         )
     )
 )

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["CallDelta", "CallFailed", "CallFound", "CallStarted", "FailureReason", "Piece", "TextPiece", "ThinkingPiece"]
+__all__ = [
+    "CallDelta",
+    "CallFailed",
+    "CallFound",
+    "CallStarted",
+    "FailureReason",
+    "Piece",
+    "TextPiece",
+    "ThinkingPiece",
+]
 
 FailureReason = Literal["truncated", "malformed", "unknown_tool", "invalid_arguments"]
 

@@ -14,7 +14,7 @@ from typing import Any
 from lmagent.prompting.calls import Outcome, Tools
 from lmagent.prompting.families import fences, lines, tags
 from lmagent.prompting.families.site import Context, Site
-from lmagent.prompting.markers import END_WORDS, MARKERS, RESULTS, THINK_CLOSERS, THINKING
+from lmagent.prompting.markers import END_WORDS, MARKERS, OPENERS, RESULTS, THINK_CLOSERS, THINKING
 from lmagent.prompting.pieces import (
     CallDelta,
     CallFailed,
@@ -163,7 +163,11 @@ class Scanner:
             return
         if text.strip():
             self._shown = True
-        self._pieces.append(TextPiece(text))
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, TextPiece):
+            last.text += text
+        else:
+            self._pieces.append(TextPiece(text))
 
     def _flush_held(self, *, thinking: bool) -> None:
         if self._held is None:
@@ -264,9 +268,9 @@ class Scanner:
         elif char == ">":
             yield from self._quoted(at)
             return True
-        elif not self._native and char and (char in "*_#" or char in "TAOF") and at - src.pos <= 3:
+        elif char and (char in "*_#" or char in "TAOF") and at - src.pos <= 3:
             found = yield from lines.react_word(self._context, at)
-            if found:
+            if found and (not self._native or found[0] == "Observation"):
                 return (yield from self._react_line(found[0], at, found[1]))
         return False
 
@@ -336,8 +340,8 @@ class Scanner:
         begin = yield from skip_space(src, run, lines=False)
         end = yield from take_while(src, begin, _INFO, 40)
         info = src.buf[begin:end].lower()
-        if info in ("tool_output", "tool_response", "tool_result") and self._sites:
-            self._cut = True
+        if info in ("tool_output", "tool_response", "tool_result"):
+            self._cut, self._mute = bool(self._sites), not self._sites
             return
         callable_here = ticks[0] == "`" and indent <= 3 and info in fences.CALL_INFOS and self._active
         if callable_here and not self._native and src.base + at >= self._calls_from:
@@ -437,6 +441,9 @@ class Scanner:
         at = src.pos
         mark = yield from literal(src, at, MARKERS)
         if mark is None:
+            if src.ended and self._sites and self._blank_line and self._cut_closer(at):
+                src.pos = len(src.buf)
+                return True
             if src.ended and src.length and self._cut_marker(at):
                 return self._apply(Site(len(src.buf), [self._tools.unfinished(src.buf[at:], length=True)]), at)
             return False
@@ -470,7 +477,12 @@ class Scanner:
     def _cut_marker(self, at: int) -> bool:
         """True when the reply was cut inside an opening marker that nothing but a call begins with."""
         rest = self._src.buf[at:]
-        return len(rest) >= 5 and self._active and not self._span and any(mark.startswith(rest) for mark in tags.WRAPPERS)
+        return len(rest) >= 5 and self._active and not self._span and any(mark.startswith(rest) for mark in OPENERS)
+
+    def _cut_closer(self, at: int) -> bool:
+        """True when the reply ends within the closing word of a call."""
+        rest = self._src.buf[at:]
+        return any(mark.startswith(rest) for mark in (*tags.CLOSERS, *END_WORDS, *(MARKERS if len(rest) < 5 else ())))
 
     def _site(self, mark: str, at: int, after: int) -> Scan[Site | None]:
         context = self._context
@@ -501,9 +513,6 @@ class Scanner:
         if not site.outcomes and site.whole_text:
             self._pass(site.end)
             self._line_start = False
-            return True
-        if not site.outcomes and site.text and site.text.strip() and src.buf[start:site.end].rstrip().endswith(">"):
-            self._pass(site.end)
             return True
         if start > src.pos:
             self._text(src.buf[src.pos : start])
@@ -547,7 +556,8 @@ class Scanner:
                 src.pos = after + len(role)
                 return True
         if self._native and not self._sites:
-            return False
+            self._mute = True
+            return True
         if not self._sites and not self._blank_line:
             while len(src.buf) < after + 2 and not src.ended:
                 yield
@@ -666,7 +676,9 @@ class Scanner:
             message = "the reply was cut by the length limit while thinking"
             self._pending.append(CallFailed(self._context.next_index, None, "", "truncated", message))
             return
-        inner = Scanner(self._tools.schemas, native=self._native, repair=self._tools.repair, stop=self._stop, bare_json=False)
+        inner = Scanner(
+            self._tools.schemas, native=self._native, repair=self._tools.repair, stop=self._stop, bare_json=False
+        )
         pieces = [*inner.feed(thinking), *inner.finish()]
         calls = [piece for piece in pieces if isinstance(piece, (CallFound, CallFailed))]
         if not calls:

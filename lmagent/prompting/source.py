@@ -247,8 +247,8 @@ def json_extent(
             at = yield from _comment_end(src, at)
         else:
             opened = at
-            at = yield from _string_end(src, at, start, notify)
-            if cursor.depth == cursor.top and cursor.expects_key and at - opened > 1:
+            at, whole = yield from _string_end(src, at, start, notify)
+            if whole and cursor.depth == cursor.top and cursor.expects_key:
                 cursor.key = src.buf[opened:at].strip("\"'“”‘’＂＇\\")
                 cursor.expects_key = False
                 if watch and watch(cursor.key, extent):
@@ -269,15 +269,18 @@ def _comment_end(src: Source, at: int) -> Scan[int]:
     return len(src.buf) if end < 0 else end
 
 
-def _string_end(src: Source, at: int, start: int, notify: Callable[[int], None]) -> Scan[int]:
-    """Return the index after the string at `at`; after one character where that quote cannot open a string."""
+def _string_end(src: Source, at: int, start: int, notify: Callable[[int], None]) -> Scan[tuple[int, bool]]:
+    """Return the index after the string at `at`, and whether it is a whole string.
+
+    One character further and False where that quote cannot open a string.
+    """
     quote = src.buf[at]
     escaped = quote == "\\"
     if escaped:
         while len(src.buf) <= at + 1 and not src.ended:
             yield
         if src.buf[at + 1 : at + 2] != '"':
-            return at + 2
+            return at + 2, False
         quote = '"'
         at += 1
     elif quote != '"':
@@ -285,7 +288,7 @@ def _string_end(src: Source, at: int, start: int, notify: Callable[[int], None])
         while before > start and src.buf[before].isspace():
             before -= 1
         if src.buf[before] not in _BEFORE_STRING:
-            return at + 1
+            return at + 1, False
     at += 1
     end = _STRING_END[quote]
     while True:
@@ -293,13 +296,13 @@ def _string_end(src: Source, at: int, start: int, notify: Callable[[int], None])
         if not found:
             at = len(src.buf)
             if src.ended:
-                return at
+                return at, False
             notify(at)
             yield
             continue
         at = found.start()
         if src.buf[at] != "\\":
-            return at + 1
+            return at + 1, True
         if escaped:
             # Text that was escaped as a whole: of n backslashes before a quote, n % 4 == 1 closes the string.
             run = at
@@ -312,7 +315,7 @@ def _string_end(src: Source, at: int, start: int, notify: Callable[[int], None])
             closes = src.buf[run : run + 1] == '"' and (run - at) % 4 == 1
             at = run + 1
             if closes:
-                return min(at, len(src.buf))
+                return min(at, len(src.buf)), True
             continue
         at += 2
         while len(src.buf) < at and not src.ended:

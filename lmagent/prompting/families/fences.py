@@ -12,7 +12,9 @@ from lmagent.prompting.source import Extent, Scan, json_extent, literal, skip_sp
 
 __all__ = ["CALL_INFOS", "bare", "fence"]
 
-CALL_INFOS = frozenset({"", "json", "json5", "jsonc", "tool_call", "tool_calls", "tool_code", "function_call", "action"})
+CALL_INFOS = frozenset(
+    {"", "json", "json5", "jsonc", "tool_call", "tool_calls", "tool_code", "function_call", "action"}
+)
 """Info strings of fences that may hold a call."""
 
 _TICK = re.compile("`")
@@ -57,7 +59,7 @@ def fence(context: Context, ticks: str, info: str, body: int) -> Scan[tuple[Site
     if at >= len(src.buf):
         return Site(at, outcomes), at
     close = yield from take_while(src, at, _TICK, 40)
-    if close - at < len(ticks):
+    if close - at < len(ticks) and close < len(src.buf):
         return None, at
     return Site(close, outcomes), close
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from lmagent.prompting.calls import Outcome
 from lmagent.prompting.families.site import Context, Site, arguments_json, envelope_json, json_value
 from lmagent.prompting.python_reader import CALL_START
 from lmagent.prompting.source import Scan, json_extent, literal, skip_space, take_while, until, until_any
@@ -86,23 +87,24 @@ def _without_input(context: Context, name: str, start: int, line: int, *, at_end
     if not tools.knows(name):
         return None
     if tools.schemas[name.removeprefix("functions.").strip()].get("properties"):
-        return Site(line, [tools.failed(raw, "malformed", "expected a line 'Action Input: {...}' after the action", name)])
+        return Site(
+            line, [tools.failed(raw, "malformed", "expected a line 'Action Input: {...}' after the action", name)]
+        )
     outcome = tools.from_fields(name, [], raw)
     return Site(line, [outcome], react=True) if outcome else None
 
 
 def _action_json(context: Context, at: int) -> Scan[Site | None]:
-    src = context.src
     extent = yield from json_value(context, at, ())
     return _final_or_calls(context, extent.start, extent.end, envelope_json(context, extent), extent.balanced)
 
 
-def _final_or_calls(context: Context, start: int, end: int, outcomes: object, balanced: bool) -> Site:
+def _final_or_calls(context: Context, start: int, end: int, outcomes: list[Outcome] | None, balanced: bool) -> Site:
     """An envelope whose tool is the final answer is text."""
     from_envelope = context.tools.final_answer(context.raw(start, end), _FINAL) if balanced else None
     if from_envelope is not None:
         return Site(end, text=from_envelope)
-    if not isinstance(outcomes, list):
+    if outcomes is None:
         return Site(end, text=context.raw(start, end), whole_text=True)
     return Site(end, outcomes, react=True)
 
@@ -124,9 +126,9 @@ def _action_fence(context: Context, fence: int, run: int) -> Scan[Site | None]:
 
 def _close_fence(context: Context, site: Site, ticks: str) -> Scan[None]:
     after = yield from skip_space(context.src, site.end)
-    mark = yield from literal(context.src, after, (ticks,))
-    if mark:
-        site.end = after + len(mark)
+    close = yield from take_while(context.src, after, _TICK, len(ticks))
+    if close - after == len(ticks) or close >= len(context.src.buf):
+        site.end = close
 
 
 def _final_input(context: Context, at: int) -> Scan[Site | None]:

@@ -76,7 +76,7 @@ class Progress:
             return
         end = reached
         for key, start, stop in extent.spans:
-            if start <= self._at < stop and key:
+            if start <= self._at <= stop and key:
                 end, self._done = stop, True
         if depth == 0:
             self._done = True
@@ -105,7 +105,11 @@ class Progress:
 
 
 def json_value(
-    context: Context, at: int, delimiters: tuple[str, ...], *, name: str | None = None,
+    context: Context,
+    at: int,
+    delimiters: tuple[str, ...],
+    *,
+    name: str | None = None,
     watch: Callable[[str, Extent], bool] | None = None,
 ) -> Scan[Extent]:
     """Find the JSON value at `at`, with surplus closing brackets after it."""
@@ -124,7 +128,7 @@ def envelope_json(context: Context, extent: Extent, *, sure: bool = True) -> lis
     src, tools = context.src, context.tools
     raw = src.buf[extent.start : extent.end]
     if not extent.balanced and extent.delimiter is None:
-        if not sure and not tools.looks_like_call(raw):
+        if not sure and not tools.may_become_call(raw, cut=src.length):
             return None
         return [tools.unfinished(raw, length=src.length)]
     spans = [(key, src.buf[start:stop]) for key, start, stop in extent.spans]

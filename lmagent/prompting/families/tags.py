@@ -43,7 +43,14 @@ WRAPPERS: dict[str, tuple[str, ...]] = {
 ELEMENTS = ("<function=", "<invoke", "<｜DSML｜invoke", "<｜tool▁call▁begin｜>", "<|tool_call_begin|>")
 """Markers that begin a call with or without a wrapper."""
 
-_INNER_CLOSERS = ("</function>", "</invoke>", "</｜DSML｜invoke>", "<｜tool▁call▁end｜>", "<|tool_call_end|>", "<|call|>")
+_INNER_CLOSERS = (
+    "</function>",
+    "</invoke>",
+    "</｜DSML｜invoke>",
+    "<｜tool▁call▁end｜>",
+    "<|tool_call_end|>",
+    "<|call|>",
+)
 CLOSERS = tuple(dict.fromkeys((*(word for words in WRAPPERS.values() for word in words), *_INNER_CLOSERS)))
 _XML_CLOSERS = CLOSERS
 _MAX_NESTING = 3
@@ -65,10 +72,12 @@ def wrapper(context: Context, opener: str, start: int, at: int, nesting: int = 0
         if here >= len(src.buf):
             break
         if site.outcomes and src.buf[here] in ",;":
-            here = yield from skip_space(src, here + 1)
+            site.end = here + 1
+            continue
         closer = yield from literal(src, here, closers)
         if closer:
             site.end = here + len(closer)
+            site.whole_text = not site.outcomes
             return site if site.outcomes or site.text else None
         stray = yield from literal(src, here, CLOSERS)
         if stray and site.outcomes:
@@ -87,10 +96,19 @@ def wrapper(context: Context, opener: str, start: int, at: int, nesting: int = 0
         if inner.outcomes and _unfinished(inner.outcomes[-1]) and site.end >= len(src.buf):
             return site
     if site.outcomes or site.text:
+        site.whole_text = not site.outcomes
         return site
-    if src.length and (yield from skip_space(src, at)) >= len(src.buf):
+    if src.ended and src.length and _cut_inside(context, src.buf[at : at + 100].strip(), len(src.buf) - at):
         return Site(len(src.buf), [context.tools.unfinished(context.raw(start, len(src.buf)), length=True)])
     return None
+
+
+def _cut_inside(context: Context, rest: str, size: int) -> bool:
+    """True when `rest`, the last of the reply, may be the beginning of what stands in a wrapper."""
+    if size > 100:
+        return False
+    words = (*ELEMENTS, *WRAPPERS, "<|plugin|>", *context.tools.schemas)
+    return any(word.startswith(rest.removeprefix("<|plugin|>").lstrip("[ \n")) for word in words)
 
 
 def _unfinished(outcome: Outcome) -> bool:
@@ -100,6 +118,8 @@ def _unfinished(outcome: Outcome) -> bool:
 def element(context: Context, opener: str, at: int, nesting: int) -> Scan[Site | None]:
     """Read one call at `at`, in whatever family it is spelled."""
     src = context.src
+    if at >= len(src.buf):
+        return None
     char = src.buf[at]
     closers = WRAPPERS.get(opener, ())
     if char in _JSON_START:
@@ -190,8 +210,10 @@ def _fenced(context: Context, at: int, closers: tuple[str, ...]) -> Scan[Site | 
     body = yield from skip_space(src, info)
     if body >= len(src.buf) or src.buf[body] not in "{[｛［":
         return None
-    inner = yield from _json_list(context, body, ("```", *closers)) if src.buf[body] in _LIST_START else _json(
-        context, body, ("```", *closers)
+    inner = (
+        yield from _json_list(context, body, ("```", *closers))
+        if src.buf[body] in _LIST_START
+        else _json(context, body, ("```", *closers))
     )
     if inner is None:
         return None
@@ -216,9 +238,13 @@ def _named(context: Context, opener: str, at: int) -> Scan[Site | None]:
     after = yield from skip_space(src, end)
     if after >= len(src.buf):
         if src.length:
-            return Site(after, [tools.unfinished(context.raw(at, after), length=True)]) if "\n" in src.buf[end:] else None
+            return (
+                Site(after, [tools.unfinished(context.raw(at, after), length=True)]) if "\n" in src.buf[end:] else None
+            )
         if not tools.knows(name) or opener != "<tool_call>":
             return None
+        if not _may_stop_here(context) and tools.takes_arguments(name):
+            return Site(after, [tools.unfinished(context.raw(at, after), length=False, name=name)])
         return _site(tools.from_fields(name, [], context.raw(at, after)), after)
     if src.buf[after] in "{｛":
         if not tools.knows(name):
@@ -230,9 +256,17 @@ def _named(context: Context, opener: str, at: int) -> Scan[Site | None]:
         return (yield from _glm_fields(context, name, at, after))
     if mark and (tools.knows(name) or "\n" in src.buf[end:after]):
         return _site(tools.from_fields(name, [], context.raw(at, after)), after)
-    if src.length and after + 12 >= len(src.buf) and "<arg_key>".startswith(src.buf[after:]):
+    if src.length and any(word.startswith(src.buf[after : after + 40]) for word in ("<arg_key>", *closers)):
         return Site(len(src.buf), [tools.unfinished(context.raw(at, len(src.buf)), length=True, name=name)])
     return None
+
+
+def _may_stop_here(context: Context) -> bool:
+    """True when a closing word was a stop sequence, so that the provider took it from the reply.
+
+    JSON shows by its brackets that it is whole; values between tags do not.
+    """
+    return any(stop in CLOSERS for stop in context.stop)
 
 
 def _site(outcome: Outcome | None, end: int) -> Site | None:
@@ -249,16 +283,18 @@ def _glm_fields(context: Context, name: str, start: int, at: int) -> Scan[Site |
         value_end = (yield from until(src, value + 11, "</arg_value>")) if opened else -1
         if value_end < 0:
             raw = context.raw(start, len(src.buf))
-            missing = key_end >= 0 and not opened and value < len(src.buf)
+            missing = key_end >= 0 and not opened and not "<arg_value>".startswith(src.buf[value : value + 20])
             return Site(len(src.buf), [tools.unfinished(raw, length=src.length and not missing, name=name)])
         fields.append((src.buf[at + 9 : key_end].strip(), src.buf[value + 11 : value_end], "schema"))
         at = yield from skip_space(src, value_end + 12)
         mark = yield from literal(src, at, ("<arg_key>", "</tool_call>"))
         if mark == "<arg_key>":
             continue
-        if mark is None and (src.length or at < len(src.buf)):
-            raw = context.raw(start, at)
-            return Site(at, [tools.unfinished(raw, length=src.length and at >= len(src.buf), name=name)])
+        if mark is None and (src.length or at < len(src.buf) or not _may_stop_here(context)):
+            rest = src.buf[at : at + 20]
+            cut = src.length and ("</tool_call>".startswith(rest) or "<arg_key>".startswith(rest))
+            end = len(src.buf) if cut else at
+            return Site(end, [tools.unfinished(context.raw(start, end), length=cut, name=name)])
         return _site(tools.from_fields(name, fields, context.raw(start, at)), at)
 
 
@@ -324,7 +360,7 @@ def _xml_body(context: Context, name: str, start: int, at: int, word: str) -> Sc
                 return Site(len(src.buf), [tools.unfinished(raw, length=True, name=name)])
             message = f"expected <{prefix}parameter or {closer}, got {src.buf[at : at + 40]!r}"
             return Site(at, [tools.failed(raw, "malformed", message, name)])
-        if fields and not src.length and any(stop in (closer, "</tool_call>", "</invoke>") for stop in context.stop):
+        if fields and not src.length and _may_stop_here(context):
             return _site(tools.from_fields(name, fields, raw), at)
         if not fields and not src.length and not tools.knows(name):
             return None
@@ -396,7 +432,9 @@ def _deepseek(context: Context, start: int, at: int) -> Scan[Site | None]:
             return Site(here, [tools.unfinished(context.raw(start, here), length=src.length, name=name)])
         message = "expected a JSON object of arguments"
         return Site(here, [tools.failed(context.raw(start, here), "malformed", message, name)])
-    extent = yield from json_value(context, here, (end_mark, "<｜tool▁calls▁end｜>", *(("```",) if fence else ())), name=name)
+    extent = yield from json_value(
+        context, here, (end_mark, "<｜tool▁calls▁end｜>", *(("```",) if fence else ())), name=name
+    )
     outcome = arguments_json(context, name, extent, start)
     end = yield from skip_space(src, extent.end)
     if fence:
@@ -450,7 +488,7 @@ def _mistral(context: Context, at: int) -> Scan[Site | None]:
         if here < 0:
             return _cut(context, at, 300)
         mark = "[ARGS]"
-    after = yield from skip_space(src, here + len(mark or ""))
+    after = yield from skip_space(src, here + (len(mark) if mark else 0))
     if after >= len(src.buf):
         if mark or src.length:
             return Site(after, [tools.unfinished(context.raw(at, after), length=src.length, name=name)])
