@@ -145,7 +145,18 @@ def read_signature(
     taken = {a.name for a in signature.arguments if a.kind is not _Kind.VAR_POSITIONAL}
     visible = {a.name for a in signature.arguments if a.visible}
     signature.reserved = frozenset((taken - visible) | bound | first)
+    if signature.has_extra:
+        signature.reserved |= _filled_names(inner) - {p.name for p in parameters}
     return signature
+
+
+def _filled_names(inner: Any) -> set[str]:
+    """Return all parameter names of the body, `self` and those a partial has filled among them."""
+    body = inspect.getattr_static(inner, "__init__") if isinstance(inner, type) else inner
+    try:
+        return set(inspect.signature(body).parameters)
+    except (TypeError, ValueError):
+        return set()
 
 
 def _unwrapped(target: Any, owner: type | None) -> tuple[Any, type | None]:

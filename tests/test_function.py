@@ -423,6 +423,19 @@ def test_star_star_of_models_keeps_instances():
     assert problems(f, '{"a": {}}') == ["a.city: Field required"]
 
 
+def test_free_keywords_cannot_name_what_is_already_filled():
+    class Log:
+        def write(self, line: str, **labels: int) -> Any:
+            return line, labels
+
+    tool = function(Log().write)
+    assert tool.call('{"line": "x", "a": 1}') == ("x", {"a": 1})
+    assert problems(tool, '{"line": "x", "self": 1}') == ["self: Extra inputs are not permitted (got 1)"]
+    filled = function(functools.partial(Log().write, "x"))
+    assert filled.call('{"a": 1}') == ("x", {"a": 1})
+    assert problems(filled, '{"line": 1}') == ["line: Extra inputs are not permitted (got 1)"]
+
+
 def test_alias_is_the_property_and_python_gets_its_name():
     @function
     def f(
