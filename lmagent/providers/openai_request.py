@@ -25,6 +25,7 @@ from lmagent.messages import (
     UserMessage,
 )
 from lmagent.providers.base import ChatCall, NamedTool, OutputSchema
+from lmagent.providers.calls import fitting_ids
 from lmagent.providers.history import answered, one_call_each, split_system
 from lmagent.providers.openai_profile import Profile
 from lmagent.schema import ToolSpec, openai_strict
@@ -47,6 +48,9 @@ _FLAGS = (
 )
 """Fields of a profile that change how a message is written."""
 _ALNUM9 = re.compile(r"[a-zA-Z0-9]{9}")
+_ANY_ID = re.compile(r"(?s).+")
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 _BASE62 = string.digits + string.ascii_letters
 
 
@@ -79,6 +83,8 @@ class MessageWriter:
             messages = _system_merged(messages)
         if self.legacy:
             messages = one_call_each(answered(messages))
+        elif not _in_order(messages):
+            messages = fitting_ids(answered(messages), _ANY_ID)
         key = self._key_with_reasoning if self._takes_reasoning(call, body) else self._key
         encoded = [message.wire.get(key) or self._encode(message, key) for message in messages]
         if profile.after_tool:
@@ -180,7 +186,7 @@ class MessageWriter:
 
     def _function(self, call: ToolCall) -> dict[str, Any]:
         broken = self.profile.arguments_must_be_json and not _is_object(call.arguments)
-        return {"name": call.name, "arguments": "{}" if broken else call.arguments}
+        return {"name": _name(call.name), "arguments": "{}" if broken else call.arguments}
 
     def _call_id(self, call_id: str) -> str:
         match self.profile.call_ids:
@@ -193,14 +199,39 @@ class MessageWriter:
 
     def _result(self, message: ToolMessage) -> dict[str, Any]:
         if self.legacy:
-            return {"role": "function", "name": message.name, "content": message.content}
-        name = {"name": message.name} if message.name and self.profile.tool_name else {}
+            return {"role": "function", "name": _name(message.name), "content": message.content}
+        name = {"name": _name(message.name)} if message.name and self.profile.tool_name else {}
         return {
             "role": "tool",
             "tool_call_id": self._call_id(message.tool_call_id),
             "content": message.content,
             **name,
         }
+
+
+def _name(name: str) -> str:
+    """Return a name that servers take; a model may have called something that cannot exist."""
+    return name if _NAME.fullmatch(name) else _NOT_IN_NAMES.sub("_", name)[:64] or "unknown"
+
+
+def _in_order(messages: Sequence[Message]) -> bool:
+    """Whether each call has an id of its own and is answered at once; else the server refuses the history.
+
+    The one look at every message of a turn, so it does nothing but compare types while no call is open.
+    """
+    waiting: list[str] = []
+    for message in messages:
+        if isinstance(message, ToolMessage):
+            if message.tool_call_id not in waiting:
+                return False
+            waiting.remove(message.tool_call_id)
+        elif waiting:
+            return False
+        elif isinstance(message, AssistantMessage) and message.tool_calls:
+            waiting = [call.id for call in message.tool_calls]
+            if "" in waiting or len(set(waiting)) < len(waiting):
+                return False
+    return not waiting
 
 
 def _is_object(text: str) -> bool:

@@ -36,6 +36,7 @@ from lmagent.messages import (
     UserMessage,
 )
 from lmagent.providers import compatible
+from lmagent.providers.azure import AZURE
 from lmagent.providers.base import ChatCall, NamedTool, OutputSchema
 from lmagent.providers.compatible import (
     BAICHUAN,
@@ -57,9 +58,10 @@ from lmagent.providers.compatible import (
     ZHIPU,
     profile_of,
 )
-from lmagent.providers.openai import OpenAICodec, Profile
+from lmagent.providers.openai import OPENAI, OpenAICodec, Profile
 from lmagent.schema import ToolSpec
-from tests.providers import wire, wire_cn
+from tests.providers import rules_openai, wire, wire_cn
+from tests.providers.histories import HISTORIES
 from tests.providers.wire_cn import ASK as WEATHER_ASKED
 from tests.providers.wire_cn import CHAT, GET_WEATHER, RIVER, SYSTEM, TOLD, chat
 
@@ -137,6 +139,24 @@ def test_a_profile_of_ones_own() -> None:
     assert codec(acme).url == "https://api.acme.example/v1/chat/completions"
     with pytest.raises(ParameterError, match="acme takes at most 1 stop"):
         given(acme, stop=["a", "b"])
+
+
+HISTORY_PROFILES = {f"{profile.provider}{profile.path}": profile for profile in (OPENAI, AZURE, *ALL)}
+
+
+@pytest.mark.parametrize("profile", HISTORY_PROFILES.values(), ids=HISTORY_PROFILES)
+@pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
+def test_any_history_can_be_sent_to_any_server(history: tuple[Message, ...], profile: Profile) -> None:
+    rules_openai.check(body_of(profile, *history, tools=(ADD,)), profile)
+    legacy = codec(profile, legacy_functions=True).build_request(ChatCall(messages=history, tools=(ADD,)))
+    rules_openai.check(loads(legacy.content), profile)
+
+
+def test_a_history_in_order_is_sent_as_it_is() -> None:
+    messages = [body_of(OPENAI, *history)["messages"] for history in HISTORIES.values()]
+    assert [len(sent) - len(history) for sent, history in zip(messages, HISTORIES.values(), strict=True)] == [
+        {"unanswered call": 1, "call at the end": 1}.get(name, 0) for name in HISTORIES
+    ]
 
 
 # Request side, rules 16 to 20

@@ -231,10 +231,10 @@ def test_an_assistant_message_without_text() -> None:
     call = ToolCall(id="c1", name="add", arguments="{}")
     shown = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
     message = AssistantMessage("", (call,))
-    assert sent(message) == [{"role": "assistant", "content": None, "tool_calls": [shown]}]
+    assert sent(message)[0] == {"role": "assistant", "content": None, "tool_calls": [shown]}
     for policy, expected in (("text", {"content": ""}), ("omit", {})):
         codec = OpenAICodec("m", profile=replace(OPENAI, empty_content=policy))
-        assert sent(message, codec=codec) == [{"role": "assistant", **expected, "tool_calls": [shown]}]
+        assert sent(message, codec=codec)[0] == {"role": "assistant", **expected, "tool_calls": [shown]}
     assert sent(AssistantMessage("")) == [{"role": "assistant", "content": ""}]
 
 
@@ -265,7 +265,23 @@ def test_foreign_ids_are_derived_alike_for_call_and_result() -> None:
     assert call["tool_calls"][0]["id"] == result["tool_call_id"]
     assert len(result["tool_call_id"]) == 9
     assert result["tool_call_id"].isalnum()
-    assert sent(ToolMessage("3", "D681PevKs"), codec=short)[0]["tool_call_id"] == "D681PevKs"
+    own = (AssistantMessage("", (ToolCall(id="D681PevKs", name="add"),)), ToolMessage("3", "D681PevKs"))
+    assert sent(*own, codec=short)[1]["tool_call_id"] == "D681PevKs"
+
+
+def test_histories_out_of_order_are_mended() -> None:
+    calls = (ToolCall(id="c1", name="add"), ToolCall(id="c1", name="say 你好"))
+    sent_messages = sent(UserMessage("hi"), AssistantMessage("", calls), ToolMessage("3", "c1"), UserMessage("and?"))
+    assert sent_messages[1]["tool_calls"][1] == {
+        "id": "c1_2",
+        "type": "function",
+        "function": {"name": "say___", "arguments": "{}"},
+    }
+    assert sent_messages[2:] == [
+        {"role": "tool", "tool_call_id": "c1", "content": "3"},
+        {"role": "tool", "tool_call_id": "c1_2", "content": "No result: this call was not run."},
+        {"role": "user", "content": "and?"},
+    ]
 
 
 def test_other_providers_details_stay_home() -> None:
