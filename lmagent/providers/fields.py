@@ -12,7 +12,7 @@ from lmagent.jsontext import JSON, JSONError, dumps_text, loads
 from lmagent.messages import Usage
 from lmagent.providers.base import Codec
 
-__all__ = ["arguments_text", "call_arguments", "mapping", "object_of", "objects", "text", "usage_of"]
+__all__ = ["arguments_text", "call_arguments", "first_text", "mapping", "object_of", "objects", "text", "usage_of"]
 
 
 def mapping(value: object) -> dict[str, Any]:
@@ -36,6 +36,11 @@ def text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a text was expected, not {str(value)[:80]!r}")
     return value
+
+
+def first_text(*values: object) -> str | None:
+    """Return the first of these that is a text and not empty; for ids, which must not make an error worse."""
+    return next((value for value in values if isinstance(value, str) and value), None)
 
 
 def arguments_text(value: object) -> str:

@@ -87,7 +87,9 @@ def system_apart(messages: Iterable[Message]) -> tuple[str, list[Message]]:
     Dialects with a system field refuse a body without any message: then the system text is the user's.
     """
     system, others = split_system(messages)
-    return (system, others) if others or not system else ("", [UserMessage(system)])
+    if not system or not all(_is_blank(message) for message in others):
+        return system, others
+    return "", [UserMessage(system)]
 
 
 def system_in_front(messages: Iterable[Message]) -> list[Message]:
@@ -237,9 +239,7 @@ def merged(messages: Iterable[Message]) -> list[Message]:
     for message in messages:
         last = answer[-1] if answer else None
         match message:
-            case UserMessage() if _is_blank(message):
-                continue
-            case AssistantMessage(content=content, tool_calls=()) if not content.strip():
+            case UserMessage() | AssistantMessage() if _is_blank(message):
                 continue
             case UserMessage() if isinstance(last, UserMessage):
                 answer[-1] = _joined_users(last, message)
@@ -250,10 +250,17 @@ def merged(messages: Iterable[Message]) -> list[Message]:
     return answer
 
 
-def _is_blank(message: UserMessage) -> bool:
-    return not message.text.strip() and (
-        isinstance(message.content, str) or all(isinstance(part, TextPart) for part in message.content)
-    )
+def _is_blank(message: Message) -> bool:
+    """Whether a message says nothing: no text, no part, no call."""
+    match message:
+        case UserMessage(content=str()):
+            return not message.text.strip()
+        case UserMessage(content=parts):
+            return all(isinstance(part, TextPart) and not part.text.strip() for part in parts)
+        case AssistantMessage():
+            return not message.tool_calls and not message.content.strip()
+        case _:
+            return False
 
 
 def _joined_users(first: UserMessage, second: UserMessage) -> UserMessage:

@@ -37,7 +37,7 @@ from lmagent.providers.base import (
 )
 from lmagent.providers.calls import fitting_ids
 from lmagent.providers.failures import quoted, retry_after
-from lmagent.providers.fields import call_arguments, mapping, object_of, objects, text, usage_of
+from lmagent.providers.fields import call_arguments, first_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import (
     alternating,
     answered,
@@ -235,7 +235,7 @@ class _OldCodec(Codec):
             model=self.model,
             status=status,
             code=None if code in (None, 0) else str(code),
-            request_id=fields.get("id") or fields.get("request_id") or headers.get("trace-id"),
+            request_id=first_text(fields.get("id"), fields.get("request_id"), headers.get("trace-id")),
             retry_after=retry_after(headers),
             body=body,
         )
@@ -243,7 +243,7 @@ class _OldCodec(Codec):
 
 def _done(state: _State, body: JSON) -> Done:
     choices = objects(body.get("choices"))
-    raw = (choices[0].get("finish_reason") if choices else None) or None
+    raw = text(choices[0].get("finish_reason") if choices else None) or None
     reason: FinishReason = _FINISH.get(raw, "other") if raw else "stop"
     if body.get("input_sensitive") or body.get("output_sensitive"):
         reason = "content_filter"
@@ -251,7 +251,7 @@ def _done(state: _State, body: JSON) -> Done:
         finish_reason=reason,
         raw_finish_reason=raw,
         usage=state.usage,
-        response_id=body.get("id") or body.get("request_id"),
+        response_id=first_text(body.get("id"), body.get("request_id")),
         raw=body,
     )
 
@@ -387,13 +387,13 @@ class MinimaxProCodec(_OldCodec):
     def _rendered(self, message: Message, speaker: str) -> dict[str, Any]:
         match message:
             case AssistantMessage(tool_calls=(call, *_)):
-                function_call = {"name": call.name, "arguments": call.arguments}
+                function_call = {"name": _own_name(call.name), "arguments": call.arguments}
                 said = {"sender_type": "BOT", "sender_name": speaker, "text": message.content}
                 return said | {"function_call": function_call}
             case AssistantMessage():
                 return {"sender_type": "BOT", "sender_name": speaker, "text": message.content}
             case ToolMessage():
-                name = message.name if self.function_sender == "function" else speaker
+                name = _own_name(message.name) if self.function_sender == "function" else speaker
                 return {"sender_type": "FUNCTION", "sender_name": name, "text": message.content}
             case _:
                 return {"sender_type": "USER", "sender_name": self.user_name, "text": _text(message)}
@@ -420,3 +420,8 @@ class MinimaxProCodec(_OldCodec):
             call = {}
         said = text(last.get("text"))
         return (said or text(body.get("reply")) if whole else said), call or None
+
+
+def _own_name(name: str) -> str:
+    """Return the name of a call in a history as the platform takes it: what begins with `plugin_` would be its own."""
+    return f"_{name}"[:64] if name.startswith("plugin_") else name

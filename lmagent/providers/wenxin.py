@@ -38,7 +38,7 @@ from lmagent.providers.base import (
 )
 from lmagent.providers.calls import fitting_ids
 from lmagent.providers.failures import quoted, retry_after
-from lmagent.providers.fields import call_arguments, mapping, object_of, text, usage_of
+from lmagent.providers.fields import call_arguments, first_text, mapping, object_of, text, usage_of
 from lmagent.providers.history import (
     alternating,
     answered,
@@ -159,7 +159,7 @@ def wenxin_error(
         model=model,
         status=status,
         code=None if code is None else str(code),
-        request_id=fields.get("id") or headers.get("x-bce-request-id"),
+        request_id=first_text(fields.get("id"), headers.get("x-bce-request-id")),
         retry_after=retry_after(headers),
         body=body,
     )
@@ -397,7 +397,7 @@ def _function(spec: ToolSpec) -> bytes:
 
 
 def _done(state: _State, body: JSON) -> Done:
-    raw = body.get("finish_reason")
+    raw = text(body.get("finish_reason")) or None
     reason: FinishReason = _FINISH.get(raw, "other") if raw else "length" if body.get("is_truncated") else "stop"
     if state.flagged:  # a safety hit looks like an ordinary reply
         reason = "content_filter"
@@ -407,6 +407,6 @@ def _done(state: _State, body: JSON) -> Done:
         raw_finish_reason=raw,
         usage=state.usage,
         details={"wenxin": details} if details else {},
-        response_id=body.get("id"),
+        response_id=first_text(body.get("id")),
         raw=body,
     )

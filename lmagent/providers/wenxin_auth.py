@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 from lmagent.errors import AuthenticationFailed, ProviderError
 from lmagent.jsontext import JSON
 from lmagent.providers.base import Auth, AuthFlow, Request
-from lmagent.providers.fields import mapping
+from lmagent.providers.fields import first_text, mapping
 from lmagent.providers.wenxin import BASE_URL, wenxin_error
 from lmagent.redaction import Secret
 
@@ -178,7 +178,7 @@ def _secret(body: JSON, name: str) -> Secret:
         f"The token endpoint gave no token: {fields.get('message') or fields.get('msg') or 'unknown answer'}.",
         provider="wenxin",
         code=str(fields["code"]) if fields.get("code") else None,
-        request_id=fields.get("requestId"),
+        request_id=first_text(fields.get("requestId")),
         body=body,
     )
 
