@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def body_of(codec: AzureCodec, **parameters: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", CHAT)
 def test_requests_equal_the_sdk(name: str) -> None:
-    case = load("azure", name)
+    case = deepcopy(load("azure", name))
     request = codec_of(name).build_request(call_of(case.body))
     assert request.url == HOST + case.request["path"]
     assert dict(request.params) == case.request["query"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -434,7 +435,7 @@ def test_error_codes(profile: Profile, status: int, content: Any, kind: type[Pro
 
 @pytest.mark.parametrize("name", wire.names("mistral"))
 def test_mistral_requests_equal_the_sdk(name: str) -> None:
-    case = wire.load("mistral", name)
+    case = deepcopy(wire.load("mistral", name))
     for message in case.request["body"]["messages"]:  # the SDK echoes defaults and indexes of its own
         message.pop("prefix", None)
         for call in message.get("tool_calls") or ():
@@ -535,7 +536,7 @@ def conversation(case: wire_cn.Case) -> ChatCall:
 @pytest.mark.parametrize(("item", "number"), CASES, ids=IDS)
 def test_chinese_requests_equal_the_recordings(item: Recorded, number: str) -> None:
     case = recorded(item.platform, number)
-    body = case.request["json"]
+    body = deepcopy(case.request["json"])
     ours = codec(item.profile, body["model"], stream_usage="stream_options" in body)
     request = ours.build_request(conversation(case))
     assert request.url == case.request["url"]
