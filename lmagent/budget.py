@@ -7,6 +7,7 @@ counted. Prices come from the user, never from code.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,6 +64,7 @@ class Budget:
         at_limit: `stop`: the run ends with `LimitExceeded` and its partial result; `answer`: the model is asked once
             more, without tools, for its best answer (one request over); a function: called with the budget, it may
             raise limits and return True to go on.
+        clock: Seconds from any monotonic clock.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Budget:
         tool_calls: int | None = None,
         prices: Mapping[str, Price] | None = None,
         at_limit: Literal["stop", "answer"] | Callable[[Budget], bool] = "stop",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits: dict[str, float | None] = {
             "requests": requests,
@@ -86,6 +89,7 @@ class Budget:
         """By name; a function given as `at_limit` may raise them."""
         self.at_limit = at_limit
         self._prices = dict(prices or {})
+        self._clock = clock
         self._lock = threading.Lock()
         self._requests = 0
         self._usage = Usage()
@@ -109,40 +113,38 @@ class Budget:
                 seconds=self._elapsed,
             )
 
-    def take_request(self, now: float) -> None:
+    def before_request(self, model_id: str) -> None:
         """Count a request that is about to be sent.
 
         Raises:
-            LimitExceeded: There is no room for it.
+            LimitExceeded: There is no room for it, or its cost cannot be known.
         """
+        now = self._clock()
         with self._lock:
             exceeded = self._exceeded(now)
             if exceeded and not self._last_word:
                 raise exceeded
+            limit = self.limits["cost"]
+            if limit is not None and self._price_of(model_id) is None:
+                raise LimitExceeded(
+                    f"There is no price for {model_id!r}, so its cost cannot be limited: Budget(prices=...).",
+                    limit="cost",
+                    value=limit,
+                )
             self._started = now if self._started is None else self._started
             self._requests += 1
 
-    def charge_reply(self, reply: Reply) -> None:
-        """Count the tokens and the cost of a reply.
-
-        Raises:
-            LimitExceeded: `cost` is limited and the model has no price.
-        """
+    def after_reply(self, reply: Reply) -> None:
+        """Count the tokens and the cost of a reply."""
         usage = reply.usage
         if usage is None:
             return
         price = self._price_of(reply.model_id)
-        if price is None and self.limits["cost"] is not None:
-            raise LimitExceeded(
-                f"There is no price for {reply.model_id!r}, so its cost cannot be limited: Budget(prices=...).",
-                limit="cost",
-                value=self.limits["cost"],
-            )
         with self._lock:
             self._usage += usage
             self._cost += price.of(usage) if price else 0.0
 
-    def take_tool_calls(self, count: int, now: float) -> None:
+    def take_tool_calls(self, count: int) -> None:
         """Count tool calls that are about to run.
 
         Raises:
@@ -154,12 +156,13 @@ class Budget:
                 raise _error("tool_calls", limit, f"{self._tool_calls} were made, {count} more are asked for.")
             self._tool_calls += count
 
-    def check(self, now: float) -> Literal["go", "last"]:
+    def check(self) -> Literal["go", "last"]:
         """Say whether another request may be made; `last`: one more, without tools.
 
         Raises:
             LimitExceeded: A limit is reached and the budget says to stop.
         """
+        now = self._clock()
         with self._lock:
             exceeded = self._exceeded(now)
         if exceeded is None:

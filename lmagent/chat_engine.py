@@ -9,12 +9,13 @@ from typing import Any, cast
 from lmagent.agent import Agent, Approver
 from lmagent.events import Event, RunEnd
 from lmagent.flow import Limits, RunResult
-from lmagent.history import History
+from lmagent.history import History, repair_history
 from lmagent.messages import Message, Prompt, UserMessage
 from lmagent.model import ChatModel
 from lmagent.printer import Printer
 from lmagent.prompts import as_messages
 from lmagent.providers.base import ToolChoice
+from lmagent.sessions import SessionStore, StoredHistory
 
 __all__ = ["ChatEngine"]
 
@@ -30,6 +31,8 @@ class ChatEngine:
         functions: What the model may call.
         system_prompt: Instructions in front of every request.
         history: What was said before.
+        session: Id of a stored conversation, which goes on where it stopped; needs `store`.
+        store: Where it is kept: `SQLiteSessions(path)`, `JSONLSessions(folder)`, `MemorySessions()`.
         print_message: Print what is said and done: plain text in a pipe, colours in a terminal. The stream verbs
             never print; their reader has the events.
         stream: Whether `chat` streams while it prints; None: when a terminal watches.
@@ -50,12 +53,14 @@ class ChatEngine:
         *,
         system_prompt: str = "",
         history: Sequence[Message] = (),
+        session: str | None = None,
+        store: SessionStore | None = None,
         print_message: bool = True,
         printer: Printer | None = None,
         stream: bool | None = None,
         limits: Limits | None = None,
         approve: Approver | None = None,
-        **parameters: object,
+        **parameters: Any,
     ) -> None:
         if isinstance(model, Agent):
             if functions or system_prompt or parameters or limits or approve:
@@ -65,7 +70,10 @@ class ChatEngine:
             self.agent = Agent(
                 model, functions, system_prompt=system_prompt, limits=limits, approve=approve, **parameters
             )
-        self._history = History(history)
+        if (session is None) != (store is None):
+            raise TypeError("session= and store= belong together.")
+        self._history = StoredHistory(store, session) if store is not None and session is not None else History()
+        self._history.extend(repair_history(history))
         self._printer = (printer or Printer()) if print_message else None
         self._stream = stream
 
@@ -78,7 +86,25 @@ class ChatEngine:
         """Forget the conversation."""
         self._history.clear()
 
-    def chat(self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: object) -> RunResult:
+    def rewind(self, prompts: int = 1) -> None:
+        """Take the last `prompts` prompts back, with everything that came of them."""
+        starts = [index for index, message in enumerate(self.history) if isinstance(message, UserMessage)]
+        if prompts > 0 and starts:
+            self._history.truncate(starts[max(len(starts) - prompts, 0)])
+
+    def fork(self, session: str | None = None) -> ChatEngine:
+        """Return an engine that goes on from here on its own; a stored conversation needs a new `session` id."""
+        copy = ChatEngine(self.agent, print_message=False, stream=self._stream)
+        copy._printer = self._printer
+        if isinstance(self._history, StoredHistory):
+            if session is None:
+                raise TypeError("A stored conversation is forked under a session id of its own.")
+            copy._history = self._history.fork(session)
+        else:
+            copy._history = History(self.history)
+        return copy
+
+    def chat(self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: Any) -> RunResult:
         """Say something and return the answer, after all function calls it took.
 
         When it fails before the model answered anything, the history is as it was before; what a longer run had done
@@ -94,7 +120,7 @@ class ChatEngine:
                 return self._watch(events)
 
     async def async_chat(
-        self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: object
+        self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: Any
     ) -> RunResult:
         """`chat`, asynchronous."""
         with _Turn(self._history, self._printer, prompt):
@@ -111,7 +137,7 @@ class ChatEngine:
         raise AssertionError("a run ends with RunEnd or an exception")
 
     def stream_chat(
-        self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: object
+        self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: Any
     ) -> Iterator[Event]:
         """`chat`, yielding events; the last is `RunEnd` with the result. Prints nothing."""
         with _Turn(self._history, None, prompt):
@@ -120,7 +146,7 @@ class ChatEngine:
                 yield from events
 
     async def async_stream_chat(
-        self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: object
+        self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: Any
     ) -> AsyncIterator[Event]:
         """`stream_chat`, asynchronous."""
         with _Turn(self._history, None, prompt):

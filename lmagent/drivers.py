@@ -59,7 +59,6 @@ class Job:
 
     def call(self, step: AskModel) -> ChatCall:
         """Return the question of a step."""
-        budget = self.state.budget
         return ChatCall(
             messages=(*self.system, *step.messages) if self.system else step.messages,
             tools=self.specs,
@@ -67,7 +66,7 @@ class Job:
             tool_choice=step.tool_choice,
             output_schema=step.output_schema,
             stream=self.stream,
-            gate=(lambda: budget.take_request(self.state.clock())) if budget else None,
+            meter=self.state.budget,
         )
 
     def context(self, step: RunTools | None = None) -> RunContext[Any]:
@@ -317,7 +316,7 @@ def _changed(job: Job, point: str, value: Any) -> Any:
 
 async def _async_changed(job: Job, point: str, value: Any) -> Any:
     for hook in getattr(job.hooks, point):
-        answer = hook(value)
+        answer = getattr(hook, "async_form", hook)(value)
         answer = await answer if isawaitable(answer) else answer
         value = value if answer is None else answer
     return value

@@ -323,8 +323,6 @@ def _take(state: RunState, reply: Reply) -> None:
     state.requests += reply.attempts
     state.usage += reply.usage
     state.history.append(reply.message)
-    if state.budget:
-        state.budget.charge_reply(reply)
 
 
 def _calls_to_run(state: RunState, reply: Reply) -> tuple[ToolCall, ...]:
@@ -353,7 +351,7 @@ def _check_spent(state: RunState) -> None:
     if limits.seconds is not None and state.clock() - state.started >= limits.seconds:
         raise state.exceeded("seconds", limits.seconds, "Raise Limits(seconds=...) if the work needs longer.")
     if state.budget and not state.last_word:
-        state.last_word = state.budget.check(state.clock()) == "last"
+        state.last_word = state.budget.check() == "last"
 
 
 def _tool_round(state: RunState, calls: tuple[ToolCall, ...]) -> Generator[Step, Any, None]:
@@ -378,7 +376,7 @@ def _tool_round(state: RunState, calls: tuple[ToolCall, ...]) -> Generator[Step,
         ids = {call.id for call in asked}
         state.allowed.update(call.name for call in runnable if call.id in ids)
     if state.budget:
-        state.budget.take_tool_calls(len(runnable), state.clock())
+        state.budget.take_tool_calls(len(runnable))
     state.calls.extend(calls)
     if runnable:
         outcomes: Sequence[ToolOutcome] = yield RunTools(tuple(runnable), state.rounds)

@@ -15,7 +15,8 @@ Hook = Callable[[Any], Any]
 class Hooks:
     """Callables called at each point, in order. Each may be sync or async, in runs of either colour.
 
-    What a hook returns takes the value's place; `None` leaves it as it is. A hook that raises ends the run.
+    A hook with an attribute `async_form` is called by that in asynchronous runs. What a hook returns takes the
+    value's place; `None` leaves it as it is. A hook that raises ends the run.
     """
 
     before_model: Sequence[Hook] = ()

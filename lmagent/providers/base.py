@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from lmagent.errors import (
     AuthenticationFailed,
@@ -38,6 +38,7 @@ __all__ = [
     "ChatCall",
     "Codec",
     "Features",
+    "Meter",
     "NamedTool",
     "OutputSchema",
     "ParameterRule",
@@ -69,6 +70,18 @@ class OutputSchema:
     strict: bool | None = None
 
 
+class Meter(Protocol):
+    """Counts what a call costs; a budget is one."""
+
+    def before_request(self, model_id: str) -> None:
+        """Called before each request, repeats included. Raises to forbid it."""
+        ...
+
+    def after_reply(self, reply: Reply) -> None:
+        """Called with each whole reply."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatCall:
     """One whole question to a model."""
@@ -80,8 +93,8 @@ class ChatCall:
     tool_choice: ToolChoice = "auto"
     output_schema: OutputSchema | None = None
     stream: bool = False
-    gate: Callable[[], None] | None = field(default=None, compare=False, repr=False)
-    """Called before each request that is sent for it, repeats included; raises to forbid it (a budget)."""
+    meter: Meter | None = field(default=None, compare=False, repr=False)
+    """Told of every request that is sent for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -275,12 +275,15 @@ class Exchange:
                     ask.refreshed = True
                     continue
                 raise
-            return replace(
+            reply = replace(
                 reply,
                 model_id=reply.model_id or self.codec.model_id,
                 request_id=reply.request_id or request_id_of(ask.headers),
                 attempts=ask.attempts,
             )
+            if ask.call.meter:
+                ask.call.meter.after_reply(reply)
+            return reply
 
     def _complete(self, error: ProviderError, ask: _Ask) -> None:
         """Fill what the codec or the transport could not know."""
@@ -299,8 +302,8 @@ class Exchange:
 
     def _attempt(self, ask: _Ask) -> Flow:
         permit = yield from self._permit(ask)
-        if ask.call.gate:
-            ask.call.gate()
+        if ask.call.meter:
+            ask.call.meter.before_request(self.codec.model_id)
         request = yield from self._signed(ask)
         incoming: Incoming = yield Open(ask.hold, self.transport, request, self.timeouts, ask.deadline)
         ask.status, ask.headers = incoming.status, incoming.headers
