@@ -86,7 +86,7 @@ class Agent:
         self.approve = approve
         self.system_prompt = system_prompt
         self._system = (SystemMessage(system_prompt),) if system_prompt else ()
-        self._tool_choice = resolve_tool_choice(tool_choice, self.tools.specs)
+        self._tool_choice: ToolChoice = resolve_tool_choice(tool_choice, self.tools.specs)
         self.approval = dict(approval or {})
         self.hooks = hooks or Hooks()
         self._repair = mend_arguments if repair else None
@@ -342,7 +342,9 @@ class Agent:
     ) -> Job:
         messages = as_messages(prompt)
         record = history if isinstance(history, History) else History(history or ())
-        choice = self._tool_choice if tool_choice is None else resolve_tool_choice(tool_choice, self.tools.specs)
+        choice: ToolChoice = (
+            self._tool_choice if tool_choice is None else resolve_tool_choice(tool_choice, self.tools.specs)
+        )
         output = self._output if output_type is None else self._typed(output_type)
         checked = self.model.check_parameters(parameters, over=self._parameters)
         record.answer_open_calls()
