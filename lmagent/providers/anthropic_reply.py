@@ -208,7 +208,8 @@ class ReplyState:
     def _details(self) -> dict[str, Any]:
         """Return the blocks in order when text and calls alone would not give them back."""
         blocks = [self._blocks[index].whole() for index in sorted(self._blocks)]
-        blocks = [block for block in blocks if block.get("type") != "text" or block.get("text")]
+        blocks = [block for block in blocks if isinstance(block.get("type"), str)]
+        blocks = [block for block in blocks if block["type"] != "text" or block.get("text")]
         plain = [{"type", "text"}, *[{"type", "id", "name"}] * len(blocks)]
         if blocks and blocks[0].get("type") != "text":
             plain = plain[1:]

@@ -326,7 +326,8 @@ class GeminiCodec(Codec):
 
     def finish(self, state: ReplyState) -> Iterable[Delta]:
         """The dialect has no end mark: a reply is whole when the body ended after a finish reason."""
-        return (state.done(),) if state.has_finished else ()
+        with self.reading(state.raw):
+            return (state.done(),) if state.has_finished else ()
 
     def parse_error(
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""

@@ -70,7 +70,7 @@ _TOO_LONG = ("input token count", "exceeds the maximum number of tokens")
 class ReplyState:
     """The state of one reply, whole or streamed. Every chunk is a whole response object with the new parts."""
 
-    __slots__ = ("_calls", "_finish", "_id", "_order", "_parts", "_raw", "_usage")
+    __slots__ = ("_calls", "_finish", "_id", "_parts", "_usage", "raw")
 
     def __init__(self) -> None:
         self._parts: list[tuple[dict[str, Any], list[str]]] = []
@@ -79,7 +79,8 @@ class ReplyState:
         self._finish: JSON = None
         self._usage: dict[str, Any] = {}
         self._id: str | None = None
-        self._raw: JSON = None
+        self.raw: JSON = None
+        """The last object."""
 
     @property
     def has_finished(self) -> bool:
@@ -88,7 +89,7 @@ class ReplyState:
 
     def take(self, body: dict[str, Any]) -> list[Delta]:
         """Return the deltas of one response object."""
-        self._raw = body
+        self.raw = body
         self._id = body.get("responseId") or self._id
         self._usage |= mapping(body.get("usageMetadata"))
         candidates = objects(body.get("candidates"))
@@ -110,7 +111,9 @@ class ReplyState:
             arguments = arguments_text(inner.get("args")).strip() or "{}"
             return [ToolCallDelta(index, id=text(inner.get("id")), name=text(inner["name"]), arguments=arguments)]
         if "text" not in part:
-            self._parts.append((part, []))  # code, its result, inline data: nothing to show, but it travels back
+            # Code, its result, inline data: nothing to show, but it travels back. A part with no content is refused.
+            if "thoughtSignature" in part or any(isinstance(value, dict) for value in part.values()):
+                self._parts.append((part, []))
             return []
         words = text(part["text"])
         if part.get("thought"):
@@ -136,7 +139,7 @@ class ReplyState:
             usage=_usage(self._usage),
             details=self._details(),
             response_id=self._id,
-            raw=self._raw,
+            raw=self.raw,
         )
 
     def _details(self) -> dict[str, Any]:
