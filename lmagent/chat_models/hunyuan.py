@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal, Unpack
 
@@ -76,15 +75,11 @@ class HunyuanChat(ChatModel):
         auth: Auth
         match door:
             case "compatible" | "tokenhub":
-                from lmagent.providers.compatible import HUNYUAN
-                from lmagent.providers.hunyuan import obeys_tools
-                from lmagent.providers.openai import OpenAICodec
+                from lmagent.providers.hunyuan_compatible import HunyuanCompatibleCodec
 
-                has_tools = obeys_tools(model) if native_tools is None else native_tools
-                profile = replace(HUNYUAN, features=replace(HUNYUAN.features, tools=has_tools))
                 hub = door == "tokenhub"
                 url = base_url or _TOKENHUB_URL if hub else find_setting(base_url, _BASE_URL)
-                codec = OpenAICodec(model, base_url=url, profile=profile)
+                codec = HunyuanCompatibleCodec(model, base_url=url, tools=native_tools)
                 auth = BearerAuth(require_secret("hunyuan", api_key, _TOKENHUB_KEY if hub else _KEY))
             case "tc3":
                 from lmagent.providers.hunyuan import BASE_URL, HunyuanCodec, TC3Auth

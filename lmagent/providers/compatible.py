@@ -146,6 +146,7 @@ QWEN = Profile(
         "modelunavailable": Overloaded,
     },
     error_texts=(("free quota", QuotaExceeded), ("free tier", QuotaExceeded), ("free allocated", QuotaExceeded)),
+    merge_system=True,
     arguments_must_be_json=True,
     docs="Other regions by base_url, e.g. https://dashscope-intl.aliyuncs.com/compatible-mode/v1.",
 )

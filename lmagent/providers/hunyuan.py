@@ -62,7 +62,7 @@ from lmagent.providers.history import answered, messages_of, split_system, text_
 from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 
-__all__ = ["BASE_URL", "HunyuanCodec", "HunyuanState", "TC3Auth", "obeys_tools"]
+__all__ = ["BASE_URL", "NO_OUTPUT", "HunyuanCodec", "HunyuanState", "TC3Auth", "obeys_tools"]
 
 BASE_URL = "https://hunyuan.tencentcloudapi.com"
 
@@ -73,6 +73,8 @@ _WITHOUT_TOOLS = re.compile(r"-(lite|standard|code|role|translation|vision)\b")
 """Models that ignore `Tools`. The vendor's pages contradict each other, so it can be overridden."""
 _IMAGE_MARK = "vision"
 
+NO_OUTPUT = "(no output)"
+"""Stands in for an empty result: empty content is refused."""
 _ID = re.compile(r".+", re.DOTALL)
 """Any id will do, as long as there is one and it is unique."""
 
@@ -257,8 +259,7 @@ class HunyuanCodec(Codec):
     def _message(self, message: Message) -> dict[str, Any]:
         match message:
             case ToolMessage():
-                # The API refuses empty content.
-                content = message.content if message.content.strip() else "(no output)"
+                content = message.content if message.content.strip() else NO_OUTPUT
                 return {"Role": "tool", "Content": content, "ToolCallId": message.tool_call_id}
             case AssistantMessage():
                 # `ReasoningContent` never travels back: the API answers it with an error.

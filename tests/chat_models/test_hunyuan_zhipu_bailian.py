@@ -24,7 +24,10 @@ from lmagent.parameters.bailian import BailianChatParameters
 from lmagent.parameters.hunyuan import HunyuanChatParameters
 from lmagent.parameters.zhipu import ZhiPuCharacterChatParameters, ZhiPuChatParameters
 from lmagent.providers.base import Request
+from lmagent.providers.hunyuan import TC3Auth
+from lmagent.redaction import Secret
 from lmagent.testing import FakeAnswer, FakeTransport
+from tests.loopback import LoopbackServer, json_answer
 from tests.providers import rules_bailian, rules_hunyuan, rules_zhipu
 from tests.providers.wire_cn import GET_WEATHER, Case, load
 
@@ -271,6 +274,25 @@ def test_the_token_of_an_app_is_bought_with_an_access_key(monkeypatch: pytest.Mo
     assert BailianChat("an-app", api_key="sk-1").model_id == "bailian/an-app"
     monkeypatch.setenv("DASHSCOPE_API_KEY", "sk-1")
     assert url_of(BailianChat()).startswith("https://dashscope.")
+
+
+def test_the_signature_fits_what_goes_over_the_wire():
+    """Over real HTTP: host and content type as the server sees them are the ones that were signed."""
+    case = load("hunyuan", "20-tc3-plain")
+    with LoopbackServer(json_answer(case.json)) as server, HunyuanChat(base_url=server.url, **PAIR) as model:
+        assert model.chat_completion("你好").reply == "The Qiantang River."
+        seen = server.requests[0]
+    again = Request(
+        url=f"http://{seen.headers['host']}{seen.path}",
+        content=seen.body,
+        headers={"content-type": seen.headers["content-type"]},
+    )
+    flow = TC3Auth(Secret(PAIR["secret_id"]), Secret(PAIR["secret_key"])).flow(
+        again, float(seen.headers["x-tc-timestamp"])
+    )
+    with pytest.raises(StopIteration) as stop:
+        next(flow)
+    assert stop.value.value.headers["authorization"] == seen.headers["authorization"]
 
 
 def test_errors_in_place_of_an_answer_and_of_a_stream():

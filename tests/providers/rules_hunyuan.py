@@ -26,9 +26,11 @@ KEYS = {
 
 
 def check(body: dict[str, Any]) -> None:
-    """Assert that a body of either dialect would be accepted."""
+    """Assert that a body of any of the dialects would be accepted."""
     if "Messages" in body:
         check_tc3(body)
+    elif "model" in body:
+        check_compatible(body)
     else:
         check_hyllm(body)
 
@@ -91,6 +93,26 @@ def check_tool(tool: dict[str, Any]) -> None:
     assert tool["Function"]["Name"]
     assert isinstance(tool["Function"]["Parameters"], str), "a schema travels as text"
     assert json.loads(tool["Function"]["Parameters"])["type"] == "object"
+
+
+def check_compatible(body: dict[str, Any]) -> None:
+    """The same rules of order in OpenAI's words."""
+    messages = [
+        {
+            "Role": message["role"],
+            "Content": message["content"] if isinstance(message["content"], str) else "parts",
+            "ToolCallId": message.get("tool_call_id"),
+            "ToolCalls": [
+                {"Id": call["id"], "Type": call["type"], "Function": {"Arguments": call["function"]["arguments"]}}
+                for call in message.get("tool_calls") or ()
+            ],
+        }
+        for message in body["messages"]
+    ]
+    check_turns(messages[1:] if messages[0]["Role"] == "system" else messages)
+    for tool in body.get("tools", ()):
+        assert isinstance(tool["function"]["parameters"], dict)
+    assert "reasoning_content" not in str(body["messages"])
 
 
 def check_hyllm(body: dict[str, Any]) -> None:

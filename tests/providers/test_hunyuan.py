@@ -33,10 +33,9 @@ from lmagent.messages import (
 )
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request
-from lmagent.providers.compatible import HUNYUAN
 from lmagent.providers.hunyuan import HunyuanCodec, TC3Auth
+from lmagent.providers.hunyuan_compatible import HunyuanCompatibleCodec
 from lmagent.providers.hyllm import HyllmAuth, HyllmCodec, signed_text
-from lmagent.providers.openai import OpenAICodec
 from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 from tests.providers import rules_hunyuan
@@ -528,7 +527,7 @@ def test_hyllm_takes_no_tools_and_few_parameters():
 
 # The endpoint that speaks OpenAI's language
 
-PLAIN = OpenAICodec("hunyuan-turbos-latest", profile=HUNYUAN)
+PLAIN = HunyuanCompatibleCodec("hunyuan-turbos-latest")
 OFF = {"enable_enhancement": False}
 OPENAI_CALLS: dict[str, ChatCall] = {
     "40-openai-plain": chat(
@@ -563,3 +562,30 @@ def test_compatible_stream_however_it_is_cut(name: str):
 def test_compatible_error():
     case = load("hunyuan", "73-openai-compatible-error")
     assert_error(PLAIN.parse_error(case.status, {}, case.json), case)
+
+
+@pytest.mark.parametrize("dialect", [PLAIN, HunyuanCompatibleCodec("hunyuan-lite")], ids=["tools", "no tools"])
+@pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
+def test_compatible_any_history_can_be_sent(history: tuple[Any, ...], dialect: Codec):
+    body_of(chat(history), dialect)
+
+
+def test_compatible_models_without_tools():
+    lite = HunyuanCompatibleCodec("hunyuan-lite")
+    assert not lite.features.tools
+    assert HunyuanCompatibleCodec("hunyuan-lite", tools=True).features.tools
+    with pytest.raises(MessageError, match="prompt mode"):
+        lite.build_request(chat(ASK, tools=True))
+    assert "tools" not in body_of(chat(ASK, tools=True, tool_choice="none"), lite)
+
+
+def test_compatible_order_is_a_bad_request():
+    """As users saw it, for messages that did not take turns."""
+    fault = {
+        "id": "x",
+        "message": "messages 中 user（tool） 和 assistant 角色需交替出现",
+        "type": "invalid_request_error",
+    }
+    error = PLAIN.parse_error(400, {}, {"error": {**fault, "code": "1001"}})
+    assert type(error) is BadRequest
+    assert error.code == "1001"
