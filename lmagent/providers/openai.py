@@ -7,15 +7,16 @@ Wire reference: docs/providers/openai.md. Writing is in `openai_request`, readin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lmagent.errors import InvalidResponse, ParameterError, ProviderError
 from lmagent.events import Delta, ReplyBuilder
 from lmagent.jsontext import JSON, JSONError, loads
 from lmagent.messages import Reply
-from lmagent.providers.base import ChatCall, Codec, ParameterRule, Request, joined
+from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, joined
 from lmagent.providers.openai_errors import sort_error
-from lmagent.providers.openai_profile import OPENAI, ModelRule, Profile
+from lmagent.providers.openai_profile import OPENAI, ModelRule, Profile, profile_at
 from lmagent.providers.openai_reply import ChatState, end_of, quick_delta, read_chunk
 from lmagent.providers.openai_request import MessageWriter, choice_members, format_members, tool_bytes
 from lmagent.schema import ToolSpec
@@ -32,7 +33,8 @@ class OpenAICodec(Codec):
     Args:
         model: Any name; none is checked against a list.
         base_url: Everything up to `/chat/completions`. Default: the profile's.
-        profile: What the server is like.
+        profile: What the server is like. Default: OpenAI's, or a more careful one for models of others at another
+            address (`profile_at`).
         legacy_functions: Speak `functions` and `function_call` instead of `tools`. Parallel calls are sent as
             consecutive pairs, because the old form has one call a message.
         headers: Sent with every request, beside the usual ones.
@@ -45,18 +47,19 @@ class OpenAICodec(Codec):
         model: str,
         *,
         base_url: str | None = None,
-        profile: Profile = OPENAI,
+        profile: Profile | None = None,
         legacy_functions: bool = False,
         headers: Mapping[str, str] | None = None,
         model_rules: Sequence[ModelRule] | None = None,
         stream_usage: bool | None = None,
     ) -> None:
+        profile = profile or profile_at(base_url, model)
         self.model = model
         self.base_url = (base_url or profile.base_url).rstrip("/")
         self.profile = profile
         # One class serves many servers, so the name is the value's and not the class's.
         self.provider = profile.provider  # pyright: ignore[reportAttributeAccessIssue]
-        self.features = profile.features
+        self.features = _legacy_features(profile.features) if legacy_functions else profile.features
         self.legacy_functions = legacy_functions
         self.headers = {**_HEADERS, **(headers or {})}
         self.model_rules = tuple(profile.model_rules if model_rules is None else model_rules)
@@ -217,3 +220,7 @@ class OpenAICodec(Codec):
     ) -> ProviderError | None:
         """Sort a failure, also one hidden in a 200 body; None means all is well."""
         return sort_error(self.profile, self.model, status, headers, body, text)
+
+
+def _legacy_features(features: Features) -> Features:
+    return replace(features, parallel_calls=False, tool_choice=features.tool_choice - {"required"})

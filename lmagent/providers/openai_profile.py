@@ -7,7 +7,7 @@ The codec reads profiles and knows no vendor. The table of vendors is `compatibl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeAlias
 
@@ -36,12 +36,14 @@ __all__ = [
     "FINISH_REASONS",
     "GENERIC",
     "OPENAI",
+    "OPENAI_SHAPED",
     "REASONING_MODELS",
     "ErrorClass",
     "ModelRule",
     "Profile",
     "nearest",
     "only",
+    "profile_at",
     "within",
 ]
 
@@ -372,3 +374,26 @@ GENERIC = Profile(
     docs="Any server with /chat/completions; the body holds only what was asked for.",
 )
 """An unknown server: the most conservative body."""
+
+OPENAI_SHAPED = replace(
+    GENERIC,
+    provider="openai",
+    key_env=OPENAI.key_env,
+    base_url_env=OPENAI.base_url_env,
+    features=Features(reasoning=True),
+    parameters={**OPENAI.parameters, **GENERIC.parameters},
+    stream_usage=True,
+)
+"""Somebody else's model at another address: `max_tokens` under its old name, no nulls, no strict schemas."""
+
+_OPENAI_NAMES = ("gpt-[3-9]*", "chatgpt-*", "o[1-9]*", "ft:*", "openai/gpt-[3-9]*", "openai/o[1-9]*")
+
+
+def profile_at(base_url: str | None, model: str) -> Profile:
+    """Return the profile of an OpenAI-shaped server of which only address and model are known.
+
+    OpenAI's own models keep its profile behind a proxy too: they refuse `max_tokens`, which others want.
+    """
+    if not base_url or base_url.startswith(OPENAI.base_url):
+        return OPENAI
+    return OPENAI if any(fnmatchcase(model, name) for name in _OPENAI_NAMES) else OPENAI_SHAPED

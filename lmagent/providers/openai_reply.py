@@ -96,11 +96,11 @@ class ChatState:
         self.usage: Usage | None = None
 
 
-_OTHERS = ("reasoning_content", "reasoning", "refusal", "function_call", "reasoning_details")
+_RARE = ("refusal", "function_call", "reasoning_details")
 
 
-def quick_delta(state: ChatState, chunk: Any) -> TextDelta | ToolCallDelta | None:
-    """Return the delta of a chunk that is one piece of text or of known arguments; None when it must be read in full.
+def quick_delta(state: ChatState, chunk: Any) -> TextDelta | ReasoningDelta | ToolCallDelta | None:
+    """Return the delta of a chunk that is one piece of one thing; None when it must be read in full.
 
     Nearly every chunk of a stream is one of these, so this is what streaming costs.
     """
@@ -113,10 +113,17 @@ def quick_delta(state: ChatState, chunk: Any) -> TextDelta | ToolCallDelta | Non
             or choice.get("index") != state.choice
             or chunk.get("usage")
             or "error" in chunk
-            or (len(delta) > 1 and any(delta.get(name) for name in _OTHERS))
+            or (len(delta) > 1 and any(delta.get(name) for name in _RARE))
         ):
             return None
         text, items = delta.get("content"), delta.get("tool_calls")
+        thought = delta.get("reasoning_content") or delta.get("reasoning")
+        if thought:
+            if text or items or type(thought) is not str:
+                return None
+            state.reasoning_size += len(thought)
+            state.raw = chunk
+            return ReasoningDelta(thought)
         if items:
             (item,) = items
             call = state.slots[item["index"]]

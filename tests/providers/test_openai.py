@@ -367,6 +367,26 @@ def test_structured_output() -> None:
         asked(None, codec=without)
 
 
+def test_other_peoples_models_at_another_address_get_a_careful_body() -> None:
+    history = (*ASK, AssistantMessage("", (ToolCall(id="c1", name="add"),)), ToolMessage("3", "c1"))
+    call = ChatCall(messages=history, tools=(replace(ADD, strict=True),), parameters={"max_tokens": 5, "top_k": 3})
+    body = body_of(call, OpenAICodec("my-model", base_url="http://localhost:8000/v1"))
+    assert (body["max_tokens"], body["top_k"]) == (5, 3)
+    assert body["messages"][1]["content"] == ""
+    assert "strict" not in body["tools"][0]["function"]
+    proxied = OpenAICodec("gpt-5.4", base_url="https://proxy.example/v1")
+    body = body_of(ChatCall(messages=history, parameters={"max_tokens": 5}), proxied)
+    assert (body["max_completion_tokens"], body["messages"][1]["content"]) == (5, None)
+    assert OpenAICodec("my-model").profile is OPENAI
+    assert OpenAICodec("gpt-oss-20b", base_url="http://localhost/v1").model_id == "openai/gpt-oss-20b"
+
+
+def test_features_of_the_legacy_form() -> None:
+    features = OpenAICodec("gpt-4", legacy_functions=True).features
+    assert not features.parallel_calls
+    assert features.tool_choice == {"auto", "none", "named"}
+
+
 def test_parameters_and_their_refusals() -> None:
     def given(model: str = "gpt-5.4", **parameters: Any) -> dict[str, Any]:
         return body_of(ChatCall(messages=ASK, parameters=parameters), OpenAICodec(model))
