@@ -1,7 +1,7 @@
 """OpenAI's Chat Completions and every server that speaks it, told apart by a `Profile`.
 
-Wire reference: docs/providers/openai.md. Writing is in `openai_request`, reading in `openai_reply`, failures in
-`openai_errors`, the differences between servers in `openai_profile` and `compatible`.
+Wire reference: docs/providers/openai.md. Writing is in `openai_request`, reading in `openai_reply` and `openai_calls`,
+failures in `openai_errors`, the differences between servers in `openai_profile` and `compatible`.
 """
 
 from __future__ import annotations

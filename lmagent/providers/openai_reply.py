@@ -1,7 +1,7 @@
 """Chat Completions answers as deltas: whole bodies and chunks through the same reader, however odd the server.
 
-The rules of tolerance, one function each: which call a piece belongs to (`_slot`), names, arguments, reasoning in its
-spellings, usage, the end. Nothing here raises for what a *model* wrote; a shape nobody documented is the codec's
+The rules of tolerance, one function each: which choice, text, reasoning in its spellings, usage, the end; tool calls
+are read in `openai_calls`. Nothing here raises for what a *model* wrote; a shape nobody documented is the codec's
 `InvalidResponse`.
 """
 
@@ -11,55 +11,19 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from lmagent.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSONError, loads
-from lmagent.messages import FinishReason, ToolCall, Usage
-from lmagent.providers.fields import arguments_text, mapping, objects
+from lmagent.messages import FinishReason, Usage
+from lmagent.providers.fields import mapping, objects
+from lmagent.providers.openai_calls import CallState, end_calls, read_calls
 from lmagent.providers.openai_profile import FINISH_REASONS, Profile
 from lmagent.providers.openai_think import ThinkSplitter
 
 __all__ = ["ChatState", "end_of", "quick_delta", "read_chunk", "usage_of"]
 
 
-class _Call:
-    """One tool call as far as it came."""
-
-    __slots__ = ("blank", "id", "index", "name", "pieces", "placeholder", "settled", "size")
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.id = ""
-        self.name = ""
-        self.pieces: list[str] = []
-        self.size = 0
-        self.blank = ""
-        """White space before the first real piece."""
-        self.placeholder = False
-        """`{}` came as the first piece: no arguments, unless more comes."""
-        self.settled = False
-        """Handed over as a whole; nothing is left to do at the end."""
-
-    @property
-    def arguments(self) -> str:
-        return "".join(self.pieces)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the arguments so far are a whole JSON object, so that nothing can follow."""
-        return self.placeholder or (self.size > 1 and self.pieces[-1].rstrip()[-1:] == "}" and _is_object(self.pieces))
-
-
-def _is_object(pieces: list[str]) -> bool:
-    try:
-        return isinstance(loads("".join(pieces)), dict)
-    except JSONError:
-        return False
-
-
 class ChatState:
     """What is known of ONE reply so far."""
 
     __slots__ = (
-        "by_id",
         "calls",
         "choice",
         "details",
@@ -70,16 +34,13 @@ class ChatState:
         "reasoning_size",
         "response_id",
         "seen",
-        "slots",
         "splitter",
         "text_size",
         "usage",
     )
 
     def __init__(self, profile: Profile) -> None:
-        self.calls: list[_Call] = []
-        self.slots: dict[int, _Call] = {}
-        self.by_id: dict[str, _Call] = {}
+        self.calls = CallState()
         self.choice: int | None = None
         """Which of several choices is read: the first that came."""
         self.details: list[dict[str, Any]] = []
@@ -126,7 +87,7 @@ def quick_delta(state: ChatState, chunk: Any) -> TextDelta | ReasoningDelta | To
             return ReasoningDelta(thought)
         if items:
             (item,) = items
-            call = state.slots[item["index"]]
+            call = state.calls.slots[item["index"]]
             function = item["function"]
             piece = function["arguments"]
             if text or item.get("id") or function.get("name") or type(piece) is not str or not call.size:
@@ -214,7 +175,7 @@ def _read_message(profile: Profile, state: ChatState, message: Mapping[str, Any]
     elif legacy and not state.native_calls:
         calls = [{"index": 0, "function": legacy}]
     if calls:
-        deltas.extend(_repeated_calls(state, calls) if whole and state.calls else _new_calls(state, calls, whole=whole))
+        deltas.extend(read_calls(state.calls, calls, whole=whole))
     return deltas
 
 
@@ -274,168 +235,11 @@ def _join_details(state: ChatState, details: list[dict[str, Any]], *, whole: boo
                 last[name] = value
 
 
-def _new_calls(state: ChatState, items: list[dict[str, Any]], *, whole: bool) -> list[Delta]:
-    deltas: list[Delta] = []
-    taken: set[int] = set()
-    """Calls that this very list has spoken of: without an index, each entry of a list is a call of its own."""
-    for item in items:
-        function = mapping(item.get("function"))
-        call_id = _identifier(item.get("id"))
-        name = _name(function.get("name"))
-        arguments = arguments_text(function.get("arguments"))
-        call = None if whole else _slot(state, item, call_id, name, arguments, taken)
-        if call is None:
-            call = _Call(len(state.calls))
-            state.calls.append(call)
-            index = _index(item)
-            if index is not None:
-                state.slots[index] = call
-        elif name and call.is_complete and call.name == name and _same(call, arguments):
-            taken.add(call.index)
-            continue  # the whole call a second time: it must not run twice
-        taken.add(call.index)
-        new_id = "" if call.id else call_id
-        if new_id:
-            call.id = new_id
-            state.by_id.setdefault(new_id, call)
-        piece = _more_name(call, call_id, name)
-        call.name += piece
-        shown = _take_arguments(call, arguments)
-        if new_id or piece or shown:
-            deltas.append(ToolCallDelta(call.index, new_id, piece, shown))
-    return deltas
-
-
-def _identifier(value: Any) -> str:
-    return value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
-
-
-def _index(item: Mapping[str, Any]) -> int | None:
-    value = item.get("index")
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _name(value: Any) -> str:
-    """Return a function's name without what belongs to a model's own format (Kimi's prefix, harmony's channel)."""
-    return _string(value).removeprefix("functions.").partition("<|")[0].strip()
-
-
-def _slot(
-    state: ChatState, item: Mapping[str, Any], call_id: str, name: str, arguments: str, taken: set[int]
-) -> _Call | None:
-    """Return the call that a piece continues; None when it begins one."""
-    index = _index(item)
-    if index is not None:
-        call = state.slots.get(index)
-        if call is None:
-            return None
-    elif call_id:
-        call = state.by_id.get(call_id)
-        if call is None:
-            # An id on a piece without a name names the open call late, if that call has none.
-            last = state.calls[-1] if state.calls else None
-            return last if last is not None and not name and not last.id else None
-    else:
-        call = state.calls[-1] if state.calls else None
-        if call is None or (call.index in taken and name):
-            return None
-    if not name:
-        return call
-    if call_id and call.id and call_id != call.id:
-        return None  # servers that number every call 0
-    if call.index in taken and call_id != call.id:
-        return None
-    if call.is_complete and arguments.strip() and not (call.name == name and _same(call, arguments)):
-        return None
-    if call.is_complete and name != call.name and not call_id:
-        return None
-    return call
-
-
-def _same(call: _Call, arguments: str) -> bool:
-    return not arguments.strip() or arguments.strip() == (call.arguments.strip() or "{}")
-
-
-def _more_name(call: _Call, call_id: str, name: str) -> str:
-    """Return what `name` adds: all of it the first time; later only a piece that came without an id and is new."""
-    if not name or not call.name:
-        return name
-    if call_id or call.size or call.placeholder or name == call.name:
-        return ""
-    return name.removeprefix(call.name)
-
-
-def _take_arguments(call: _Call, piece: str) -> str:
-    """Return the piece to hand on; a repetition of everything, or what says nothing yet, is held back."""
-    if not piece or call.settled:
-        return ""
-    if not call.size:
-        stripped = piece.strip()
-        if not stripped:
-            call.blank += piece
-            return ""
-        if stripped == "{}":
-            call.placeholder = True
-            return ""
-        call.placeholder = False
-        piece, call.blank = call.blank + piece, ""
-    elif len(piece) == call.size and piece.lstrip()[:1] == "{" and piece == call.arguments and call.is_complete:
-        return ""  # some servers repeat the arguments in the last chunk
-    call.pieces.append(piece)
-    call.size += len(piece)
-    return piece
-
-
-def _repeated_calls(state: ChatState, items: list[dict[str, Any]]) -> list[Delta]:
-    """Read a whole message at the end of a stream that had its calls already: it settles them, and none runs twice."""
-    deltas: list[Delta] = []
-    known = list(state.calls)
-    for position, item in enumerate(items):
-        call_id = _identifier(item.get("id"))
-        call = state.by_id.get(call_id) or (known[position] if position < len(known) else None)
-        if call is None:
-            deltas.extend(_new_calls(state, [item], whole=True))
-            continue
-        function = mapping(item.get("function"))
-        call.name = _name(function.get("name")) or call.name
-        text = arguments_text(function.get("arguments")) or call.arguments
-        deltas.append(ToolCallDelta(call.index, whole=_whole_call(call, text)))
-        call.settled = True
-    return deltas
-
-
-def _whole_call(call: _Call, text: str) -> ToolCall:
-    text = text if text.strip() else "{}"
-    inner = _unpacked(text)
-    if inner is None:
-        return ToolCall(id=call.id, name=call.name, arguments=text)
-    return ToolCall(id=call.id, name=call.name, arguments=inner, repairs=("the arguments were JSON inside a text",))
-
-
-def _unpacked(text: str) -> str | None:
-    """Return the JSON inside a JSON text (`"{\\"a\\": 1}"`), or None when `text` is no such thing."""
-    if not text.lstrip().startswith('"'):
-        return None
-    try:
-        inner = loads(text)
-    except JSONError:
-        return None
-    if not isinstance(inner, str):
-        return None
-    return inner if inner.strip() else "{}"
-
-
 def end_of(profile: Profile, state: ChatState) -> list[Delta]:
     """Return the last deltas of a reply that is whole, `Done` among them."""
     state.ended = True
     deltas: list[Delta] = list(state.splitter.close()) if state.splitter else []
-    for call in state.calls:
-        if call.settled:
-            continue
-        if not call.size:
-            deltas.append(ToolCallDelta(call.index, arguments="{}"))
-        elif call.pieces[0].lstrip().startswith('"'):
-            deltas.append(ToolCallDelta(call.index, whole=_whole_call(call, call.arguments)))
+    deltas.extend(end_calls(state.calls))
     deltas.append(
         Done(
             finish_reason=_finish_reason(profile, state),
@@ -452,9 +256,9 @@ def end_of(profile: Profile, state: ChatState) -> list[Delta]:
 def _finish_reason(profile: Profile, state: ChatState) -> FinishReason:
     raw = state.finish_reason
     if raw is None:
-        return "tool_calls" if state.calls else "stop"
+        return "tool_calls" if state.calls.opened else "stop"
     reason = profile.finish_reasons.get(raw) or FINISH_REASONS.get(raw.lower(), "other")
-    return "stop" if reason == "tool_calls" and not state.calls else reason
+    return "stop" if reason == "tool_calls" and not state.calls.opened else reason
 
 
 def _details(profile: Profile, state: ChatState) -> dict[str, Any]:

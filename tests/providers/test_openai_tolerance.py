@@ -795,7 +795,7 @@ def test_long_arguments_take_linear_work() -> None:
     data = json.dumps(calls(piece(0, arguments="x}x}"))).encode()
     for _ in range(20_000):
         CODEC.parse_event(state, data)
-    (call,) = state.calls
+    (call,) = state.calls.opened
     assert len(call.pieces) == 20_001
 
 

@@ -1,0 +1,239 @@
+"""Tool calls of Chat Completions as they come in pieces: which call a piece belongs to, and what it adds.
+
+Servers leave out indexes and ids, repeat them, number every call 0, send names and arguments twice, in pieces, as
+objects or inside texts. Each oddity has one outcome, and no call runs twice or with arguments it was not given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lmagent.events import Delta, ToolCallDelta
+from lmagent.jsontext import JSONError, loads
+from lmagent.messages import ToolCall
+from lmagent.providers.fields import arguments_text, mapping
+
+__all__ = ["CallState", "end_calls", "read_calls"]
+
+
+class _Call:
+    """One tool call as far as it came."""
+
+    __slots__ = ("blank", "id", "index", "name", "pieces", "placeholder", "settled", "size")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.id = ""
+        self.name = ""
+        self.pieces: list[str] = []
+        self.size = 0
+        self.blank = ""
+        """White space before the first real piece."""
+        self.placeholder = False
+        """`{}` came as the first piece: no arguments, unless more comes."""
+        self.settled = False
+        """Handed over as a whole; nothing is left to do at the end."""
+
+    @property
+    def arguments(self) -> str:
+        return "".join(self.pieces)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the arguments so far are a whole JSON object, so that nothing can follow."""
+        return self.placeholder or (self.size > 1 and self.pieces[-1].rstrip()[-1:] == "}" and _is_object(self.pieces))
+
+
+def _is_object(pieces: list[str]) -> bool:
+    try:
+        return isinstance(loads("".join(pieces)), dict)
+    except JSONError:
+        return False
+
+
+class CallState:
+    """The calls of ONE reply so far."""
+
+    __slots__ = ("by_id", "opened", "slots")
+
+    def __init__(self) -> None:
+        self.opened: list[_Call] = []
+        self.slots: dict[int, _Call] = {}
+        """By the server's index; the newest where it repeats."""
+        self.by_id: dict[str, _Call] = {}
+
+
+def read_calls(state: CallState, items: list[dict[str, Any]], *, whole: bool) -> list[Delta]:
+    """Return the deltas of one `tool_calls` list.
+
+    Args:
+        state: Of this reply.
+        items: The list.
+        whole: It is a complete list, not pieces; at the end of a stream it repeats what came.
+    """
+    return _repeated_calls(state, items) if whole and state.opened else _new_calls(state, items, whole=whole)
+
+
+def _new_calls(state: CallState, items: list[dict[str, Any]], *, whole: bool) -> list[Delta]:
+    deltas: list[Delta] = []
+    taken: set[int] = set()
+    """Calls that this very list has spoken of: without an index, each entry of a list is a call of its own."""
+    for item in items:
+        function = mapping(item.get("function"))
+        call_id = _identifier(item.get("id"))
+        name = _name(function.get("name"))
+        arguments = arguments_text(function.get("arguments"))
+        call = None if whole else _slot(state, item, call_id, name, arguments, taken)
+        if call is None:
+            call = _Call(len(state.opened))
+            state.opened.append(call)
+            index = _index(item)
+            if index is not None:
+                state.slots[index] = call
+        elif name and call.is_complete and call.name == name and _same(call, arguments):
+            taken.add(call.index)
+            continue  # the whole call a second time: it must not run twice
+        taken.add(call.index)
+        new_id = "" if call.id else call_id
+        if new_id:
+            call.id = new_id
+            state.by_id.setdefault(new_id, call)
+        piece = _more_name(call, call_id, name)
+        call.name += piece
+        shown = _take_arguments(call, arguments)
+        if new_id or piece or shown:
+            deltas.append(ToolCallDelta(call.index, new_id, piece, shown))
+    return deltas
+
+
+def _identifier(value: Any) -> str:
+    return value if isinstance(value, str) else str(value) if isinstance(value, int) else ""
+
+
+def _index(item: Mapping[str, Any]) -> int | None:
+    value = item.get("index")
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _name(value: Any) -> str:
+    """Return a function's name without what belongs to a model's own format (Kimi's prefix, harmony's channel)."""
+    return (value if isinstance(value, str) else "").removeprefix("functions.").partition("<|")[0].strip()
+
+
+def _slot(
+    state: CallState, item: Mapping[str, Any], call_id: str, name: str, arguments: str, taken: set[int]
+) -> _Call | None:
+    """Return the call that a piece continues; None when it begins one."""
+    index = _index(item)
+    if index is not None:
+        call = state.slots.get(index)
+        if call is None:
+            return None
+    elif call_id:
+        call = state.by_id.get(call_id)
+        if call is None:
+            # An id on a piece without a name names the open call late, if that call has none.
+            last = state.opened[-1] if state.opened else None
+            return last if last is not None and not name and not last.id else None
+    else:
+        call = state.opened[-1] if state.opened else None
+        if call is None or (call.index in taken and name):
+            return None
+    if not name:
+        return call
+    if call_id and call.id and call_id != call.id:
+        return None  # servers that number every call 0
+    if call.index in taken and call_id != call.id:
+        return None
+    if call.is_complete and arguments.strip() and not (call.name == name and _same(call, arguments)):
+        return None
+    if call.is_complete and name != call.name and not call_id:
+        return None
+    return call
+
+
+def _same(call: _Call, arguments: str) -> bool:
+    return not arguments.strip() or arguments.strip() == (call.arguments.strip() or "{}")
+
+
+def _more_name(call: _Call, call_id: str, name: str) -> str:
+    """Return what `name` adds: all of it the first time; later only a piece that came without an id and is new."""
+    if not name or not call.name:
+        return name
+    if call_id or call.size or call.placeholder or name == call.name:
+        return ""
+    return name.removeprefix(call.name)
+
+
+def _take_arguments(call: _Call, piece: str) -> str:
+    """Return the piece to hand on; a repetition of everything, or what says nothing yet, is held back."""
+    if not piece or call.settled:
+        return ""
+    if not call.size:
+        stripped = piece.strip()
+        if not stripped:
+            call.blank += piece
+            return ""
+        if stripped == "{}":
+            call.placeholder = True
+            return ""
+        call.placeholder = False
+        piece, call.blank = call.blank + piece, ""
+    elif len(piece) == call.size and piece.lstrip()[:1] == "{" and piece == call.arguments and call.is_complete:
+        return ""  # some servers repeat the arguments in the last chunk
+    call.pieces.append(piece)
+    call.size += len(piece)
+    return piece
+
+
+def _repeated_calls(state: CallState, items: list[dict[str, Any]]) -> list[Delta]:
+    """Read a whole message at the end of a stream that had its calls already: it settles them, and none runs twice."""
+    deltas: list[Delta] = []
+    known = list(state.opened)
+    for position, item in enumerate(items):
+        call_id = _identifier(item.get("id"))
+        call = state.by_id.get(call_id) or (known[position] if position < len(known) else None)
+        if call is None:
+            deltas.extend(_new_calls(state, [item], whole=True))
+            continue
+        function = mapping(item.get("function"))
+        call.name = _name(function.get("name")) or call.name
+        text = arguments_text(function.get("arguments")) or call.arguments
+        deltas.append(ToolCallDelta(call.index, whole=_whole_call(call, text)))
+        call.settled = True
+    return deltas
+
+
+def _whole_call(call: _Call, text: str) -> ToolCall:
+    text = text if text.strip() else "{}"
+    inner = _unpacked(text)
+    if inner is None:
+        return ToolCall(id=call.id, name=call.name, arguments=text)
+    return ToolCall(id=call.id, name=call.name, arguments=inner, repairs=("the arguments were JSON inside a text",))
+
+
+def _unpacked(text: str) -> str | None:
+    """Return the JSON inside a JSON text (`"{\\"a\\": 1}"`), or None when `text` is no such thing."""
+    if not text.lstrip().startswith('"'):
+        return None
+    try:
+        inner = loads(text)
+    except JSONError:
+        return None
+    if not isinstance(inner, str):
+        return None
+    return inner if inner.strip() else "{}"
+
+
+def end_calls(state: CallState) -> list[Delta]:
+    """Return what is left to say of the calls when the reply is whole."""
+    deltas: list[Delta] = []
+    for call in state.opened:
+        if call.settled:
+            continue
+        if not call.size:
+            deltas.append(ToolCallDelta(call.index, arguments="{}"))
+        elif call.pieces[0].lstrip().startswith('"'):
+            deltas.append(ToolCallDelta(call.index, whole=_whole_call(call, call.arguments)))
+    return deltas
