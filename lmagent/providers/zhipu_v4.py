@@ -9,11 +9,11 @@ from dataclasses import replace
 from lmagent.errors import ServerFailed
 from lmagent.events import Delta, Done
 from lmagent.jsontext import JSON
-from lmagent.messages import Message, Reply, SystemMessage, UserMessage
+from lmagent.messages import Message, Reply, SystemMessage
 from lmagent.providers.base import ChatCall, Request
 from lmagent.providers.calls import fitting_ids
 from lmagent.providers.compatible import ZHIPU
-from lmagent.providers.history import answered, split_system, text_only, tools_as_text
+from lmagent.providers.history import answered, split_system, text_only, tools_as_text, turns
 from lmagent.providers.openai import ModelRule, OpenAICodec, Profile
 from lmagent.providers.openai_reply import ChatState
 from lmagent.providers.zhipu import CHARACTER
@@ -45,13 +45,15 @@ class ZhipuV4Codec(OpenAICodec):
         super().__init__(model, base_url=base_url, profile=profile, model_rules=model_rules)
 
     def build_request(self, call: ChatCall) -> Request:
-        messages = call.messages
-        if all(isinstance(message, SystemMessage) for message in messages):
-            # A conversation of nothing but system text is refused.
-            messages = (UserMessage(split_system(messages)[0]),)
-        return super().build_request(replace(call, messages=tuple(self._in_order(messages))))
+        return super().build_request(replace(call, messages=tuple(self._in_turns(call.messages))))
 
-    def _in_order(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def _in_turns(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """A conversation of system or assistant messages alone is refused, and so are calls without results."""
+        system, others = split_system(messages)
+        ordered = turns(self._with_calls(others))
+        return [SystemMessage(system), *ordered] if system else ordered
+
+    def _with_calls(self, messages: Sequence[Message]) -> Sequence[Message]:
         return fitting_ids(answered(messages), _ID)
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
@@ -127,5 +129,5 @@ class CharacterV4Codec(ZhipuV4Codec):
         parameters = {**call.parameters, "meta": card}
         return super().build_request(replace(call, tools=(), tool_choice="auto", parameters=parameters))
 
-    def _in_order(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def _with_calls(self, messages: Sequence[Message]) -> Sequence[Message]:
         return tools_as_text(text_only(messages, self.refuse))
