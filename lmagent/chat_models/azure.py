@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Unpack
 
 from lmagent.credentials import find_secret, find_setting, require_secret, require_setting
@@ -10,6 +10,7 @@ from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth, HeaderAuth
 from lmagent.providers.azure import AZURE, AzureCodec, EntraAuth
 from lmagent.providers.base import Auth
+from lmagent.providers.openai import ModelRule
 from lmagent.redaction import Secret
 
 __all__ = ["AzureChat"]
@@ -35,6 +36,7 @@ class AzureChat(ChatModel):
             `AZURE_OPENAI_AD_TOKEN`, which wins over a key of the environment.
         reasoning: The deployment is a reasoning model (its name does not say so).
         headers: Sent with every request, e.g. the opt-in of a preview feature.
+        model_rules: Which parameters the deployment refuses; default: by `reasoning`. `()` sends all.
         **options: See `ModelOptions`.
 
     Raises:
@@ -53,6 +55,7 @@ class AzureChat(ChatModel):
         ad_token: str | Secret | Callable[[], str | Secret] | None = None,
         reasoning: bool = False,
         headers: Mapping[str, str] | None = None,
+        model_rules: Sequence[ModelRule] | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
         codec = AzureCodec(
@@ -61,6 +64,7 @@ class AzureChat(ChatModel):
             api_version=find_setting(api_version, _VERSION) or None,
             reasoning=reasoning,
             headers=headers,
+            model_rules=model_rules,
         )
         super().__init__(codec, auth=_auth(api_key, ad_token), **options)
 

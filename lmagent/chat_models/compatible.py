@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Unpack
 from urllib.parse import urlsplit
 
@@ -11,8 +11,7 @@ from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth, HeaderAuth
 from lmagent.providers.compatible import profile_of
-from lmagent.providers.openai import OpenAICodec
-from lmagent.providers.openai_profile import Profile
+from lmagent.providers.openai import ModelRule, OpenAICodec, Profile
 from lmagent.redaction import Secret
 
 __all__ = ["OpenAICompatibleChat"]
@@ -33,6 +32,7 @@ class OpenAICompatibleChat(ChatModel):
         api_key: Default: the vendor's environment variables. Servers on your own machine need none.
         legacy_functions: Speak the old `functions` form instead of `tools`.
         headers: Sent with every request, e.g. OpenRouter's `X-Title`.
+        model_rules: Which parameters the model refuses; default: the vendor's table. `()` sends all.
         **options: See `ModelOptions`.
 
     Raises:
@@ -50,6 +50,7 @@ class OpenAICompatibleChat(ChatModel):
         api_key: str | Secret | None = None,
         legacy_functions: bool = False,
         headers: Mapping[str, str] | None = None,
+        model_rules: Sequence[ModelRule] | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
         profile = vendor if isinstance(vendor, Profile) else profile_of(vendor)
@@ -69,6 +70,7 @@ class OpenAICompatibleChat(ChatModel):
             profile=profile,
             legacy_functions=legacy_functions,
             headers=headers,
+            model_rules=model_rules,
         )
         super().__init__(codec, auth=auth, **options)
 

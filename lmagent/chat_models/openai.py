@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Unpack
 
 from lmagent.credentials import find_secret, find_setting, require_secret
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai import ModelRule, OpenAICodec
 from lmagent.redaction import Secret
 
 __all__ = ["OpenAIChat"]
@@ -30,6 +31,7 @@ class OpenAIChat(ChatModel):
         organization: Default: `OPENAI_ORG_ID`.
         project: Default: `OPENAI_PROJECT_ID`.
         legacy_functions: Speak the old `functions` form instead of `tools`, for servers that know only that.
+        model_rules: Which parameters the model refuses; default: a table of OpenAI's reasoning models. `()` sends all.
         **options: See `ModelOptions`.
 
     Raises:
@@ -47,9 +49,10 @@ class OpenAIChat(ChatModel):
         organization: str | None = None,
         project: str | None = None,
         legacy_functions: bool = False,
+        model_rules: Sequence[ModelRule] | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
-        url = find_setting(base_url, _BASE_URL, _DEFAULT_URL) or _DEFAULT_URL
+        url = (find_setting(base_url, _BASE_URL) or _DEFAULT_URL).rstrip("/")
         key = require_secret("openai", api_key, _KEY) if url == _DEFAULT_URL else find_secret(api_key, _KEY)
         headers = {
             "openai-organization": find_setting(organization, ("OPENAI_ORG_ID",)),
@@ -59,6 +62,7 @@ class OpenAIChat(ChatModel):
             model,
             base_url=url,
             legacy_functions=legacy_functions,
+            model_rules=model_rules,
             headers={name: value for name, value in headers.items() if value},
         )
         super().__init__(codec, auth=BearerAuth(key) if key else None, **options)

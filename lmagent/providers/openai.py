@@ -136,7 +136,7 @@ class OpenAICodec(Codec):
                 raise ParameterError(
                     f"{self.model_id} does not take {', '.join(refused)}"
                     + (" while it reasons (reasoning_effort='none' allows it)" if rule.while_reasoning else "")
-                    + "; leave it away, or give the codec model_rules=() if this model does."
+                    + "; leave it away, or pass model_rules=() if this model takes it."
                 )
             rules = {**rules, **rule.parameters}
         stop = given.get("stop")
