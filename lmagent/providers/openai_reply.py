@@ -114,7 +114,7 @@ def read_chunk(profile: Profile, state: ChatState, chunk: Mapping[str, Any], *, 
         profile: The server.
         state: Of this reply.
         chunk: The decoded JSON object.
-        whole: It is a complete reply; so is a chunk that calls itself `chat.completion`.
+        whole: It is a complete reply; so is a chunk with a `message` that calls itself `chat.completion`.
 
     Raises:
         KeyError, TypeError: The shape is unknown.
@@ -126,8 +126,10 @@ def read_chunk(profile: Profile, state: ChatState, chunk: Mapping[str, Any], *, 
     choice = _choice(state, chunk)
     if choice is None:
         return []
-    whole = whole or chunk.get("object") == "chat.completion"
-    message = choice.get("delta") or choice.get("message")
+    message = choice.get("delta")
+    if not message:
+        message = choice.get("message")
+        whole = whole or chunk.get("object") == "chat.completion"
     deltas: list[Delta] = []
     if message:
         if not isinstance(message, Mapping):

@@ -629,6 +629,11 @@ def test_the_last_event_is_the_whole_message() -> None:
         assert [(c.name, c.arguments) for c in reply.tool_calls] == [("f", '{"a":1}')]
 
 
+def test_chunks_under_the_name_of_whole_replies() -> None:
+    chunks = [chunk({"content": "a"}), chunk({"content": "b"}), chunk({"content": "c"}, "stop")]
+    assert streamed(*({**item, "object": "chat.completion"} for item in chunks)).reply == "abc"
+
+
 def test_a_whole_reply_as_the_only_event() -> None:
     reply = streamed({"object": "chat.completion", **body({"content": "hi", "tool_calls": [piece(0, "c", "f", "{}")]})})
     assert (reply.reply, called(reply)) == ("hi", [("c", "f", "{}")])
