@@ -82,7 +82,8 @@ class HunyuanChat(ChatModel):
                 codec = HunyuanCompatibleCodec(model, base_url=url, tools=native_tools)
                 auth = BearerAuth(require_secret("hunyuan", api_key, _TOKENHUB_KEY if hub else _KEY))
             case "tc3":
-                from lmagent.providers.hunyuan import BASE_URL, HunyuanCodec, TC3Auth
+                from lmagent.providers.hunyuan import BASE_URL, HunyuanCodec
+                from lmagent.providers.hunyuan_auth import TC3Auth
 
                 codec = HunyuanCodec(model, base_url=base_url or BASE_URL, region=region, tools=native_tools)
                 auth = TC3Auth(*_pair(secret_id, secret_key), token=find_secret(token, _TOKEN))

@@ -12,20 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ContentFiltered,
-    ContextTooLong,
     InvalidResponse,
-    NotFound,
-    Overloaded,
     ParameterError,
-    PermissionDenied,
     ProviderError,
-    QuotaExceeded,
-    RateLimited,
-    RequestTimeout,
-    ServerFailed,
 )
 from lmagent.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
 from lmagent.jsontext import JSON, dumps, dumps_text
@@ -43,6 +32,7 @@ from lmagent.messages import (
     Usage,
     UserMessage,
 )
+from lmagent.providers.bailian_errors import bailian_error_class
 from lmagent.providers.base import (
     ChatCall,
     Codec,
@@ -59,7 +49,7 @@ from lmagent.providers.fields import arguments_text, mapping, object_of, objects
 from lmagent.providers.history import answered, messages_of, split_system, text_only, turns
 from lmagent.schema import ToolSpec
 
-__all__ = ["BASE_URL", "BailianCodec", "BailianState", "bailian_error_class"]
+__all__ = ["BASE_URL", "BailianCodec", "BailianState"]
 
 BASE_URL = "https://dashscope.aliyuncs.com/api/v1"
 
@@ -77,49 +67,6 @@ _FINISH: dict[str, FinishReason] = {
     "tool_calls": "tool_calls",
     "content_filter": "content_filter",
 }
-
-_ERRORS: dict[str, type[ProviderError]] = {
-    "InvalidApiKey": AuthenticationFailed,
-    "InvalidParameter": BadRequest,
-    "InvalidURL": BadRequest,
-    "BadRequest": BadRequest,
-    "DataInspectionFailed": ContentFiltered,
-    "Arrearage": QuotaExceeded,
-    "PrepaidBillOverdue": QuotaExceeded,
-    "PostpaidBillOverdue": QuotaExceeded,
-    "CommodityNotPurchased": QuotaExceeded,
-    "AllocationQuota.FreeTierOnly": QuotaExceeded,
-    "AccessDenied": PermissionDenied,
-    "Model.AccessDenied": PermissionDenied,
-    "App.AccessDenied": PermissionDenied,
-    "Workspace.AccessDenied": PermissionDenied,
-    "ModelNotFound": NotFound,
-    "WorkSpaceNotFound": NotFound,
-    "Throttling": RateLimited,
-    "InternalError": ServerFailed,
-    "InternalError.Algo.InvalidParameter": BadRequest,
-    "InternalError.Timeout": RequestTimeout,
-    "RequestTimeOut": RequestTimeout,
-    "ResponseTimeout": RequestTimeout,
-    "ModelServingError": Overloaded,
-    "ModelServiceFailed": ServerFailed,
-    "ModelUnavailable": Overloaded,
-}
-"""Code -> class; `A.B` falls back to `A`."""
-
-_TOO_LONG = re.compile(r"range of input length|maximum context|input.*too long", re.IGNORECASE)
-_FREE_QUOTA = re.compile(r"\bfree\b|免费", re.IGNORECASE)
-
-
-def bailian_error_class(code: str, message: str) -> type[ProviderError] | None:
-    """Return the class of a native code; None when it is not known."""
-    kind, rest = None, code
-    while rest and kind is None:
-        kind = _ERRORS.get(rest)
-        rest = rest.rpartition(".")[0]
-    if kind is RateLimited and "AllocationQuota" in code and _FREE_QUOTA.search(message):
-        return QuotaExceeded  # tokens per minute come back, the free quota does not
-    return ContextTooLong if kind is BadRequest and _TOO_LONG.search(message) else kind
 
 
 @dataclass(slots=True)

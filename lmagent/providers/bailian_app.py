@@ -14,7 +14,7 @@ from lmagent.errors import InvalidResponse, MessageError, ProviderError
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
 from lmagent.jsontext import JSON, dumps
 from lmagent.messages import Message, Reply, Usage
-from lmagent.providers.bailian import bailian_error_class
+from lmagent.providers.bailian_errors import bailian_error_class
 from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import mapping, object_of, objects, text

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from lmagent.errors import AuthenticationFailed, InvalidResponse, ProviderError
 from lmagent.jsontext import JSON
-from lmagent.providers.bailian import bailian_error_class
+from lmagent.providers.bailian_errors import bailian_error_class
 from lmagent.providers.base import Auth, AuthFlow, Request
 from lmagent.providers.failures import quoted
 from lmagent.providers.fields import mapping

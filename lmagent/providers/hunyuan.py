@@ -1,20 +1,16 @@
-"""Tencent Hunyuan: the cloud API `ChatCompletions` with its TC3 signature. The first API of 2023 is in `hyllm.py`.
+"""Tencent Hunyuan: the cloud API `ChatCompletions`. Its signature is in `hunyuan_auth.py`.
 
 Everything is in PascalCase, tool schemas travel as text, a reply is wrapped in `Response`, a streamed one is not, and
-a failure before a stream starts is an HTTP 200 with JSON. The endpoint that speaks OpenAI's language is no subject of
-this module: it is a profile in `compatible.py`.
+a failure before a stream starts is an HTTP 200 with JSON. The first API of 2023 is in `hyllm.py`, the endpoint that
+speaks OpenAI's language in `hunyuan_compatible.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 from lmagent.errors import (
     AuthenticationFailed,
@@ -45,8 +41,6 @@ from lmagent.messages import (
     UserMessage,
 )
 from lmagent.providers.base import (
-    Auth,
-    AuthFlow,
     ChatCall,
     Codec,
     Features,
@@ -59,15 +53,13 @@ from lmagent.providers.calls import fitting_ids
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import answered, messages_of, split_system, text_only, tools_as_text, turns
-from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 
-__all__ = ["BASE_URL", "NO_OUTPUT", "HunyuanCodec", "HunyuanState", "TC3Auth", "obeys_tools"]
+__all__ = ["BASE_URL", "NO_OUTPUT", "HunyuanCodec", "HunyuanState", "obeys_tools"]
 
 BASE_URL = "https://hunyuan.tencentcloudapi.com"
 
 _VERSION = "2023-09-01"
-_ALGORITHM = "TC3-HMAC-SHA256"
 
 _WITHOUT_TOOLS = re.compile(r"-(lite|standard|code|role|translation|vision)\b")
 """Models that ignore `Tools`. The vendor's pages contradict each other, so it can be overridden."""
@@ -124,53 +116,6 @@ _ERRORS: dict[str, type[ProviderError]] = {
     "4001": RequestTimeout,
 }
 """Code -> class; `A.B.C` falls back to `A.B`, then to `A`."""
-
-
-class TC3Auth(Auth):
-    """Signs requests with `TC3-HMAC-SHA256`: the bytes that are sent, the content type and the host.
-
-    Args:
-        secret_id: Id of the cloud key (`AKID…`).
-        secret_key: The key itself.
-        token: Session token of a temporary key.
-        service: Which cloud product the signature is for.
-    """
-
-    def __init__(
-        self, secret_id: Secret, secret_key: Secret, *, token: Secret | None = None, service: str = "hunyuan"
-    ) -> None:
-        self.secret_id = secret_id
-        self.secret_key = secret_key
-        self.token = token
-        self.service = service
-
-    def flow(self, request: Request, now: float) -> AuthFlow:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        timestamp = int(now)
-        date = datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d")
-        address = urlsplit(request.url)
-        canonical = (
-            f"{request.method}\n{address.path or '/'}\n\n"
-            f"content-type:{headers['content-type']}\nhost:{address.netloc}\n\n"
-            f"content-type;host\n{hashlib.sha256(request.content).hexdigest()}"
-        )
-        scope = f"{date}/{self.service}/tc3_request"
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
-        key = b"TC3" + self.secret_key.reveal().encode()
-        for part in (date, self.service, "tc3_request"):
-            key = hmac.digest(key, part.encode(), "sha256")
-        signature = hmac.digest(key, f"{_ALGORITHM}\n{timestamp}\n{scope}\n{digest}".encode(), "sha256").hex()
-        signed = {
-            "x-tc-timestamp": str(timestamp),
-            "authorization": (
-                f"{_ALGORITHM} Credential={self.secret_id.reveal()}/{scope}, "
-                f"SignedHeaders=content-type;host, Signature={signature}"
-            ),
-        }
-        if self.token:
-            signed["x-tc-token"] = self.token.reveal()
-        return request.with_headers(**signed)
-        yield request  # a flow is a generator; this one asks for nothing
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from lmagent.parameters.bailian import BailianChatParameters
 from lmagent.parameters.hunyuan import HunyuanChatParameters
 from lmagent.parameters.zhipu import ZhiPuCharacterChatParameters, ZhiPuChatParameters
 from lmagent.providers.base import Request
-from lmagent.providers.hunyuan import TC3Auth
+from lmagent.providers.hunyuan_auth import TC3Auth
 from lmagent.redaction import Secret
 from lmagent.testing import FakeAnswer, FakeTransport
 from tests.loopback import LoopbackServer, json_answer

@@ -33,7 +33,8 @@ from lmagent.messages import (
 )
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request
-from lmagent.providers.hunyuan import HunyuanCodec, TC3Auth
+from lmagent.providers.hunyuan import HunyuanCodec
+from lmagent.providers.hunyuan_auth import TC3Auth
 from lmagent.providers.hunyuan_compatible import HunyuanCompatibleCodec
 from lmagent.providers.hyllm import HyllmAuth, HyllmCodec, signed_text
 from lmagent.redaction import Secret
