@@ -13,13 +13,18 @@ from typing import Any, ClassVar
 
 from lmagent.events import Delta, Done
 from lmagent.jsontext import JSON, JSONError, dumps, loads
-from lmagent.messages import Reply
+from lmagent.messages import AssistantMessage, Message, Reply, SystemMessage, ToolMessage, UserMessage
+from lmagent.providers.base import ChatCall, Request
 from lmagent.providers.compatible import MINIMAX, WENXIN
 from lmagent.providers.fields import mapping, objects
+from lmagent.providers.history import CONTINUE, system_in_front
 from lmagent.providers.openai import OpenAICodec, Profile
 from lmagent.providers.openai_reply import ChatState
 
 __all__ = ["FlaggedCodec", "MinimaxV2Codec", "WenxinV2Codec"]
+
+_NO_OUTPUT = "(no output)"
+"""Stands in for an empty result at the end."""
 
 
 class _State(ChatState):
@@ -97,6 +102,25 @@ class WenxinV2Codec(FlaggedCodec):
 
     def __init__(self, model: str, *, profile: Profile = WENXIN, **options: Any) -> None:
         super().__init__(model, profile=profile, **options)
+
+    def build_request(self, call: ChatCall) -> Request:
+        """Render `call` as one POST. A conversation is more than system text, and its last message is not blank."""
+        return super().build_request(replace(call, messages=_not_blank_at_the_end(call.messages)))
+
+
+def _not_blank_at_the_end(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    if all(isinstance(message, SystemMessage) for message in messages):
+        return tuple(system_in_front(messages))
+    last = messages[-1]
+    match last:
+        case ToolMessage(content=content) if not content.strip():
+            return (*messages[:-1], replace(last, content=_NO_OUTPUT))
+        case UserMessage(content=str(content)) if not content.strip():
+            return (*messages[:-1], UserMessage(CONTINUE))
+        case AssistantMessage(content=content, tool_calls=()) if not content.strip():
+            return (*messages[:-1], UserMessage(CONTINUE))
+        case _:
+            return messages
 
 
 class MinimaxV2Codec(FlaggedCodec):

@@ -1,9 +1,13 @@
-"""The rules of Wenxin's classic API that a request body must keep (docs/providers/wenxin.md), as one check."""
+"""The rules that a request body must keep (docs/providers/wenxin.md): `check` for Wenxin's classic API, `check_v2` for
+Qianfan v2."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+from lmagent.providers.compatible import WENXIN
+from tests.providers import rules_openai
 
 _KEYS = {
     "messages",
@@ -65,3 +69,12 @@ def check(body: Any) -> None:
     assert all(len(text) <= 20 for text in body.get("stop", []))
     assert body.get("max_output_tokens", 2) >= 2
     assert isinstance(body.get("response_format", ""), str)
+
+
+def check_v2(body: Any) -> None:
+    """Raise `AssertionError` where Qianfan v2 would refuse the body."""
+    rules_openai.check(body, WENXIN)
+    last = body["messages"][-1]
+    assert last.get("tool_calls") or last["content"].strip(), "the last message is blank"
+    assert any(message["role"] != "system" for message in body["messages"]), "system text alone"
+    assert 1 <= body.get("penalty_score", 1) <= 2

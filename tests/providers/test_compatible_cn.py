@@ -22,10 +22,12 @@ from lmagent.errors import (
 from lmagent.messages import AssistantMessage, ToolMessage
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import ChatCall, Codec, Request
-from lmagent.providers.compatible import BAICHUAN, MINIMAX_V2
+from lmagent.providers.compatible import BAICHUAN, MINIMAX, MINIMAX_V2
 from lmagent.providers.openai import OpenAICodec
 from lmagent.providers.openai_flagged import MinimaxV2Codec, WenxinV2Codec
 from lmagent.redaction import Secret
+from tests.providers import rules_openai, rules_wenxin
+from tests.providers.histories import HISTORIES
 from tests.providers.wire_cn import (
     ASK,
     CHAT,
@@ -214,6 +216,21 @@ def test_safety_hits_are_filtered_and_keep_their_text():
             streamed, _ = read_stream(CODECS[name], stream)
             assert (streamed.reply, streamed.finish_reason) == ("no.", "content_filter")
             assert streamed.message.details[folder(name)] == marks
+
+
+CHECKS = {
+    "wenxin": rules_wenxin.check_v2,
+    "minimax": lambda body: rules_openai.check(body, MINIMAX),
+    "minimax_v2": lambda body: rules_openai.check(unpacked(body), MINIMAX_V2),
+    "baichuan": lambda body: rules_openai.check(body, BAICHUAN),
+}
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+@pytest.mark.parametrize("name", CODECS)
+def test_any_history_can_be_sent(name, history):
+    for call in (chat(HISTORIES[history]), chat(HISTORIES[history], tools=True)):
+        CHECKS[name](json.loads(CODECS[name].build_request(call).content))
 
 
 @pytest.mark.parametrize(("platform", "first"), [("wenxin", "30"), ("minimax", "30"), ("baichuan", "20")])
