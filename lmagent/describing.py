@@ -385,6 +385,9 @@ def _generator() -> Any:
             if kind == "skipped-choice":
                 raise TypeError(detail)
 
+        def sort(self, value: Any, parent_key: str | None = None) -> Any:
+            return value  # the order of making is as stable, and free
+
         def model_schema(self, schema: Any) -> dict[str, Any]:
             return _described(super().model_schema(schema), schema["cls"])
 

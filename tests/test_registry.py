@@ -663,6 +663,17 @@ def test_loading_files_and_folders(tmp_path: Path):
     assert other.names == ("shout", "add")
 
 
+def test_a_ready_made_tool_is_loaded_by_name_and_by_path_as_the_same_object():
+    by_name, by_path = ToolRegistry(), ToolRegistry()
+    by_name.load("calculator")
+    by_path.load(Path(sys.modules["lmagent.tools"].__path__[0]) / "calculator.py")
+    assert by_name.names == ("calculator",)
+    assert by_name["calculator"] is by_path["calculator"]
+    assert by_name["calculator"].__module__ == "lmagent.tools.calculator"
+    with pytest.raises(ConfigurationError, match=r"No tools in 'shell'.*Build one first: "):
+        by_name.load("shell")
+
+
 def test_what_cannot_be_loaded_is_a_clear_error(tmp_path: Path):
     (tmp_path / "broken.py").write_text("import does_not_exist_anywhere\n", encoding="utf-8")
     (tmp_path / "syntax.py").write_text("def f(:\n", encoding="utf-8")
