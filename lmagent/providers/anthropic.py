@@ -36,9 +36,9 @@ from lmagent.messages import (
 )
 from lmagent.providers.anthropic_reply import ReplyState, sort_error
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
-from lmagent.providers.calls import arguments_object, called_names, fitting_ids, kept_items
+from lmagent.providers.calls import arguments_object, called_names, kept_items, settled
 from lmagent.providers.fields import mapping, object_of
-from lmagent.providers.history import BEGIN, CONTINUE, answered
+from lmagent.providers.history import BEGIN, CONTINUE
 from lmagent.providers.schema_dialects import anthropic_strict, schema_as_text
 from lmagent.schema import ToolSpec
 
@@ -141,7 +141,8 @@ class AnthropicCodec(Codec):
     def build_request(self, call: ChatCall) -> Request:
         given = call.parameters
         system = [m.content for m in call.messages if isinstance(m, SystemMessage) and m.content.strip()]
-        messages = fitting_ids(answered(m for m in call.messages if not isinstance(m, SystemMessage)), _ID)
+        others = [m for m in call.messages if not isinstance(m, SystemMessage)]
+        messages = settled(others, _ID, key=_KEY)
         format_ = self._output_format(call.output_schema, system)
         cached = _cache_marks(given.get("prompt_cache"))
         tools, tool_choice = self._tools(call, messages, cached.get("tools"))
@@ -206,7 +207,9 @@ class AnthropicCodec(Codec):
         system.append(schema_as_text(schema))
         return None
 
-    def _tools(self, call: ChatCall, messages: list[Message], mark: JSON) -> tuple[list[bytes], dict[str, Any] | None]:
+    def _tools(
+        self, call: ChatCall, messages: Sequence[Message], mark: JSON
+    ) -> tuple[list[bytes], dict[str, Any] | None]:
         if not call.tools:
             # The service wants the tools of every call in the history; with `none` nothing new can be called.
             names = called_names(messages)

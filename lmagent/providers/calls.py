@@ -7,14 +7,15 @@ object where nothing has to change, so bytes that a codec keeps in `message.wire
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 from lmagent.jsontext import JSONError, loads
 from lmagent.messages import AssistantMessage, Message, ToolCall, ToolMessage
+from lmagent.providers.history import answered
 
-__all__ = ["RAW_ARGUMENTS", "arguments_object", "called_names", "fitting_ids", "kept_items"]
+__all__ = ["RAW_ARGUMENTS", "arguments_object", "called_names", "fitting_ids", "kept_items", "settled"]
 
 RAW_ARGUMENTS = "_raw"
 """Where text that is no JSON object stands in the object that the dialect asks for."""
@@ -47,6 +48,57 @@ def called_names(messages: Iterable[Message]) -> list[str]:
     """Return the names of the tools called in a history, each once, in order."""
     calls = (call for message in messages if isinstance(message, AssistantMessage) for call in message.tool_calls)
     return list(dict.fromkeys(call.name for call in calls))
+
+
+def settled(
+    messages: Sequence[Message], pattern: re.Pattern[str], max_length: int = 64, *, key: object = None
+) -> Sequence[Message]:
+    """Return the messages with every call answered right behind it and ids that fit: `answered`, then `fitting_ids`.
+
+    A history that is in order already is only looked at, once, and handed on as it is.
+
+    Args:
+        messages: Without system messages, or with them where the dialect takes them anywhere.
+        pattern: What an id must match.
+        max_length: Longest id.
+        key: Under which the codec keeps encoded bytes: a message that has them was found to fit before.
+    """
+    if _in_order(messages, pattern, max_length, key):
+        return messages
+    return fitting_ids(answered(messages), pattern, max_length)
+
+
+def _in_order(messages: Sequence[Message], pattern: re.Pattern[str], max_length: int, key: object) -> bool:
+    open_calls: tuple[ToolCall, ...] = ()
+    at = 0
+    taken: set[str] = set()
+    for message in messages:
+        role = message.role
+        if role == "tool":
+            result = cast("ToolMessage", message)
+            if at == len(open_calls):
+                return False
+            call = open_calls[at]
+            if result.tool_call_id != call.id or result.name != call.name:
+                return False
+            at += 1
+            continue
+        if at != len(open_calls):
+            return False
+        if role != "assistant":
+            continue
+        open_calls, at = cast("AssistantMessage", message).tool_calls, 0
+        for call in open_calls:
+            if call.id in taken:
+                return False
+            taken.add(call.id)
+            if key not in message.wire and not _fits(call, pattern, max_length):
+                return False
+    return at == len(open_calls)
+
+
+def _fits(call: ToolCall, pattern: re.Pattern[str], max_length: int) -> bool:
+    return bool(len(call.id) <= max_length and pattern.fullmatch(call.id) and _NAME.fullmatch(call.name))
 
 
 def fitting_ids(messages: Iterable[Message], pattern: re.Pattern[str], max_length: int = 64) -> list[Message]:

@@ -39,10 +39,10 @@ from lmagent.messages import (
     UserMessage,
 )
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
-from lmagent.providers.calls import arguments_object, fitting_ids, kept_items
+from lmagent.providers.calls import arguments_object, kept_items, settled
 from lmagent.providers.fields import mapping, object_of
 from lmagent.providers.gemini_reply import ReplyState, blocked, sort_error
-from lmagent.providers.history import BEGIN, CONTINUE, answered
+from lmagent.providers.history import BEGIN, CONTINUE
 from lmagent.providers.schema_dialects import gemini_openapi, gemini_subset, schema_as_text
 from lmagent.schema import ToolSpec
 
@@ -58,6 +58,7 @@ DUMMY_SIGNATURE = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 """`skip_thought_signature_validator`, as the official SDK puts it on the wire."""
 
 _ID = re.compile(r".+", re.DOTALL)
+_MAX_ID = 1 << 16
 _MODES = {"auto": "AUTO", "required": "ANY", "none": "NONE"}
 _NEAREST_LEVELS = {"none": "MINIMAL", "max": "XHIGH"}
 _BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
@@ -142,7 +143,8 @@ class GeminiCodec(Codec):
     def build_request(self, call: ChatCall) -> Request:
         given = call.parameters
         system = [m.content for m in call.messages if isinstance(m, SystemMessage) and m.content.strip()]
-        messages = fitting_ids(answered(m for m in call.messages if not isinstance(m, SystemMessage)), _ID, 1 << 16)
+        others = [m for m in call.messages if not isinstance(m, SystemMessage)]
+        messages = settled(others, _ID, _MAX_ID, key=(*self._key, None))
         config = self._generation(given, self._answer_format(call, system))
         head: dict[str, Any] = {_TOP[name]: given[name] for name in _TOP if name in given}
         if system:
@@ -234,7 +236,7 @@ class GeminiCodec(Codec):
         for message in messages:
             role = "model" if isinstance(message, AssistantMessage) else "user"
             if isinstance(message, AssistantMessage) and message.tool_calls:
-                ids = _service_ids(message)
+                ids = _service_ids(message) if message.details else {}
             parts = self._encoded(message, ids)
             if not parts:
                 continue

@@ -34,10 +34,9 @@ from lmagent.messages import (
     UserMessage,
 )
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
-from lmagent.providers.calls import fitting_ids, kept_items
+from lmagent.providers.calls import kept_items, settled
 from lmagent.providers.failures import ask_again, retry_after
 from lmagent.providers.fields import mapping, object_of
-from lmagent.providers.history import answered
 from lmagent.providers.openai_errors import sort_error
 from lmagent.providers.openai_profile import OPENAI, REASONING_MODELS, ModelRule
 from lmagent.providers.responses_reply import ERROR_CODES, ReplyState
@@ -182,7 +181,7 @@ class ResponsesCodec(Codec):
             fnmatchcase(self.model, pattern) for pattern in NOT_REASONERS
         )
 
-    def _split(self, call: ChatCall) -> tuple[list[str], list[Message]]:
+    def _split(self, call: ChatCall) -> tuple[list[str], Sequence[Message]]:
         """Return the instructions and what goes into `input`."""
         leading = list(takewhile(lambda message: isinstance(message, SystemMessage), call.messages))
         others: Sequence[Message] = call.messages[len(leading) :]
@@ -199,8 +198,8 @@ class ResponsesCodec(Codec):
         results = list(takewhile(lambda message: isinstance(message, ToolMessage), others))
         return system, [*results, *self._fitting(others[len(results) :])]
 
-    def _fitting(self, messages: Iterable[Message]) -> list[Message]:
-        return fitting_ids(answered(messages), _ANY_ID, _MAX_ID)
+    def _fitting(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return settled(messages, _ANY_ID, _MAX_ID, key=self.provider)
 
     def _response_id(self, message: Message) -> object:
         if not isinstance(message, AssistantMessage):

@@ -461,6 +461,23 @@ def test_files():
     ]
 
 
+@pytest.mark.parametrize("name", ["12-v1-responses", "13-responses-dated"])
+def test_azure_speaks_it_too(name: str):
+    case = load("azure", name)
+    one = codec(
+        case.request["body"]["model"],
+        base_url="https://RESOURCE.openai.azure.com" + case.request["path"],
+        provider="azure",
+        store=None,
+        params=case.request["query"],
+    )
+    request = one.build_request(ask(HI))
+    assert body_of(request) == {**case.request["body"], "input": [{"role": "user", "content": "Hi"}]}
+    assert request.url == "https://RESOURCE.openai.azure.com" + case.request["path"]
+    assert request.params == case.request["query"]
+    assert one.parse_reply(case.json).reply == case.expected["text"]
+
+
 def test_places():
     one = codec(
         base_url="https://r.openai.azure.com/openai/responses",
