@@ -115,6 +115,6 @@ class EntraAuth(Auth):
         return request.with_headers(authorization=f"Bearer {shown}")
         yield request  # a flow is a generator; this one asks for nothing
 
-    def forget(self, error: ProviderError) -> bool:
+    def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
         """The function knows when its token ends; asking again at once would give the same one."""
         return False

@@ -68,10 +68,13 @@ class BailianTokenAuth(Auth):
             self._token = token
         return request.with_headers(authorization=f"Bearer {token.reveal()}")
 
-    def forget(self, error: ProviderError) -> bool:
-        if not isinstance(error, AuthenticationFailed) or self._token is None:
-            return False
-        self._token = None
+    def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
+        bearer = f"Bearer {self._token.reveal()}" if self._token else ""
+        refused = bearer if sent is None else sent.headers.get("authorization", "")
+        if not isinstance(error, AuthenticationFailed) or not refused.startswith("Bearer "):
+            return False  # also a refusal of the token endpoint itself: asking again would not help
+        if refused == bearer:
+            self._token = None
         return True
 
     @property

@@ -136,8 +136,14 @@ class Auth(ABC):
             AuthenticationFailed: The token endpoint refused.
         """
 
-    def forget(self, error: ProviderError) -> bool:
-        """Drop a cached token after `error`; True when a new one may help, so the call is repeated once."""
+    def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
+        """Drop a cached token after `error`; True when a new one may help, so the call is repeated once.
+
+        Args:
+            error: What the provider answered.
+            sent: The request with the credentials it was refused with: a token that another call has renewed
+                meanwhile is kept.
+        """
         return False
 
     @property

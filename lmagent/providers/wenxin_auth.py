@@ -82,10 +82,11 @@ class KeyPairAuth(Auth):
             self._renew_at = now + life - min(_DAY, life * _MARGIN)
         return request.with_params(access_token=token.reveal())
 
-    def forget(self, error: ProviderError) -> bool:
-        if error.code not in _EXPIRED or self._token is None:
+    def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
+        if error.code not in _EXPIRED:
             return False
-        self._token = None
+        if sent is None or (self._token and sent.params.get("access_token") == self._token.reveal()):
+            self._token = None
         return True
 
     @property
@@ -158,10 +159,13 @@ class IamBearerAuth(Auth):
             self._renew_at = now + life * (1 - _MARGIN)
         return request.with_headers(authorization=f"Bearer {token.reveal()}")
 
-    def forget(self, error: ProviderError) -> bool:
-        if not isinstance(error, AuthenticationFailed) or self._token is None:
-            return False
-        self._token = None
+    def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
+        bearer = f"Bearer {self._token.reveal()}" if self._token else ""
+        refused = bearer if sent is None else sent.headers.get("authorization", "")
+        if not isinstance(error, AuthenticationFailed) or not refused.startswith("Bearer "):
+            return False  # also a refusal of the token endpoint itself: asking again would not help
+        if refused == bearer:
+            self._token = None
         return True
 
     @property

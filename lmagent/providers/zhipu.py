@@ -112,7 +112,7 @@ class ZhipuAuth(Auth):
         signed = f"{_segment(dumps(_JWT_HEADER))}.{_segment(dumps(payload))}"
         return f"{signed}.{_segment(hmac.digest(secret.encode(), signed.encode(), 'sha256'))}"
 
-    def forget(self, error: ProviderError) -> bool:
+    def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
         """A token that came too late is made anew, once."""
         return isinstance(error, AuthenticationFailed) and error.code == _EXPIRED
 

@@ -61,6 +61,7 @@ class _Ask:
         "prefix",
         "refreshed",
         "request",
+        "sent",
         "start",
         "status",
     )
@@ -72,6 +73,8 @@ class _Ask:
         self.deadline = deadline
         self.prefix = str(len(call.messages))
         self.request = Request(url="")
+        self.sent = self.request
+        """With the credentials of the latest attempt."""
         self.attempts = 0
         self.start = b""
         self.status: int | None = None
@@ -271,7 +274,7 @@ class Exchange:
             except ProviderError as error:
                 yield Shut(ask.hold)
                 self._complete(error, ask)
-                if not ask.handed and self.auth and not ask.refreshed and self.auth.forget(error):
+                if not ask.handed and self.auth and not ask.refreshed and self.auth.forget(error, ask.sent):
                     ask.refreshed = True
                     continue
                 raise
@@ -304,7 +307,7 @@ class Exchange:
         permit = yield from self._permit(ask)
         if ask.call.meter:
             ask.call.meter.before_request(self.codec.model_id)
-        request = yield from self._signed(ask)
+        request = ask.sent = yield from self._signed(ask)
         incoming: Incoming = yield Open(ask.hold, self.transport, request, self.timeouts, ask.deadline)
         ask.status, ask.headers = incoming.status, incoming.headers
         if not 200 <= incoming.status < 300:

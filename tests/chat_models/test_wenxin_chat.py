@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -12,6 +15,7 @@ from lmagent.providers.base import Request
 from lmagent.schema import ToolSpec
 from lmagent.testing.fake import FakeAnswer, FakeTransport
 from tests.chat_models.four_verbs import in_four_verbs
+from tests.loopback import LoopbackServer, json_answer
 
 PAIR = {"api_key": "fake-api-key", "secret_key": "fake-secret-key"}
 TEXT = {"result": "hi", "is_end": True, "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
@@ -65,6 +69,35 @@ def test_a_token_that_expires_in_between_is_renewed_once():
     server.good = {"t-000003"}
     *_, last = model.stream_chat_completion("c")
     assert (last.reply, last.attempts) == ("hi", 2)
+
+
+def test_many_calls_share_one_renewal():
+    server = Server()
+
+    def latest_only(request: Request) -> Any:
+        answer = server(request)
+        server.good = {f"t-{server.tokens:06}"} if request.url.endswith("token") else server.good
+        return json_answer(json.loads(answer.body))
+
+    def received(request: Any) -> Any:
+        params = dict(parse_qsl(urlsplit(request.target).query))
+        return latest_only(Request(url=request.path, content=request.body, params=params))
+
+    with LoopbackServer(received) as loopback, WenxinChat("ERNIE-Bot", **PAIR, base_url=loopback.url) as model:
+
+        async def ask() -> None:
+            try:
+                for tokens in (1, 2):
+                    await asyncio.gather(*(model.async_chat_completion("a") for _ in range(10)))
+                    assert server.tokens == tokens
+                    server.good = set()
+            finally:
+                await model.aclose()
+
+        asyncio.run(ask())
+        with ThreadPoolExecutor(10) as pool:
+            assert {reply.reply for reply in pool.map(model.chat_completion, ["a"] * 10)} == {"hi"}
+    assert server.tokens == 3
 
 
 def test_a_token_that_stays_bad_is_an_error_after_one_renewal():

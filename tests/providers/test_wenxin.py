@@ -486,12 +486,33 @@ def test_one_call_renews_while_the_others_go_on_with_the_old_token():
         assert sent(auth, request, late + 2) == stop.value.value
 
 
+def test_a_token_that_another_call_renewed_is_kept():
+    auth, request = key_pair(), codec().build_request(chat(RIVER))
+    expired = codec().parse_error(200, {}, {"error_code": 111, "error_msg": "Access token expired"})
+    iam = IamBearerAuth(Secret("fake-iam-ak"), Secret("fake-iam-sk"))
+    for one, error, name in (
+        (auth, expired, "access_token"),
+        (iam, AuthenticationFailed("expired", code="invalid_iam_token"), "token"),
+    ):
+        signed = []
+        for token in ("t-000001", "t-000002"):
+            flow = one.flow(request, 0.0)
+            next(flow)
+            with pytest.raises(StopIteration) as stop:
+                flow.send({name: token})
+            signed.append(stop.value.value)
+            assert one.forget(error, signed[0])  # the second time the token is a newer one
+        assert not one.needs_exchange
+        assert sent(one, request, 1.0) == signed[1]
+    assert not iam.forget(AuthenticationFailed("wrong keys"), request)  # the token endpoint refused
+
+
 def test_an_expired_token_is_forgotten_and_another_error_is_not():
     auth, request = key_pair(), codec().build_request(chat(RIVER))
     expired = codec().parse_error(200, {}, {"error_code": 111, "error_msg": "Access token expired"})
     invalid = codec().parse_error(200, {}, {"error_code": 110, "error_msg": "Access token invalid"})
     busy = codec().parse_error(200, {}, {"error_code": 18, "error_msg": "qps"})
-    assert not auth.forget(expired)  # nothing to forget
+    assert auth.forget(expired)  # another call has dropped the token already: a new one helps this call too
     for error in (expired, invalid):
         flow = auth.flow(request, 0.0)
         next(flow)

@@ -228,7 +228,7 @@ class TokenAuth(Auth):
             self.token = body["token"]
         return request.with_params(access_token=self.token)
 
-    def forget(self, error):
+    def forget(self, error, sent=None):
         if isinstance(error, AuthenticationFailed) and self.token:
             self.token = ""
             return True
