@@ -29,15 +29,16 @@ Approver = Callable[[ToolCall, RunContext[Any]], Any]
 """Decides on one call: returns `Allow()`, `Deny(reason)`, `Edit(arguments)`, `Pause()` or a bool; may be async."""
 
 
-@dataclass(frozen=True, slots=True)
-class Handoff:
-    """What a tool returns to hand the conversation to another agent."""
+class Handoff(str):
+    """What a tool returns to hand the conversation to another agent; as a text it is the tool's result."""
 
+    __slots__ = ("agent",)
     agent: Agent
-    text: str = ""
 
-    def __str__(self) -> str:
-        return self.text or f"Handed over to {self.agent.name}."
+    def __new__(cls, agent: Agent) -> Handoff:
+        made = super().__new__(cls, f"Handed over to {agent.name}.")
+        made.agent = agent
+        return made
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,0 +1,107 @@
+"""A budget is shared by runs, nested agents and re-asks, and holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmagent import Agent, LMAgentError, function
+from lmagent.budget import Budget, Price, load_prices
+from lmagent.errors import LimitExceeded, ServerFailed
+from lmagent.history import history_problems
+from lmagent.messages import Usage
+from lmagent.testing import ScriptedModel, calls, text
+
+
+@function
+def add(a: int, b: int) -> int:
+    """Add."""
+    return a + b
+
+
+def endless(tokens: int = 10):
+    used = Usage(input_tokens=tokens - 1, output_tokens=1, total_tokens=tokens)
+    return [calls(("add", {"a": index, "b": 1}), usage=used) for index in range(50)]
+
+
+def test_requests_are_limited_and_the_partial_run_is_kept():
+    budget = Budget(requests=3)
+    with pytest.raises(LimitExceeded) as caught:
+        Agent(ScriptedModel(endless()), [add]).run("go", budget=budget)
+    assert (caught.value.limit, caught.value.value) == ("requests", 3)
+    assert budget.spent.requests == 3
+    assert len(caught.value.run.tool_calls) == 2
+    assert caught.value.run.messages[-1].content.startswith("Not run")
+    assert history_problems(caught.value.run.messages) == []
+
+
+def test_tokens_cost_and_tool_calls_are_counted():
+    budget = Budget(prices={"scripted/*": Price(input=1e6, output=2e6)})
+    script = [calls(("add", {"a": 1, "b": 2}), usage=Usage(input_tokens=3, output_tokens=2, total_tokens=5)), "3"]
+    Agent(ScriptedModel(script), [add]).run("go", budget=budget)
+    spent = budget.spent
+    assert (spent.requests, spent.tokens, spent.cost, spent.tool_calls) == (2, 5, 7.0, 1)
+
+
+def test_a_cost_limit_needs_a_price():
+    with pytest.raises(LimitExceeded, match="no price for 'scripted/script'"):
+        Agent(ScriptedModel(["hi"])).run("go", budget=Budget(cost=1.0))
+
+
+@pytest.mark.parametrize(
+    ("limit", "spent"), [({"tokens": 25}, 3), ({"cost": 2.5}, 3), ({"tool_calls": 2}, 3), ({"seconds": 2.5}, 2)]
+)
+def test_each_limit_ends_the_run(limit, spent):
+    now = iter(range(1000))
+    prices = {"scripted/script": Price(input=1e6 / 9, output=0)}
+    clock = (lambda: next(now) / 2) if "seconds" in limit else (lambda: 0.0)
+    budget = Budget(**limit, prices=prices, clock=clock)
+    with pytest.raises(LimitExceeded) as caught:
+        Agent(ScriptedModel(endless()), [add]).run("go", budget=budget)
+    assert caught.value.limit == next(iter(limit))
+    assert budget.spent.requests == spent
+    assert caught.value.run is not None
+
+
+def test_a_nested_agent_that_loops_for_ever_stops_at_the_shared_limit():
+    budget = Budget(requests=6)
+    inner = Agent(ScriptedModel(endless()), [add], name="helper")
+    outer = Agent(ScriptedModel([calls(("helper", {"prompt": "do it"}))] * 10), [inner.as_function()])
+    with pytest.raises(LimitExceeded) as caught:
+        outer.run("go", budget=budget)
+    assert budget.spent.requests == 6
+    assert caught.value.limit == "requests"
+    assert "helper stopped" in caught.value.run.messages[-1].content
+
+
+def test_at_the_limit_one_last_answer_without_tools():
+    used = Usage(input_tokens=9, output_tokens=1, total_tokens=10)
+    model = ScriptedModel([calls(("add", {"a": 1, "b": 1}), usage=used), text("as far as I know, 2")])
+    budget = Budget(tokens=5, at_limit="answer")
+    result = Agent(model, [add]).run("go", budget=budget)
+    assert result.reply == "as far as I know, 2"
+    assert model.choices == ["auto", "none"]
+
+
+def test_a_function_decides_at_the_limit():
+    def more(budget: Budget) -> bool:
+        budget.limits["requests"] = 2
+        return budget.spent.requests < 2
+
+    script = [calls(("add", {"a": 1, "b": 1})), "2"]
+    assert Agent(ScriptedModel(script), [add]).run("go", budget=Budget(requests=1, at_limit=more)).reply == "2"
+    with pytest.raises(LimitExceeded):
+        Agent(ScriptedModel(endless()), [add]).run("go", budget=Budget(requests=1, at_limit=more))
+
+
+def test_failed_requests_are_counted_too():
+    budget = Budget()
+    with pytest.raises(LMAgentError) as caught:
+        Agent(ScriptedModel([ServerFailed("down")])).run("go", budget=budget)
+    assert budget.spent.requests == 1
+    assert caught.value.run.requests == 1
+
+
+def test_prices_come_from_plain_json():
+    assert load_prices({"a/b": {"input": 1, "output": 2, "cached": 0.5}})["a/b"].of(
+        Usage(input_tokens=2_000_000, output_tokens=1_000_000, cached_tokens=1_000_000, total_tokens=3_000_000)
+    ) == pytest.approx(1 + 0.5 + 2)
