@@ -87,6 +87,7 @@ class Scanner:
         """Some visible text was handed out (since the last lone closing of thinking)."""
         self._held: list[str] | None = None
         """Text of a `Thought:` line until it is known whether ReAct follows."""
+        self._heads = tuple(name + "\n" for name in tools)
         self._line_start = True
         self._blank_line = True
         """Nothing but blanks stands before this point of the line."""
@@ -102,6 +103,8 @@ class Scanner:
         self._calls_from = 0
         self._span = 0
         """Length of the backtick run that opened inline code on this line."""
+        self._span_open = False
+        """It is known that this inline code does not close on its line."""
         self._run = self._main()
         next(self._run)
         self._done = False
@@ -137,7 +140,19 @@ class Scanner:
         return self._take()
 
     def _take(self) -> list[Piece]:
-        pieces = self._pieces[:]
+        """Hand over what was collected, neighbouring text joined."""
+        pieces: list[Piece] = []
+        text: list[str] = []
+        for piece in self._pieces:
+            if isinstance(piece, TextPiece):
+                text.append(piece.text)
+                continue
+            if text:
+                pieces.append(TextPiece("".join(text)))
+                text.clear()
+            pieces.append(piece)
+        if text:
+            pieces.append(TextPiece("".join(text)))
         self._pieces.clear()
         return pieces
 
@@ -163,11 +178,7 @@ class Scanner:
             return
         if text.strip():
             self._shown = True
-        last = self._pieces[-1] if self._pieces else None
-        if isinstance(last, TextPiece):
-            last.text += text
-        else:
-            self._pieces.append(TextPiece(text))
+        self._pieces.append(TextPiece(text))
 
     def _flush_held(self, *, thinking: bool) -> None:
         if self._held is None:
@@ -227,11 +238,12 @@ class Scanner:
         """Bare JSON, Python calls or Functionary where the reply begins."""
         src, context = self._src, self._context
         at = yield from skip_space(src, src.pos)
+        above = src.buf.rfind("\n", src.pos, at)
+        if above >= 0:
+            self._pass(above + 1)
+            self._line_start = True
         if at >= len(src.buf):
-            if src.ended:
-                return False
-            yield
-            return True
+            return above >= 0
         char = src.buf[at]
         if char in "{[｛［":
             if char == "[" and (yield from literal(src, at, MARKERS)):
@@ -242,8 +254,7 @@ class Scanner:
             site = yield from fences.bare(context, at)
             return site is not None and self._apply(site, at)
         if char.isalnum() or char == "_":
-            heads = [name + "\n" for name in self._tools.schemas]
-            if not self._native and (yield from literal(src, at, heads)):
+            if not self._native and (yield from literal(src, at, self._heads)):
                 site = yield from lines.functionary(context, at, at)
                 if site:
                     return self._apply(site, at)
@@ -409,7 +420,7 @@ class Scanner:
             if src.buf[end : end + 1] in ("\n", "\r"):
                 yield from self._fence(at, run, indent=0)
                 return
-        self._span = run - at
+        self._span, self._span_open = run - at, False
         self._pass(run)
 
     def _in_span(self) -> Scan[bool]:
@@ -448,8 +459,10 @@ class Scanner:
                 return self._apply(Site(len(src.buf), [self._tools.unfinished(src.buf[at:], length=True)]), at)
             return False
         span = self._span
-        if span and (yield from self._in_span()):
-            return True
+        if span and not self._span_open:
+            if (yield from self._in_span()):
+                return True
+            self._span_open = True
         after = at + len(mark)
         if mark in THINKING:
             return (yield from self._thinking(mark, after))

@@ -8,8 +8,9 @@ ended: a primitive waits until no continuation could change its answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar
 
 __all__ = ["Extent", "Scan", "Source", "json_extent", "literal", "skip_space", "take_while", "until", "until_any"]
@@ -87,13 +88,23 @@ def take_while(src: Source, at: int, pattern: re.Pattern[str], limit: int) -> Sc
         yield
 
 
-def literal(src: Source, at: int, options: Collection[str]) -> Scan[str | None]:
+@lru_cache(maxsize=256)
+def _words(options: tuple[str, ...]) -> tuple[int, frozenset[str], frozenset[str], tuple[int, ...]]:
+    """Longest length, all proper beginnings, the words, and their lengths from long to short."""
+    begun = frozenset(option[:end] for option in options for end in range(len(option)))
+    lengths = tuple(sorted({len(option) for option in options}, reverse=True))
+    return (lengths[0] if lengths else 0), begun, frozenset(options), lengths
+
+
+def literal(src: Source, at: int, options: tuple[str, ...]) -> Scan[str | None]:
     """Return the longest of `options` that stands at `at`; waits while a longer one is still possible."""
-    longest = max(map(len, options), default=0)
+    longest, begun, words, lengths = _words(options)
+    if src.buf[at : at + 2] not in begun and len(src.buf) >= at + 2 and lengths and lengths[-1] > 2:
+        return None
     while True:
         rest = src.buf[at : at + longest]
-        if src.ended or not any(len(option) > len(rest) and option.startswith(rest) for option in options):
-            return max((option for option in options if rest.startswith(option)), key=len, default=None)
+        if src.ended or rest not in begun:
+            return next((rest[:length] for length in lengths if rest[:length] in words), None)
         yield
 
 

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from lmagent.prompting.json_reader import JSONReadError, read_json, repair_arguments
+
+TODO: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "title": {"type": "string"},
+        "count": {"type": "integer"},
+        "price": {"type": "number"},
+        "done": {"type": "boolean"},
+        "labels": {"type": "array", "items": {"type": "string"}},
+        "extra": {"$ref": "#/$defs/Extra"},
+        "either": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "mixed": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
+    },
+    "$defs": {"Extra": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+}
+
+REPAIRED = [
+    ("{'a': 'b'}", {"a": "b"}, ("single quotes",)),
+    (r"{'a': 'it\'s'}", {"a": "it's"}, ("single quotes",)),
+    ("""{'a': 'say "hi"'}""", {"a": 'say "hi"'}, ("single quotes",)),
+    ('{"a": [1, 2,], }', {"a": [1, 2]}, ("trailing comma",)),
+    ('{"a": True, "b": False, "c": None}', {"a": True, "b": False, "c": None}, ("Python literal",)),
+    ('{"a": "x\ny\tz"}', {"a": "x\ny\tz"}, ("raw control character",)),
+    ('{"a": 1, // one\n"b": /* two */ 2 # three\n}', {"a": 1, "b": 2}, ("comment",)),
+    ('{"a": "http://x#y /* z */",}', {"a": "http://x#y /* z */"}, ("trailing comma",)),
+    ("{a: 1, 名: 2}", {"a": 1, "名": 2}, ("unquoted key",)),
+    ('{{"a": 1}}', {"a": 1}, ("doubled braces",)),
+    ('{"a": {"b": 1}}}', {"a": {"b": 1}}, ("surplus closing bracket",)),
+    (r'{"a": "\d+\.\w"}', {"a": r"\d+\.\w"}, ("illegal escape",)),
+    (r'{"a": "C:\users"}', {"a": r"C:\users"}, ("illegal escape",)),
+    ('{"a": .5, "b": -.5e3}', {"a": 0.5, "b": -500.0}, ("leading-dot number",)),
+    ("{“a”: “b”}", {"a": "b"}, ("smart quotes",)),
+    ('｛"a"：［1，２］，"b"："：，［］１"｝', {"a": [1, 2], "b": "：，［］１"}, ("full-width structure",)),
+    ('```json\n{"a": 1}\n```', {"a": 1}, ("inner code fence",)),
+    ('json {"a": 1}', {"a": 1}, ("leading word json",)),
+    ('\ufeff{"a":\u00a01}', {"a": 1}, ("odd white space",)),
+    (r'{\"a\": \"b \\\"c\\\" \\n\"}', {"a": 'b "c" \n'}, ("escaped quotes",)),
+]
+
+REFUSED = [
+    '{"a": [1, 2, ...]}',
+    '{"a": …}',
+    '{"a": NaN}',
+    '{"a": -Infinity}',
+    '{"a": 1e999}',
+    '{"a": 1,299.00}',
+    '{"a": }',
+    '{"a" 1}',
+    '{"a": 1 "b": 2}',
+    '{"a": [1,,2]}',
+    '{"a": "\\ud83d"}',
+    '{"a": "the "big" one"}',
+    "{'a': 'it's'}",
+    '{"a": hello}',
+    '{"a": undefined}',
+    '{"a": 007}',
+    '{"a": 0x10}',
+    '{"a": 1_000}',
+    '{"a": +1}',
+    '{"a": 5.}',
+    '{"a": "x}',
+    '{"a": 1',
+    '{"a": [1}',
+    '{"a": 1, "a": 2}',
+    '{"a": "x"} and more',
+    r'{"a": "C:\dir\new"}',
+    '{"a": "\\u12g4"}',
+    '{"a": "x" /* open}',
+    "",
+    "{",
+    "[" * 300 + "]" * 300,
+    "[" * 100_000,
+    "1" * 5000,
+]
+
+
+@pytest.mark.parametrize(("text", "value", "repairs"), REPAIRED)
+def test_each_repair_is_lossless_and_named(text: str, value: Any, repairs: tuple[str, ...]):
+    reading = read_json(text)
+    assert reading.value == value
+    assert reading.repairs == repairs
+    with pytest.raises(JSONReadError):
+        read_json(text, repair=False)
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=lambda text: text[:30])
+def test_what_has_no_certain_reading_is_refused(text: str):
+    with pytest.raises(JSONReadError):
+        read_json(text)
+
+
+def test_strict_json_wins_and_a_legal_escape_is_never_touched():
+    assert read_json(r'{"a": "C:\new"}').value == {"a": "C:\new"}
+    assert read_json(r'{"a": "\ud83d\ude00"}').value == {"a": "😀"}
+    assert read_json('{"a": 1, "a": 1}').value == {"a": 1}
+    assert read_json("[" * 200 + "]" * 200).repairs == ()
+
+
+def test_missing_brackets_are_added_only_before_a_closing_delimiter():
+    assert read_json('{"a": [1, {"b": 2', closed=True).value == {"a": [1, {"b": 2}]}
+    assert read_json('{"a": ["x"}', closed=True).value == {"a": ["x"]}
+    for text in ('{"a": "x', '{"a": 1,', '{"a":', '{"a": [1}, "b": 2}'):
+        with pytest.raises(JSONReadError):
+            read_json(text, closed=True)
+
+
+def test_an_error_names_the_place_the_expectation_and_what_came():
+    with pytest.raises(JSONReadError) as caught:
+        read_json('{"a": 1,\n "b" 2}')
+    assert str(caught.value) == "line 2 column 6 (char 14): expected ':', got '2}'"
+    assert not caught.value.at_end
+    with pytest.raises(JSONReadError) as caught:
+        read_json('{"a": "x')
+    assert caught.value.at_end
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "repairs"),
+    [
+        ('{"count": "2"}', {"count": 2}, ("string to integer",)),
+        ('{"count": 2.0}', {"count": 2}, ("number to integer",)),
+        ('{"price": "1.5"}', {"price": 1.5}, ("string to number",)),
+        ('{"done": "True"}', {"done": True}, ("string to boolean",)),
+        ('{"labels": "[\\"a\\"]"}', {"labels": ["a"]}, ("string to array",)),
+        ("{\"labels\": \"['a']\"}", {"labels": ["a"]}, ("string to array",)),
+        ('{"extra": "{\\"n\\": \\"3\\"}"}', {"extra": {"n": 3}}, ("string to object", "string to integer")),
+        ('{"either": "4"}', {"either": 4}, ("string to integer",)),
+        ('{"either": "null"}', {"either": None}, ("string to null",)),
+        ('"{\\"title\\": \\"x\\"}"', {"title": "x"}, ("encoded as a string",)),
+        (json.dumps(json.dumps('{"title": "x"}')), {"title": "x"}, ("encoded as a string",)),
+        ("", {}, ("empty arguments",)),
+        ("null", {}, ("empty arguments",)),
+        ("{'title': 'x'}", {"title": "x"}, ("single quotes",)),
+    ],
+)
+def test_arguments_are_fitted_to_the_schema_without_loss(text: str, value: Any, repairs: tuple[str, ...]):
+    fitted, noted = repair_arguments(text, TODO)
+    if text == json.dumps(json.dumps('{"title": "x"}')):
+        assert fitted is None or json.loads(fitted) == value  # three layers: two are undone, or it is refused
+        return
+    assert fitted is not None
+    assert json.loads(fitted) == value
+    assert noted == repairs
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"title": "null"}',
+        '{"title": "007", "mixed": "7"}',
+        '{"title": "{\\"a\\": 1}"}',
+        '{"count": "007"}',
+        '{"count": "2.5"}',
+        '{"count": 2.5}',
+        '{"count": "1,299"}',
+        '{"count": true}',
+        '{"done": "maybe"}',
+        '{"done": 1}',
+        '{"labels": "a, b"}',
+        '{"title": 5}',
+        '{"price": "NaN"}',
+        '{"price":1.50}',
+    ],
+)
+def test_what_is_text_or_does_not_fit_stays_as_it_came(text: str):
+    assert repair_arguments(text, TODO) == (text, ())
+
+
+@pytest.mark.parametrize("text", ['{"title": "x', '{"title": ...}', "[1]", '"x"', "5", '{"title": "x" "count": 2}'])
+def test_arguments_that_cannot_be_read_give_the_reason(text: str):
+    fitted, reasons = repair_arguments(text, TODO)
+    assert fitted is None
+    assert reasons
+    assert "expected" in reasons[0]
+
+
+def test_a_schema_that_refers_to_itself_ends():
+    schema = {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}
+    assert repair_arguments('{"a": "1"}', schema) == ('{"a": "1"}', ())
