@@ -422,7 +422,7 @@ def _refusal(state: RunState, call: ToolCall, index: int) -> str:
         return ""
     known = _known_result(state, call)
     return (
-        f"Not run: this is the same call for the {state.repeated[1]}th time in a row."
+        f"Not run: the same call came {state.repeated[1]} times in a row."
         + (f" Its result was: {known}" if known else "")
         + " Answer the user, or call with other arguments."
     )

@@ -1,0 +1,291 @@
+"""The loop by hand: each step it asks for, and what it makes of the outcome. No driver, no model, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from lmagent.errors import LimitExceeded
+from lmagent.events import RoundEnd, RoundStart
+from lmagent.flow import (
+    Allow,
+    Approve,
+    AskModel,
+    Deny,
+    Edit,
+    Limits,
+    Pause,
+    RunResult,
+    RunState,
+    RunTools,
+    agent_flow,
+)
+from lmagent.history import NOT_RUN, History, history_problems
+from lmagent.messages import AssistantMessage, Reply, ToolCall, ToolMessage, Usage, UserMessage
+from lmagent.outcomes import ToolOutcome
+from lmagent.providers.base import NamedTool
+
+QUESTION = UserMessage("?")
+
+
+def _state(**fields: Any) -> RunState:
+    return RunState(history=History([QUESTION]), clock=lambda: 0.0, **fields)
+
+
+def _call(name: str = "look", arguments: str = "{}", number: int = 1, problem: str = "") -> ToolCall:
+    return ToolCall(id=f"c{number}", name=name, arguments=arguments, problem=problem)
+
+
+def _reply(*calls: ToolCall, text: str = "", tokens: int = 0) -> Reply:
+    return Reply(
+        message=AssistantMessage(text, tool_calls=calls),
+        finish_reason="tool_calls" if calls else "stop",
+        usage=Usage(total_tokens=tokens),
+    )
+
+
+def _outcomes(step: RunTools, content: str = "seen", *, is_error: bool = False) -> list[ToolOutcome]:
+    return [ToolOutcome(call.id, call.name, content, is_error) for call in step.calls]
+
+
+Flow = Generator[Any, Any, RunResult]
+
+
+def _until(flow: Flow, wanted: type[Any], outcome: Any = None) -> Any:
+    """Go on to the next step of a kind; events on the way are passed over."""
+    step = flow.send(outcome)
+    while not isinstance(step, wanted):
+        assert isinstance(step, RoundStart | RoundEnd), step
+        step = flow.send(None)
+    return step
+
+
+def _result(flow: Flow, outcome: Any) -> RunResult:
+    with pytest.raises(StopIteration) as caught:
+        _until(flow, tuple, outcome)
+    return caught.value.value
+
+
+def test_a_round_with_a_tool_and_the_answer():
+    state = _state()
+    flow = agent_flow(state)
+    assert flow.send(None) == RoundStart(1)
+    ask = flow.send(None)
+    assert isinstance(ask, AskModel)
+    assert (ask.messages, ask.tool_choice, ask.output_schema, ask.round) == ((QUESTION,), "auto", None, 1)
+    run = flow.send(_reply(_call()))
+    assert isinstance(run, RunTools)
+    assert (run.calls, run.round) == ((_call(),), 1)
+    ended = flow.send(_outcomes(run))
+    assert isinstance(ended, RoundEnd)
+    assert ended.messages == (AssistantMessage(tool_calls=(_call(),)), ToolMessage("seen", "c1", "look"))
+    again = _until(flow, AskModel)
+    assert again.round == 2
+    assert again.messages == state.history.messages
+    result = _result(flow, _reply(text="done"))
+    assert result.reply == result.output == "done"
+    assert result.tool_calls == (_call(),)
+    assert [message.role for message in result.messages] == ["user", "assistant", "tool", "assistant"]
+
+
+def test_a_forced_choice_holds_for_the_first_ask_only():
+    for choice in ("required", NamedTool("look")):
+        flow = agent_flow(_state(tool_choice=choice))
+        assert _until(flow, AskModel).tool_choice == choice
+        run = _until(flow, RunTools, _reply(_call()))
+        assert _until(flow, AskModel, _outcomes(run)).tool_choice == "auto"
+    flow = agent_flow(_state(tool_choice="none"))
+    assert _until(flow, AskModel).tool_choice == "none"
+
+
+@pytest.mark.parametrize("where", ["ask", "run", "round", "approve"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, RuntimeError])
+def test_the_history_is_valid_wherever_the_flow_is_left(where: str, error: type[BaseException]):
+    state = _state(needs_approval=lambda call, allowed: where == "approve")
+    flow = agent_flow(state)
+    _until(flow, AskModel)
+    if where == "approve":
+        _until(flow, Approve, _reply(_call(), _call(number=2)))
+    elif where != "ask":
+        run = _until(flow, RunTools, _reply(_call(), _call(number=2)))
+        if where == "round":
+            _until(flow, RoundEnd, _outcomes(run))
+    if error is GeneratorExit:
+        flow.close()
+    else:
+        with pytest.raises(error):
+            flow.throw(error)
+    assert history_problems(state.history.messages) == []
+    results = [message.content for message in state.history.messages if isinstance(message, ToolMessage)]
+    assert results == {"ask": [], "run": [NOT_RUN] * 2, "round": ["seen"] * 2, "approve": [NOT_RUN] * 2}[where]
+
+
+def _exceeded(flow: Flow, outcome: Any, kind: type[Any] = AskModel) -> LimitExceeded:
+    with pytest.raises(LimitExceeded) as caught:
+        _until(flow, kind, outcome)
+    error = caught.value
+    assert isinstance(error.run, RunResult)
+    assert history_problems(error.run.messages) == []
+    return error
+
+
+def test_limit_on_rounds():
+    flow = agent_flow(_state(limits=Limits(rounds=1)))
+    _until(flow, AskModel)
+    run = _until(flow, RunTools, _reply(_call()))
+    error = _exceeded(flow, _outcomes(run))
+    assert (error.limit, error.value) == ("rounds", 1)
+    assert str(error) == "The run reached its limit of 1 rounds. Raise Limits(rounds=...) if the work needs more."
+    assert error.run.messages[-1] == ToolMessage("seen", "c1", "look")
+    assert error.run.tool_calls == (_call(),)
+
+
+def test_limit_on_tool_calls_runs_none_of_those_too_many():
+    state = _state(limits=Limits(tool_calls=2))
+    flow = agent_flow(state)
+    _until(flow, AskModel)
+    error = _exceeded(flow, _reply(*(_call(number=number, arguments=f"[{number}]") for number in range(3))), RunTools)
+    assert error.limit == "tool_calls"
+    assert [message.content for message in error.run.messages[2:]] == [NOT_RUN] * 3
+    assert error.run.messages == state.history.messages
+
+
+def test_limit_on_tokens_is_looked_at_before_tools_run_and_before_the_next_ask():
+    flow = agent_flow(_state(limits=Limits(tokens=10)))
+    _until(flow, AskModel)
+    error = _exceeded(flow, _reply(_call(), tokens=10), RunTools)
+    assert error.limit == "tokens"
+    assert error.run.usage.total_tokens == 10
+    flow = agent_flow(_state(limits=Limits(tokens=10)))
+    _until(flow, AskModel)
+    assert _result(flow, _reply(text="paid already, so it counts", tokens=50)).reply == "paid already, so it counts"
+
+
+def test_limit_on_seconds():
+    now = [100.0]
+    state = RunState(history=History([QUESTION]), clock=lambda: now[0], limits=Limits(seconds=5))
+    flow = agent_flow(state)
+    _until(flow, AskModel)
+    run = _until(flow, RunTools, _reply(_call()))
+    now[0] = 105.0
+    assert _exceeded(flow, _outcomes(run)).limit == "seconds"
+
+
+def test_limit_on_calls_in_one_reply_answers_the_rest_with_an_error():
+    flow = agent_flow(_state(limits=Limits(calls_per_round=2)))
+    _until(flow, AskModel)
+    asked = [_call(number=number, arguments=f"[{number}]") for number in range(4)]
+    run = _until(flow, RunTools, _reply(*asked))
+    assert run.calls == tuple(asked[:2])
+    ended = _until(flow, RoundEnd, _outcomes(run))
+    assert [m.content for m in ended.messages[1:]] == ["seen", "seen"] + ["Not run: at most 2 calls in one reply."] * 2
+
+
+def test_identical_calls_are_answered_with_the_known_result_and_then_end_the_run():
+    state = _state(canonical=lambda text: text.replace(" ", ""))
+    flow = agent_flow(state)
+    _until(flow, AskModel)
+    run = _until(flow, RunTools, _reply(_call(arguments='{"a":1}')))
+    _until(flow, AskModel, _outcomes(run))
+    run = _until(flow, RunTools, _reply(_call(arguments='{"a": 1}', number=2)))
+    _until(flow, AskModel, _outcomes(run))
+    _until(flow, AskModel, _reply(_call(arguments='{"a":1}', number=3)))
+    refused = state.history.last
+    assert isinstance(refused, ToolMessage)
+    assert refused.is_error
+    assert refused.content == (
+        "Not run: the same call came 3 times in a row. Its result was: seen "
+        "Answer the user, or call with other arguments."
+    )
+    _until(flow, AskModel, _reply(_call(arguments='{"a":1}', number=4)))
+    error = _exceeded(flow, _reply(_call(arguments='{"a":1}', number=5)))
+    assert error.limit == "identical_calls"
+
+
+def test_another_call_between_breaks_the_row():
+    flow = agent_flow(_state())
+    _until(flow, AskModel)
+    for number in range(6):
+        run = _until(flow, RunTools, _reply(_call(arguments=f"[{number % 2}]", number=number)))
+        _until(flow, AskModel, _outcomes(run))
+
+
+def test_rounds_of_errors_end_the_run():
+    flow = agent_flow(_state(limits=Limits(tool_errors=2)))
+    _until(flow, AskModel)
+    run = _until(flow, RunTools, _reply(_call(arguments="[1]")))
+    _until(flow, AskModel, _outcomes(run, "broken", is_error=True))
+    run = _until(flow, RunTools, _reply(_call(arguments="[2]", number=2)))
+    error = _exceeded(flow, _outcomes(run, "broken again", is_error=True))
+    assert error.limit == "tool_errors"
+    assert "broken again" in str(error)
+
+
+def test_one_good_result_in_a_round_is_no_round_of_errors():
+    flow = agent_flow(_state(limits=Limits(tool_errors=2)))
+    _until(flow, AskModel)
+    for number in range(4):
+        asked = (_call(arguments=f"[{number}]"), _call(arguments=f"[{-number}, 0]", number=2))
+        run = _until(flow, RunTools, _reply(*asked))
+        _until(flow, AskModel, [ToolOutcome("c1", "look", "no", True), ToolOutcome("c2", "look", "yes")])
+
+
+def test_a_call_that_cannot_be_run_is_answered_with_its_problem():
+    state = _state()
+    flow = agent_flow(state)
+    _until(flow, AskModel)
+    _until(flow, AskModel, _reply(_call(problem="cut off")))
+    assert state.history.last == ToolMessage("cut off", "c1", "look", is_error=True)
+
+
+def test_decisions():
+    state = _state(needs_approval=lambda call, allowed: call.name == "delete")
+    flow = agent_flow(state)
+    _until(flow, AskModel)
+    asked = [_call("delete", f"[{number}]", number) for number in range(4)] + [_call("look", "[9]", 9)]
+    step = _until(flow, Approve, _reply(*asked))
+    assert step.calls == tuple(asked[:4])
+    run = flow.send([Allow(), Deny("no way"), Edit({"n": 5}), Deny()])
+    assert isinstance(run, RunTools)
+    assert [(call.id, call.arguments) for call in run.calls] == [("c0", "[0]"), ("c2", '{"n":5}'), ("c9", "[9]")]
+    ended = _until(flow, RoundEnd, _outcomes(run))
+    contents = [(message.content, message.is_error) for message in ended.messages[1:]]
+    denied = "The user did not allow this call."
+    assert contents == [("seen", False), ("no way", True), ("seen", False), (denied, True), ("seen", False)]
+    assert state.allowed == {"delete"}
+
+
+def test_something_that_is_no_decision_denies():
+    flow = agent_flow(_state(needs_approval=lambda call, allowed: True))
+    _until(flow, AskModel)
+    _until(flow, Approve, _reply(_call()))
+    _until(flow, AskModel, ["yes"])
+
+
+def test_a_pause_ends_the_run_with_open_calls():
+    state = _state(needs_approval=lambda call, allowed: call.name == "delete")
+    flow = agent_flow(state)
+    _until(flow, AskModel)
+    _until(flow, Approve, _reply(_call("delete"), _call(number=2)))
+    result = _result(flow, [Pause()])
+    assert result.is_paused
+    assert result.finish_reason == "paused"
+    assert result.pending == (_call("delete"),)
+    assert result.messages == state.history.messages
+    assert [message.role for message in result.messages] == ["user", "assistant"]
+
+
+def test_repairs_are_noted_on_the_call_and_the_arguments_stay():
+    state = _state()
+    flow = agent_flow(state)
+    _until(flow, AskModel)
+    _until(flow, RunTools, _reply(_call(arguments="{a: 1}")))
+    outcome = ToolOutcome("c1", "look", "seen", repairs=("unquoted keys",))
+    _until(flow, AskModel, [outcome])
+    message = state.history.messages[1]
+    assert isinstance(message, AssistantMessage)
+    assert message.tool_calls[0].repairs == ("unquoted keys",)
+    assert message.tool_calls[0].arguments == "{a: 1}"
+    assert state.calls == list(message.tool_calls)
