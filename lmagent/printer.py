@@ -158,7 +158,9 @@ class Printer:
         if self._console is None or self._console.file is not (self._file or sys.stdout):
             self._console = Console(file=self._file or sys.stdout, highlight=False, force_terminal=self._color)
         style = _STYLES.get(label, "bold yellow") if label else ""
-        shown = Text(f"{label}: ", style=style) if label else Text()
+        shown = Text()  # the style of a label is not the text's base style: that would colour all that follows
+        if label:
+            shown.append(f"{label}: ", style=style)
         shown.append(text, style="dim italic" if "reasoning" in (label, self._open) else "")
         self._console.print(shown, end=end, soft_wrap=True)
 

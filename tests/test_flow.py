@@ -228,7 +228,7 @@ def test_one_good_result_in_a_round_is_no_round_of_errors():
     _until(flow, AskModel)
     for number in range(4):
         asked = (_call(arguments=f"[{number}]"), _call(arguments=f"[{-number}, 0]", number=2))
-        run = _until(flow, RunTools, _reply(*asked))
+        _until(flow, RunTools, _reply(*asked))
         _until(flow, AskModel, [ToolOutcome("c1", "look", "no", True), ToolOutcome("c2", "look", "yes")])
 
 
