@@ -35,11 +35,16 @@ class Tools:
 
     def knows(self, name: str) -> bool:
         """True if `name` (cleaned) is a tool."""
-        return clean_name(name) in self.schemas
+        return self.clean(name) in self.schemas
+
+    def clean(self, name: str) -> str:
+        """Return `name` as the tool's name: without blanks, and without `functions.` unless the tool is called so."""
+        trimmed = name.strip()
+        return trimmed if trimmed in self.schemas else clean_name(trimmed)
 
     def takes_arguments(self, name: str) -> bool:
         """True if the tool has any parameter."""
-        return bool(self.schemas.get(clean_name(name), {}).get("properties"))
+        return bool(self.schemas.get(self.clean(name), {}).get("properties"))
 
     def failed(self, raw: str, reason: FailureReason, message: str, name: str | None = None) -> CallFailed:
         """Return a failure; long raw text is cut in the middle."""
@@ -60,7 +65,7 @@ class Tools:
 
         Args:
             raw: The JSON text.
-            spans: Key and text of the values at the top, in order, so that unchanged arguments keep the model's spelling.
+            spans: Key and text of the values at the top, in order: unchanged arguments keep the model's spelling.
             closed: A closing delimiter followed, so missing brackets may be added.
             sure: Markup said that this is a call. Without, only JSON that is a call beyond doubt counts.
         """
@@ -102,7 +107,9 @@ class Tools:
         answer = envelopes[0].arguments
         if isinstance(answer, dict):
             fields = cast("dict[str, Any]", answer)
-            answer = next(iter(fields.values())) if len(fields) == 1 else (answer if fields else "")
+            answer = next(iter(fields.values())) if len(fields) == 1 else ""
+            if len(fields) > 1:
+                return canonical(fields)
         return answer if isinstance(answer, str) else "" if answer is None else canonical(answer)
 
     def response_text(self, raw: str) -> str | None:
@@ -126,7 +133,7 @@ class Tools:
     def _plausible(self, item: Envelope) -> bool:
         if not self.knows(item.name):
             return item.strong
-        needs = self.schemas[clean_name(item.name)].get("required")
+        needs = self.schemas[self.clean(item.name)].get("required")
         return not item.schema and (item.has_arguments or not (needs or item.extra))
 
     def _unreadable(self, raw: str, error: JSONReadError, sure: bool) -> list[Outcome] | None:
@@ -135,7 +142,7 @@ class Tools:
             return None
         if (not sure or self.native) and not name:
             return None
-        if not any(quote in raw for quote in "\"'“”＂"):
+        if not any(quote in raw for quote in "\"'“”＂") and not any(known in raw for known in self.schemas):
             return None
         return [self.failed(raw, "malformed", str(error), name)]
 
@@ -161,7 +168,7 @@ class Tools:
         return any(name.startswith(found.group(1)) for name in self.schemas)
 
     def _call(self, item: Envelope, raw: str, repairs: list[str], text: str) -> Outcome:
-        name = clean_name(item.name)
+        name = self.clean(item.name)
         schema = self.schemas.get(name)
         if schema is None:
             return self.unknown(name, raw)
@@ -239,7 +246,7 @@ class Tools:
 
     def from_arguments(self, name: str, text: str, raw: str, *, closed: bool = False) -> Outcome | None:
         """Read the arguments of a call whose name stood outside the JSON; None for a template."""
-        cleaned = clean_name(name)
+        cleaned = self.clean(name)
         if is_placeholder(cleaned):
             return None
         schema = self.schemas.get(cleaned)
@@ -256,7 +263,7 @@ class Tools:
 
     def from_text(self, name: str, text: str, raw: str) -> Outcome | None:
         """Read plain text as the input of a tool (ReAct)."""
-        cleaned = clean_name(name)
+        cleaned = self.clean(name)
         schema = self.schemas.get(cleaned)
         if schema is None:
             return None if self.native else self.unknown(cleaned, raw)
@@ -267,7 +274,7 @@ class Tools:
 
     def from_fields(self, name: str, fields: Sequence[RawField], raw: str) -> Outcome | None:
         """Read a call whose values stood between tags; their types come from the schema."""
-        cleaned = clean_name(name)
+        cleaned = self.clean(name)
         if is_placeholder(cleaned):
             return None
         schema = self.schemas.get(cleaned)
@@ -308,11 +315,11 @@ class Tools:
             return None
         outcomes: list[Outcome] = []
         for name, arguments in calls:
-            schema = self.schemas.get(clean_name(name))
+            schema = self.schemas.get(self.clean(name))
             if schema is None:
-                outcomes.append(self.unknown(clean_name(name), text))
+                outcomes.append(self.unknown(self.clean(name), text))
             else:
-                outcomes.append(self._fit(clean_name(name), arguments, schema, text, [], "", ["python"]))
+                outcomes.append(self._fit(self.clean(name), arguments, schema, text, [], "", ["python"]))
         return outcomes
 
 

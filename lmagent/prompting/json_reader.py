@@ -1,7 +1,7 @@
 """The JSON a model wrote, for every other floor: `read_json` for any value, `repair_arguments` for a call's arguments.
 
 Strict JSON first, then a closed list of lossless repairs (`loose_json`), double encoding, and what the tool's schema
-allows without loss (`coerce`). What cannot be read for certain is refused with the place, the expectation and what came.
+allows without loss (`coerce`). What cannot be read for certain is refused: place, expectation, and what came.
 """
 
 from __future__ import annotations

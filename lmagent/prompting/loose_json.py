@@ -1,6 +1,6 @@
 """Reads the JSON a model wrote: strict JSON first, then a closed list of repairs that cannot change a value.
 
-Knows nothing of tools, tags or schemas. Refuses whatever could be read in two ways: elisions, NaN, thousands separators,
+Knows nothing of tools, tags or schemas. Refuses what could be read in two ways: elisions, NaN, thousands separators,
 missing values or commas, quotes inside strings, lone surrogates, a key given twice with different values. One pass
 from left to right, so the time grows with the length of the text.
 """
@@ -182,7 +182,7 @@ class _Reader:
 
     def __init__(self, text: str, depth: int, closed: bool) -> None:
         self.text = text
-        self.at = 0
+        self.at: int = 0
         self.depth = depth
         self.tail = len(text.rstrip(_SPACE + _CLOSERS + "`")) if closed else len(text) + 1
         self.repairs: dict[str, None] = {}
@@ -285,7 +285,7 @@ class _Reader:
             if self._peek() == "}":
                 self._take()
                 return value
-            if self._ends_here():
+            if value and self._ends_here():  # a bracket just opened says nothing of what it was to hold
                 return value
             key = self._key()
             self._skip()
@@ -309,7 +309,7 @@ class _Reader:
             if self._peek() == "]":
                 self._take()
                 return value
-            if self._ends_here():
+            if value and self._ends_here():  # a bracket just opened says nothing of what it was to hold
                 return value
             value.append(self._value(level + 1))
             self._separator("]")
@@ -396,8 +396,8 @@ class _Reader:
                 self._fail(r"four hexadecimal digits after \u")
         if not char or char in "\r\n":
             self._fail("a legal escape")
-        self._note("illegal escape")
         self.at += 2
+        self._note("illegal escape")
         return ("'", True) if char == "'" else ("\\" + char, False)
 
     def _scalar(self) -> Any:

@@ -204,9 +204,8 @@ class Scanner:
         yield
         while True:
             src.compact()
-            if self._cut:
-                if not (yield from self._after_cut()):
-                    return
+            if self._cut and not (yield from self._after_cut()):
+                return
             if self._mute:
                 yield from self._muted()
                 if src.ended and src.pos >= len(src.buf):
@@ -448,7 +447,7 @@ class Scanner:
 
     def _marker(self) -> Scan[bool]:
         """A marker at the current place; False when there is none, so that one character passes as text."""
-        src, context = self._src, self._context
+        src = self._src
         at = src.pos
         mark = yield from literal(src, at, MARKERS)
         if mark is None:
@@ -585,7 +584,6 @@ class Scanner:
 
     def _muted(self) -> Scan[None]:
         """After a result marker that was perhaps only named: everything is text."""
-        src = self._src
         found = yield from self._next_closer()
         if found < 0:
             return

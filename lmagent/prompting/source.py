@@ -223,9 +223,9 @@ def json_extent(
         char = src.buf[at]
         if char in _OPEN:
             cursor.depth += 1
-            if cursor.depth == 2 and cursor.top == 1 and char in "{｛" and src.buf[start] in "[［{｛":
-                if src.buf[start] in "[［" or src.buf[start + 1 : at].strip() == "":
-                    cursor.top = 2
+            second = cursor.depth == 2 and cursor.top == 1 and char in "{｛"
+            if second and (src.buf[start] in "[［" or not src.buf[start + 1 : at].strip()):
+                cursor.top = 2
             if cursor.depth == cursor.top and char in "{｛":
                 cursor.expects_key = True
             at += 1

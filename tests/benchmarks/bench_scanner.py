@@ -1,6 +1,6 @@
 """Scanner and reader on texts built to be quadratic: doubling the text must about double the time.
 
-Run: `python tests/benchmarks/bench_scanner.py [characters]` (default 1,000,000). Prints a line per text and exits with 1
+Run: `python tests/benchmarks/bench_scanner.py [characters]` (default 1,000,000). Prints a line per text, exits with 1
 when a doubling costs more than three times as much.
 """
 
@@ -9,11 +9,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from lmagent.prompting.json_reader import JSONReadError, read_json
 from lmagent.prompting.scanner import Scanner
 
-TOOLS = {"ping": {"type": "object", "properties": {}}, "say": {"type": "object", "properties": {"text": {"type": "string"}}}}
+TOOLS = {
+    "ping": {"type": "object", "properties": {}},
+    "say": {"type": "object", "properties": {"text": {"type": "string"}}},
+}
 CALL = '<tool_call>\n{"name": "say", "arguments": {"text": "'
 
 
@@ -98,10 +102,8 @@ def scan_in_chunks(text: str) -> None:
 
 
 def read(text: str) -> None:
-    try:
+    with suppress(JSONReadError):
         read_json(text, closed=True)
-    except (JSONReadError, RecursionError):
-        pass
 
 
 def seconds(work: Callable[[str], None], text: str) -> float:

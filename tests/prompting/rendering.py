@@ -121,7 +121,8 @@ RENDER: dict[str, Callable[[list[Call]], str]] = {
     "phi4": lambda calls: f"functools{listed(calls)}",
     "harmony": each(
         lambda c: (
-            f"<|start|>assistant<|channel|>commentary to=functions.{c[0]} <|constrain|>json<|message|>{dumps(c[1])}<|call|>"
+            f"<|start|>assistant<|channel|>commentary to=functions.{c[0]} "
+            f"<|constrain|>json<|message|>{dumps(c[1])}<|call|>"
         ),
         "",
     ),

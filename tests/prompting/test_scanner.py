@@ -15,7 +15,10 @@ CALLS: list[Call] = [
     ("ping", {}),
     ("translate", {"text": "Mind the gap, please!", "target": "de", "glossary": {"gap": "Spalt"}}),
     ("query_express", {"单号": "SF1029384756", "公司": "顺丰"}),
-    ("book_table", {"restaurant": "Chez Lulu", "guests": 4, "when": "2026-07-01 19:00", "outdoor": True, "notes": None}),
+    (
+        "book_table",
+        {"restaurant": "Chez Lulu", "guests": 4, "when": "2026-07-01 19:00", "outdoor": True, "notes": None},
+    ),
     ("stock_quote", {"ticker": "0700.HK"}),
 ]
 PING = '<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>'
@@ -125,7 +128,10 @@ def test_data_in_a_json_fence_flows_as_soon_as_a_key_shows_it():
     scanner = Scanner(TOOLS)
     assert scanner.feed('```json\n{"na') == []
     pieces = scanner.feed('me": "Alice", "age": 3, ')
-    assert "".join(piece.text for piece in pieces if isinstance(piece, TextPiece)) == '```json\n{"name": "Alice", "age": 3, '
+    assert (
+        "".join(piece.text for piece in pieces if isinstance(piece, TextPiece))
+        == '```json\n{"name": "Alice", "age": 3, '
+    )
 
 
 def test_arguments_stream_as_they_arrive():
@@ -140,7 +146,9 @@ def test_arguments_stream_as_they_arrive():
 
 
 def test_unchanged_arguments_keep_the_spelling_of_the_model():
-    call = scan('<tool_call>{"name":"plot","arguments":{"series":[{"name":"a","points":[1.50,1E2]}]}}</tool_call>', TOOLS)[-1]
+    call = scan(
+        '<tool_call>{"name":"plot","arguments":{"series":[{"name":"a","points":[1.50,1E2]}]}}</tool_call>', TOOLS
+    )[-1]
     assert isinstance(call, CallFound)
     assert call.arguments == '{"series":[{"name":"a","points":[1.50,1E2]}]}'
     assert call.repairs == ()

@@ -1,4 +1,4 @@
-"""Calls in a top-level code fence: JSON (the format asked for by default), Gemma's `tool_code`, and bare JSON replies."""
+"""Calls in a top-level code fence: JSON (what we ask for by default), Gemma's `tool_code`; and bare JSON replies."""
 
 from __future__ import annotations
 

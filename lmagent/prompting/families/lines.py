@@ -86,7 +86,7 @@ def _without_input(context: Context, name: str, start: int, line: int, *, at_end
         return Site(line, [tools.unfinished(raw, length=True, name=name[:64])])
     if not tools.knows(name):
         return None
-    if tools.schemas[name.removeprefix("functions.").strip()].get("properties"):
+    if tools.takes_arguments(name):
         return Site(
             line, [tools.failed(raw, "malformed", "expected a line 'Action Input: {...}' after the action", name)]
         )

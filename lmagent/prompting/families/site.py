@@ -100,7 +100,7 @@ class Progress:
         if not context.tools.knows(name):
             self._done = True
             return False
-        context.emit(CallStarted(self._index, name.removeprefix("functions.")))
+        context.emit(CallStarted(self._index, context.tools.clean(name)))
         return True
 
 

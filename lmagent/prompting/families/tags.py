@@ -1,4 +1,4 @@
-"""Families with a wrapper around the call: Hermes, Qwen3-Coder, GLM, MiniMax, DeepSeek, Kimi, Granite, Llama and others.
+"""Families with a wrapper around the call: Hermes, Qwen3-Coder, GLM, MiniMax, DeepSeek, Kimi, Granite and others.
 
 One table gives opening and closing words; what may stand between them is the same for all, because models mix
 families: JSON, a list of JSON, a fenced JSON, XML functions, GLM keys, DeepSeek and Kimi inner markers, Python calls.
@@ -61,7 +61,7 @@ _LIST_START = ("[", "［")
 
 
 def wrapper(context: Context, opener: str, start: int, at: int, nesting: int = 0) -> Scan[Site | None]:
-    """Read the calls between `opener` (which ends at `at`) and its closing word; None when it is only named in prose."""
+    """Read the calls between `opener` (which ends at `at`) and its closing word; None when prose only names it."""
     src = context.src
     closers = WRAPPERS[opener]
     if opener == "functools[":
@@ -185,7 +185,7 @@ def _json_list(context: Context, at: int, closers: tuple[str, ...]) -> Scan[Site
     first = yield from skip_space(src, at + 1)
     if first < len(src.buf) and src.buf[first] not in "{｛[］］]\"'":
         end = yield from take_while(src, first, _NAME, 100)
-        if not CALL_START.match(src.buf, first) and not (src.buf[end : end + 1] == "("):
+        if not CALL_START.match(src.buf, first) and src.buf[end : end + 1] != "(":
             return None
         extent = yield from json_extent(src, at, (*closers, *CLOSERS))
         raw = context.raw(at, extent.end)
@@ -311,7 +311,7 @@ def _function(context: Context, start: int, at: int) -> Scan[Site | None]:
 
 
 def _invoke(context: Context, start: int, at: int) -> Scan[Site | None]:
-    """`<invoke name="n">`: `<parameter name="k">` values or JSON, then `</invoke>`; DSML writes `｜DSML｜` before each word."""
+    """`<invoke name="n">`: `<parameter name="k">` values or JSON, then `</invoke>`; DSML has `｜DSML｜` before each."""
     src, tools = context.src, context.tools
     end = yield from until(src, at, ">", 200)
     if end < 0:
@@ -338,9 +338,10 @@ def _xml_body(context: Context, name: str, start: int, at: int, word: str) -> Sc
         return _site(outcome, end + len(mark) if mark else extent.end)
     fields: list[RawField] = []
     while True:
-        mark = yield from literal(src, at, (closer, f"<{prefix}parameter", *_XML_CLOSERS))
-        if mark == f"<{prefix}parameter":
-            step = yield from _parameter(context, at, len(mark), prefix)
+        opening = f"<{prefix}parameter"
+        mark = yield from literal(src, at, (closer, opening, *_XML_CLOSERS))
+        if mark == opening:
+            step = yield from _parameter(context, at, len(opening), prefix)
             if step is None:
                 raw = context.raw(start, len(src.buf))
                 return Site(len(src.buf), [tools.unfinished(raw, length=src.length, name=name)])
