@@ -123,7 +123,7 @@ class BaichuanShape(Shape):
         return compact(item).encode() + b"\n"
 
     def limited(self) -> tuple[int, Any]:
-        return 200, {"code": 4, "msg": "too frequent"}
+        return 200, {"code": 10201, "msg": "请求过于频繁"}
 
 
 class ZhipuV3Shape(Shape):
