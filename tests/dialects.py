@@ -234,13 +234,17 @@ class ResponsesShape(Shape):
                 turns.append(Turn("tool", item["output"]))
             else:
                 turns.append(Turn("assistant"))
-        return Asked(tuple(turns), tuple(tool["name"] for tool in body.get("tools", ())), body.get("stream", False), body)
+        return Asked(
+            tuple(turns), tuple(tool["name"] for tool in body.get("tools", ())), body.get("stream", False), body
+        )
 
     def _items(self, said: Said, ids: Sequence[str]) -> list[Any]:
         items: list[Any] = []
         if said.text:
             text = {"type": "output_text", "text": said.text, "annotations": []}
-            items.append({"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": [text]})
+            items.append(
+                {"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": [text]}
+            )
         for id, (name, arguments) in zip(ids, said.calls, strict=True):
             made = {"id": f"fc_{id}", "type": "function_call", "status": "completed", "call_id": id}
             items.append({**made, "name": name, "arguments": compact(arguments)})
@@ -296,7 +300,9 @@ class AnthropicShape(Shape):
             texts = [block["text"] for block in blocks if block["type"] == "text"]
             if texts or not results:
                 turns.append(Turn(message["role"], "\n".join(texts)))
-        return Asked(tuple(turns), tuple(tool["name"] for tool in body.get("tools", ())), body.get("stream", False), body)
+        return Asked(
+            tuple(turns), tuple(tool["name"] for tool in body.get("tools", ())), body.get("stream", False), body
+        )
 
     def _blocks(self, said: Said, ids: Sequence[str]) -> list[Any]:
         blocks: list[Any] = [{"type": "text", "text": said.text}] if said.text else []

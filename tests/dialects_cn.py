@@ -188,7 +188,9 @@ class HunyuanShape(Shape):
             name = call["Function"]["Name"]
             for number, piece in enumerate(pieces(call["Function"]["Arguments"], 5)):
                 part = {**call, "Function": {"Name": "" if number else name, "Arguments": piece}}
-                yield self._body({"Delta": {"Role": "assistant", "Content": "", "ToolCalls": [part]}, "FinishReason": ""})
+                yield self._body(
+                    {"Delta": {"Role": "assistant", "Content": "", "ToolCalls": [part]}, "FinishReason": ""}
+                )
         reason = "tool_calls" if said.calls else "stop"
         yield self._body({"Delta": {"Role": "assistant", "Content": ""}, "FinishReason": reason})
 

@@ -85,7 +85,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, DialectServer
 def run(code: str, **names: Any) -> dict[str, Any]:
     """Run a block as a script would."""
     names["__name__"] = "__main__"
-    exec(compile(code.replace("from lmclient import", "from lmagent import"), "<quickstart>", "exec"), names)  # noqa: S102
+    exec(compile(code.replace("from lmclient import", "from lmagent import"), "<quickstart>", "exec"), names)
     for value in list(names.values()):
         if isinstance(value, ChatModel):
             value.close()
@@ -127,7 +127,11 @@ def test_the_chat_engine(servers: dict[str, DialectServer], capsys: pytest.Captu
     servers["minimax-current"].brain = _says(*said)
     run(CHAT_ENGINE)
     assert capsys.readouterr().out == SHOWN[0]
-    assert [turn.text for turn in servers["minimax-current"].asked[1].turns] == ["你好，我叫 lmclient", said[0], "我是谁？"]
+    assert [turn.text for turn in servers["minimax-current"].asked[1].turns] == [
+        "你好，我叫 lmclient",
+        said[0],
+        "我是谁？",
+    ]
 
 
 @pytest.mark.skipif(not find_spec("lmagent.completion_engine"), reason="CompletionEngine is not there yet")
