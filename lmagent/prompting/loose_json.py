@@ -92,7 +92,10 @@ def read_json(text: str, *, depth: int = MAX_DEPTH, repair: bool = True, closed:
             raise JSONReadError(text, error.pos, error.msg.lower()) from None
     except ValueError as error:
         raise JSONReadError(text, 0, "plain JSON values", str(error)) from None
-    reading = _read_loose(text, depth, closed)
+    try:
+        reading = _read_loose(text, depth, closed)
+    except RecursionError:  # the caller's own stack is nearly full
+        raise JSONReadError(text, 0, f"at most {depth} levels of nesting", "more") from None
     _check_value(reading.value, text)
     return reading
 
@@ -272,7 +275,7 @@ class _Reader:
         self._take()
         self._skip()
         if level == 1 and self._peek() == "{":
-            value = self._object(1)
+            value = self._object(2)
             self._skip()
             if self._peek() == "}":
                 self._take()
