@@ -87,7 +87,10 @@ def read_object(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """
     data: Any = {}
     if text.strip("\ufeff \t\r\n"):
-        data = loads(text, max_bytes=MAX_BYTES, max_depth=MAX_DEPTH)
+        try:
+            data = loads(text, max_bytes=MAX_BYTES, max_depth=MAX_DEPTH)
+        except JSONError as error:
+            raise JSONError(f"Input should be valid JSON: {error}") from error
     if isinstance(data, dict):
         return cast("dict[str, Any]", data), ()
     inner = _as_container(data)
