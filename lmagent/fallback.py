@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import replace
+from copy import copy
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from lmagent.errors import ConfigurationError, ProviderError
 from lmagent.events import Event
 from lmagent.messages import Reply
 from lmagent.model import ChatModel
-from lmagent.providers.base import ChatCall
+from lmagent.providers.base import ChatCall, Features
 from lmagent.redaction import library_logger
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class FallbackModel(ChatModel):
         model = FallbackModel([OpenAIChat(), WenxinChat(), LocalChat()])
 
     Histories are neutral, so a conversation goes on across dialects, tools included. A stream changes models only
-    before its first event. `Reply.model_id` says who answered.
+    before its first event. `Reply.model_id` says who answered. What is asked for is what all models can do.
 
     Args:
         models: In order of preference.
@@ -40,7 +41,8 @@ class FallbackModel(ChatModel):
         if not models:
             raise ConfigurationError("FallbackModel needs at least one model.")
         self.models = tuple(models)
-        self.codec = self.models[0].codec
+        self.codec = copy(self.models[0].codec)
+        self.codec.features = _common(*(model.codec.features for model in self.models))
         self._defaults: Mapping[str, Any] = {}
         self.exchange = cast("Any", _Chain(self.models, on))
 
@@ -56,6 +58,24 @@ class FallbackModel(ChatModel):
         for model in self.models if given else ():
             model.check_parameters(given)
         return super().check_parameters(given, over=over)
+
+
+def _common(*features: Features) -> Features:
+    """What all of them can do: a structured answer, for example, is asked for as the weakest model wants it."""
+    first = features[0]
+    shared: dict[str, Any] = {
+        made.name: all(getattr(each, made.name) for each in features)
+        for made in fields(Features)
+        if isinstance(getattr(first, made.name), bool)
+    }
+    levels = ("none", "object", "schema")
+    return replace(
+        first,
+        **shared,
+        tool_choice=first.tool_choice.intersection(*(each.tool_choice for each in features)),
+        json_schema=min((each.json_schema for each in features), key=levels.index),
+        constrained=first.constrained if all(each.constrained == first.constrained for each in features) else "",
+    )
 
 
 class _Chain:

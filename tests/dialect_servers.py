@@ -3,10 +3,10 @@
     with DialectServer(DIALECTS["wenxin"], calls_then(("add", {"a": 1, "b": 2}))) as server:
         Agent(server.model(), tools=[add]).run("Add.")       # over real HTTP
 
-A brain is a function from what was asked to what is said; `answers("hi")` and `calls_then(...)` make the usual ones. The
-same brain serves platforms with and without function calls: where a request has its tools in the prompt, the server
-reads them there and writes its calls as text, as a model would. Every request is checked against the rules of its
-dialect; a broken rule is a 400 that names it. `faults` are given before the first answers: `"limited"` (the
+A brain is a function from what was asked to what is said; `answers("hi")` and `calls_then(...)` make the usual ones.
+The same brain serves platforms with and without function calls: where a request has its tools in the prompt, the
+server reads them there and writes its calls as text, as a model would. Every request is checked against the rules of
+its dialect; a broken rule is a 400 that names it. `faults` are given before the first answers: `"limited"` (the
 platform's words for too many requests), `"broken"` (a 502), `"expired"` (the token is no good any more).
 """
 

@@ -1,4 +1,4 @@
-"""LMClient's quick start runs here: each block with the import renamed, over real HTTP, against the platform's dialect."""
+"""LMClient's quick start runs here: each block, the import renamed, over real HTTP, against the platform's dialect."""
 
 from __future__ import annotations
 

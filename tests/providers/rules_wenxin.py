@@ -75,6 +75,8 @@ def check_v2(body: Any) -> None:
     """Raise `AssertionError` where Qianfan v2 would refuse the body."""
     rules_openai.check(body, WENXIN)
     last = body["messages"][-1]
-    assert last.get("tool_calls") or last["content"].strip(), "the last message is blank"
+    assert last.get("tool_calls") or isinstance(last["content"], list) or last["content"].strip(), (
+        "the last message is blank"
+    )
     assert any(message["role"] != "system" for message in body["messages"]), "system text alone"
     assert 1 <= body.get("penalty_score", 1) <= 2
