@@ -24,7 +24,7 @@ from lmagent.providers.base import ToolChoice
 from lmagent.registry import ToolRegistry
 from lmagent.running import DEFAULT_TIMEOUT_S
 
-__all__ = ["Agent", "Approver"]
+__all__ = ["Agent", "Approver", "canonical_arguments", "mend_arguments"]
 
 
 class Agent:

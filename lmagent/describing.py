@@ -26,7 +26,7 @@ from lmagent.signatures import EMPTY, OMITTED, Argument, Signature, annotated_te
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["Description", "clean_name", "describe", "make_adapter"]
+__all__ = ["Description", "TypeAdapterOf", "clean_name", "describe", "make_adapter"]
 
 _KINDS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 _FORMATS: dict[Any, str] = {

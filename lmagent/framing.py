@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-__all__ = ["Frame", "Framing", "FramingError", "LineDecoder", "SSEDecoder"]
+__all__ = ["MAX_EVENT", "Frame", "Framing", "FramingError", "LineDecoder", "SSEDecoder"]
 
 MAX_EVENT = 16 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"

@@ -22,7 +22,7 @@ from lmagent.schema import ToolSpec
 if TYPE_CHECKING:
     from lmagent.arguments import BoundArguments, Repair
 
-__all__ = ["Effect", "Tool", "ToolOptions", "function"]
+__all__ = ["Effect", "Tool", "ToolOptions", "function", "is_awaitable"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")

@@ -12,7 +12,14 @@ from typing import Any, cast
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel
 
-__all__ = ["ProviderEntry", "default_model_id", "load_from_model_id", "provider_table", "register_provider"]
+__all__ = [
+    "ProviderEntry",
+    "configured",
+    "default_model_id",
+    "load_from_model_id",
+    "provider_table",
+    "register_provider",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from lmagent.providers.base import ChatCall
 if TYPE_CHECKING:
     from lmagent.model import ChatModel
 
-__all__ = ["Summarise", "TrimTo", "estimate_tokens"]
+__all__ = ["Summarise", "TrimTo", "estimate_tokens", "split_rounds"]
 
 _PER_MESSAGE = 4
 _PER_IMAGE = 800

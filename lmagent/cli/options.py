@@ -16,7 +16,16 @@ from lmagent.model import ChatModel
 from lmagent.printer import printable
 from lmagent.registry import ToolRegistry
 
-__all__ = ["Approval", "ModelOption", "ParameterOption", "ToolOption", "approver", "build_model", "build_tools"]
+__all__ = [
+    "Approval",
+    "ModelOption",
+    "ParameterOption",
+    "ToolOption",
+    "approver",
+    "build_model",
+    "build_tools",
+    "read_parameters",
+]
 
 ModelOption = Annotated[
     str | None,

@@ -28,7 +28,7 @@ from lmagent.messages import Reply, ToolCall, ToolMessage, Usage
 from lmagent.printer import Printer, printable
 from lmagent.prompts import message_to_dict
 
-__all__ = ["run"]
+__all__ = ["event_to_dict", "result_to_dict", "run"]
 
 
 def run(

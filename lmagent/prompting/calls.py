@@ -15,7 +15,7 @@ from lmagent.prompting.loose_json import JSONReadError, read_json
 from lmagent.prompting.pieces import CallFailed, CallFound, FailureReason
 from lmagent.prompting.python_reader import read_calls
 
-__all__ = ["Outcome", "Tools"]
+__all__ = ["Outcome", "RawField", "Tools"]
 
 Outcome = CallFound | CallFailed
 RawField = tuple[str, str, str]

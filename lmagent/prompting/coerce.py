@@ -16,7 +16,17 @@ from typing import Any, cast
 from lmagent.prompting.loose_json import JSONReadError, read_json
 from lmagent.prompting.python_reader import read_literal
 
-__all__ = ["canonical", "closest", "coerce", "problems", "raw_value", "repair_arguments"]
+__all__ = [
+    "canonical",
+    "closest",
+    "coerce",
+    "kind",
+    "problems",
+    "raw_value",
+    "read_arguments",
+    "repair_arguments",
+    "unwrap",
+]
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.0+)?")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")

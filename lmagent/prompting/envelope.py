@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-__all__ = ["ARGUMENT_KEYS", "ENVELOPE_KEYS", "NAME_KEYS", "Envelope", "clean_name", "is_placeholder", "open_envelope"]
+__all__ = [
+    "ARGUMENT_KEYS",
+    "ENVELOPE_KEYS",
+    "NAME_KEYS",
+    "Envelope",
+    "clean_name",
+    "is_placeholder",
+    "is_schema",
+    "open_envelope",
+]
 
 NAME_KEYS = ("name", "tool", "tool_name", "function", "function_name", "action")
 ARGUMENT_KEYS = ("arguments", "parameters", "params", "args", "input", "tool_input", "action_input")

@@ -18,7 +18,17 @@ from lmagent.prompting.neutralise import neutralise
 from lmagent.providers.base import NamedTool, ToolChoice
 from lmagent.schema import ToolSpec, inline_refs
 
-__all__ = ["FencedJSON", "Hermes", "Language", "PromptFormat", "ReAct", "WholeReply", "format_for", "register_format"]
+__all__ = [
+    "FencedJSON",
+    "Hermes",
+    "Language",
+    "PromptFormat",
+    "ReAct",
+    "WholeReply",
+    "format_for",
+    "register_format",
+    "tool_line",
+]
 
 Language = Literal["en", "zh"]
 

@@ -27,7 +27,7 @@ from lmagent.prompting.scanner import (
 )
 from lmagent.providers.base import ChatCall, Codec, OutputSchema, Request
 
-__all__ = ["Prompted"]
+__all__ = ["Prompted", "neutralise_user"]
 
 
 @dataclass(slots=True)

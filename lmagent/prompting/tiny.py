@@ -25,7 +25,7 @@ from lmagent.prompting.prompted import Prompted
 from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema
 from lmagent.schema import ToolSpec, inline_refs
 
-__all__ = ["TinyPrompted", "choose_tool", "content_words"]
+__all__ = ["TinyPrompted", "bounded", "choose_tool", "content_words", "ungrounded"]
 
 _MAX_STRING = 80
 _MAX_ITEMS = 12

@@ -42,7 +42,7 @@ from lmagent.providers.history import BEGIN, CONTINUE
 from lmagent.providers.schema_dialects import anthropic_strict, schema_as_text
 from lmagent.schema import ToolSpec
 
-__all__ = ["AnthropicCodec"]
+__all__ = ["DEFAULT_MAX_TOKENS", "DEFAULT_URL", "DEFAULT_VERSION", "AnthropicCodec"]
 
 DEFAULT_URL = "https://api.anthropic.com"
 DEFAULT_VERSION = "2023-06-01"

@@ -46,7 +46,7 @@ from lmagent.providers.history import BEGIN, CONTINUE
 from lmagent.providers.schema_dialects import gemini_openapi, gemini_subset, schema_as_text
 from lmagent.schema import ToolSpec
 
-__all__ = ["GeminiCodec"]
+__all__ = ["DEFAULT_URL", "DEFAULT_VERSION", "GeminiCodec"]
 
 DEFAULT_URL = "https://generativelanguage.googleapis.com"
 DEFAULT_VERSION = "v1beta"

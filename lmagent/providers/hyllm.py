@@ -40,7 +40,7 @@ from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
 from lmagent.redaction import Secret
 
-__all__ = ["BASE_URL", "HyllmAuth", "HyllmCodec"]
+__all__ = ["BASE_URL", "HyllmAuth", "HyllmCodec", "signed_text"]
 
 BASE_URL = "https://hunyuan.cloud.tencent.com/hyllm/v1"
 

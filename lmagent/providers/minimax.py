@@ -49,7 +49,7 @@ from lmagent.providers.history import (
 )
 from lmagent.schema import ToolSpec, inline_refs, never_blank
 
-__all__ = ["BASE_URL", "MINIMAX_ERRORS", "MinimaxCodec", "MinimaxProCodec"]
+__all__ = ["BASE_URL", "BOT_NAME", "MINIMAX_ERRORS", "USER_NAME", "MinimaxCodec", "MinimaxProCodec"]
 
 BASE_URL = "https://api.minimax.chat"
 _ANY_ID = re.compile(r"(?s).*")

@@ -42,7 +42,7 @@ from lmagent.providers.openai_profile import OPENAI, REASONING_MODELS, ModelRule
 from lmagent.providers.responses_reply import ERROR_CODES, ReplyState
 from lmagent.schema import ToolSpec, openai_strict
 
-__all__ = ["ResponsesCodec"]
+__all__ = ["DEFAULT_URL", "ResponsesCodec"]
 
 DEFAULT_URL = "https://api.openai.com/v1"
 PROVIDER = "openai-responses"

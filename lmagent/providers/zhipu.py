@@ -56,6 +56,7 @@ __all__ = [
     "ZhipuAuth",
     "ZhipuCodec",
     "ZhipuState",
+    "unwrapped",
 ]
 
 BASE_URL = "https://open.bigmodel.cn/api/paas/v3/model-api"

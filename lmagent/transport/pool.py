@@ -18,7 +18,7 @@ from lmagent.transport.clocks import Clocks, out_of_time
 from lmagent.transport.dialogue import Dialogue
 from lmagent.transport.sockets import SocketStream, connect
 
-__all__ = ["IdleStacks", "Lane", "Pool", "tls_context"]
+__all__ = ["IdleStacks", "Lane", "Pool", "Stream", "tls_context"]
 
 _REST = 30.0
 """Seconds a connection may be idle."""

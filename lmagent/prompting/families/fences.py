@@ -10,7 +10,7 @@ from lmagent.prompting.families.site import Context, Site, envelope_json, json_v
 from lmagent.prompting.python_reader import CALL_START
 from lmagent.prompting.source import Extent, Scan, json_extent, literal, skip_space, take_while, until
 
-__all__ = ["CALL_INFOS", "bare", "fence"]
+__all__ = ["CALL_INFOS", "bare", "fence", "foreign_key"]
 
 CALL_INFOS = frozenset(
     {"", "json", "json5", "jsonc", "tool_call", "tool_calls", "tool_code", "function_call", "action"}

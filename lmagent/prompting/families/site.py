@@ -10,7 +10,7 @@ from lmagent.prompting.calls import Outcome, Tools
 from lmagent.prompting.pieces import CallDelta, CallStarted, Piece
 from lmagent.prompting.source import Extent, Scan, Source, json_extent, skip_space, take_while
 
-__all__ = ["Context", "Site", "arguments_json", "envelope_json", "json_value"]
+__all__ = ["Context", "Progress", "Site", "arguments_json", "envelope_json", "json_value"]
 
 _HEAD = re.compile(
     r"""[\[{\s]{0,40}"(?:name|tool|tool_name|function_name|action)"\s{0,9}:\s{0,9}"([\w.-]{1,64})"\s{0,9},"""

@@ -1,0 +1,129 @@
+"""Arrows point down: a module imports only from lower floors or its own room. See docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent / "lmagent"
+
+GROUND = "errors redaction messages prompts events schema framing jsontext context history"
+FLOORS: tuple[tuple[str, ...], ...] = (
+    tuple(GROUND.split()),
+    (
+        "arguments", "checking", "definitions", "describing", "docstrings", "function", "outcomes", "parameters",
+        "portal", "registry", "running", "signatures", "tool_sources", "typed_dicts", "budget",
+    ),
+    ("providers", "prompting", "trimming"),
+    ("transport",),
+    ("chat_models", "credentials", "fallback", "loading", "model", "output", "sessions"),
+    ("agent", "drivers", "flow", "hooks"),
+    ("chat_engine", "printer"),
+    ("cli", "__main__"),
+)  # fmt: skip
+"""Rooms by floor, from the ground up. `testing` stands beside the house and may look into any floor."""
+
+BESIDE = ("testing", "__init__", "tools")
+
+HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def _room(module: str) -> str:
+    """`lmagent.transport.http` -> `transport`."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def _modules() -> list[Path]:
+    return sorted(path for path in ROOT.rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def _imports(path: Path) -> list[tuple[str, bool]]:
+    """Every import of ours in a file, also inside functions; whether it is for type checkers only."""
+    found: list[tuple[str, bool]] = []
+
+    def visit(node: ast.AST, typing_only: bool) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            for child in node.body:
+                visit(child, True)
+            for child in node.orelse:
+                visit(child, typing_only)
+            return
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if (node.module or "").split(".")[0] == "lmagent":
+                found.append((node.module or "", typing_only))
+        elif isinstance(node, ast.Import):
+            found.extend((alias.name, typing_only) for alias in node.names if alias.name.split(".")[0] == "lmagent")
+        for child in ast.iter_child_nodes(node):
+            visit(child, typing_only)
+
+    visit(ast.parse(path.read_text("utf-8")), False)
+    return found
+
+
+def test_every_room_has_a_floor():
+    rooms = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in _modules()}
+    assert rooms - set(BESIDE) == set(HEIGHT)
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_arrows_point_down(path: Path):
+    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    if room in BESIDE:
+        return
+    for module, typing_only in _imports(path):
+        target = _room(module)
+        if typing_only or target == room or (room in ("cli",) and target == "__init__"):
+            continue
+        assert target not in BESIDE, f"{room} imports {module}"
+        assert HEIGHT[target] <= HEIGHT[room], (
+            f"{room} (floor {HEIGHT[room]}) imports {module} (floor {HEIGHT[target]})"
+        )
+
+
+def test_there_is_no_cycle_between_rooms():
+    """Imports at the top of modules, room by room: no room can be reached from itself."""
+    arrows: dict[str, set[str]] = {}
+    for path in _modules():
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if room in BESIDE:
+            continue
+        targets = {_room(module) for module, typing_only in _imports(path) if not typing_only}
+        arrows.setdefault(room, set()).update(targets - {room, *BESIDE})
+    remaining = dict(arrows)
+    while remaining:
+        free = [room for room, targets in remaining.items() if not targets & remaining.keys()]
+        assert free, f"a cycle among {sorted(remaining)}"
+        for room in free:
+            del remaining[room]
+
+
+@pytest.mark.parametrize(
+    ("library", "rooms"),
+    [
+        ("httpx", {"transport"}),
+        ("h11", {"transport"}),
+        ("tenacity", {"transport"}),
+        ("rich", {"printer", "cli"}),
+        ("typer", {"cli"}),
+        ("llama_cpp", {"transport"}),
+        ("docstring_parser", {"docstrings"}),
+    ],
+)
+def test_a_library_is_imported_in_one_room(library: str, rooms: set[str]):
+    found: set[str] = set()
+    for path in _modules():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if any(name.split(".")[0] == library for name in names):
+                found.add(path.relative_to(ROOT).parts[0].removesuffix(".py"))
+    assert found <= rooms
+
+
+def test_ready_made_tools_import_only_the_front_door():
+    for path in sorted((ROOT.parent / "tools").glob("*.py")):
+        for module, _ in _imports(path):
+            assert module == "lmagent", path.name

@@ -1,0 +1,116 @@
+"""`__all__` is sorted, exact and documented, in the front door and in every module that has one."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import lmagent
+
+ROOT = Path(lmagent.__file__).parent
+MODULES = sorted(
+    ".".join(("lmagent", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+    for path in ROOT.rglob("*.py")
+    if "__pycache__" not in path.parts and path.stem != "__main__"
+)
+
+
+def _tree(module: ModuleType) -> ast.Module:
+    return ast.parse(Path(module.__file__ or "").read_text("utf-8"))
+
+
+def _classes_and_functions(tree: ast.Module) -> set[str]:
+    made = (node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef))
+    return {node.name for node in made if not node.name.startswith("_")}
+
+
+def _ruff_sorted(names: list[str]) -> list[str]:
+    """Constants first, then classes, then functions, as ruff's RUF022 orders."""
+
+    def rank(name: str) -> tuple[int, str]:
+        return (0 if name.isupper() else 1 if name[:1].isupper() else 2, name)
+
+    return sorted(names, key=rank)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_all_is_sorted_exact_and_documented(name: str):
+    module = importlib.import_module(name)
+    tree = _tree(module)
+    assert module.__doc__, f"{name} says nothing of itself"
+    listed: list[str] | None = getattr(module, "__all__", None)
+    made = _classes_and_functions(tree)
+    if listed is None:
+        assert not made, f"{name} has no __all__"
+        return
+    assert listed == _ruff_sorted(list(set(listed)))
+    # The commands of the shell are registered with typer, and not imported.
+    assert name == "lmagent.cli.tools" or made <= set(listed)
+    for public in listed:
+        value: Any = getattr(module, public)
+        if inspect.isclass(value) or inspect.isroutine(value):
+            assert inspect.getdoc(value), f"{name}.{public} has no docstring"
+
+
+def test_what_one_module_takes_from_another_is_listed_there():
+    unlisted: list[str] = []
+    for user in MODULES:
+        for node in ast.walk(_tree(importlib.import_module(user))):
+            if not isinstance(node, ast.ImportFrom) or node.module not in MODULES:
+                continue
+            listed: list[str] = getattr(importlib.import_module(node.module), "__all__", [])
+            for alias in node.names:
+                is_module = f"{node.module}.{alias.name}" in MODULES
+                if alias.name not in listed and not is_module and not alias.name.startswith("__"):
+                    unlisted.append(f"{node.module}.{alias.name}, used by {user}")
+    assert unlisted == []
+
+
+def test_the_front_door_has_what_it_lists_and_nothing_else():
+    assert lmagent.__all__ == _ruff_sorted(lmagent.__all__)
+    for name in lmagent.__all__:
+        assert inspect.getdoc(getattr(lmagent, name)), name
+    assert set(lmagent.__all__) == set(lmagent._HOME)  # pyright: ignore[reportPrivateUsage]
+    assert set(lmagent.__all__) <= set(dir(lmagent))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        lmagent.nothing  # type: ignore[attr-defined]
+
+
+def test_the_type_checkers_see_the_same_front_door():
+    for node in _tree(lmagent).body:
+        if isinstance(node, ast.If):
+            seen = {
+                alias.name: (inner.module or "").removeprefix("lmagent.")
+                for inner in node.body
+                if isinstance(inner, ast.ImportFrom)
+                for alias in inner.names
+            }
+            assert seen == lmagent._HOME  # pyright: ignore[reportPrivateUsage]
+            return
+    raise AssertionError("no TYPE_CHECKING block")
+
+
+def test_a_submodule_never_takes_the_place_of_a_name():
+    importlib.import_module("lmagent.function")
+    assert callable(lmagent.function)
+    assert not isinstance(lmagent.function, ModuleType)
+
+
+def test_every_public_method_of_the_front_door_is_documented():
+    missing: list[str] = []
+    for name in lmagent.__all__:
+        value = getattr(lmagent, name)
+        if not inspect.isclass(value):
+            continue
+        for key, member in vars(value).items():
+            if key.startswith("_") or not (inspect.isroutine(member) or isinstance(member, property)):
+                continue
+            if not inspect.getdoc(getattr(value, key)):
+                missing.append(f"{name}.{key}")
+    assert missing == []
