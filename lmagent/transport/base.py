@@ -3,10 +3,12 @@ process another, a script in a test a third."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from lmagent.errors import ConfigurationError
 from lmagent.providers.base import Request
 
 __all__ = ["AsyncIncoming", "Drains", "Incoming", "Timeouts", "Transport"]
@@ -21,6 +23,12 @@ class Timeouts:
     """Longest wait for the next useful byte."""
     total: float = 600.0
     """Covers everything: retries, waits, the whole stream."""
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "idle", "total"):
+            seconds: object = getattr(self, name)
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+                raise ConfigurationError(f"A time-out is a number of seconds above 0, not {name}={seconds!r}.")
 
 
 class Incoming(Protocol):
