@@ -89,8 +89,10 @@ def complete(model: ChatModel, prompt: Any, **options: Any) -> Reply:
 
 def async_complete(model: ChatModel, prompt: Any, **options: Any) -> Reply:
     async def main() -> Reply:
-        async with model:
+        try:
             return await model.async_chat_completion(prompt, **options)
+        finally:
+            await model.aclose()
 
     return asyncio.run(main())
 
@@ -103,10 +105,12 @@ def stream_complete(model: ChatModel, prompt: Any, **options: Any) -> Reply:
 
 def async_stream_complete(model: ChatModel, prompt: Any, **options: Any) -> Reply:
     async def main() -> Reply:
-        async with model:
+        try:
             last = [item async for item in model.async_stream_chat_completion(prompt, **options)][-1]
-            assert isinstance(last, Reply)
-            return last
+        finally:
+            await model.aclose()
+        assert isinstance(last, Reply)
+        return last
 
     return asyncio.run(main())
 

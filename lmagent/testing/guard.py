@@ -12,8 +12,11 @@ from unittest import mock
 __all__ = ["RealRequest", "block_requests"]
 
 
-class RealRequest(AssertionError):
-    """A test tried to leave this machine."""
+class RealRequest(AssertionError, OSError):
+    """A test tried to leave this machine.
+
+    An `OSError` too: asyncio takes nothing else from a connection that fails.
+    """
 
 
 @contextmanager

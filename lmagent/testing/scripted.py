@@ -110,6 +110,10 @@ class ScriptedModel(ChatModel):
         if kind is None:
             self.check()
 
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.check()
+
 
 class _ScriptedCodec(Codec):
     """The smallest dialect: a reply as plain JSON, a stream as one JSON delta a line."""

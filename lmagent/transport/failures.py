@@ -29,15 +29,15 @@ def refuse_redirect(status: int, headers: Mapping[str, str]) -> None:
         )
 
 
-def as_ours(error: Exception, *, received: bool = False) -> LMAgentError:
+def as_ours(error: Exception, *, received: bool = False) -> Exception:
     """Return the error of our tree for one of a socket, of h11 or of httpx.
 
     Args:
         error: What was raised.
         received: Whether part of an answer had come.
     """
-    if isinstance(error, LMAgentError):
-        return error
+    if isinstance(error, LMAgentError | AssertionError):
+        return error  # an assertion is a test's guard (or a mistake of ours): it must be seen as what it is
     if isinstance(error, LocalProtocolError):  # its text may quote a header, so it is not shown
         return ConfigurationError("The request cannot be sent: a header or the URL holds characters that HTTP refuses.")
     text = str(error)[:200] or type(error).__name__
