@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpac
 from lmagent.errors import ConfigurationError, ParameterError
 from lmagent.events import Event, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from lmagent.messages import Prompt, Reply, ReplyChunk, StreamInfo
+from lmagent.prompting.leaks import watched
 from lmagent.prompts import as_messages
 from lmagent.providers.base import Auth, ChatCall, Codec, NamedTool, OutputSchema, ToolChoice
 from lmagent.schema import ToolSpec
@@ -21,7 +22,7 @@ from lmagent.transport.retry import RetryPolicy
 if TYPE_CHECKING:
     from lmagent.parameters.base import ChatParameters
     from lmagent.prompting.formats import PromptFormat
-    from lmagent.transport.limits import RateLimiter
+    from lmagent.transport.limits import Limiter
 
 __all__ = ["ChatModel", "ModelOptions", "ToolMode", "resolve_tool_choice", "tool_specs"]
 
@@ -37,12 +38,15 @@ class ModelOptions(TypedDict, total=False):
     tool_mode: ToolMode
     prompt_format: str | PromptFormat | None
     """How tools are asked for in prompt mode: `json`, `hermes`, `react` …; None: by model family."""
+    leaked_calls: bool | None
+    """Whether call markup that a server leaks into the text of a native reply is read as the call it is. None: yes,
+    except at OpenAI, Anthropic, Google and Azure themselves, which never leak (see `lmagent.prompting.leaks`)."""
     timeout: float | Timeouts
     """Seconds for a whole call, or the three clocks."""
     max_retries: int | RetryPolicy
     transport: Transport | None
     """Where requests go; the default is HTTP."""
-    limiter: RateLimiter | None
+    limiter: Limiter | None
     """Shared by the models that share a key."""
 
 
@@ -84,7 +88,7 @@ class ChatModel:
         timeout = options.get("timeout")
         retries = options.get("max_retries")
         self.exchange = Exchange(
-            self.codec,
+            watched(self.codec, options.get("leaked_calls")) if self.codec is codec else self.codec,
             transport=options.get("transport") or _default_transport(),
             auth=auth,
             retry=RetryPolicy(max_retries=retries) if isinstance(retries, int) else retries or RetryPolicy(),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Unpack
 
 from lmagent.model import ChatModel, ModelOptions
+from lmagent.prompting.prompted import Prompted
 from lmagent.prompting.tiny import TinyPrompted
 from lmagent.providers.base import Codec, Features
 from lmagent.providers.openai import OpenAICodec
@@ -80,7 +81,10 @@ class LocalChat(ChatModel):
 
     def _with_tool_mode(self, codec: Codec) -> Codec:
         wrapped = super()._with_tool_mode(codec)
-        return TinyPrompted(codec) if self._tiny and self._settings.prompt_format is None else wrapped
+        if self._tiny and self._settings.prompt_format is None:
+            return TinyPrompted(codec)
+        # Any other file: the whole reply is one JSON object under a grammar, so that a call cannot be malformed.
+        return Prompted(codec, format=self._settings.prompt_format, bounded=True) if wrapped is not codec else wrapped
 
 
 @cache

@@ -28,6 +28,7 @@ __all__ = [
     "format_for",
     "register_format",
     "tool_line",
+    "words",
 ]
 
 Language = Literal["en", "zh"]
@@ -50,6 +51,8 @@ _RULES: dict[Language, dict[str, str]] = {
         ),
         "required": "You must call a tool now.",
         "named": 'You must call the tool "{name}" now.',
+        "none": "You cannot call tools now. Answer the user in plain text, without any call.",
+        "answer": "When you answer the user, the answer is one JSON object and nothing else. It fits this JSON Schema:",
         "results": "Results of your calls. Go on with the task: call again if needed, else answer the user.",
     },
     "zh": {
@@ -65,6 +68,8 @@ _RULES: dict[Language, dict[str, str]] = {
         ),
         "required": "现在必须调用一个工具。",
         "named": '现在必须调用工具 "{name}"。',
+        "none": "现在不能调用工具。请直接用文字回答用户,不要写任何调用。",
+        "answer": "回答用户时,只输出一个 JSON 对象,不要其他内容。它必须符合以下 JSON Schema:",
         "results": "以上是调用结果。请继续完成任务:需要时再次调用,否则回答用户。",
     },
 }
@@ -77,6 +82,8 @@ class PromptFormat(ABC):
     parallel: ClassVar[bool] = True
     """Whether several calls may stand in one reply."""
     max_calls: ClassVar[int] = 8
+    whole_reply: ClassVar[bool] = False
+    """Whether the whole reply is one JSON object, `{"tool_calls": [...]}` or `{"response": ...}`."""
 
     @abstractmethod
     def form(self, language: Language) -> str:
@@ -95,26 +102,35 @@ class PromptFormat(ABC):
         """Return earlier calls as the text the model wrote."""
         return "\n".join(self.call(call.name, _object_text(call.arguments)) for call in calls)
 
-    def section(self, tools: Sequence[ToolSpec], choice: ToolChoice, language: Language = "en") -> str:
-        """Return the part of the system text that offers the tools; empty when none may be called."""
+    def section(
+        self, tools: Sequence[ToolSpec], choice: ToolChoice, language: Language = "en", *, single: bool = False
+    ) -> str:
+        """Return the part of the system text that offers the tools; empty when none may be called.
+
+        Args:
+            tools: What may be called.
+            choice: Whether something must be.
+            language: Of the instructions.
+            single: At most one call, whatever the format could.
+        """
         if isinstance(choice, NamedTool):
             tools = [tool for tool in tools if tool.name == choice.name]
         if choice == "none" or not tools:
             return ""
-        words = _RULES[language]
-        count = words["several"].format(limit=self.max_calls) if self.parallel else words["single"]
+        rules = _RULES[language]
+        count = rules["several"].format(limit=self.max_calls) if self.parallel and not single else rules["single"]
         name, arguments = _EXAMPLE
         parts = [
-            words["intro"],
-            words["tools"] + "\n" + "\n".join(tool_line(tool) for tool in tools),
-            words["form"] + "\n" + self.form(language),
-            words["example"] + "\n" + self.call(name, dumps_text(arguments)),
-            words["rules"] + " " + count,
+            rules["intro"],
+            rules["tools"] + "\n" + "\n".join(tool_line(tool) for tool in tools),
+            rules["form"] + "\n" + self.form(language),
+            rules["example"] + "\n" + self.call(name, dumps_text(arguments)),
+            rules["rules"] + " " + count,
         ]
         if choice == "required":
-            parts.append(words["required"])
+            parts.append(rules["required"])
         elif isinstance(choice, NamedTool):
-            parts.append(words["named"].format(name=choice.name))
+            parts.append(rules["named"].format(name=choice.name))
         return "\n\n".join(parts)
 
     def results(self, results: Sequence[ToolMessage], language: Language = "en") -> str:
@@ -128,9 +144,28 @@ class PromptFormat(ABC):
         """Return stop sequences that keep the model from inventing results."""
         return ()
 
-    def response_schema(self, tools: Sequence[ToolSpec], choice: ToolChoice) -> Mapping[str, Any] | None:
-        """Return the JSON Schema of the whole reply, for constrained decoding; None: the reply is free text."""
+    def response_schema(
+        self,
+        tools: Sequence[ToolSpec],
+        choice: ToolChoice,
+        *,
+        answer: Mapping[str, Any] | None = None,
+        single: bool = False,
+    ) -> Mapping[str, Any] | None:
+        """Return the JSON Schema of the whole reply, for constrained decoding; None: the reply is free text.
+
+        Args:
+            tools: What may be called.
+            choice: Whether something must be.
+            answer: Schema of a structured answer; None: the answer is text.
+            single: At most one call.
+        """
         return None
+
+
+def words(name: str, language: Language) -> str:
+    """Return one of the fixed sentences."""
+    return _RULES[language][name]
 
 
 def tool_line(tool: ToolSpec) -> str:
@@ -219,6 +254,7 @@ class WholeReply(PromptFormat):
     """The whole reply is one JSON object: for constrained decoding, where a call cannot be malformed."""
 
     name = "object"
+    whole_reply = True
 
     def form(self, language: Language) -> str:
         shown = ("工具名", "参数对象", "给用户的回答") if language == "zh" else (
@@ -233,40 +269,44 @@ class WholeReply(PromptFormat):
         inner = ", ".join(_envelope(call.name, _object_text(call.arguments)) for call in calls)
         return f'{{"tool_calls": [{inner}]}}'
 
-    def response_schema(self, tools: Sequence[ToolSpec], choice: ToolChoice) -> Mapping[str, Any] | None:
+    def response_schema(
+        self,
+        tools: Sequence[ToolSpec],
+        choice: ToolChoice,
+        *,
+        answer: Mapping[str, Any] | None = None,
+        single: bool = False,
+    ) -> Mapping[str, Any] | None:
         if isinstance(choice, NamedTool):
             tools = [tool for tool in tools if tool.name == choice.name]
         branches = [
-            {
-                "type": "object",
-                "properties": {"name": {"const": tool.name}, "arguments": inline_refs(tool.parameters)},
-                "required": ["name", "arguments"],
-                "additionalProperties": False,
-            }
+            _object(name={"const": tool.name}, arguments=inline_refs(tool.parameters), required=("name", "arguments"))
             for tool in tools
         ]
-        calls = {
-            "type": "object",
-            "properties": {
-                "tool_calls": {
-                    "type": "array",
-                    "items": {"anyOf": branches} if len(branches) > 1 else branches[0],
-                    "minItems": 1,
-                    "maxItems": self.max_calls,
-                }
-            },
-            "required": ["tool_calls"],
-            "additionalProperties": False,
+        listed = {
+            "type": "array",
+            "items": {"anyOf": branches} if len(branches) > 1 else branches[0],
+            "minItems": 1,
+            "maxItems": 1 if single else self.max_calls,
         }
+        # The thought comes first and may be left out: room to think, which strict formats otherwise take away.
+        calls = _object(thought=_THOUGHT, tool_calls=listed, required=("tool_calls",))
         if choice != "auto":
             return calls
-        answer = {
-            "type": "object",
-            "properties": {"response": {"type": "string"}},
-            "required": ["response"],
-            "additionalProperties": False,
-        }
-        return {"anyOf": [calls, answer]}
+        text = {"type": "string"} if answer is None else inline_refs(answer)
+        return {"anyOf": [calls, _object(thought=_THOUGHT, response=text, required=("response",))]}
+
+
+_THOUGHT: Mapping[str, Any] = {"type": "string", "maxLength": 400}
+
+
+def _object(*, required: Sequence[str], **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
 
 
 _FORMATS: dict[str, PromptFormat] = {made.name: made for made in (FencedJSON(), Hermes(), ReAct(), WholeReply())}

@@ -23,8 +23,12 @@ _MARKERS = (
 )  # fmt: skip
 
 
-def neutralise(text: str) -> str:
+def neutralise(text: str, *, fences: bool = True) -> str:
     """Return `text` unable to act as markup, and as readable as before.
+
+    Args:
+        text: From a tool, or from the user.
+        fences: Whether code fences are markup as well; in a user's own text they are just code.
 
     A zero-width space is put behind the first character of each marker. Line markers such as `Observation:` are no
     danger here: results enter the prompt as JSON, in which no line begins.
@@ -32,6 +36,6 @@ def neutralise(text: str) -> str:
     if "<" in text:
         text = _TAG.sub("<" + _ZERO_WIDTH, text)
     for marker in _MARKERS:
-        if marker in text:
+        if marker in text and (fences or marker != "```"):
             text = text.replace(marker, marker[0] + _ZERO_WIDTH + marker[1:])
     return text

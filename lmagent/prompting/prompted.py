@@ -5,36 +5,43 @@ It obeys the same five functions, so no other floor knows that the provider has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lmagent.errors import ProviderError
 from lmagent.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON
-from lmagent.messages import AssistantMessage, Message, Reply, SystemMessage, ToolCall, ToolMessage, UserMessage
-from lmagent.prompting.formats import Language, PromptFormat, format_for
+from lmagent.jsontext import JSON, dumps_text
+from lmagent.messages import AssistantMessage, Message, Reply, SystemMessage, TextPart, ToolMessage, UserMessage
+from lmagent.prompting.formats import Language, PromptFormat, format_for, words
+from lmagent.prompting.lifting import Blanks, delta_of
 from lmagent.prompting.neutralise import neutralise
-from lmagent.prompting.scanner import (
-    CallDelta,
-    CallFailed,
-    CallFound,
-    CallStarted,
-    Piece,
-    Scanner,
-    TextPiece,
-    ThinkingPiece,
-)
-from lmagent.providers.base import ChatCall, Codec, OutputSchema, Request
+from lmagent.prompting.objects import ObjectReader
+from lmagent.prompting.pieces import CallFailed, Piece
+from lmagent.prompting.reasks import complaint, without_failures
+from lmagent.prompting.scanner import Scanner
+from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request
+from lmagent.schema import inline_refs
 
 __all__ = ["Prompted", "neutralise_user"]
+
+_OWN_CALLS = 100
+"""Index of the first call that the server has read itself, behind those that stood in the text."""
+_DRAFT = 4000
+"""Characters after an invented result in which a thinking model may still show that it all was a draft."""
 
 
 @dataclass(slots=True)
 class _State:
     inner: Any
-    scanner: Scanner | None
-    blanks: _Blanks = field(default_factory=lambda: _Blanks())
+    scanner: Scanner | ObjectReader | None
+    blanks: Blanks = field(default_factory=Blanks)
+    dropped: int = 0
+    """Characters that came after the reply was cut."""
+    whole: bool = False
+    """The reply is there already: there is no stream to close."""
+    done: bool = False
 
 
 class Prompted(Codec):
@@ -46,6 +53,7 @@ class Prompted(Codec):
             form where decoding can be constrained.
         language: Of the instructions; None: Chinese when the conversation begins in Chinese, else English.
         repair: Whether broken JSON in a call is mended, losslessly or not at all.
+        bounded: Lengths in the schema of a whole reply are bounded, for grammars (see `lmagent.prompting.bounds`).
     """
 
     def __init__(
@@ -55,15 +63,25 @@ class Prompted(Codec):
         format: str | PromptFormat | None = None,
         language: Language | None = None,
         repair: bool = True,
+        bounded: bool = False,
     ) -> None:
         self.inner = codec
         self.format = format_for(codec.model, format or ("object" if codec.features.constrained else None))
         self.language: Language | None = language
         self.repair = repair
-        self.features = replace(codec.features, tools=True, parallel_calls=self.format.parallel)
+        self.bounded = bounded
+        forced = self.format.whole_reply and bool(codec.features.constrained)
+        self.features = replace(
+            codec.features,
+            tools=True,
+            parallel_calls=self.format.parallel,
+            # Elsewhere the prompt can only ask for a call.
+            tool_choice=frozenset({"auto", "none", "required", "named"} if forced else {"auto", "none"}),
+        )
         self.framing = codec.framing
         self.model = codec.model
         self._call: ChatCall | None = None
+        self._schemas: dict[str, Mapping[str, Any]] = {}
 
     @property
     def provider(self) -> str:  # type: ignore[override]  # the wrapped dialect's
@@ -76,10 +94,17 @@ class Prompted(Codec):
 
     def for_call(self, call: ChatCall) -> Codec:
         """Return a copy that knows the tools of `call`: reading a reply needs their names and schemas."""
-        bound = object.__new__(Prompted)
-        bound.__dict__.update(self.__dict__)
-        bound._call = call
+        bound = copy(self)
+        bound.inner = self.inner.for_call(call)
+        bound._bind(call)
         return bound
+
+    def _bind(self, call: ChatCall) -> None:
+        named = call.tool_choice.name if isinstance(call.tool_choice, NamedTool) else None
+        self._call = call
+        self._schemas = {tool.name: tool.parameters for tool in call.tools if named in (None, tool.name)}
+
+    # Writing
 
     def build_request(self, call: ChatCall) -> Request:
         return self.inner.build_request(self.render(call))
@@ -87,27 +112,43 @@ class Prompted(Codec):
     def render(self, call: ChatCall) -> ChatCall:
         """Return `call` as plain conversation: tools in the system text, calls and results as text."""
         language = self.language or _language(call.messages)
-        section = self.format.section(call.tools, call.tool_choice, language) if call.tools else ""
-        messages = tuple(self._plain(call.messages, language))
-        if section:
-            messages = _with_section(messages, section)
-        parameters = call.parameters
-        if section and self.format.stop() and self.inner.features.stop:
-            parameters = {**parameters, "stop": [*parameters.get("stop", ()), *self.format.stop()]}
+        offered = bool(call.tools) and call.tool_choice != "none"
+        parameters = dict(call.parameters)
+        single = parameters.pop("parallel_tool_calls", None) is False
+        section = self._section(call, language, single=single) if call.tools else ""
+        schema, asked = self._answer_form(call, language, single=single)
+        messages = tuple(self._plain(without_failures(call.messages), language))
+        for text in (section, asked):
+            messages = _with_section(messages, text) if text else messages
+        if offered and self.format.stop() and self.inner.features.stop:
+            parameters["stop"] = list(dict.fromkeys((*parameters.get("stop", ()), *self.format.stop())))
         return replace(
-            call,
-            messages=messages,
-            tools=(),
-            tool_choice="auto",
-            parameters=parameters,
-            output_schema=call.output_schema or self._schema(call),
+            call, messages=messages, tools=(), tool_choice="auto", parameters=parameters, output_schema=schema
         )
 
-    def _schema(self, call: ChatCall) -> OutputSchema | None:
-        if not call.tools or call.tool_choice == "none" or not self.inner.features.constrained:
-            return None
-        schema = self.format.response_schema(call.tools, call.tool_choice)
-        return OutputSchema(name="reply", schema=schema, strict=False) if schema else None
+    def _section(self, call: ChatCall, language: Language, *, single: bool) -> str:
+        if call.tool_choice == "none":
+            # A conversation full of calls invites another one.
+            return words("none", language) if any(isinstance(m, ToolMessage) for m in call.messages) else ""
+        if single:  # asked for only when needed: formats of users may not know the word
+            return self.format.section(call.tools, call.tool_choice, language, single=True)
+        return self.format.section(call.tools, call.tool_choice, language)
+
+    def _answer_form(self, call: ChatCall, language: Language, *, single: bool) -> tuple[OutputSchema | None, str]:
+        """Return the schema that is sent, and what the prompt says of a structured answer."""
+        wanted, level = call.output_schema, self.inner.features.json_schema
+        if call.tools and call.tool_choice != "none":
+            if self.format.whole_reply and level != "none":
+                answer = wanted.schema if wanted else None
+                schema = self.format.response_schema(call.tools, call.tool_choice, answer=answer, single=single)
+                if schema is not None:
+                    schema = _bounded(schema) if self.bounded else schema
+                    said = _asked(wanted, call, language) if wanted else ""
+                    return OutputSchema(name="reply", schema=schema, strict=False), said
+        elif wanted is None or level != "none":
+            return wanted, ""
+        # Text with calls in it fits no schema, so the answer's form is only asked for.
+        return None, _asked(wanted, call, language) if wanted else ""
 
     def _plain(self, messages: Iterable[Message], language: Language) -> Iterator[Message]:
         results: list[ToolMessage] = []
@@ -132,12 +173,10 @@ class Prompted(Codec):
                 kept = AssistantMessage(text, reasoning=message.reasoning, details=message.details)
                 message.wire[key] = kept
             return kept
-        if isinstance(message, UserMessage) and isinstance(message.content, str):
+        if isinstance(message, UserMessage):
             kept = message.wire.get("neutral")
             if kept is None:
-                clean = neutralise_user(message.content)
-                kept = message if clean == message.content else UserMessage(clean, name=message.name)
-                message.wire["neutral"] = kept
+                kept = message.wire["neutral"] = _neutral(message)
             return kept
         return message
 
@@ -148,41 +187,38 @@ class Prompted(Codec):
             kept = results[0].wire[key] = UserMessage(self.format.results(results, language))  # type: ignore[assignment]
         return kept
 
+    # Reading
+
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         reply = self.inner.parse_reply(body, prefix=prefix)
-        scanner = self._scanner()
-        if scanner is None:
+        if not self._reads:
             return reply
         builder = ReplyBuilder(prefix)
-        if reply.message.reasoning:
-            builder.add(ReasoningDelta(reply.message.reasoning))
-        blanks = _Blanks()
-        for piece in (*scanner.feed(reply.reply), *scanner.finish(reply.finish_reason)):
-            for delta in blanks.take(_delta(piece)):
-                builder.add(delta)
-        for delta in blanks.end():
-            builder.add(delta)
-        builder.add(
-            Done(
-                finish_reason=reply.finish_reason,
-                raw_finish_reason=reply.raw_finish_reason,
-                usage=reply.usage,
-                details=reply.message.details,
-                response_id=reply.response_id,
-                raw=reply.raw,
-            )
+        done = Done(
+            finish_reason=reply.finish_reason,
+            raw_finish_reason=reply.raw_finish_reason,
+            usage=reply.usage,
+            details=reply.message.details,
+            response_id=reply.response_id,
+            raw=reply.raw,
         )
+        calls = (ToolCallDelta(index, whole=call) for index, call in enumerate(reply.message.tool_calls))
+        deltas: Iterable[Delta] = (ReasoningDelta(reply.message.reasoning), TextDelta(reply.reply), *calls, done)
+        for delta in self._lift(_State(None, self._scanner(), whole=True), deltas):
+            builder.add(delta)
         made = builder.reply(reply.model_id)
         return replace(made, message=replace(made.message, refusal=reply.message.refusal))
 
-    def new_state(self) -> _State:
-        return _State(self.inner.new_state(), self._scanner())
+    def new_state(self) -> Any:
+        return _State(self.inner.new_state(), self._scanner() if self._reads else None)
 
-    def parse_event(self, state: _State, data: bytes, event: str = "") -> Iterable[Delta]:
+    def parse_event(self, state: Any, data: bytes, event: str = "") -> Iterable[Delta]:
+        if state.done:
+            return ()
         return self._lift(state, self.inner.parse_event(state.inner, data, event))
 
-    def finish(self, state: _State) -> Iterable[Delta]:
-        return self._lift(state, self.inner.finish(state.inner))
+    def finish(self, state: Any) -> Iterable[Delta]:
+        return () if state.done else self._lift(state, self.inner.finish(state.inner))
 
     def _lift(self, state: _State, deltas: Iterable[Delta]) -> Iterable[Delta]:
         scanner = state.scanner
@@ -195,20 +231,56 @@ class Prompted(Codec):
             elif isinstance(delta, Done):
                 pieces = scanner.finish(delta.finish_reason)
             else:
+                if isinstance(delta, ToolCallDelta):
+                    delta.index += _OWN_CALLS
                 lifted.append(delta)
                 continue
-            for piece in pieces:
-                lifted.extend(state.blanks.take(_delta(piece)))
+            self._take(state, pieces, lifted)
             if isinstance(delta, Done):
                 lifted.extend(state.blanks.end())
                 lifted.append(delta)
+                state.done = True
+            elif scanner.cut and not state.whole and self._is_over(state, delta.text):
+                # The model plays the tools by itself: nothing more of it is wanted, so the stream is closed.
+                self._take(state, scanner.finish(), lifted)
+                lifted.extend(state.blanks.end())
+                lifted.append(Done(raw_finish_reason="cut"))
+                state.done = True
+                break
         return lifted
 
-    def _scanner(self) -> Scanner | None:
-        call = self._call
-        if call is None or not call.tools or call.tool_choice == "none":
-            return None
-        return Scanner({tool.name: tool.parameters for tool in call.tools}, repair=self.repair, stop=self.format.stop())
+    def _take(self, state: _State, pieces: Iterable[Piece], lifted: list[Delta]) -> None:
+        for piece in pieces:
+            delta = delta_of(piece)
+            if isinstance(delta, ToolCallDelta) and delta.whole is not None:
+                self._judge(piece, delta)
+            lifted.extend(state.blanks.take(delta))
+
+    def _judge(self, piece: Piece, delta: ToolCallDelta) -> None:
+        call, whole = self._call, delta.whole
+        assert call is not None
+        assert whole is not None
+        if isinstance(piece, CallFailed):
+            if piece.reason == "unknown_tool" and not isinstance(call.tool_choice, NamedTool):
+                problem = ""  # answered by the registry, which knows the names
+            else:
+                problem = complaint(piece, self._schemas, self.format.form(self.language or _language(call.messages)))
+            delta.whole = replace(whole, problem=problem)
+        elif delta.index and call.parameters.get("parallel_tool_calls") is False:
+            delta.whole = replace(whole, problem="This call was not run: only one call in a reply was asked for.")
+
+    def _is_over(self, state: _State, text: str) -> bool:
+        state.dropped += len(text)
+        return not self.inner.features.reasoning or state.dropped > _DRAFT
+
+    @property
+    def _reads(self) -> bool:
+        """Whether the reply may have calls: without tools, text is text."""
+        return self._call is not None and bool(self._call.tools) and self._call.tool_choice != "none"
+
+    def _scanner(self) -> Scanner | ObjectReader:
+        scanner = Scanner(self._schemas, repair=self.repair, stop=self.format.stop())
+        return ObjectReader(scanner) if self.format.whole_reply else scanner
 
     def parse_error(
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
@@ -216,62 +288,32 @@ class Prompted(Codec):
         return self.inner.parse_error(status, headers, body, text)
 
 
-class _Blanks:
-    """Holds blanks back until text follows: those around calls belong to the markup, not to the answer."""
-
-    __slots__ = ("_has_calls", "_held")
-
-    def __init__(self) -> None:
-        self._held: list[str] = []
-        self._has_calls = False
-
-    def take(self, delta: Delta) -> tuple[Delta, ...]:
-        """Return what can be handed on."""
-        if not isinstance(delta, TextDelta):
-            self._has_calls = self._has_calls or (isinstance(delta, ToolCallDelta) and delta.whole is not None)
-            return (delta,)
-        shown = delta.text.rstrip()
-        if not shown:
-            self._held.append(delta.text)
-            return ()
-        text = "".join(self._held) + shown
-        self._held = [delta.text[len(shown) :]]
-        return (TextDelta(text),)
-
-    def end(self) -> tuple[Delta, ...]:
-        """Return the blanks at the end of an answer without calls."""
-        text = "" if self._has_calls else "".join(self._held)
-        return (TextDelta(text),) if text else ()
-
-
-def _delta(piece: Piece) -> Delta:
-    return _DELTAS[type(piece)](piece)
-
-
-_DELTAS: dict[type[Any], Callable[[Any], Delta]] = {
-    TextPiece: lambda piece: TextDelta(piece.text),
-    ThinkingPiece: lambda piece: ReasoningDelta(piece.text),
-    CallStarted: lambda piece: ToolCallDelta(piece.index, name=piece.name),
-    CallDelta: lambda piece: ToolCallDelta(piece.index, arguments=piece.arguments),
-    CallFound: lambda piece: ToolCallDelta(
-        piece.index, whole=ToolCall(id="", name=piece.name, arguments=piece.arguments, repairs=piece.repairs)
-    ),
-    CallFailed: lambda piece: ToolCallDelta(
-        piece.index,
-        whole=ToolCall(
-            id="",
-            name=piece.name or "unreadable_call",
-            arguments=piece.raw,
-            # An unknown tool is answered by the registry, which knows the names.
-            problem="" if piece.reason == "unknown_tool" else piece.message,
-        ),
-    ),
-}
-
-
 def neutralise_user(text: str) -> str:
-    """Return the user's text with chat-template tokens and tool markup made harmless."""
-    return neutralise(text) if any(mark in text for mark in ("<|", "<｜", "[INST", "[TOOL", "<tool", "✿")) else text
+    """Return the user's text with chat-template tokens and tool markup made harmless; code stays code."""
+    return neutralise(text, fences=False)
+
+
+def _neutral(message: UserMessage) -> UserMessage:
+    """Return the message with every text in it made harmless; itself when nothing had to change."""
+    content = message.content
+    if isinstance(content, str):
+        clean: Any = neutralise_user(content)
+    else:
+        clean = tuple(TextPart(neutralise_user(part.text)) if isinstance(part, TextPart) else part for part in content)
+    return message if clean == content or (clean == tuple(content)) else UserMessage(clean, name=message.name)
+
+
+def _bounded(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    from lmagent.prompting.bounds import LOCAL, bounded  # only for models in this process
+
+    return bounded(schema, LOCAL)
+
+
+def _asked(wanted: OutputSchema, call: ChatCall, language: Language) -> str:
+    schema = dumps_text(inline_refs(wanted.schema))
+    if any(isinstance(message, SystemMessage) and schema in message.content for message in call.messages):
+        return ""  # the system text says so already
+    return f"{words('answer', language)}\n{schema}"
 
 
 def _language(messages: Iterable[Message]) -> Language:

@@ -19,16 +19,14 @@ from typing import Any
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDelta
 from lmagent.jsontext import JSON
 from lmagent.messages import Message, Reply, SystemMessage, ToolCall, ToolMessage, UserMessage
+from lmagent.prompting.bounds import bounded
 from lmagent.prompting.formats import WholeReply
 from lmagent.prompting.neutralise import neutralise
 from lmagent.prompting.prompted import Prompted
 from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema
 from lmagent.schema import ToolSpec, inline_refs
 
-__all__ = ["TinyPrompted", "bounded", "choose_tool", "content_words", "ungrounded"]
-
-_MAX_STRING = 80
-_MAX_ITEMS = 12
+__all__ = ["TinyPrompted", "choose_tool", "content_words", "ungrounded"]
 
 _WORD = re.compile(r"[^\W_]+")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -60,22 +58,7 @@ _ENDINGS = ("ations", "ation", "ators", "ator", "ings", "ing", "ates", "ated", "
 
 
 def _stem(word: str) -> str:
-    for ending in (
-        "ations",
-        "ation",
-        "ators",
-        "ator",
-        "ings",
-        "ing",
-        "ates",
-        "ated",
-        "ate",
-        "ies",
-        "ed",
-        "es",
-        "s",
-        "e",
-    ):
+    for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[: -len(ending)]
     return word
@@ -129,12 +112,9 @@ class TinyPrompted(Prompted):
         self.grounded = grounded
         self._task = _Task()
 
-    def for_call(self, call: ChatCall) -> Codec:
-        bound = object.__new__(TinyPrompted)
-        bound.__dict__.update(self.__dict__)
-        bound._call = call
-        bound._task = self._task_of(call)
-        return bound
+    def _bind(self, call: ChatCall) -> None:
+        super()._bind(call)
+        self._task = self._task_of(call)
 
     def _task_of(self, call: ChatCall) -> _Task:
         if not call.tools or call.tool_choice == "none" or not isinstance(call.messages[-1], UserMessage):
@@ -182,12 +162,12 @@ class TinyPrompted(Prompted):
         return _TinyState(self.inner.new_state())
 
     def parse_event(self, state: Any, data: bytes, event: str = "") -> Iterable[Delta]:
-        return self._take(state, self.inner.parse_event(state.inner, data, event))
+        return self._hold(state, self.inner.parse_event(state.inner, data, event))
 
     def finish(self, state: Any) -> Iterable[Delta]:
-        return self._take(state, self.inner.finish(state.inner))
+        return self._hold(state, self.inner.finish(state.inner))
 
-    def _take(self, state: _TinyState, deltas: Iterable[Delta]) -> Iterable[Delta]:
+    def _hold(self, state: _TinyState, deltas: Iterable[Delta]) -> Iterable[Delta]:
         """Hold the arguments back until they are whole: only then is it known whether they are a call."""
         if self._task.tool is None:
             return deltas
@@ -230,25 +210,6 @@ def _needed(tool: ToolSpec, request: str) -> dict[str, Any]:
         if name in required or words & content_words(" ".join([name, *map(str, inner.get("enum", ()))]))
     }
     return {"type": "object", "properties": kept, "required": list(kept), "additionalProperties": False}
-
-
-def bounded(schema: Any) -> Any:
-    """Return a schema for a grammar: lengths bounded, words that only cost left out."""
-    if isinstance(schema, list):
-        return [bounded(item) for item in schema]  # pyright: ignore[reportUnknownVariableType]
-    if not isinstance(schema, dict):
-        return schema
-    made: dict[str, Any] = {}
-    for key, value in schema.items():  # pyright: ignore[reportUnknownVariableType]
-        if key == "properties":
-            made["properties"] = {name: bounded(inner) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        elif key not in ("description", "default", "title", "examples", "format", "pattern"):
-            made[str(key)] = value if key in ("enum", "const", "required") else bounded(value)  # pyright: ignore[reportUnknownArgumentType]
-    if made.get("type") == "string" and "enum" not in made:
-        made["maxLength"] = min(made.get("maxLength", _MAX_STRING), _MAX_STRING)
-    if made.get("type") == "array":
-        made["maxItems"] = min(made.get("maxItems", _MAX_ITEMS), _MAX_ITEMS)
-    return made
 
 
 def _argument_prompt(tool: ToolSpec, schema: Mapping[str, Any], request: str) -> tuple[Message, ...]:
