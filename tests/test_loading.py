@@ -162,7 +162,9 @@ def test_credentials(monkeypatch: pytest.MonkeyPatch):
     assert require_setting("x", "endpoint", "endpoint", None, names) == "first-123"
     monkeypatch.delenv("FIRST_X")
     monkeypatch.delenv("SECOND_X")
-    with pytest.raises(ConfigurationError, match="No endpoint for 'x': pass endpoint=... or set FIRST_X or SECOND_X"):
+    with pytest.raises(
+        ConfigurationError, match=r"No endpoint for 'x': pass endpoint=\.\.\. or set FIRST_X or SECOND_X"
+    ):
         require_setting("x", "endpoint", "endpoint", None, names)
     with pytest.raises(ConfigurationError, match="No API key for 'x'"):
         require_secret("x", " ", names)

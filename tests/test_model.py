@@ -87,9 +87,11 @@ def test_tool_modes():
 
 
 def test_prompt_mode_sends_no_tools_and_keeps_the_model_id():
-    with openai_server('```json\n{"name": "look", "arguments": {"place": "Rome"}}\n```') as server:
-        with _chat(server.url, tool_mode="prompt") as model:
-            reply = model.chat_completion("?", tools=[look])
+    with (
+        openai_server('```json\n{"name": "look", "arguments": {"place": "Rome"}}\n```') as server,
+        _chat(server.url, tool_mode="prompt") as model,
+    ):
+        reply = model.chat_completion("?", tools=[look])
     body = server.requests[0].json
     assert "tools" not in body
     assert '"name":"look"' in body["messages"][0]["content"]

@@ -13,12 +13,22 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from lmagent.errors import ConfigurationError, ContextTooLong, ProviderError, RequestTimeout, ServerFailed
+from lmagent.errors import (
+    ConfigurationError,
+    ContextTooLong,
+    ProviderError,
+    RequestTimeout,
+    ServerFailed,
+    StreamInterrupted,
+)
 from lmagent.jsontext import dumps, loads
 from lmagent.providers.base import Request
 from lmagent.transport.base import Timeouts
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["EMBEDDED", "LocalTransport", "embedded_path"]
 
@@ -82,10 +92,14 @@ class LocalTransport:
         Raises:
             ConfigurationError: The extra `local` is missing, or the file is no model.
         """
-        body = loads(request.content)
         if not self._lock.acquire(timeout=max(deadline - time.monotonic(), 0)):
-            raise RequestTimeout("The local model was busy for the whole time of the call.", which="total")
+            raise _busy()
+        return self._begin(request, deadline)
+
+    def _begin(self, request: Request, deadline: float) -> _LocalAnswer:
+        """Begin an answer; the caller has the lock, and the answer gives it back."""
         try:
+            body = loads(request.content)
             return _LocalAnswer(self._chunks(body), self._lock, stream=bool(body.get("stream")), deadline=deadline)
         except BaseException:
             self._lock.release()
@@ -95,12 +109,17 @@ class LocalTransport:
         """`open`, with the work on a thread."""
         import asyncio  # sync programs never pay for it
 
-        task = asyncio.ensure_future(asyncio.to_thread(self.open, request, timeouts, deadline))
+        # Not on a thread: calls that wait would take all threads, and none would be left for the one that draws.
+        while not self._lock.acquire(blocking=False):
+            if time.monotonic() >= deadline:
+                raise _busy()
+            await asyncio.sleep(0.01)
+        task = asyncio.ensure_future(asyncio.to_thread(self._begin, request, deadline))
         try:
             return _AsyncLocalAnswer(await asyncio.shield(task))
         except asyncio.CancelledError:
-            # The thread cannot be stopped: whatever it opens is closed when it comes.
-            task.add_done_callback(lambda done: None if done.exception() else done.result().close())
+            # The thread cannot be stopped: whatever it opens is closed when it comes (or when it is dropped).
+            task.add_done_callback(lambda done: None if _failed(done) else done.result().close())
             raise
 
     def _load(self) -> Any:
@@ -174,8 +193,20 @@ def _response_format(wanted: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {"type": "json_object", **({"schema": schema} if schema else {})}
 
 
+def _busy() -> RequestTimeout:
+    return RequestTimeout("The local model was busy for the whole time of the call.", which="total")
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    """Whether a task has no result; its exception counts as seen."""
+    return task.cancelled() or task.exception() is not None
+
+
 class _LocalAnswer:
-    """An answer being drawn; frees the model when it is read, closed or dropped."""
+    """An answer being drawn; frees the model when it is read, closed or dropped.
+
+    It may be closed from any thread. A token that is being drawn is finished first: who draws it frees the model.
+    """
 
     def __init__(
         self, chunks: Iterator[dict[str, Any]], lock: threading.Lock, *, stream: bool, deadline: float
@@ -185,10 +216,18 @@ class _LocalAnswer:
         self._source = chunks
         self._lock: threading.Lock | None = lock
         self._deadline = deadline
+        self._drawing = threading.Lock()
+        self._stopped = False
 
     def _draw(self) -> Iterator[dict[str, Any]]:
         try:
-            for chunk in self._source:
+            while True:
+                with self._drawing:
+                    chunk = None if self._stopped else next(self._source, None)
+                if self._stopped:
+                    raise StreamInterrupted("The answer was closed while it was drawn.")
+                if chunk is None:
+                    return
                 if time.monotonic() >= self._deadline:
                     raise RequestTimeout("The local model took longer than the call's total time.", which="total")
                 yield chunk
@@ -226,12 +265,18 @@ class _LocalAnswer:
 
     def close(self) -> None:
         """Stop drawing and let the next call in."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            close = getattr(self._source, "close", None)
-            if close is not None:
-                close()
-            lock.release()
+        self._stopped = True  # before trying: whoever draws looks at it after letting go
+        if not self._drawing.acquire(blocking=False):
+            return
+        try:
+            lock, self._lock = self._lock, None
+            if lock is not None:
+                try:
+                    cast("Any", self._source).close()
+                finally:
+                    lock.release()
+        finally:
+            self._drawing.release()
 
     def __del__(self) -> None:
         self.close()
@@ -263,14 +308,12 @@ class _AsyncLocalAnswer:
             try:
                 piece = await asyncio.shield(task)
             except asyncio.CancelledError:
-                # One token is still being drawn; the answer is closed when it is there.
-                task.add_done_callback(lambda done: (done.exception(), self._answer.close()))
+                self._answer.close()
+                task.add_done_callback(_failed)
                 raise
             if piece is end:
                 return
             yield piece
 
     async def aclose(self) -> None:
-        import asyncio
-
-        await asyncio.to_thread(self._answer.close)
+        self._answer.close()
