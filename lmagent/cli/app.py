@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from io import TextIOWrapper
+from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from lmagent import __version__
 from lmagent.cli.chatting import chat
@@ -19,7 +21,19 @@ __all__ = ["app", "run_app"]
 
 _CODES = "\n\n".join(f"{code}: {meaning}" for _, code, meaning in EXIT_CODES)
 
+
+class _Commands(TyperGroup):
+    """Ends with our own words and codes, before typer finds some for Ctrl-C."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # click's context is typer's
+        try:
+            return super().invoke(ctx)
+        except (LMAgentError, KeyboardInterrupt) as error:
+            leave(error)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -50,10 +64,12 @@ def _main(
 
 def run_app() -> None:
     """Run the command line; every error becomes one line and an exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        cast("TextIOWrapper[Any]", sys.stdout).reconfigure(
+            errors="backslashreplace"
+        )  # an answer may hold what the terminal's encoding lacks
     try:
         app()
-    except (LMAgentError, KeyboardInterrupt) as error:
-        leave(error)
     except BrokenPipeError:
         # Whoever read our output has gone; writing on at exit would only complain.
         sys.stderr.close()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Annotated, cast
+from importlib import import_module
+from typing import Annotated
 
 import typer
 
 from lmagent.chat_engine import ChatEngine
 from lmagent.cli.exits import fail
 from lmagent.cli.options import (
-    Approval,
     ModelOption,
     ParameterOption,
     ToolOption,
@@ -49,7 +49,7 @@ def chat(
         build_tools(tool),
         system_prompt=system,
         printer=_TerminalPrinter() if is_person else Printer(),
-        approve=approver(cast("Approval", approve)),
+        approve=approver(approve),
         **read_parameters(param),
     )
     if is_person:
@@ -91,7 +91,7 @@ def _prompts(is_person: bool) -> Iterator[str]:
                 yield text
         return
     try:
-        import readline  # noqa: F401  # gives `input` its editing and its history, where the platform has it
+        import_module("readline")  # gives `input` its editing and its history, where the platform has it
     except ImportError:
         pass
     while True:

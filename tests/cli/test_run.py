@@ -1,0 +1,212 @@
+"""`lmagent run` in a pipe: answers on standard output, everything else on standard error, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.shell import CANARY, ROOT, environment, lmagent, over
+from tests.loopback import STALL, json_answer, raw
+from tests.openai_server import openai_server
+
+WEATHER = '''
+from lmagent import function
+
+@function
+def get_weather(city: str) -> str:
+    """Get weather of the city."""
+    return f"{city}天气晴朗, 气温20度"
+'''
+
+SHOWN = """\
+Function call: get_weather
+Arguments: {
+    "city": "北京"
+}
+function: "北京天气晴朗, 气温20度"
+"""
+
+
+@pytest.fixture
+def weather(tmp_path: Path) -> str:
+    path = tmp_path / "weather.py"
+    path.write_text(WEATHER, "utf-8")
+    return str(path)
+
+
+def _script() -> tuple[object, ...]:
+    return ([("get_weather", {"city": "北京"})], "今天北京天气晴朗，气温20度。")
+
+
+def test_an_answer_with_a_tool(weather: str):
+    with openai_server(*_script()) as server:
+        done = lmagent("run", "今天北京天气怎么样？", "--tool", weather, env=over(server.url))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "今天北京天气晴朗，气温20度。\n", SHOWN)
+        first = server.requests[0]
+        assert first.headers["authorization"] == f"Bearer {CANARY}"
+        assert first.json["messages"] == [{"role": "user", "content": "今天北京天气怎么样？"}]
+
+
+def test_streamed_quiet_with_a_system_prompt_and_parameters(weather: str):
+    with openai_server(*_script()) as server:
+        done = lmagent(
+            "run", "-", "-t", weather, "--stream", "-q", "-s", "Be brief.", "-p", "temperature=0", "-p", "seed=7",
+            "-m", "openai/other", given="北京？\n", env=over(server.url),
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (0, "今天北京天气晴朗，气温20度。\n", "")
+        body = server.requests[0].json
+        assert (body["model"], body["stream"], body["temperature"], body["seed"]) == ("other", True, 0, 7)
+        assert [message["content"] for message in body["messages"]] == ["Be brief.", "北京？"]
+
+
+def test_json_is_the_whole_result(weather: str):
+    with openai_server(*_script()) as server:
+        done = lmagent("run", "北京？", "-t", weather, "--json", env=over(server.url))
+    result = json.loads(done.stdout)
+    assert result["reply"] == "今天北京天气晴朗，气温20度。"
+    assert (result["finish_reason"], result["rounds"], result["requests"]) == ("stop", 2, 2)
+    assert (result["model_id"], result["usage"]["total_tokens"]) == ("openai/m", 30)
+    assert [message["role"] for message in result["messages"]] == ["user", "assistant", "tool", "assistant"]
+    assert result["tool_calls"][0]["name"] == "get_weather"
+    assert "北京" in done.stdout
+    assert done.stderr == ""
+
+
+def test_jsonl_is_one_event_a_line(weather: str):
+    with openai_server(*_script()) as server:
+        done = lmagent("run", "北京？", "-t", weather, "--jsonl", env=over(server.url))
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    names = [event["event"] for event in events]
+    assert names[0] == "round_start"
+    assert names[-1] == "run_end"
+    assert {"tool_call_start", "tool_call_end", "tool_start", "tool_end", "text_delta", "round_end"} <= set(names)
+    assert (
+        "".join(event["text"] for event in events if event["event"] == "text_delta") == (events[-1]["result"]["reply"])
+    )
+
+
+def test_the_question_from_standard_input():
+    with openai_server("hi") as server:
+        done = lmagent("run", given="多行\n问题\n", env=over(server.url))
+        assert done.stdout == "hi\n"
+        assert server.requests[0].json["messages"][0]["content"] == "多行\n问题"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("run",), 2, "The question on standard input is empty"),
+        (("run", "?", "--json", "--jsonl"), 2, "exclude each other"),
+        (("run", "?", "--approve", "maybe"), 2, "--approve is ask, always or never, not 'maybe'"),
+        (("run", "?", "--nothing"), 2, "--nothing"),
+        (("run", "?", "--max-rounds", "0"), 2, "max-rounds"),
+        (("run", "?", "-m", "openai/x"), 3, "No API key for 'openai'"),
+        (("run", "?", "-m", "nobody/x"), 3, "No provider 'nobody'"),
+        (("run", "?", "-t", "nothing-there", "-m", "local"), 3, "No tools found at 'nothing-there'"),
+        (("run", "?", "-p", "temperature=-1", "-m", "local"), 3, "temperature"),
+        (("run", "?", "-p", "temperature", "-m", "local"), 3, "name=value"),
+        (("run", "?", "-m", "local//no/such/file.gguf"), 3, "/no/such/file.gguf"),
+        (("run", "?", "--tool-choice", "nothing", "-m", "local"), 3, "tool_choice='nothing'"),
+        (("run", "?", "--tool-mode", "magic", "-m", "local"), 3, "tool_mode"),
+        (("run", "?", "-t", "files", "-m", "local"), 3, "Build one first"),
+        (("nothing",), 2, "nothing"),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_with_a_code(arguments: tuple[str, ...], code: int, said: str):
+    done = lmagent(*arguments)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert said in done.stderr
+
+
+def test_codes_of_failures_while_running(weather: str):
+    refused = json_answer({"error": {"message": f"Incorrect API key provided: {CANARY}"}}, status=401)
+    with openai_server(refused) as server:
+        done = lmagent("run", "?", env=over(server.url))
+        assert (done.returncode, done.stdout) == (4, "")
+        assert done.stderr.startswith("lmagent: AuthenticationFailed: openai/m: ")
+        assert done.stderr.count("\n") == 1
+    with openai_server([("get_weather", {"city": "x"})]) as server:
+        done = lmagent("run", "?", "-t", weather, "--max-rounds", "1", env=over(server.url))
+        assert (done.returncode, done.stdout) == (5, "")
+        assert "LimitExceeded: The run reached its limit of 1 rounds" in done.stderr
+
+
+def test_hostile_text_cannot_steer_the_terminal():
+    with openai_server("\x1b]0;owned\x07 \u202e ok") as server:
+        done = lmagent("run", "?", env=over(server.url))
+        assert done.stdout == "\\x1b]0;owned\\x07 \\u202e ok\n"
+
+
+def test_calls_that_need_approval_are_denied_when_nobody_is_there(tmp_path: Path):
+    path = tmp_path / "danger.py"
+    path.write_text(
+        "from lmagent import function\n@function(requires_approval=True)\n"
+        "def delete(n: int) -> str:\n    '''Delete.'''\n    return f'deleted {n}'\n",
+        "utf-8",
+    )
+    for arguments, said in ((("--approve", "ask"), "nobody is there"), (("--approve", "always"), "deleted 1")):
+        with openai_server([("delete", {"n": 1})], "ok") as server:
+            done = lmagent("run", "?", "-t", str(path), *arguments, env=over(server.url))
+            assert done.returncode == 0
+            assert said in server.requests[1].json["messages"][2]["content"]
+
+
+def test_an_output_that_is_not_utf_8_and_an_input_that_is_not():
+    with openai_server("北京 ok") as server:
+        done = lmagent(
+            "run", given=b"\xff\xfe caf\xe9", env={**over(server.url), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+        )
+        assert done.returncode == 0, done.stderr
+        assert "ok" in done.stdout
+        assert "\ufffd" in server.requests[0].json["messages"][0]["content"]
+
+
+def test_a_reader_that_goes_away_is_no_traceback():
+    with openai_server("word " * 50_000) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lmagent", "run", "?", "--jsonl"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=environment(over(server.url)),
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read().decode()
+        process.stderr.close()
+        assert process.wait(20) != 0
+        assert "Traceback" not in said
+        assert "BrokenPipe" not in said
+
+
+@pytest.mark.parametrize("arguments", [(), ("--stream",), ("--jsonl",)])
+def test_ctrl_c_leaves_with_130(arguments: tuple[str, ...]):
+    with openai_server(raw(STALL)) as server:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lmagent", "run", "?", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=environment(over(server.url)),
+        )
+        assert server.wait_requests(1, 20)
+        time.sleep(0.05)
+        started = time.monotonic()
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+        assert process.returncode == 130
+        assert time.monotonic() - started < 2
+        assert said.decode().strip() == "lmagent: interrupted"
+        assert server.wait_closed()
