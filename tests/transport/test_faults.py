@@ -67,7 +67,11 @@ def test_refused(verb):
 
 
 @verbs
-def test_unknown_host(verb):
+def test_unknown_host(verb, monkeypatch):
+    def no_such_name(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_name)
     with pytest.raises(ConnectionFailed):
         verb(exchange("http://no-such-host.invalid", retry=NO_RETRY))
 
@@ -277,7 +281,7 @@ def test_an_unreadable_frame(verb, frame):
 @streams
 def test_odd_but_legal_streams(verb):
     body = (
-        b"\xef\xbb\xbf: hello\r\nretry: 10\r\n\r\nevent: x\r\nid: 7\r\ndata:{\"t\":\r\ndata: \"h\"}\r\n\r\n"
+        b'\xef\xbb\xbf: hello\r\nretry: 10\r\n\r\nevent: x\r\nid: 7\r\ndata:{"t":\r\ndata: "h"}\r\n\r\n'
         b': ping\n\ndata: {"t": "i"}\n\rdata: [DONE]'
     )
     pieces = [step for byte in body for step in (bytes([byte]),)]
