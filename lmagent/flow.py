@@ -61,6 +61,8 @@ class Limits:
     """From the how-manieth identical call in a row on it is not run again; two more end the run."""
     tool_errors: int = 5
     """Rounds in a row in which every call failed."""
+    call_retries: int = 2
+    """Re-asks in a row for calls that could not be read or were cut."""
     output_retries: int = 2
     """Re-asks for a structured answer that does not fit its type."""
 
@@ -241,6 +243,7 @@ class RunState:
     last: Reply | None = None
     repeated: tuple[str, int] = ("", 0)
     failed_rounds: int = 0
+    unread_rounds: int = 0
     retries: int = 0
 
     value: Any = None
@@ -388,6 +391,9 @@ def _tool_round(state: RunState, calls: tuple[ToolCall, ...]) -> Generator[Step,
     messages = [answers[call.id] for call in calls]
     state.history.extend(messages)
     state.failed_rounds = state.failed_rounds + 1 if all(message.is_error for message in messages) else 0
+    state.unread_rounds = state.unread_rounds + 1 if all(call.problem for call in calls) else 0
+    if state.unread_rounds > limits.call_retries:
+        raise state.exceeded("call_retries", limits.call_retries, f"The last one: {messages[-1].content:.300}")
     if state.failed_rounds >= limits.tool_errors:
         raise state.exceeded("tool_errors", limits.tool_errors, f"The last one: {messages[-1].content:.200}")
     if state.repeated[1] >= limits.identical_calls + 2:

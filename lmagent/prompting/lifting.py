@@ -6,10 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from lmagent.events import Delta, ReasoningDelta, TextDelta, ToolCallDelta
+from lmagent.jsontext import dumps_text
 from lmagent.messages import ToolCall
 from lmagent.prompting.pieces import CallDelta, CallFailed, CallFound, CallStarted, Piece, TextPiece, ThinkingPiece
 
-__all__ = ["Blanks", "delta_of"]
+__all__ = ["UNREADABLE", "Blanks", "delta_of"]
+
+UNREADABLE = "unreadable_call"
+"""Name of a call whose own could not be read."""
 
 
 class Blanks:
@@ -51,6 +55,25 @@ def delta_of(piece: Piece) -> Delta:
     return _DELTAS[type(piece)](piece)
 
 
+def _failed(piece: CallFailed) -> Delta:
+    arguments = _arguments_in(piece.raw) if piece.reason == "invalid_arguments" else piece.raw
+    call = ToolCall(id="", name=piece.name or UNREADABLE, arguments=arguments, problem=piece.message or piece.reason)
+    return ToolCallDelta(piece.index, whole=call)
+
+
+def _arguments_in(raw: str) -> str:
+    """Return the arguments of a call that could be read but does not fit, so that it goes back as it was meant."""
+    from lmagent.prompting.envelope import open_envelope  # needed only for replies that went wrong
+    from lmagent.prompting.loose_json import JSONReadError, read_json
+
+    try:
+        envelopes = open_envelope(read_json(raw, closed=True).value)
+    except JSONReadError:
+        return raw
+    arguments = envelopes[0].arguments if envelopes and len(envelopes) == 1 else None
+    return dumps_text(arguments) if isinstance(arguments, dict) else raw
+
+
 _DELTAS: dict[type[Any], Callable[[Any], Delta]] = {
     TextPiece: lambda piece: TextDelta(piece.text),
     ThinkingPiece: lambda piece: ReasoningDelta(piece.text),
@@ -59,10 +82,5 @@ _DELTAS: dict[type[Any], Callable[[Any], Delta]] = {
     CallFound: lambda piece: ToolCallDelta(
         piece.index, whole=ToolCall(id="", name=piece.name, arguments=piece.arguments, repairs=piece.repairs)
     ),
-    CallFailed: lambda piece: ToolCallDelta(
-        piece.index,
-        whole=ToolCall(
-            id="", name=piece.name or "unreadable_call", arguments=piece.raw, problem=piece.message or piece.reason
-        ),
-    ),
+    CallFailed: _failed,
 }

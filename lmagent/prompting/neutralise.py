@@ -19,7 +19,7 @@ _TAG = re.compile(
 _MARKERS = (
     "|>", "｜>", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[AVAILABLE_TOOLS]", "[INST]", "[/INST]",
     "[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]", "✿FUNCTION✿", "✿ARGS✿", "✿RESULT✿", "✿RETURN✿", "<<SYS>>",
-    "functools[", "```",
+    "functools[", "```", "]~b]", "]~!b[", "[e~[",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lmagent.jsontext import dumps_text
+from lmagent.jsontext import JSONError, dumps_text, loads
 from lmagent.messages import AssistantMessage, Message, ToolMessage
 from lmagent.prompting.pieces import CallFailed
 
@@ -58,8 +58,9 @@ def _expected(piece: CallFailed, schema: Mapping[str, Any]) -> str:
 
 
 def without_failures(messages: Sequence[Message]) -> Sequence[Message]:
-    """Return the conversation without the calls that could not be read and what was said of them, once a later
-    answer was better: a model copies what it sees, mistakes as well. The history keeps them.
+    """Return the conversation without unreadable calls and what was said of them, once a later answer was better.
+
+    A model copies what it sees, mistakes as well. The history keeps them.
     """
     failed = [index for index, message in enumerate(messages) if _failed(message)]
     if not failed:
@@ -79,8 +80,16 @@ def _kept(messages: Sequence[Message], dropped: set[int]) -> Iterable[Message]:
 
 
 def _failed(message: Message) -> bool:
+    """True when all calls of the message are unreadable. One whose arguments only did not fit is a call."""
     return (
         isinstance(message, AssistantMessage)
         and bool(message.tool_calls)
-        and all(call.problem for call in message.tool_calls)
+        and all(call.problem and not _is_object(call.arguments) for call in message.tool_calls)
     )
+
+
+def _is_object(arguments: str) -> bool:
+    try:
+        return isinstance(loads(arguments), dict)
+    except JSONError:
+        return False
