@@ -13,6 +13,7 @@ from lmagent import __version__
 from lmagent.cli.chatting import chat
 from lmagent.cli.exits import EXIT_CODES, leave
 from lmagent.cli.info import doctor, models
+from lmagent.cli.probe import probe
 from lmagent.cli.running import run
 from lmagent.cli.tools import tools_app
 from lmagent.errors import LMAgentError
@@ -44,6 +45,7 @@ app.command()(run)
 app.command()(chat)
 app.add_typer(tools_app, name="tools")
 app.command()(models)
+app.command()(probe)
 app.command()(doctor)
 
 
@@ -64,10 +66,9 @@ def _main(
 
 def run_app() -> None:
     """Run the command line; every error becomes one line and an exit code."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        cast("TextIOWrapper[Any]", sys.stdout).reconfigure(
-            errors="backslashreplace"
-        )  # an answer may hold what the terminal's encoding lacks
+    stdout: object = sys.stdout
+    if isinstance(stdout, TextIOWrapper):  # an answer may hold what the terminal's encoding lacks
+        cast("TextIOWrapper[Any]", stdout).reconfigure(errors="backslashreplace")
     try:
         app()
     except BrokenPipeError:

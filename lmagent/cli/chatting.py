@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated
 
@@ -90,10 +91,8 @@ def _prompts(is_person: bool) -> Iterator[str]:
             if text:
                 yield text
         return
-    try:
+    with suppress(ImportError):
         import_module("readline")  # gives `input` its editing and its history, where the platform has it
-    except ImportError:
-        pass
     while True:
         try:
             text = input("user: ").strip()

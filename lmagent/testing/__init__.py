@@ -1,6 +1,6 @@
 """The testing kit: a scripted model, a fake transport, and a guard against real requests.
 
-    from lmagent.testing import ScriptedModel, block_requests
+from lmagent.testing import ScriptedModel, block_requests
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 __all__ = ["RealRequest", "block_requests"]
@@ -36,7 +36,7 @@ def block_requests(*, allow_loopback: bool = True) -> Generator[None]:
     connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
     def check(address: Any) -> None:
-        host: Any = address[0] if isinstance(address, tuple) else address
+        host = cast("tuple[Any, ...]", address)[0] if isinstance(address, tuple) else address
         if not (allow_loopback and _is_local(host)):
             raise RealRequest(f"A real request to {host!r} was blocked; use a scripted model or a loopback server.")
 
