@@ -37,7 +37,7 @@ from lmagent.transport.steps import Drain, Hand, Hold, Next, Open, Pause, Read, 
 from lmagent.transport.turns import Turns
 
 if TYPE_CHECKING:
-    from lmagent.transport.limits import Permit, RateLimiter
+    from lmagent.transport.limits import Limiter, Permit
 
 __all__ = ["Exchange"]
 
@@ -110,7 +110,7 @@ class Exchange:
         auth: Auth | None = None,
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
-        limiter: RateLimiter | None = None,
+        limiter: Limiter | None = None,
         max_response_bytes: int = MAX_BODY,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -300,8 +300,8 @@ class Exchange:
         wish = read_should_retry(ask.headers)
         if wish is not None and not isinstance(error, StreamInterrupted):
             error.retryable = wish
-        if self.limiter and isinstance(error, RateLimited) and error.retry_after:
-            self.limiter.pause(min(error.retry_after, self.retry.max_wait))
+        if self.limiter:
+            self.limiter.failed(error, self.retry.max_wait)
 
     def _attempt(self, ask: _Ask) -> Flow:
         permit = yield from self._permit(ask)
@@ -312,6 +312,8 @@ class Exchange:
         ask.status, ask.headers = incoming.status, incoming.headers
         if not 200 <= incoming.status < 300:
             raise (yield from self._refusal(ask))
+        if self.limiter:
+            self.limiter.answered(incoming.headers, self._wall_clock())
         reply = yield from (self._streamed(ask) if ask.call.stream else self._whole(ask))
         if permit:
             permit.settle(reply.usage)
@@ -339,6 +341,7 @@ class Exchange:
                 if not kept:
                     permit.refund()
             if kept:
+                permit.started(self._clock())
                 return permit
 
     def _signed(self, ask: _Ask) -> Generator[Step, Any, Request]:

@@ -13,18 +13,20 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
-from lmagent.errors import ConfigurationError
+from lmagent.errors import ConfigurationError, ProviderError, RateLimited
 from lmagent.messages import Usage
+from lmagent.transport.room import seconds_to_room
 
-__all__ = ["Permit", "RateLimiter"]
+__all__ = ["Limiter", "Permit", "RateLimiter"]
 
 _SLACK = 1e-3
 """Fraction of the window that is left free, so that a request which starts late by some milliseconds does not bring one
 too many into a window."""
 _BYTES_PER_TOKEN = 4
 _NEVER = -inf
+_LONGEST_PAUSE = 60.0
 
 
 @dataclass(slots=True)
@@ -40,10 +42,10 @@ class _Budget:
 
     __slots__ = ("_burst", "_limit", "_next", "_spent", "_sum", "_window")
 
-    def __init__(self, limit: float, burst: float, window: float) -> None:
+    def __init__(self, limit: float, burst: float, window: float, slack: float) -> None:
         self._limit = limit
         self._burst = burst
-        self._window = window * (1 + _SLACK)
+        self._window = window * (1 + slack)
         self._spent: deque[_Spend] = deque()
         self._sum = 0.0
         self._next = _NEVER
@@ -58,6 +60,24 @@ class _Budget:
         while self._spent and self._sum + amount > self._limit:
             at = max(at, self._spent[0].at + self._window)
             self._drop(at)
+        return at
+
+    def peek(self, now: float, at: float, amount: float) -> float:
+        """`earliest`, for a question only: nothing is forgotten before its time.
+
+        Args:
+            now: The time it is; what has left the window by then is dropped.
+            at: Not before.
+            amount: What is to fit.
+        """
+        self._drop(now)
+        at = max(at, self._next - (self._burst - 1) * self._window / self._limit)
+        left = self._sum + min(amount, self._limit) - self._limit
+        for entry in self._spent:
+            if left <= 0 and entry.at + self._window > at:
+                break
+            at = max(at, entry.at + self._window)
+            left -= entry.amount
         return at
 
     def _drop(self, at: float) -> None:
@@ -113,11 +133,31 @@ class Permit:
         """Give the place back: the request was never sent."""
         self._limiter.correct(self._request, 0, self._tokens, 0)
 
+    def started(self, now: float) -> None:
+        """Say when the request really starts; a late start counts in the window of its own time."""
+        self._limiter.restamp(self._request, self._tokens, now)
+
     def settle(self, usage: Usage | None) -> None:
         """Replace the estimate of tokens by what the provider counted."""
         if usage is not None and self._tokens is not None:
             total = usage.total_tokens or usage.input_tokens + usage.output_tokens
             self._limiter.correct(None, 0, self._tokens, total)
+
+
+class Limiter(Protocol):
+    """What an exchange asks of whoever spaces its requests; bulk runs put their own in."""
+
+    def permit(self, now: float, content: bytes, parameters: Mapping[str, Any]) -> Permit:
+        """Book a request."""
+        ...
+
+    def answered(self, headers: Mapping[str, str], now: float) -> None:
+        """Hear the headers of an answer, at `now` of the wall clock."""
+        ...
+
+    def failed(self, error: ProviderError, max_pause: float) -> None:
+        """Hear of a failed attempt; a pause is at most `max_pause` seconds."""
+        ...
 
 
 class RateLimiter:
@@ -128,6 +168,7 @@ class RateLimiter:
         max_tokens_per_minute: Most tokens, prompt and answer together; estimated first, corrected by the usage.
         burst: How many requests may start at once after a rest; they count all the same.
         window: Seconds that a limit is for.
+        slack: Fraction of the window left free: requests may arrive by so much later than they start.
         clock: Seconds of a monotonic clock.
     """
 
@@ -138,18 +179,39 @@ class RateLimiter:
         *,
         burst: int = 1,
         window: float = 60.0,
+        slack: float = _SLACK,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         limits = [limit for limit in (max_requests_per_minute, max_tokens_per_minute) if limit is not None]
         if burst < 1 or window <= 0 or min(limits, default=1) <= 0:
             raise ConfigurationError("A rate limit, its window and its burst are greater than zero.")
-        self._requests = _Budget(max_requests_per_minute, burst, window) if max_requests_per_minute else None
-        self._tokens = _Budget(max_tokens_per_minute, max_tokens_per_minute, window) if max_tokens_per_minute else None
+        self._requests = _Budget(max_requests_per_minute, burst, window, slack) if max_requests_per_minute else None
+        self._tokens = (
+            _Budget(max_tokens_per_minute, max_tokens_per_minute, window, slack) if max_tokens_per_minute else None
+        )
         self._clock = clock
         self._lock = threading.Lock()
         self._last = _NEVER
         self._paused_until = _NEVER
         self._waiting: deque[Permit] = deque()
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether tokens are limited."""
+        return self._tokens is not None
+
+    def peek(self, now: float, tokens: float = 0) -> float:
+        """Return how long a request booked now would wait; no place is taken."""
+        with self._lock:
+            at = max(now, self._last, self._paused_until)
+            before = None
+            while at != before:
+                before = at
+                if self._requests is not None:
+                    at = self._requests.peek(now, at, 1.0)
+                if self._tokens is not None and tokens:
+                    at = self._tokens.peek(now, at, tokens)
+            return at - now
 
     def reserve(self, now: float, tokens: float = 0) -> float:
         """Return how long to wait before the next request may start. The place is taken either way.
@@ -201,6 +263,24 @@ class RateLimiter:
                 self._requests.correct(request, requests)
             if spent is not None and self._tokens is not None:
                 self._tokens.correct(spent, tokens)
+
+    def restamp(self, request: _Spend | None, tokens: _Spend | None, now: float) -> None:
+        """Move a booking to when its request really started; `Permit` calls it."""
+        with self._lock:
+            for entry in (request, tokens):
+                if entry is not None and now > entry.at:
+                    entry.at = now
+
+    def answered(self, headers: Mapping[str, str], now: float) -> None:
+        """Pause when the headers of an answer say that nothing is left."""
+        seconds = seconds_to_room(headers, now)
+        if seconds:
+            self.pause(min(seconds, _LONGEST_PAUSE))
+
+    def failed(self, error: ProviderError, max_pause: float) -> None:
+        """Pause for all when the server asks one to wait."""
+        if isinstance(error, RateLimited) and error.retry_after:
+            self.pause(min(error.retry_after, max_pause))
 
     def pause(self, seconds: float) -> None:
         """Let nobody start for so long: the server said so. Those in line get new places behind the pause."""
