@@ -247,7 +247,7 @@ def make_adapter(signature: Signature) -> TypeAdapter[Any]:
 def _describe_model(signature: Signature, description: str) -> Description:
     from pydantic import TypeAdapter
 
-    adapter = cast("TypeAdapter[Any]", TypeAdapter(signature.model))
+    adapter = cast("TypeAdapter[Any]", TypeAdapter(cast("type[Any]", signature.model)))
     schema = _schema_of(adapter)
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]

@@ -283,7 +283,7 @@ def _default_transport() -> Transport:
 
 def tool_specs(tools: Iterable[Any]) -> tuple[ToolSpec, ...]:
     """Return what codecs see of these tools: specs as they are, tools, functions, or a registry."""
-    if isinstance(tools, tuple) and all(isinstance(tool, ToolSpec) for tool in cast("tuple[Any, ...]", tools)):
+    if isinstance(tools, tuple) and all(isinstance(tool, ToolSpec) for tool in tools):
         return cast("tuple[ToolSpec, ...]", tools)
     if not tools:
         return ()
@@ -295,7 +295,7 @@ def tool_specs(tools: Iterable[Any]) -> tuple[ToolSpec, ...]:
 def resolve_tool_choice(choice: ToolChoice | str, specs: tuple[ToolSpec, ...]) -> ToolChoice:
     """Return the choice that a word or a tool's name means. Raises `ConfigurationError` for any other word."""
     if choice in ("auto", "none") or (choice == "required" and specs):
-        return cast("ToolChoice", choice)
+        return choice
     name = choice.name if isinstance(choice, NamedTool) else choice
     if name not in (spec.name for spec in specs):
         names = [spec.name for spec in specs]

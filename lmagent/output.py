@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, is_typeddict
+from typing import Any, Literal, cast, is_typeddict
 
 from lmagent.errors import InvalidArguments
 from lmagent.function import Tool, function
@@ -103,11 +103,11 @@ def _maker(output_type: Any) -> tuple[Tool[..., Any], bool]:
     def answer(**members: Any) -> dict[str, Any]:
         return members
 
-    if is_typeddict(output_type):
+    if is_typeddict(cast("Any", output_type)):
         from typing import Unpack
 
         answer.__annotations__ = {"members": Unpack[output_type]}
-        return function(answer, name=_TOOL_NAME, description=_doc(output_type)), False
+        return function(answer, name=_TOOL_NAME, description=_doc(cast("type", output_type))), False
 
     def wrapped(value: Any) -> dict[str, Any]:
         return {"value": value}

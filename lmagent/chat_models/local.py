@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Unpack
+from typing import ClassVar, Unpack
 
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.prompting.prompted import Prompted
@@ -74,8 +74,9 @@ class LocalChat(ChatModel):
         self._tiny = embedded if tiny is None else tiny
         name = EMBEDDED if path is None else Path(path).stem
         codec = OpenAICodec(name, profile=_PROFILE)
-        defaults: dict[str, Any] = {"transport": _shared(path, context, threads), "max_retries": 0}
-        super().__init__(codec, **{**defaults, **options})
+        options.setdefault("transport", _shared(path, context, threads))
+        options.setdefault("max_retries", 0)
+        super().__init__(codec, **options)
         if "temperature" not in self._defaults:
             self._defaults = {"temperature": 0.0, **self._defaults}
 

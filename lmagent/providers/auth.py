@@ -1,4 +1,4 @@
-"""Credentials that need no exchange: a bearer key, a key in a header of another name. Signers live with their dialect."""
+"""Credentials that need no exchange: a key in a header. Signers live with their dialect."""
 
 from __future__ import annotations
 
