@@ -212,7 +212,7 @@ class _LocalAnswer:
         self, chunks: Iterator[dict[str, Any]], lock: threading.Lock, *, stream: bool, deadline: float
     ) -> None:
         self.status = 200
-        self.headers = {"content-type": "text/event-stream" if stream else "application/json"}
+        self.headers: Mapping[str, str] = {"content-type": "text/event-stream" if stream else "application/json"}
         self._source = chunks
         self._lock: threading.Lock | None = lock
         self._deadline = deadline
@@ -285,7 +285,7 @@ class _LocalAnswer:
 class _AsyncLocalAnswer:
     def __init__(self, answer: _LocalAnswer) -> None:
         self.status = answer.status
-        self.headers = answer.headers
+        self.headers: Mapping[str, str] = answer.headers
         self._answer = answer
 
     async def read(self, limit: int) -> bytes:
