@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("providers", "prompting", "trimming"),
     ("transport",),
     ("chat_models", "credentials", "fallback", "loading", "model", "output", "sessions"),
-    ("agent", "drivers", "flow", "hooks"),
+    ("agent", "drivers", "flow", "hooks", "probing"),
     ("chat_engine", "printer"),
     ("cli", "__main__"),
 )  # fmt: skip

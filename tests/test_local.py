@@ -254,6 +254,13 @@ def test_the_command_of_the_readme():
     assert 'Function call: calculator\nArguments: {\n    "expression": "17 * 23"\n}\nfunction: "391"\n' in done.stderr
 
 
+@needs_model
+def test_a_program_that_closes_nothing_ends_without_a_word():
+    code = "from lmagent import LocalChat; print(len(LocalChat().chat_completion('Hi', max_tokens=1).reply) > 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
 # Without the model
 
 

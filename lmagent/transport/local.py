@@ -6,6 +6,7 @@ llama.cpp context is not safe to share, so calls wait for each other.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import threading
@@ -142,6 +143,8 @@ class LocalTransport:
                 )
             except (ValueError, RuntimeError) as error:
                 raise ConfigurationError(f"llama.cpp cannot load {str(path)!r}: {error}.") from error
+            # Freed later, among the ruins of the interpreter, it would complain on standard error.
+            atexit.register(self._llama.close)
         return self._llama
 
     def _chunks(self, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -167,6 +170,7 @@ class LocalTransport:
         """Free the model; it is loaded again when it is asked again."""
         with self._lock:
             if self._llama is not None:
+                atexit.unregister(self._llama.close)
                 self._llama.close()
                 self._llama = None
 

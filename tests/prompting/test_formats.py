@@ -1,4 +1,4 @@
-"""The four formats: what they write, that it reads back, and that neither a template nor a result ever becomes a call."""
+"""The four formats: what they write, that it reads back, and that no template and no result ever becomes a call."""
 
 from __future__ import annotations
 
