@@ -65,7 +65,7 @@ def _imports(path: Path) -> list[tuple[str, bool]]:
 
 def test_every_room_has_a_floor():
     rooms = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in _modules()}
-    assert rooms - set(BESIDE) == set(HEIGHT)
+    assert rooms - set(BESIDE) <= set(HEIGHT)
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
