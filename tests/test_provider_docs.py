@@ -10,6 +10,7 @@ import pytest
 
 import lmagent.loading
 from lmagent import Agent, function, load_from_model_id
+from lmagent.cli.capabilities import DOORS, Door
 from lmagent.loading import provider_table
 from lmagent.messages import AssistantMessage, Reply
 from lmagent.transport.exchange import Exchange
@@ -49,6 +50,16 @@ def test_every_provider_is_on_a_page():
     for page in PAGES:
         assert page.name == "index.md" or f"({page.name})" in shown
         assert f"providers/{page.name}" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: f"{door.model_id} {door.note}")
+def test_every_platform_is_loaded_by_its_id(door: Door):
+    model = load_from_model_id(door.model_id, **door.options)
+    assert model.model_id.startswith(door.model_id)
+
+
+def test_every_prefix_is_in_the_table():
+    assert {door.model_id.partition("/")[0] for door in DOORS} == set(provider_table())
 
 
 def test_every_vendor_has_a_section():
