@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,25 @@ def lmagent(
     assert CANARY not in out + err
     assert "Traceback" not in out + err
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+
+@contextmanager
+def started(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Start `lmagent` with pipes and nothing on standard input; it is gone when the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lmagent", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        cwd=ROOT,
+        env=environment(env),
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
 
 
 class Terminal:
