@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from lmagent.testing import block_requests
+from lmagent.tool_sources import ready_made_names
+
+ready_made_names()  # makes `lmagent.tools` importable in a bare checkout, too
 
 _SECRET_WORDS = ("API_KEY", "SECRET", "ACCESS_KEY", "_TOKEN", "_SK", "_AK", "LMAGENT_")
 
