@@ -168,6 +168,11 @@ def _headers_of(response: httpx.Response) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
 
 
+def _coding_left(response: httpx.Response, headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the headers that say how the body is still coded: none when httpx has read and decoded it."""
+    return {} if response.is_stream_consumed else headers
+
+
 class _ClientAnswer:
     def __init__(self, response: httpx.Response, clocks: Clocks, limit: int) -> None:
         self.status = response.status_code
@@ -175,12 +180,14 @@ class _ClientAnswer:
         self._response = response
         self._clocks = clocks
         refuse_redirect(self.status, self.headers)
-        self._body = Body(self.headers, limit)
+        self._body = Body(_coding_left(response, self.headers), limit)
 
     def chunks(self) -> Iterator[bytes]:
         body = self._body
         try:
-            for data in self._response.iter_raw():
+            # A client's own transport may hand out answers that were read and decoded already (httpx.MockTransport).
+            response = self._response
+            for data in response.iter_bytes() if response.is_stream_consumed else response.iter_raw():
                 yield from body.feed(data)
                 if monotonic() >= self._clocks.deadline:
                     raise out_of_time()
@@ -216,12 +223,13 @@ class _AsyncClientAnswer:
         self._response = response
         self._clocks = clocks
         refuse_redirect(self.status, self.headers)
-        self._body = Body(self.headers, limit)
+        self._body = Body(_coding_left(response, self.headers), limit)
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         body, clocks = self._body, self._clocks
         try:
-            pieces = self._response.aiter_raw()
+            response = self._response
+            pieces = response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()
             while True:
                 async with asyncio.timeout(clocks.deadline - monotonic()):
                     data = await anext(pieces, None)

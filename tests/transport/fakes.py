@@ -34,7 +34,10 @@ class EchoCodec(Codec):
     def build_request(self, call: ChatCall) -> Request:
         body = {"ask": call.messages[-1].content, "stream": call.stream}
         return Request(
-            url=self.url + "/chat", content=dumps(body), headers={"content-type": "application/json"}, params=self.params
+            url=self.url + "/chat",
+            content=dumps(body),
+            headers={"content-type": "application/json"},
+            params=self.params,
         )
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:

@@ -187,7 +187,9 @@ with LoopbackServer([json_answer(HI), json_answer({}, 500), json_answer(HI)]) as
 
 def test_repeats_are_logged_without_secrets(caplog):
     key = Secret("sk-canary-key-000000-log")
-    with LoopbackServer([json_answer({"error": {"code": "k", "message": key.reveal()}}, 500), json_answer(HI)]) as server:
+    with LoopbackServer(
+        [json_answer({"error": {"code": "k", "message": key.reveal()}}, 500), json_answer(HI)]
+    ) as server:
         made = exchange(server.url, auth=BearerAuth(key))
         with caplog.at_level(logging.DEBUG):
             made.ask(CALL)
