@@ -283,10 +283,8 @@ def _default_transport() -> Transport:
 
 def tool_specs(tools: Iterable[Any]) -> tuple[ToolSpec, ...]:
     """Return what codecs see of these tools: specs as they are, tools, functions, or a registry."""
-    if isinstance(tools, tuple) and all(isinstance(tool, ToolSpec) for tool in tools):
-        return cast("tuple[ToolSpec, ...]", tools)
-    if not tools:
-        return ()
+    if isinstance(tools, list | tuple) and all(isinstance(tool, ToolSpec) for tool in cast("list[Any]", tools)):
+        return tuple(cast("list[ToolSpec]", tools))
     from lmagent.registry import ToolRegistry  # docstrings and schemas are needed only with tools
 
     return (tools if isinstance(tools, ToolRegistry) else ToolRegistry(tools)).specs

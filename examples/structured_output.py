@@ -1,0 +1,16 @@
+"""An answer that is a value: a wrong one goes back to the model with what is wrong."""
+
+from dataclasses import dataclass
+
+from lmagent import Agent
+from lmagent.testing import ScriptedModel
+
+
+@dataclass
+class City:
+    name: str
+    people: int
+
+
+model = ScriptedModel(['{"name": "Rome", "people": "many"}', '{"name": "Rome", "people": 2746639}'])
+print(Agent(model, output_type=City).run("Tell me about Rome.").output)
