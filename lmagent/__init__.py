@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lmagent.chat_models.responses import OpenAIResponsesChat
     from lmagent.chat_models.wenxin import WenxinChat
     from lmagent.chat_models.zhipu import ZhiPuCharacterChat, ZhiPuChat
+    from lmagent.completion_engine import CompletionEngine
     from lmagent.context import Inject, RunContext
     from lmagent.errors import LMAgentError, ToolError
     from lmagent.flow import Limits, RunResult
@@ -64,6 +65,7 @@ _HOME = {
     "ChatEngine": "chat_engine",
     "ChatModel": "model",
     "ChatParameters": "parameters.base",
+    "CompletionEngine": "completion_engine",
     "GeminiChat": "chat_models.gemini",
     "GeminiChatParameters": "parameters.gemini",
     "History": "history",
@@ -116,6 +118,7 @@ __all__ = [
     "ChatEngine",
     "ChatModel",
     "ChatParameters",
+    "CompletionEngine",
     "GeminiChat",
     "GeminiChatParameters",
     "History",

@@ -100,6 +100,16 @@ class Agent:
         self._output = self._typed(output_type)
         self._parameters = model.check_parameters(parameters)
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of every run (a copy)."""
+        return dict(self._parameters)
+
+    @property
+    def typed_output(self) -> TypedOutput | None:
+        """How structured answers are read, when the agent has an `output_type`."""
+        return self._output
+
     def _typed(self, output_type: Any) -> TypedOutput | None:
         if output_type is None or output_type is str:
             return None

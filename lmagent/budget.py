@@ -192,6 +192,16 @@ class Budget:
                 return _error(name, limit, f"{value:g} are spent.")
         return None
 
+    @property
+    def has_prices(self) -> bool:
+        """Whether costs are counted."""
+        return bool(self._prices)
+
+    def cost_of(self, model_id: str, usage: Usage) -> float | None:
+        """Return what `usage` costs; None when there is no price for the model."""
+        price = self._price_of(model_id)
+        return price.of(usage) if price else None
+
     def _price_of(self, model_id: str) -> Price | None:
         found = self._prices.get(model_id)
         if found is None and self._prices:

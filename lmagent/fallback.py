@@ -41,6 +41,7 @@ class FallbackModel(ChatModel):
         if not models:
             raise ConfigurationError("FallbackModel needs at least one model.")
         self.models = tuple(models)
+        self.on = on
         self.codec = copy(self.models[0].codec)
         self.codec.features = _common(*(model.codec.features for model in self.models))
         self._defaults: Mapping[str, Any] = {}

@@ -1,0 +1,203 @@
+"""What a bulk run hands out: one `Completion` an item and a truthful `Summary`; both as plain JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lmagent import errors
+from lmagent.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    JournalError,
+    LMAgentError,
+    MessageError,
+    NotFound,
+    ParameterError,
+    PermissionDenied,
+    ProviderError,
+    QuotaExceeded,
+)
+from lmagent.flow import RunResult
+from lmagent.messages import AssistantMessage, Reply, Usage
+from lmagent.prompts import message_from_dict, message_to_dict
+
+__all__ = [
+    "Completion",
+    "Summary",
+    "error_from_dict",
+    "error_to_dict",
+    "is_fatal",
+    "result_from_dict",
+    "result_to_dict",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One item of a bulk run, answered or failed."""
+
+    index: int
+    """Where it stands in the input, from 0."""
+    id: str
+    """As given; else the index as text."""
+    result: Reply | RunResult | None = None
+    """What the model (a `Reply`) or the agent (a `RunResult`) answered; None when it failed."""
+    error: Exception | None = None
+    from_journal: bool = False
+    """Answered by an earlier run, or by an equal item of this one: nothing was asked."""
+    attempts: int = 0
+    """Requests made for it, repeats included, in the run that asked."""
+
+    @property
+    def reply(self) -> str:
+        """The text of the answer; empty when it failed."""
+        return self.result.reply if self.result is not None else ""
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens it cost, where the provider told."""
+        return self.result.usage if self.result is not None else None
+
+    @property
+    def model_id(self) -> str:
+        """Who answered."""
+        return self.result.model_id if self.result is not None else ""
+
+    @property
+    def output(self) -> Any:
+        """The structured answer of an agent with an `output_type`; else the text."""
+        return self.result.output if isinstance(self.result, RunResult) else self.reply
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as one line of plain JSON for people and programs: id, index, reply or error, usage."""
+        line: dict[str, Any] = {"id": self.id, "index": self.index}
+        if self.error is not None:
+            return {**line, "error": error_to_dict(self.error)}
+        assert self.result is not None
+        line |= {"reply": self.reply, "finish_reason": self.result.finish_reason, "model_id": self.model_id}
+        if self.usage is not None:
+            line["usage"] = asdict(self.usage)
+        if self.result.tool_calls:
+            holder = AssistantMessage(tool_calls=self.result.tool_calls)
+            line["tool_calls"] = message_to_dict(holder)["tool_calls"]
+        return line
+
+
+@dataclass(slots=True, kw_only=True)
+class Summary:
+    """What a run did; it grows while the run goes on."""
+
+    items: int = 0
+    """Taken from the input."""
+    done: int = 0
+    """Answered, by this run or an earlier one."""
+    from_journal: int = 0
+    """Of these and of the failed: known already, nothing was asked."""
+    failed: dict[str, int] = field(default_factory=dict[str, int])
+    """Class of error -> how many."""
+    retried: int = 0
+    """Asked again because an earlier run failed at them."""
+    in_doubt: int = 0
+    """Were being asked when an earlier run was killed: perhaps paid for, the answer lost. Needs `track_in_doubt`."""
+    unused: int = 0
+    """Answers in the journal that belong to no item of this input (known at its end): the input was changed."""
+    requests: int = 0
+    """Sent by this run, repeats included."""
+    usage: Usage = Usage()
+    """Tokens of this run."""
+    journal_usage: Usage = Usage()
+    """Tokens of the answers that came from the journal."""
+    cost: float | None = None
+    """Of this run, by the prices given; None without prices."""
+    journal_cost: float | None = None
+    """Of the answers that came from the journal."""
+    seconds: float = 0.0
+    stopped: str = ""
+    """Why the run ended before its input did; empty when it did not."""
+    total: int | None = None
+    """Items of the input, where it is known beforehand."""
+
+    @property
+    def failures(self) -> int:
+        """How many failed."""
+        return sum(self.failed.values())
+
+    @property
+    def finished(self) -> int:
+        """Done or failed."""
+        return self.done + self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        known = f"{self.from_journal} from the journal" if self.from_journal else ""
+        doubt = f"{self.in_doubt} in doubt" if self.in_doubt else ""
+        parts = [
+            f"{self.done} done",
+            known,
+            *(f"{count} failed with {name}" for name, count in sorted(self.failed.items())),
+            f"{self.retried} asked again" if self.retried else "",
+            doubt,
+            f"{self.unused} journaled answers unused" if self.unused else "",
+            f"{self.requests} requests",
+            f"{self.usage.total_tokens} tokens",
+            f"cost {self.cost:.4f}" if self.cost is not None else "",
+            f"{self.seconds:.1f} s",
+            f"stopped: {self.stopped}" if self.stopped else "",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+_FATAL = (AuthenticationFailed, PermissionDenied, QuotaExceeded, NotFound, JournalError)
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether every other item would fail with it as well."""
+    if isinstance(error, MessageError | ParameterError):
+        return False  # of one item
+    return isinstance(error, (*_FATAL, ConfigurationError))
+
+
+def result_to_dict(result: Reply | RunResult) -> dict[str, Any]:
+    """Return a result as plain JSON; the raw body is not kept."""
+    if isinstance(result, RunResult):
+        return {"run": result.to_dict()}
+    plain = ("finish_reason", "model_id", "raw_finish_reason", "response_id", "request_id", "attempts")
+    return {
+        "message": message_to_dict(result.message),
+        "usage": asdict(result.usage) if result.usage is not None else None,
+        **{name: getattr(result, name) for name in plain},
+    }
+
+
+def result_from_dict(data: Mapping[str, Any]) -> Reply | RunResult:
+    """Read what `result_to_dict` wrote."""
+    if "run" in data:
+        return RunResult.from_dict(data["run"])
+    message = message_from_dict(data["message"])
+    assert isinstance(message, AssistantMessage)
+    usage = Usage(**data["usage"]) if data["usage"] is not None else None
+    return Reply(**{**data, "message": message, "usage": usage})
+
+
+def error_to_dict(error: Exception) -> dict[str, Any]:
+    """Return an error as plain JSON, secrets taken out: `{"type", "message", ...facts}`."""
+    if isinstance(error, LMAgentError):
+        return error.to_dict()
+    return {"type": type(error).__name__, "message": errors.LMAgentError(str(error)).message}
+
+
+def error_from_dict(data: Mapping[str, Any]) -> Exception:
+    """Read what `error_to_dict` wrote; a class that is not ours becomes an `LMAgentError` that names it."""
+    facts = dict(data)
+    name, message = facts.pop("type"), facts.pop("message")
+    kind = getattr(errors, name, None) if name in errors.__all__ else None
+    if kind is None:
+        return LMAgentError(f"{name}: {message}")
+    if issubclass(kind, ProviderError) or facts:
+        return kind(message, **facts)
+    return kind(message)

@@ -1,0 +1,357 @@
+"""The local journal: one SQLite file in which every finished item is on disk before anyone sees it.
+
+WAL, `synchronous=FULL`, one writer thread. Commits are grouped without waiting: while one commit is written the next
+group collects, so a quiet run commits each answer at once and a busy one up to `_GROUP` together. Reading never waits
+for writing. A file that was killed at any moment opens again as it was at its last commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from os import PathLike
+from pathlib import Path
+from typing import Any, TextIO, TypeAlias
+
+from lmagent.bulk.lock import FileLock
+from lmagent.bulk.parts import Row
+from lmagent.errors import JournalError
+
+__all__ = ["SQLiteJournal", "export_journal", "read_journal"]
+
+FORMAT = 1
+_GROUP = 256
+
+_TABLES = """
+create table if not exists lmagent_bulk (name text primary key, value text not null) without rowid;
+create table if not exists items (
+    key text primary key, status text not null, position integer not null, id text not null, body text not null,
+    retryable integer not null, attempts integer not null, error_type text, usage text,
+    started real not null, finished real not null
+);
+create table if not exists begun (key text primary key, at real not null) without rowid;
+"""
+_PUT = "insert or replace into items values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+Change: TypeAlias = "tuple[str, tuple[Any, ...]]"
+
+
+class SQLiteJournal:
+    """A bulk run's journal.
+
+    Args:
+        path: Of the file, made when it is not there. None: a temporary one, gone with the run (it only serves sharing
+            of equal items).
+        fingerprint: What all items share, by name: model, parameters, tools. An existing file must have the same.
+        on_change: What to do when it has another: `refuse`, or `accept` (items are then found by their own keys, so
+            nothing wrong is ever reused; what does not fit is asked anew).
+        track: Whether what is about to be asked is written first, so that a killed run knows what is in doubt.
+        distinct: Whether equal items are told apart by counting them.
+
+    Raises:
+        JournalError: Locked, foreign, of another version, of another model, or the disk is full.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str] | None,
+        fingerprint: Mapping[str, Any],
+        *,
+        on_change: str = "refuse",
+        track: bool = False,
+        distinct: bool = True,
+    ) -> None:
+        self._path = Path(path) if path is not None else None
+        self._track = track
+        self._distinct = distinct
+        self._lock = FileLock(self._path.with_name(self._path.name + ".lock")) if self._path else None
+        self._db: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._writer: _Writer | None = None
+        try:
+            with _as_journal_error(self._path):
+                self._open(fingerprint, on_change)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, fingerprint: Mapping[str, Any], on_change: str) -> None:
+        # "" is a database of SQLite's own temporary files.
+        self._db = sqlite3.connect(self._path or "", isolation_level=None, check_same_thread=False, timeout=10.0)
+        if self._path is None:
+            self._db.execute("pragma synchronous = off")
+            self._db.executescript(_TABLES)
+            self._reader = self._db
+        else:
+            check_format(self._db, self._path)
+            self._db.execute("pragma journal_mode = wal")
+            self._db.execute("pragma synchronous = full")
+            self._db.executescript(f"begin immediate; {_TABLES} commit;")
+            self._head(fingerprint, on_change)
+            self._reader = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10.0)
+            self._writer = _Writer(self._db, self._path)
+        # How often each hash came in this run: on disk, so that memory does not grow with the input.
+        self._reader.execute("pragma temp_store = file")
+        self._reader.execute("create temp table seen (base text primary key, times integer not null) without rowid")
+        self.known: int = self._reader.execute("select count(*) from items").fetchone()[0]
+        """Items that earlier runs kept."""
+        doubtful = "select count(*) from begun where key not in (select key from items where status = 'done')"
+        self.in_doubt: int = self._reader.execute(doubtful).fetchone()[0]
+        """Items that an earlier run was asking when it was killed."""
+
+    def _head(self, fingerprint: Mapping[str, Any], on_change: str) -> None:
+        from lmagent import __version__
+
+        assert self._db is not None
+        head: dict[str, str] = dict(self._db.execute("select name, value from lmagent_bulk"))
+        new = json.dumps(fingerprint, sort_keys=True, default=repr)
+        if "fingerprint" in head and head["fingerprint"] != new and on_change != "accept":
+            old = json.loads(head["fingerprint"])
+            names = sorted(name for name in {*old, *fingerprint} if old.get(name) != json.loads(new).get(name))
+            shown = "; ".join(
+                f"{name}: {old.get(name)!r:.80} there, {fingerprint.get(name)!r:.80} now" for name in names
+            )
+            raise JournalError(
+                f"{str(self._path)!r} belongs to another run ({shown}). Use another file, or on_change='accept' to ask "
+                "anew what does not fit."
+            )
+        values = {"version": str(FORMAT), "library": __version__, "fingerprint": new}
+        values["created"] = head.get("created", f"{time.time():.3f}")
+        self._db.execute("begin immediate")
+        self._db.executemany("insert or replace into lmagent_bulk values (?, ?)", list(values.items()))
+        self._db.execute("commit")  # a full or read-only disk shows here, before anything is paid for
+
+    def claim(self, base: str) -> str:
+        """Return the key of the next item whose hash is `base`."""
+        if not self._distinct:
+            return f"{base}-0"
+        assert self._reader is not None
+        with _as_journal_error(self._path):
+            (times,) = self._reader.execute(
+                "insert into seen values (?, 1) on conflict (base) do update set times = times + 1 returning times",
+                (base,),
+            ).fetchone()
+        return f"{base}-{times - 1}"
+
+    def find(self, key: str) -> Row | None:
+        """Return what is kept under `key`."""
+        assert self._reader is not None
+        with _as_journal_error(self._path):
+            found = self._reader.execute(f"select {_COLUMNS} from items where key = ?", (key,)).fetchone()
+        return _row(found) if found else None
+
+    def is_in_doubt(self, key: str) -> bool:
+        """Whether an earlier run was asking `key` when it was killed."""
+        assert self._reader is not None
+        return self._reader.execute("select 1 from begun where key = ?", (key,)).fetchone() is not None
+
+    def begin(self, key: str) -> asyncio.Future[None]:
+        """Note that `key` is about to be asked."""
+        if not self._track:
+            return _done()
+        return self._change([("insert or replace into begun values (?, ?)", (key, time.time()))])
+
+    def put(self, row: Row) -> asyncio.Future[None]:
+        """Keep a finished item; done when it is on disk."""
+        body = row.error if row.result is None else row.result
+        usage = None
+        if row.result is not None:
+            usage = row.result.get("usage") or (row.result.get("run") or {}).get("usage")
+        values = (
+            row.key,
+            "failed" if row.result is None else "done",
+            row.index,
+            row.id,
+            json.dumps(body),
+            row.retryable,
+            row.attempts,
+            row.error["type"] if row.error is not None else None,
+            json.dumps(usage) if usage else None,
+            row.started,
+            row.finished,
+        )
+        changes: list[Change] = [(_PUT, values)]
+        if self._track:
+            changes.append(("delete from begun where key = ?", (row.key,)))
+        return self._change(changes)
+
+    def _change(self, changes: list[Change]) -> asyncio.Future[None]:
+        if self._writer is not None:
+            return self._writer.add(changes)
+        assert self._db is not None
+        with _as_journal_error(self._path):
+            for statement, values in changes:
+                self._db.execute(statement, values)
+        return _done()
+
+    def close(self) -> None:
+        """Commit what was put, close the file and give the lock back."""
+        if self._writer is not None:
+            self._writer.close()
+        for db in (self._reader, self._db):
+            if db is not None:
+                with suppress(sqlite3.Error):
+                    db.close()
+        if self._lock is not None:
+            self._lock.release()
+        self._writer = self._db = self._reader = self._lock = None
+
+
+class _Writer:
+    """One thread that commits what has come, in groups."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        self._db = db
+        self._path = path
+        self._loop = asyncio.get_running_loop()
+        self._changed = threading.Condition()
+        self._waiting: list[tuple[list[Change], asyncio.Future[None]]] = []
+        self._closed = False
+        self._failure: JournalError | None = None
+        self._thread = threading.Thread(target=self._work, name="lmagent-journal", daemon=True)
+        self._thread.start()
+
+    def add(self, changes: list[Change]) -> asyncio.Future[None]:
+        future = self._loop.create_future()
+        with self._changed:
+            self._waiting.append((changes, future))
+            self._changed.notify()
+        return future
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closed:
+                    self._changed.wait()
+                group, self._waiting = self._waiting[:_GROUP], self._waiting[_GROUP:]
+            if not group:
+                return
+            if self._failure is None:
+                try:
+                    with _as_journal_error(self._path):
+                        self._commit(group)
+                except JournalError as error:  # nothing more is written: a journal has no gaps
+                    self._failure = error
+            futures = [future for _, future in group]
+            with suppress(RuntimeError):  # the loop has gone: nobody waits
+                self._loop.call_soon_threadsafe(_resolve, futures, self._failure)
+
+    def _commit(self, group: list[tuple[list[Change], asyncio.Future[None]]]) -> None:
+        self._db.execute("begin immediate")
+        try:
+            for changes, _ in group:
+                for statement, values in changes:
+                    self._db.execute(statement, values)
+            self._db.execute("commit")
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._db.execute("rollback")
+            raise
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+
+def _resolve(futures: list[asyncio.Future[None]], failure: JournalError | None) -> None:
+    for future in futures:
+        if future.done():
+            continue
+        if failure is None:
+            future.set_result(None)
+        else:
+            future.set_exception(failure)
+            future.exception()  # who was cancelled meanwhile never asks for it
+
+
+def _done() -> asyncio.Future[None]:
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(None)
+    return future
+
+
+_COLUMNS = "key, status, position, id, body, retryable, attempts, started, finished"
+
+
+def _row(found: tuple[Any, ...]) -> Row:
+    key, status, position, name, text, retryable, attempts, started, finished = found
+    body = json.loads(text)
+    return Row(
+        key=key,
+        index=position,
+        id=name,
+        result=body if status == "done" else None,
+        error=body if status == "failed" else None,
+        retryable=bool(retryable),
+        attempts=attempts,
+        started=started,
+        finished=finished,
+    )
+
+
+def check_format(db: sqlite3.Connection, path: Path) -> bool:
+    """Say whether the file is a journal already; a new file is none yet.
+
+    Raises:
+        JournalError: It belongs to another program, or to another version.
+    """
+    tables = {name for (name,) in db.execute("select name from sqlite_master where type = 'table'")}
+    if not tables:
+        return False
+    if "lmagent_bulk" not in tables:
+        raise JournalError(f"{str(path)!r} belongs to another program; use another file.")
+    found = db.execute("select value from lmagent_bulk where name = 'version'").fetchone()
+    if found is not None and found[0] != str(FORMAT):
+        raise JournalError(
+            f"{str(path)!r} has format {found[0]}, this version writes format {FORMAT}; use another file."
+        )
+    return True
+
+
+def read_journal(path: str | PathLike[str]) -> Iterator[Row]:
+    """Yield what a journal holds, in the order of the input; also while a run writes it, and after it was killed.
+
+    Raises:
+        JournalError: There is no such file, or it is none of ours.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise JournalError(f"There is no journal {str(file)!r}.")
+    with _as_journal_error(file), closing(sqlite3.connect(file, isolation_level=None, timeout=10.0)) as db:
+        if check_format(db, file):
+            for found in db.execute(f"select {_COLUMNS} from items order by position, key"):
+                yield _row(found)
+
+
+def export_journal(path: str | PathLike[str], out: TextIO) -> int:
+    """Write a journal as JSON lines: key, status, index, id, result or error, attempts, times; return how many."""
+    count = 0
+    for row in read_journal(path):
+        line = {
+            "key": row.key,
+            "status": "failed" if row.result is None else "done",
+            "index": row.index,
+            "id": row.id,
+            **({"error": row.error} if row.result is None else {"result": row.result}),
+            "attempts": row.attempts,
+            "started": row.started,
+            "finished": row.finished,
+        }
+        out.write(json.dumps(line) + "\n")
+        count += 1
+    return count
+
+
+@contextmanager
+def _as_journal_error(path: Path | None) -> Generator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise JournalError(f"The journal {str(path or 'in temporary files')!r} cannot be used: {error}.") from error

@@ -1,0 +1,385 @@
+"""One bulk run: N workers over one source, answers in order or as they come, and an end that leaves nothing behind.
+
+A worker takes an item, finds it in the journal or asks for it, waits until the answer is on disk, and only then hands
+it over and takes the next. So what a kill can cost is what its workers hold: at most `capacity` requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from lmagent.budget import Budget
+from lmagent.bulk.completion import (
+    Completion,
+    Summary,
+    error_from_dict,
+    error_to_dict,
+    is_fatal,
+    result_to_dict,
+)
+from lmagent.bulk.gate import Gate
+from lmagent.bulk.journal import SQLiteJournal
+from lmagent.bulk.parts import Row, Work, WorkSource
+from lmagent.bulk.target import Target
+from lmagent.errors import JournalError, LimitExceeded, ProviderError
+from lmagent.messages import Usage
+
+__all__ = ["BulkRun", "ErrorMode", "RetryFailed", "Settings"]
+
+ErrorMode = Literal["raise", "return", "skip"]
+RetryFailed = bool | Literal["retryable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a run behaves; see `CompletionEngine`."""
+
+    capacity: int
+    error_mode: ErrorMode
+    in_order: bool
+    retry_failed: RetryFailed
+    share_identical: bool
+    ask_in_doubt: bool
+    grace: float
+    ahead: int
+
+
+class BulkRun:
+    """One run. Use it once: `async for completion in run.completions()`."""
+
+    def __init__(
+        self,
+        target: Target,
+        source: WorkSource,
+        gate: Gate,
+        journal: SQLiteJournal | None,
+        settings: Settings,
+        budget: Budget,
+        summary: Summary,
+        tick: Callable[[Summary], None] | None,
+        *,
+        has_prices: bool,
+    ) -> None:
+        self._target = target.bound(gate)
+        self._source = source
+        self._gate = gate
+        self._journal = journal
+        self._settings = settings
+        self._budget = budget
+        self._spent = budget.spent
+        self._summary = summary
+        self._tick = tick
+        self._has_prices = has_prices
+        self._began = time.monotonic()
+        self._taking = asyncio.Lock()
+        self._room = asyncio.Semaphore(settings.ahead)
+        self._ready: dict[int, Completion | None] = {}
+        self._arrived: deque[int] = deque()
+        self._next = 0
+        self._news = asyncio.Event()
+        self._taker: asyncio.Task[Any] | None = None
+        self._sharing: dict[str, asyncio.Future[Row]] = {}
+        self._stopping = False
+        self._fatal: BaseException | None = None
+        self._fatal_index: int | None = None
+        self._stopped_at = 0.0
+        self._used = 0
+        if journal is not None:
+            summary.in_doubt = journal.in_doubt
+
+    def stop(self, why: str = "asked to stop") -> None:
+        """Start nothing more; what runs may end within the grace time."""
+        if not self._stopping:
+            self._stopping = True
+            self._stopped_at = time.monotonic()
+            self._summary.stopped = why
+            self._gate.stop()
+            for _ in range(self._settings.capacity):
+                self._room.release()  # nobody waits for room to take nothing
+            if self._taker is not None:
+                self._taker.cancel()
+            self._news.set()
+
+    async def completions(self) -> AsyncGenerator[Completion]:
+        """Yield what is finished. Raises what stops the run; closing it cancels what runs."""
+        workers = [asyncio.create_task(self._work()) for _ in range(self._settings.capacity)]
+        ticking = asyncio.create_task(self._keep_ticking()) if self._tick else None
+        try:
+            while True:
+                self._news.clear()
+                over = all(worker.done() for worker in workers)
+                for completion in self._take_ready():
+                    self._room.release()
+                    if completion is not None:
+                        yield completion
+                if over and not self._has_ready():
+                    break
+                if not over and not await self._wait():
+                    for worker in workers:
+                        worker.cancel()
+                    await asyncio.wait(workers)
+            for worker in workers:
+                if not worker.cancelled() and worker.exception() is not None and self._fatal is None:
+                    self._fatal = worker.exception()
+            if self._fatal is None and not self._stopping and self._journal is not None:
+                self._summary.unused = max(self._journal.known - self._used, 0)
+            if self._fatal is not None:
+                raise self._fatal
+        finally:
+            self._stopping = True
+            self._gate.stop()
+            await _end([*workers, *([ticking] if ticking else [])])
+            self._count()
+            try:
+                if self._journal is not None:
+                    self._journal.close()
+            finally:
+                with suppress(RuntimeError):
+                    await self._source.aclose()
+                await self._target.model.aclose()
+
+    # The consumer's side.
+
+    def _take_ready(self) -> list[Completion | None]:
+        if not self._settings.in_order:
+            taken = [self._ready.pop(index) for index in self._arrived]
+            self._arrived.clear()
+            return taken
+        taken = []
+        while self._next in self._ready:
+            if self._settings.error_mode == "raise" and self._next == self._fatal_index:
+                break
+            taken.append(self._ready.pop(self._next))
+            self._next += 1
+        return taken
+
+    def _has_ready(self) -> bool:
+        if not self._settings.in_order:
+            return bool(self._arrived)
+        if self._settings.error_mode != "raise" and self._stopping and self._ready and self._next not in self._ready:
+            self._next = min(self._ready)  # what was stopped before it was asked leaves gaps
+        return self._next in self._ready and not (
+            self._settings.error_mode == "raise" and self._next == self._fatal_index
+        )
+
+    async def _wait(self) -> bool:
+        """Wait for news; False when a stopping run has used up its grace."""
+        if not self._stopping:
+            await self._news.wait()
+            return True
+        left = self._stopped_at + self._settings.grace - time.monotonic()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(left, 0)):
+                await self._news.wait()
+                return True
+        return False
+
+    async def _keep_ticking(self) -> None:
+        assert self._tick is not None
+        while True:
+            self._count()
+            self._tick(self._summary)
+            await asyncio.sleep(0.5)
+
+    def _count(self) -> None:
+        """Bring the summary up to date."""
+        spent, before, summary = self._budget.spent, self._spent, self._summary
+        summary.requests = spent.requests - before.requests
+        summary.usage = Usage(
+            input_tokens=spent.input_tokens - before.input_tokens,
+            output_tokens=spent.output_tokens - before.output_tokens,
+            total_tokens=spent.tokens - before.tokens,
+        )
+        if self._has_prices:
+            summary.cost = spent.cost - before.cost
+        summary.seconds = time.monotonic() - self._began
+
+    # The workers' side.
+
+    async def _work(self) -> None:
+        try:
+            while (work := await self._take()) is not None:
+                completion = await self._complete(work)
+                if completion is None:
+                    return
+                self._deliver(completion)
+        except Exception as error:
+            self._stop_for(error, None)
+        finally:
+            # The task counts as done only after this call.
+            asyncio.get_running_loop().call_soon(self._news.set)
+
+    async def _take(self) -> Work | None:
+        async with self._taking:
+            await self._room.acquire()
+            if self._stopping:
+                return None
+            self._taker = asyncio.current_task()
+            try:
+                work = await self._source.take()
+            finally:
+                self._taker = None
+            if work is None:
+                self._room.release()
+                return None
+            self._summary.items += 1
+            return work
+
+    def _deliver(self, completion: Completion) -> None:
+        summary, error = self._summary, completion.error
+        if error is None:
+            summary.done += 1
+        else:
+            name = type(error).__name__
+            summary.failed[name] = summary.failed.get(name, 0) + 1
+        summary.from_journal += completion.from_journal
+        if completion.from_journal and completion.usage is not None:
+            summary.journal_usage += completion.usage
+            if self._has_prices:
+                cost = self._budget.cost_of(completion.model_id, completion.usage) or 0.0
+                summary.journal_cost = (summary.journal_cost or 0.0) + cost
+        if error is not None:
+            stops = not completion.from_journal and (is_fatal(error) or self._is_spent(error))
+            if stops or self._settings.error_mode == "raise":
+                self._stop_for(error, completion.index)
+        skipped = error is not None and self._settings.error_mode == "skip"
+        self._ready[completion.index] = None if skipped else completion
+        raised = self._settings.error_mode == "raise" and error is not None
+        if raised and not self._settings.in_order:
+            del self._ready[completion.index]  # it is raised
+        else:
+            self._arrived.append(completion.index)
+        self._news.set()
+
+    def _is_spent(self, error: Exception) -> bool:
+        """Whether the run's own budget has come to its end (an agent's own limits end only its item)."""
+        if not isinstance(error, LimitExceeded):
+            return False
+        limit = self._budget.limits.get(error.limit)
+        return limit is not None and limit == error.value
+
+    def _stop_for(self, error: BaseException, index: int | None) -> None:
+        known = self._fatal_index
+        earlier = known is not None and index is not None and index < known
+        if self._fatal is None or (self._settings.in_order and earlier):
+            self._fatal, self._fatal_index = error, index
+        self.stop(f"{type(error).__name__}: {error}")
+
+    async def _complete(self, work: Work) -> Completion | None:
+        """Return the item's completion, on disk by now; None when the run stopped before it was asked."""
+        if work.problem is not None:
+            return Completion(index=work.index, id=work.id, error=work.problem)
+        journal = self._journal
+        if journal is None:
+            return await self._ask(work, "")
+        key = journal.claim(self._target.identity(work))
+        known = journal.find(key)
+        self._used += known is not None
+        if known is not None and not self._asks_again(known):
+            return self._read(work, known)
+        if known is None and not self._settings.ask_in_doubt and journal.is_in_doubt(key):
+            error = JournalError("This item was being asked when an earlier run was killed, and ask_in_doubt is off.")
+            return Completion(index=work.index, id=work.id, error=error)
+        if not self._settings.share_identical:
+            return await self._asked_and_kept(work, key, known)
+        equal = self._sharing.get(key)
+        if equal is not None:
+            return self._read(work, await asyncio.shield(equal))
+        shared = self._sharing[key] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._asked_and_kept(work, key, known, shared)
+        finally:
+            del self._sharing[key]
+            shared.cancel()
+
+    async def _asked_and_kept(
+        self, work: Work, key: str, known: Row | None, shared: asyncio.Future[Row] | None = None
+    ) -> Completion | None:
+        self._summary.retried += known is not None
+        outcome = await self._ask(work, key)
+        if outcome is None:
+            self._summary.retried -= known is not None
+        elif shared is not None:
+            shared.set_result(_row_of(outcome, key, 0.0))
+        return outcome
+
+    def _asks_again(self, row: Row) -> bool:
+        if row.result is not None:
+            return False
+        choice = self._settings.retry_failed
+        return row.retryable if choice == "retryable" else choice
+
+    def _read(self, work: Work, row: Row) -> Completion:
+        made = Completion(index=work.index, id=work.id, from_journal=True, attempts=row.attempts)
+        if row.result is None:
+            assert row.error is not None
+            return replace(made, error=error_from_dict(row.error))
+        return replace(made, result=self._target.result_of(row))
+
+    async def _ask(self, work: Work, key: str) -> Completion | None:
+        """Ask, and keep the answer before it is returned."""
+        target, gate, journal = self._target, self._gate, self._journal
+        try:
+            parameters = target.parameters(work)
+        except Exception as error:
+            return Completion(index=work.index, id=work.id, error=error)
+        if not await gate.enter(gate.estimate(target.size(work), parameters)):
+            return None
+        started, failure = time.time(), None
+        made = Completion(index=work.index, id=work.id)
+        try:
+            if journal is not None:
+                await journal.begin(key)
+            result = await target.ask(work, self._budget)
+            requests = getattr(result, "requests", None) or getattr(result, "attempts", 1)
+            made = replace(made, result=result, attempts=requests)
+            gate.learn(result.usage, requests)
+        except Exception as error:  # also what a user's hook or tool raised: it is this item's failure
+            failure = error
+            made = replace(made, error=error, attempts=getattr(error, "attempts", 0))
+        finally:
+            gate.leave(failure)
+        if isinstance(failure, JournalError):
+            raise failure
+        # An item that only met the end of the budget was never judged: it is asked again next time.
+        if journal is not None and not (failure is not None and self._is_spent(failure)):
+            await journal.put(_row_of(made, key, started))
+        return made
+
+
+def _row_of(completion: Completion, key: str, started: float) -> Row:
+    error = completion.error
+    return Row(
+        key=key,
+        index=completion.index,
+        id=completion.id,
+        result=result_to_dict(completion.result) if completion.result is not None else None,
+        error=error_to_dict(error) if error is not None else None,
+        retryable=error is not None and (is_fatal(error) or (isinstance(error, ProviderError) and error.retryable)),
+        attempts=completion.attempts,
+        started=started,
+        finished=time.time(),
+    )
+
+
+async def _end(tasks: list[asyncio.Task[Any]]) -> None:
+    """Cancel what still runs and wait for it, also when this is cancelled once more."""
+    for task in tasks:
+        task.cancel()
+    interrupted = None
+    while any(not task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError as error:
+            interrupted = error
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # told already, or not worth telling in an end
+    if interrupted is not None:
+        raise interrupted

@@ -1,0 +1,149 @@
+"""What a bulk run asks: a model once, or an agent for a whole run. Bound to a gate without touching the caller's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from lmagent.agent import Agent
+from lmagent.budget import Budget
+from lmagent.bulk.completion import result_from_dict
+from lmagent.bulk.gate import Gate
+from lmagent.bulk.parts import Row, Work
+from lmagent.bulk.work import canonical, identity
+from lmagent.errors import ConfigurationError, ToolError
+from lmagent.fallback import FallbackModel
+from lmagent.flow import RunResult
+from lmagent.messages import AssistantMessage, FilePart, ImagePart, Message, Reply, TextPart
+from lmagent.model import ChatModel
+from lmagent.redaction import redact_value
+from lmagent.transport.exchange import Exchange
+from lmagent.transport.limits import RateLimiter
+
+__all__ = ["Target", "own_limiter"]
+
+_HIDDEN = ("extra_headers",)
+"""Parameters that may hold secrets: they decide on no answer and go into no journal."""
+
+
+class Target:
+    """Asks for one item.
+
+    Args:
+        asked: A model, or an agent.
+        parameters: Of the model, over its defaults and the agent's.
+
+    Raises:
+        ConfigurationError: It is neither.
+        ParameterError: A parameter is unknown or out of range.
+    """
+
+    def __init__(self, asked: ChatModel | Agent, parameters: Mapping[str, Any]) -> None:
+        if not isinstance(asked, ChatModel | Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"CompletionEngine asks a model or an Agent, not {type(asked).__name__}.")
+        self._asked = asked
+        self.model = asked.model if isinstance(asked, Agent) else asked
+        base = asked.parameters if isinstance(asked, Agent) else self.model.parameters
+        self._defaults = self.model.check_parameters(parameters, over=base)
+        shown = {name: value for name, value in self._defaults.items() if name not in _HIDDEN}
+        self.fingerprint: dict[str, Any] = {
+            "model": self.model.model_id,
+            "parameters": redact_value(shown),
+            "asks": "model",
+        }
+        """What all items share, by name."""
+        if isinstance(asked, Agent):
+            output = asked.typed_output
+            self.fingerprint |= {
+                "asks": "agent",
+                "system prompt": asked.system_prompt,
+                "tools": [[spec.name, spec.description, spec.parameters] for spec in asked.tools.specs],
+                "output": [output.mode, output.instruction, output.schema and output.schema.schema] if output else None,
+            }
+        self._frame = canonical(self.fingerprint)
+
+    def bound(self, gate: Gate) -> Target:
+        """Return a target whose every request passes `gate`; connections and credentials stay shared."""
+        target = copy.copy(self)
+        target.model = _bound(self.model, gate)
+        target._asked = target.model
+        if isinstance(self._asked, Agent):
+            target._asked = copy.copy(self._asked)
+            target._asked.model = target.model
+        return target
+
+    def identity(self, work: Work) -> str:
+        """Return the hash of everything that decides on the answer to `work`."""
+        parameters = {name: value for name, value in work.parameters.items() if name not in _HIDDEN}
+        return identity(self._frame, work.messages, parameters)
+
+    def size(self, work: Work) -> int:
+        """Return about how many bytes the prompt has, for guesses of its tokens."""
+        agent = self._asked if isinstance(self._asked, Agent) else None
+        own = len(agent.system_prompt) if agent else 0
+        return own + sum(_size(message) for message in work.messages)
+
+    def parameters(self, work: Work) -> Mapping[str, Any]:
+        """Return the parameters that `work` is asked with. Raises `ParameterError`."""
+        return self.model.check_parameters(work.parameters, over=self._defaults)
+
+    async def ask(self, work: Work, budget: Budget) -> Reply | RunResult:
+        """Ask for `work`; every request is counted in `budget`.
+
+        Raises:
+            LMAgentError: It failed.
+        """
+        parameters = self.parameters(work)
+        if isinstance(self._asked, Agent):
+            result = await self._asked.async_run(work.messages, budget=budget, **parameters)
+            if result.is_paused:
+                names = ", ".join(call.name for call in result.pending)
+                error = ToolError(f"The run waits for approval of {names}; give the agent an approver.")
+                error.run = result
+                raise error
+            return result
+        call = self.model.call(work.messages)
+        return await self.model.exchange.async_ask(replace(call, parameters=parameters, meter=budget))
+
+    def result_of(self, row: Row) -> Reply | RunResult:
+        """Read a result from a journal, its structured output included."""
+        assert row.result is not None
+        result = result_from_dict(row.result)
+        output = self._asked.typed_output if isinstance(self._asked, Agent) else None
+        if output is None or not isinstance(result, RunResult):
+            return replace(result, output=result.reply) if isinstance(result, RunResult) else result
+        last = next(message for message in reversed(result.messages) if isinstance(message, AssistantMessage))
+        value, _ = output.read(Reply(message=last))
+        return replace(result, output=value)
+
+
+def _bound(model: ChatModel, gate: Gate) -> ChatModel:
+    if isinstance(model, FallbackModel):
+        return FallbackModel([_bound(each, gate) for each in model.models], on=model.on)
+    bound = copy.copy(model)
+    bound.exchange = copy.copy(model.exchange)
+    bound.exchange.limiter = gate
+    return bound
+
+
+def own_limiter(model: ChatModel) -> RateLimiter | None:
+    """Return the rate limiter that a model was built with."""
+    exchange = cast("Any", model.exchange)
+    limiter = exchange.limiter if isinstance(exchange, Exchange) else None
+    return limiter if isinstance(limiter, RateLimiter) else None
+
+
+_IMAGE_BYTES = 4000
+"""An image costs about a thousand tokens."""
+
+
+def _size(message: Message) -> int:
+    if isinstance(message.content, str):
+        return len(message.content.encode("utf-8", "replace")) + 16
+    return sum(_part_size(part) for part in message.content)
+
+
+def _part_size(part: TextPart | ImagePart | FilePart) -> int:
+    return len(part.text.encode("utf-8", "replace")) if isinstance(part, TextPart) else _IMAGE_BYTES

@@ -1,0 +1,206 @@
+"""`CompletionEngine`: many prompts, bounded, within rate limits, and never paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping, Sized
+from contextlib import aclosing
+from os import PathLike
+from typing import Any, Literal
+
+from lmagent.agent import Agent
+from lmagent.budget import Budget, Price
+from lmagent.bulk.blocking import iterate
+from lmagent.bulk.completion import Completion, Summary
+from lmagent.bulk.gate import Gate
+from lmagent.bulk.journal import SQLiteJournal
+from lmagent.bulk.progress import Progress, ProgressBar, progress_of
+from lmagent.bulk.run import BulkRun, ErrorMode, RetryFailed, Settings
+from lmagent.bulk.target import Target, own_limiter
+from lmagent.bulk.work import LocalSource
+from lmagent.errors import ConfigurationError
+from lmagent.model import ChatModel
+from lmagent.transport.limits import RateLimiter
+
+__all__ = ["CompletionEngine"]
+
+
+class CompletionEngine:
+    """Asks a model, or runs an agent, for each of many prompts: `run`, `async_run`.
+
+        engine = CompletionEngine(OpenAIChat(), async_capacity=20, max_requests_per_minute=500, journal="run.db")
+        for completion in engine.run(prompts):
+            print(completion.id, completion.reply)
+        print(engine.summary)
+
+    With a journal every answer is on disk before it is yielded. A run that was killed goes on where it was when it is
+    run again with the same journal; only the requests in flight are asked a second time.
+
+    Args:
+        model_or_agent: What is asked. An agent makes a whole run of each item, tools included.
+        async_capacity: Items at once, at most.
+        max_requests_per_minute: Most requests in any 60 seconds, repeats and an agent's further rounds included.
+        max_tokens_per_minute: Most tokens in any 60 seconds. A request reserves what its prompt and `max_tokens` (else
+            the longest answers of late) come to; what it did not need is given back when it is answered.
+        error_mode: `raise`: the first failed item stops the run. `return`: it is yielded with its `.error`. `skip`: it
+            is only counted. Errors that every item would meet (credentials, quota, no such model, a spent budget, a
+            full disk) stop the run and are raised in each mode.
+        progress_bar: True (a bar on a terminal, lines elsewhere), `rich`, `plain`, or a function of the `Summary`.
+        journal: File that keeps what is finished; made when it is not there.
+        in_order: Yield in the order of the input; False: as they come.
+        retry_failed: Of the items that failed in an earlier run, ask again: `retryable` ones, all (True), or none.
+        share_identical: Ask equal items once and give all of them the answer.
+        budget: What the run may spend; shared with whatever else uses it.
+        prices: Model id -> `Price`, for the cost in the summary, when no `budget` with prices is given.
+        adaptive: Whether concurrency gives way when the provider is overloaded.
+        limiter: A rate limiter shared with other engines or models, instead of the two limits.
+        track_in_doubt: Write each item down before it is asked, so that a killed run knows what it may have paid for.
+        ask_in_doubt: Whether such items are asked again; else they fail with a `JournalError`.
+        on_change: A journal of another model, parameters or tools: `refuse`, or `accept` (its answers are kept, and
+            asked anew are all items that they do not fit).
+        grace: Seconds that running items may take to end when a run stops.
+        ahead: How many items may be taken before the oldest of them is yielded; default four times the capacity.
+        **parameters: Of the model, over its own and the agent's.
+
+    Raises:
+        ConfigurationError: A limit is not positive, an option is unknown, or limits are given twice.
+        ParameterError: A parameter is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        model_or_agent: ChatModel | Agent,
+        async_capacity: int = 5,
+        max_requests_per_minute: float | None = None,
+        max_tokens_per_minute: float | None = None,
+        *,
+        error_mode: ErrorMode = "raise",
+        progress_bar: ProgressBar = False,
+        journal: str | PathLike[str] | None = None,
+        in_order: bool = True,
+        retry_failed: RetryFailed = "retryable",
+        share_identical: bool = False,
+        budget: Budget | None = None,
+        prices: Mapping[str, Price] | None = None,
+        adaptive: bool = True,
+        limiter: RateLimiter | None = None,
+        track_in_doubt: bool = False,
+        ask_in_doubt: bool = True,
+        on_change: Literal["refuse", "accept"] = "refuse",
+        grace: float = 10.0,
+        ahead: int | None = None,
+        **parameters: object,
+    ) -> None:
+        _check("error_mode", error_mode, ("raise", "return", "skip"))
+        _check("on_change", on_change, ("refuse", "accept"))
+        _check("retry_failed", retry_failed, (True, False, "retryable"))
+        if async_capacity < 1 or grace < 0 or (ahead is not None and ahead < async_capacity):
+            raise ConfigurationError("async_capacity is 1 or more, grace 0 or more, and ahead at least the capacity.")
+        if budget is not None and prices is not None:
+            raise ConfigurationError("Prices are the budget's when there is one: Budget(prices=...).")
+        self._target = Target(model_or_agent, parameters)
+        self._limits = self._limits_of(max_requests_per_minute, max_tokens_per_minute, limiter)
+        self._settings = Settings(
+            capacity=async_capacity,
+            error_mode=error_mode,
+            in_order=in_order,
+            retry_failed=retry_failed,
+            share_identical=share_identical,
+            ask_in_doubt=ask_in_doubt,
+            grace=grace,
+            ahead=ahead if ahead is not None else max(4 * async_capacity, 64),
+        )
+        progress_of(progress_bar)
+        self._progress_bar = progress_bar
+        self._journal = journal
+        self._budget = budget
+        self._prices = prices
+        self._adaptive = adaptive
+        self._track = track_in_doubt
+        self._on_change: Literal["refuse", "accept"] = on_change
+        self._running: list[tuple[asyncio.AbstractEventLoop, BulkRun]] = []
+        self.summary = Summary()
+        """Of the latest run; it grows while the run goes on."""
+
+    def _limits_of(self, requests: float | None, tokens: float | None, given: RateLimiter | None) -> RateLimiter:
+        asked = requests is not None or tokens is not None
+        own = own_limiter(self._target.model)
+        if asked + (given is not None) + (own is not None) > 1:
+            raise ConfigurationError(
+                "Rate limits are given once: to the engine, as limiter=, or to the model (limiter=)."
+            )
+        found = given or own
+        # Two starts at once: a late start may be made up for, and starts stay evenly spaced.
+        return found or RateLimiter(requests, tokens, burst=2, slack=0.005)
+
+    def run(self, prompts: Iterable[Any] | AsyncIterable[Any]) -> Generator[Completion]:
+        """Yield a completion an item, as they come; works inside a running event loop too.
+
+        The work is done by a private event loop in one thread, which takes the items from `prompts` as well. Closing
+        the iterator, or leaving it in any other way, ends the run, the thread and its connections.
+
+        Args:
+            prompts: Any iterable (also an endless one) of prompts, or of dicts with `prompt`, `id` and `parameters`.
+
+        Raises:
+            ConfigurationError: The prompts are a single text.
+            JournalError: The journal is locked, foreign or of another model, or the disk is full.
+            LMAgentError: What stopped the run; see `error_mode`.
+        """
+        source = LocalSource(prompts)
+        return iterate(lambda: self._completions(source, _total(prompts)))
+
+    def async_run(self, prompts: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Completion]:
+        """`run`, asynchronous, in the running event loop. Use `contextlib.aclosing` when you may leave it early."""
+        return self._completions(LocalSource(prompts), _total(prompts))
+
+    async def _completions(self, source: LocalSource, total: int | None) -> AsyncGenerator[Completion]:
+        summary = self.summary = Summary(total=total)
+        journal = self._open_journal()
+        tick = progress_of(self._progress_bar)
+        budget = self._budget or Budget(prices=self._prices)
+        gate = Gate(self._limits, self._settings.capacity, adaptive=self._adaptive)
+        has_prices = budget.has_prices
+        if has_prices:
+            summary.cost = 0.0
+        run = BulkRun(self._target, source, gate, journal, self._settings, budget, summary, tick, has_prices=has_prices)
+        entry = (asyncio.get_running_loop(), run)
+        self._running.append(entry)
+        try:
+            async with aclosing(run.completions()) as completions:
+                async for completion in completions:
+                    yield completion
+        finally:
+            self._running.remove(entry)
+            if isinstance(tick, Progress):
+                tick.close(summary)
+            elif tick is not None:
+                tick(summary)
+
+    def _open_journal(self) -> SQLiteJournal | None:
+        if self._journal is None and not self._settings.share_identical:
+            return None
+        return SQLiteJournal(
+            self._journal,
+            self._target.fingerprint,
+            on_change=self._on_change,
+            track=self._track,
+            distinct=not self._settings.share_identical,
+        )
+
+    def stop(self) -> None:
+        """End the runs in progress early, from any thread or signal handler: nothing new is asked.
+
+        What runs may end within the grace time; it is kept and yielded, then the iterator ends.
+        """
+        for loop, run in list(self._running):
+            loop.call_soon_threadsafe(run.stop)
+
+
+def _check(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    if value not in allowed:
+        raise ConfigurationError(f"{name} is one of {', '.join(map(repr, allowed))}, not {value!r}.")
+
+
+def _total(prompts: object) -> int | None:
+    return len(prompts) if isinstance(prompts, Sized) else None
