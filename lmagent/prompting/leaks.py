@@ -36,6 +36,7 @@ _FIRST = re.compile(r"\s*(?:[{｛［]|f(?:u|\Z))")
 """What it may begin with where the reply begins: bare JSON, `functools[`."""
 
 _NO_LIMIT = 1 << 62
+_LISTS = (list, tuple)
 _GAP = 24
 """The longest marker of thinking."""
 
@@ -171,16 +172,18 @@ def _read(reader: _Reader, deltas: Iterable[Delta]) -> Iterable[Delta]:
     """Hand on what the dialect read, markup lifted out; the hot path of streams."""
     if reader.off:
         return deltas
-    read: list[Delta] = []
-    for delta in deltas:
-        # One look at a piece of text without a marker, and nothing else.
-        if type(delta) is TextDelta and not reader.scanning and not reader.marker(delta.text):
-            reader.seen.append(delta.text)
-            reader.marker = _LATER.search if reader.begun else reader.marker_after(delta.text)
-            read.append(delta)
+    if reader.idle:
+        deltas = deltas if isinstance(deltas, _LISTS) else list(deltas)
+        for delta in deltas:
+            # A few looks at a piece of text, and nothing else: a pattern takes twice as long.
+            if type(delta) is not TextDelta or "<" in (text := delta.text) or "[" in text or "✿" in text:
+                break
+            reader.seen.append(text)
         else:
-            read.extend(reader.take(delta))
-    return read
+            return deltas
+        at = next(index for index, one in enumerate(deltas) if one is delta)
+        return [*deltas[:at], *(read for delta in deltas[at:] for read in reader.take(delta))]
+    return [read for delta in deltas for read in reader.take(delta)]
 
 
 class _Reader:
@@ -195,8 +198,7 @@ class _Reader:
         "_scanner",
         "_tail",
         "_thinking",
-        "begun",
-        "marker",
+        "idle",
         "off",
         "scanning",
         "seen",
@@ -206,8 +208,8 @@ class _Reader:
         self._make_scanner = make_scanner
         self._scanner: Any = None
         self.seen: list[str] = []
-        self.marker: Callable[[str], Any] = _at_start
-        self.begun = False
+        self.idle = False
+        """The reply has begun as text, and nothing in it was a marker."""
         self.scanning = False
         self.off = False
         """The reply has calls of its own: the rest passes as it is."""
@@ -220,11 +222,6 @@ class _Reader:
         self._thinking = False
         self._tail = ""
 
-    def marker_after(self, text: str) -> Any:
-        """Return what finds markers from now on; `text` came before."""
-        self.begun = bool(text.strip())
-        return _LATER.search if self.begun else _at_start
-
     def take(self, delta: Delta) -> Iterable[Delta]:
         """Read one delta."""
         if self.off:
@@ -232,7 +229,7 @@ class _Reader:
         if isinstance(delta, TextDelta):
             return self._text(delta)
         if isinstance(delta, ToolCallDelta):
-            self.off = True
+            self.off, self.idle = True, False
             return (*self._as_it_came(), delta)
         if isinstance(delta, Done) and self.scanning:
             self.off = True
@@ -241,9 +238,10 @@ class _Reader:
 
     def _text(self, delta: TextDelta) -> Iterable[Delta]:
         if not self.scanning:
-            if not self.marker(delta.text):
+            find = _LATER.search if self.idle else _at_start
+            if not find(delta.text):
                 self.seen.append(delta.text)
-                self.marker = self.marker_after(delta.text) if not self.begun else self.marker
+                self.idle = self.idle or bool(delta.text.strip())
                 return (delta,)
             self._begin()
         self._raw += delta.text
@@ -251,7 +249,7 @@ class _Reader:
 
     def _begin(self) -> None:
         """Bring the scanner up to what was shown already: it must know of open code blocks and quotes."""
-        self.scanning = True
+        self.scanning, self.idle = True, False
         self._scanner = self._make_scanner()
         self._raw = "".join(self.seen)
         self.seen.clear()
