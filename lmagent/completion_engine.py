@@ -111,7 +111,7 @@ class CompletionEngine:
             ahead=ahead if ahead is not None else max(4 * async_capacity, 64),
         )
         progress_of(progress_bar)
-        self._progress_bar = progress_bar
+        self._progress_bar: ProgressBar = progress_bar
         self._journal = journal
         self._budget = budget
         self._prices = prices

@@ -10,7 +10,6 @@ from lmagent import errors
 from lmagent.errors import (
     AuthenticationFailed,
     ConfigurationError,
-    JournalError,
     LMAgentError,
     MessageError,
     NotFound,
@@ -105,9 +104,9 @@ class Summary:
     """Answers in the journal that belong to no item of this input (known at its end): the input was changed."""
     requests: int = 0
     """Sent by this run, repeats included."""
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     """Tokens of this run."""
-    journal_usage: Usage = Usage()
+    journal_usage: Usage = field(default_factory=Usage)
     """Tokens of the answers that came from the journal."""
     cost: float | None = None
     """Of this run, by the prices given; None without prices."""
@@ -152,7 +151,7 @@ class Summary:
         return ", ".join(part for part in parts if part)
 
 
-_FATAL = (AuthenticationFailed, PermissionDenied, QuotaExceeded, NotFound, JournalError)
+_FATAL = (AuthenticationFailed, PermissionDenied, QuotaExceeded, NotFound)
 
 
 def is_fatal(error: BaseException) -> bool:
@@ -181,7 +180,8 @@ def result_from_dict(data: Mapping[str, Any]) -> Reply | RunResult:
     message = message_from_dict(data["message"])
     assert isinstance(message, AssistantMessage)
     usage = Usage(**data["usage"]) if data["usage"] is not None else None
-    return Reply(**{**data, "message": message, "usage": usage})
+    plain: dict[str, Any] = {name: value for name, value in data.items() if name not in ("message", "usage")}
+    return Reply(message=message, usage=usage, **plain)
 
 
 def error_to_dict(error: Exception) -> dict[str, Any]:

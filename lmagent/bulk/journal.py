@@ -142,7 +142,7 @@ class SQLiteJournal:
         """Return what is kept under `key`."""
         assert self._reader is not None
         with _as_journal_error(self._path):
-            found = self._reader.execute(f"select {_COLUMNS} from items where key = ?", (key,)).fetchone()
+            found = self._reader.execute(f"{_ROWS} where key = ?", (key,)).fetchone()
         return _row(found) if found else None
 
     def is_in_doubt(self, key: str) -> bool:
@@ -159,9 +159,7 @@ class SQLiteJournal:
     def put(self, row: Row) -> asyncio.Future[None]:
         """Keep a finished item; done when it is on disk."""
         body = row.error if row.result is None else row.result
-        usage = None
-        if row.result is not None:
-            usage = row.result.get("usage") or (row.result.get("run") or {}).get("usage")
+        usage: Any = _usage_of(row.result) if row.result is not None else None
         values = (
             row.key,
             "failed" if row.result is None else "done",
@@ -271,13 +269,18 @@ def _resolve(futures: list[asyncio.Future[None]], failure: JournalError | None) 
             future.exception()  # who was cancelled meanwhile never asks for it
 
 
+def _usage_of(result: Mapping[str, Any]) -> Any:
+    inner: Mapping[str, Any] = result.get("run") or result
+    return inner.get("usage")
+
+
 def _done() -> asyncio.Future[None]:
     future = asyncio.get_running_loop().create_future()
     future.set_result(None)
     return future
 
 
-_COLUMNS = "key, status, position, id, body, retryable, attempts, started, finished"
+_ROWS = "select key, status, position, id, body, retryable, attempts, started, finished from items"
 
 
 def _row(found: tuple[Any, ...]) -> Row:
@@ -326,7 +329,7 @@ def read_journal(path: str | PathLike[str]) -> Iterator[Row]:
         raise JournalError(f"There is no journal {str(file)!r}.")
     with _as_journal_error(file), closing(sqlite3.connect(file, isolation_level=None, timeout=10.0)) as db:
         if check_format(db, file):
-            for found in db.execute(f"select {_COLUMNS} from items order by position, key"):
+            for found in db.execute(f"{_ROWS} order by position, key"):
                 yield _row(found)
 
 

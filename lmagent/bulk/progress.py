@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, TypeAlias
 
 from lmagent.bulk.completion import Summary
 from lmagent.errors import ConfigurationError
 
 __all__ = ["Progress", "ProgressBar", "describe", "progress_of"]
 
-ProgressBar = bool | Literal["rich", "plain"] | Callable[[Summary], None]
+ProgressBar: TypeAlias = bool | Literal["rich", "plain"] | Callable[[Summary], None]
 
 _PLAIN_EVERY = 10.0
 
@@ -49,21 +49,21 @@ class Progress:
                 self._stream.write(describe(summary) + "\n")
                 self._stream.flush()
             return
-        if self._bar is None:
-            self._start()
+        self._bar = self._bar or self._started()
         self._bar.update(self._task, completed=summary.finished, total=summary.total, facts=describe(summary))
         self._bar.refresh()
 
-    def _start(self) -> None:
+    def _started(self) -> Any:
         from rich.console import Console  # 50 ms that only a terminal needs
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
         columns = (BarColumn(bar_width=24), TextColumn("{task.fields[facts]}", markup=False))
         # No refresh thread of its own: nothing is left when the run ends.
-        self._bar = Bar(*columns, console=Console(file=self._stream), auto_refresh=False)
-        self._bar.start()
-        self._task = self._bar.add_task("", total=None, facts="")
+        bar = Bar(*columns, console=Console(file=self._stream), auto_refresh=False)
+        bar.start()
+        self._task = bar.add_task("", total=None, facts="")
+        return bar
 
     def close(self, summary: Summary) -> None:
         """Show the last state and give the terminal back."""
@@ -84,9 +84,9 @@ def progress_of(choice: ProgressBar) -> Callable[[Summary], None] | None:
         return Progress()
     if callable(choice):
         return choice
-    if choice not in ("rich", "plain"):
-        raise ConfigurationError(f"progress_bar is True, False, 'rich', 'plain' or a function, not {choice!r}.")
-    return Progress(style=choice)
+    if choice == "rich" or choice == "plain":  # so that types see the two words
+        return Progress(style=choice)
+    raise ConfigurationError(f"progress_bar is True, False, 'rich', 'plain' or a function, not {choice!r}.")
 
 
 def describe(summary: Summary) -> str:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from lmagent.budget import Budget
 from lmagent.bulk.completion import (
@@ -33,7 +33,7 @@ from lmagent.messages import Usage
 __all__ = ["BulkRun", "ErrorMode", "RetryFailed", "Settings"]
 
 ErrorMode = Literal["raise", "return", "skip"]
-RetryFailed = bool | Literal["retryable"]
+RetryFailed: TypeAlias = bool | Literal["retryable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +151,7 @@ class BulkRun:
             taken = [self._ready.pop(index) for index in self._arrived]
             self._arrived.clear()
             return taken
-        taken = []
+        taken: list[Completion | None] = []
         while self._next in self._ready:
             if self._settings.error_mode == "raise" and self._next == self._fatal_index:
                 break

@@ -1,4 +1,4 @@
-"""What a bulk run asks: a model once, or an agent for a whole run. Bound to a gate without touching the caller's own."""
+"""What a bulk run asks: a model once, or an agent for a whole run; bound to a gate, the caller's own left alone."""
 
 from __future__ import annotations
 

@@ -64,7 +64,8 @@ _FIELDS = {"prompt", "messages", "id", "parameters"}
 
 def read_item(item: Any, index: int) -> Work:
     """Return an item as work; what cannot be read is work with a problem."""
-    name, given, parameters = str(index), item, {}
+    name, given = str(index), item
+    parameters: dict[str, Any] = {}
     try:
         if isinstance(item, Exception):
             raise item
@@ -78,12 +79,11 @@ def read_item(item: Any, index: int) -> Work:
                 )
             name = str(fields["id"]) if fields.get("id") is not None else name
             given = fields["prompt"] if "prompt" in fields else fields["messages"]
-            parameters = fields.get("parameters") or {}
-            if not isinstance(parameters, Mapping):
-                raise MessageError(f"The parameters of item {index} are a dict, not {type(parameters).__name__}.")
-        return Work(
-            index=index, id=name, messages=as_messages(given), parameters=dict(cast("Mapping[str, Any]", parameters))
-        )
+            found: Any = fields.get("parameters") or {}
+            if not isinstance(found, Mapping):
+                raise MessageError(f"The parameters of item {index} are a dict, not {type(found).__name__}.")
+            parameters = dict(cast("Mapping[str, Any]", found))
+        return Work(index=index, id=name, messages=as_messages(given), parameters=parameters)
     except (MessageError, TypeError) as error:
         problem = error if isinstance(error, MessageError) else MessageError(f"Item {index}: {error}")
         return Work(index=index, id=name, problem=problem)

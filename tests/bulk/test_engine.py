@@ -174,10 +174,9 @@ def test_error_modes():
     assert len(collected(engine, prompts)) == 9
     assert engine.summary.failed == {"BadRequest": 1}
     engine = CompletionEngine(model(flaky("3")), error_mode="raise")
-    seen = []
+    seen: list[Any] = []
     with pytest.raises(BadRequest):
-        for item in engine.run(prompts):
-            seen.append(item.index)
+        seen.extend(item.index for item in engine.run(prompts))
     assert seen == [0, 1, 2]
     assert "BadRequest" in engine.summary.stopped
 
@@ -192,7 +191,14 @@ def test_a_fatal_error_stops_the_run_in_every_mode(in_order: bool):
 
 
 def test_bad_items_are_their_own_failures():
-    prompts: list[Any] = ["a", {"role": "nobody"}, {"oops": 1}, {"prompt": "b", "parameters": {"temperature": 9}}, 5, "c"]
+    prompts: list[Any] = [
+        "a",
+        {"role": "nobody"},
+        {"oops": 1},
+        {"prompt": "b", "parameters": {"temperature": 9}},
+        5,
+        "c",
+    ]
     items = collected(CompletionEngine(model(), error_mode="return"), prompts)
     kinds = [type(item.error) for item in items]
     assert kinds == [type(None), MessageError, MessageError, ParameterError, MessageError, type(None)]
@@ -204,10 +210,9 @@ def test_an_error_of_the_source_comes_out_after_what_was_running():
         yield "b"
         raise OSError("disk gone")
 
-    seen = []
+    seen: list[Any] = []
     with pytest.raises(OSError, match="disk gone"):
-        for item in CompletionEngine(model()).run(source()):
-            seen.append(item.reply)
+        seen.extend(item.reply for item in CompletionEngine(model()).run(source()))
     assert seen == ["re a", "re b"]
 
 
@@ -302,7 +307,9 @@ def test_agents_run_whole_with_tools():
 
 
 def test_agents_with_an_output_type_give_it_from_the_journal_too(tmp_path: Any):
-    agent = Agent(ScriptedModel([calls(("final_answer", {"value": [1, 2]}))]), output_type=list[int], output_mode="tool")
+    agent = Agent(
+        ScriptedModel([calls(("final_answer", {"value": [1, 2]}))]), output_type=list[int], output_mode="tool"
+    )
     for known in (False, True):
         (item,) = CompletionEngine(agent, journal=tmp_path / "j.db").run(["x"])
         assert item.output == [1, 2]

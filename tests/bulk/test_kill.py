@@ -1,0 +1,101 @@
+"""A bulk run that is killed again and again pays only for what was in flight, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from lmagent.bulk.journal import read_journal
+from tests.loopback import Answer, LoopbackServer, Received, json_answer
+
+PROMPTS = 2000
+CAPACITY = 16
+KILLS = 20
+
+
+class Bill:
+    """A server's own count of what it was asked and what it answered."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    def answer(self, request: Received) -> Answer:
+        prompt = request.json["messages"][-1]["content"]
+        with self._changed:
+            self.asked[prompt] += 1
+            self._changed.notify_all()
+        usage = {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
+        message = {"role": "assistant", "content": f"re {prompt}"}
+        return json_answer({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
+
+    @property
+    def total(self) -> int:
+        return sum(self.asked.values())
+
+    def wait_for(self, total: int, process: subprocess.Popen[str]) -> None:
+        with self._changed:
+            while self.total < total and process.poll() is None:
+                self._changed.wait(0.05)
+
+
+def start(url: str, journal: Path) -> subprocess.Popen[str]:
+    program = Path(__file__).with_name("program.py")
+    command = [sys.executable, str(program), url, str(journal), str(PROMPTS), str(CAPACITY)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def done_in(journal: Path) -> int:
+    if not journal.exists():
+        return 0
+    with sqlite3.connect(journal) as db:
+        (state,) = db.execute("pragma integrity_check").fetchone()
+    db.close()
+    assert state == "ok"
+    rows = list(read_journal(journal))
+    assert all(row.result is not None for row in rows)
+    return len(rows)
+
+
+def test_killed_at_twenty_moments_and_resumed(tmp_path: Path):
+    chance = random.Random(20)
+    journal = tmp_path / "run.db"
+    bill = Bill()
+    kept = 0
+    with LoopbackServer(bill.answer) as server:
+        for kill in range(KILLS):
+            process = start(server.url, journal)
+            if kill % 5 == 4:  # while it starts, or a little later
+                time.sleep(chance.uniform(0.05, 0.2))
+            else:
+                bill.wait_for(bill.total + chance.randint(1, 160), process)
+                time.sleep(chance.uniform(0, 0.01))
+            process.send_signal(signal.SIGKILL)
+            _, complaint = process.communicate(timeout=10)
+            assert process.returncode == -signal.SIGKILL, complaint
+            now = done_in(journal)
+            assert now >= kept, "what was kept is lost"
+            kept = now
+        assert 0 < kept < PROMPTS
+        process = start(server.url, journal)
+        shown, complaint = process.communicate(timeout=60)
+        assert process.returncode == 0, complaint
+    summary: dict[str, Any] = json.loads(shown)
+    assert summary["wrong"] == []
+    assert summary["done"] == PROMPTS
+    assert summary["from_journal"] == kept
+    assert summary["requests"] == PROMPTS - kept
+    assert summary["in_doubt"] <= CAPACITY
+    assert set(bill.asked) == {f"prompt {number}" for number in range(PROMPTS)}
+    assert bill.total - PROMPTS <= KILLS * CAPACITY
+    assert max(bill.asked.values()) <= 1 + KILLS
+    assert done_in(journal) == PROMPTS
