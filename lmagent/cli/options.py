@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from collections.abc import Sequence
+from inspect import signature
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -80,21 +83,47 @@ def _made(name: str, settings: str) -> list[Any]:
     factories: dict[str, str] = getattr(module, "FACTORIES", {})
     if not factories:
         raise ConfigurationError(f"The tool {name!r} takes no settings.")
-    given = dict(item.split("=", 1) for item in settings.split(",") if "=" in item)
-    values: dict[str, Any] = {key: _setting(value) for key, value in given.items()}
+    values: dict[str, Any] = {}
+    for item in settings.split(","):
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise ConfigurationError(f"{name}: a setting is given as name=value, not {item!r}.")
+        values[key] = _setting(text)
     for key in ("hosts", "programs"):
         if isinstance(values.get(key), str):
             values[key] = values[key].split("+")
     factory, example = next(iter(factories.items()))
+    build = getattr(module, factory)
+    if "approve" in signature(build).parameters:
+        values["approve"] = _confirmed
     try:
-        made = getattr(module, factory)(**values)
-    except TypeError as error:
-        raise ConfigurationError(f"{name}: {error}. In Python it is {example}.") from error
+        made = build(**values)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{name}: {str(error).rstrip('.')}. In Python it is {example}.") from error
     return list(cast("list[Any]", made)) if isinstance(made, list | tuple) else [made]
 
 
 def _setting(text: str) -> Any:
-    return {"true": True, "yes": True, "false": False, "no": False}.get(text.lower(), text)
+    words: dict[str, Any] = {"true": True, "yes": True, "false": False, "no": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError:
+        return text
+
+
+def _confirmed(command: Sequence[str]) -> bool:
+    """Ask the person at the terminal about a command; without a terminal the answer is no."""
+    return _asked(f"The model wants to run {shlex.join(command)}")
+
+
+def _asked(about: str) -> bool:
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    sys.stderr.write(f"\n{printable(about)}\nAllow? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes", "是")
 
 
 def read_parameters(given: list[str] | None) -> dict[str, Any]:
@@ -119,8 +148,6 @@ def approver(policy: Approval) -> Any:
             return Allow()
         if policy == "never" or not (sys.stdin.isatty() and sys.stderr.isatty()):
             return Deny("This call needs approval, and nobody is there to give it.")
-        sys.stderr.write(f"\nThe model wants to call {call.name} with {printable(call.arguments)}\nAllow? [y/N] ")
-        sys.stderr.flush()
-        return Allow() if sys.stdin.readline().strip().lower() in ("y", "yes", "是") else Deny()
+        return Allow() if _asked(f"The model wants to call {call.name} with {call.arguments}") else Deny()
 
     return decide
