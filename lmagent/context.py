@@ -36,6 +36,8 @@ class RunContext(Generic[Deps]):
     agent_name: str = ""
     emit: Callable[[Any], None] | None = None
     """Hands an event of a nested run to the outer stream; None when nobody listens."""
+    around: Callable[[ToolCall], Any] | None = None
+    """What the body of each call runs in, for those who watch the run; None when nobody does."""
     state: dict[str, Any] = field(default_factory=dict[str, Any])
     """A place for tools of one run to share things."""
 

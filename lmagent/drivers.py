@@ -19,6 +19,7 @@ from lmagent.portal import run_coroutine
 from lmagent.providers.base import ChatCall
 from lmagent.redaction import library_logger
 from lmagent.schema import ToolSpec
+from lmagent.watching import UNSEEN, Sight, Unseen, Watch
 
 if TYPE_CHECKING:
     from lmagent.agent import Agent
@@ -57,6 +58,7 @@ class Job:
     hooks: Hooks
     stream: bool = False
     emit: Callable[[Any], None] | None = None
+    watch: Watch | None = None
 
     def call(self, step: AskModel) -> ChatCall:
         """Return the question of a step."""
@@ -81,7 +83,14 @@ class Job:
             budget=state.budget,
             agent_name=self.agent.name,
             emit=self.emit,
+            around=self.watch.tool if self.watch else None,
         )
+
+    def asking(self, call: ChatCall) -> Sight | Unseen:
+        """Return the context in which a question is put."""
+        if self.watch is None:
+            return UNSEEN
+        return self.watch.sight("model", call, agent=self.agent.name, model_id=self.agent.model.model_id)
 
     def take_outcomes(self, outcomes: Sequence[ToolOutcome]) -> None:
         """Change the agent when a tool handed the conversation over."""
@@ -92,26 +101,38 @@ class Job:
 
 
 class _Keeping:
-    """Puts the run so far on an error that leaves, so that nothing is lost."""
+    """Puts the run so far on an error that leaves, so that nothing is lost; tells those who watch when it is over."""
 
-    __slots__ = ("_state",)
+    __slots__ = ("_job",)
 
-    def __init__(self, state: RunState) -> None:
-        self._state = state
+    def __init__(self, job: Job) -> None:
+        self._job = job
 
     def __enter__(self) -> None:
-        return None
+        job = self._job
+        agent = job.agent
+        job.watch = Watch.over(
+            job.hooks.observers,
+            agent=agent.name,
+            model_id=agent.model.model_id,
+            given=lambda: job.state.history.since(job.state.start),
+            system=agent.system_prompt,
+        )
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        state = self._job.state
         if isinstance(error, LMAgentError) and getattr(error, "run", None) is None:
-            self._state.requests += getattr(error, "attempts", 0)
-            error.run = self._state.result()
+            state.requests += getattr(error, "attempts", 0)
+            error.run = state.result()
+        watch = self._job.watch
+        if watch is not None:
+            watch.end(watch.span, state.result(), error)
 
 
 def drive(job: Job) -> RunResult:
     """Run to the end."""
     outcome: Any = None
-    with _Keeping(job.state), closing(job.flow):
+    with _Keeping(job), closing(job.flow):
         while True:
             try:
                 step = job.flow.send(outcome)
@@ -123,7 +144,7 @@ def drive(job: Job) -> RunResult:
                 case RunTools():
                     outcome = _run_tools(job, step)
                 case Approve():
-                    outcome = _decide(job, step)
+                    outcome = _told(job, step, _decide(job, step))
                 case _:
                     outcome = None
                     if job.emit:
@@ -133,7 +154,7 @@ def drive(job: Job) -> RunResult:
 async def async_drive(job: Job) -> RunResult:
     """Run to the end, asynchronous."""
     outcome: Any = None
-    with _Keeping(job.state), closing(job.flow):
+    with _Keeping(job), closing(job.flow):
         while True:
             try:
                 step = job.flow.send(outcome)
@@ -145,7 +166,7 @@ async def async_drive(job: Job) -> RunResult:
                 case RunTools():
                     outcome = await _async_run_tools(job, step)
                 case Approve():
-                    outcome = await _async_decide(job, step)
+                    outcome = _told(job, step, await _async_decide(job, step))
                 case _:
                     outcome = None
                     if job.emit:
@@ -157,21 +178,24 @@ def stream(job: Job) -> Iterator[Event]:
     outcome: Any = None
     nested: list[Any] = []
     job.emit = nested.append
-    with _Keeping(job.state), closing(job.flow):
+    with _Keeping(job), closing(job.flow):
         while True:
             try:
                 step = job.flow.send(outcome)
             except StopIteration as stop:
+                if job.watch:  # now: a reader may leave at the last event
+                    job.watch.end(job.watch.span, stop.value)
                 yield RunEnd(stop.value)
                 return
             match step:
                 case AskModel():
                     call = _changed(job, "before_model", job.call(step))
-                    with closing(cast("Any", job.agent.model.exchange.stream(call))) as items:
+                    asked = cast("Any", job.agent.model.exchange.stream(call))
+                    with job.asking(call) as seen, closing(asked) as items:
                         try:
                             for item in items:
                                 if type(item) is Reply:
-                                    outcome = _changed(job, "after_model", item)
+                                    outcome = _changed(job, "after_model", seen(item))
                                 else:
                                     yield item
                         except LMAgentError as error:
@@ -186,7 +210,7 @@ def stream(job: Job) -> Iterator[Event]:
                     for call, ended in zip(step.calls, outcome, strict=True):
                         yield _tool_end(call, ended)
                 case Approve():
-                    outcome = _decide(job, step)
+                    outcome = _told(job, step, _decide(job, step))
                 case _:
                     yield step
                     outcome = None
@@ -195,26 +219,30 @@ def stream(job: Job) -> Iterator[Event]:
 async def async_stream(job: Job) -> AsyncIterator[Event]:
     """Yield events to the end, asynchronous; events of nested runs come as they happen."""
     outcome: Any = None
-    with _Keeping(job.state), closing(job.flow):
+    with _Keeping(job), closing(job.flow):
         while True:
             try:
                 step = job.flow.send(outcome)
             except StopIteration as stop:
+                if job.watch:  # now: a reader may leave at the last event
+                    job.watch.end(job.watch.span, stop.value)
                 yield RunEnd(stop.value)
                 return
             match step:
                 case AskModel():
                     call = await _async_changed(job, "before_model", job.call(step))
-                    async with aclosing(cast("Any", job.agent.model.exchange.async_stream(call))) as items:
-                        try:
-                            async for item in items:
-                                if type(item) is Reply:
-                                    outcome = await _async_changed(job, "after_model", item)
-                                else:
-                                    yield item
-                        except LMAgentError as error:
-                            await _async_changed(job, "on_error", error)
-                            raise
+                    asked = cast("Any", job.agent.model.exchange.async_stream(call))
+                    with job.asking(call) as seen:
+                        async with aclosing(asked) as items:
+                            try:
+                                async for item in items:
+                                    if type(item) is Reply:
+                                        outcome = await _async_changed(job, "after_model", seen(item))
+                                    else:
+                                        yield item
+                            except LMAgentError as error:
+                                await _async_changed(job, "on_error", error)
+                                raise
                 case RunTools():
                     for call in step.calls:
                         yield ToolStart(call)
@@ -227,7 +255,7 @@ async def async_stream(job: Job) -> AsyncIterator[Event]:
                     for call, ended in zip(step.calls, outcome, strict=True):
                         yield _tool_end(call, ended)
                 case Approve():
-                    outcome = await _async_decide(job, step)
+                    outcome = _told(job, step, await _async_decide(job, step))
                 case _:
                     yield step
                     outcome = None
@@ -265,7 +293,8 @@ def _tool_end(call: ToolCall, outcome: ToolOutcome) -> ToolEnd:
 def _ask(job: Job, step: AskModel) -> Reply:
     call = _changed(job, "before_model", job.call(step))
     try:
-        reply = job.agent.model.exchange.ask(call)
+        with job.asking(call) as seen:
+            reply = seen(job.agent.model.exchange.ask(call))
     except LMAgentError as error:
         _changed(job, "on_error", error)
         raise
@@ -275,7 +304,8 @@ def _ask(job: Job, step: AskModel) -> Reply:
 async def _async_ask(job: Job, step: AskModel) -> Reply:
     call = await _async_changed(job, "before_model", job.call(step))
     try:
-        reply = await job.agent.model.exchange.async_ask(call)
+        with job.asking(call) as seen:
+            reply = seen(await job.agent.model.exchange.async_ask(call))
     except LMAgentError as error:
         await _async_changed(job, "on_error", error)
         raise
@@ -285,6 +315,8 @@ async def _async_ask(job: Job, step: AskModel) -> Reply:
 def _run_tools(job: Job, step: RunTools) -> list[ToolOutcome]:
     calls = [_changed(job, "before_tool", call) for call in step.calls] if job.hooks.before_tool else step.calls
     outcomes = job.agent.tools.run(calls, **_tool_settings(job, step))
+    if job.watch:
+        job.watch.outcomes(calls, outcomes)
     if job.hooks.after_tool:
         outcomes = [_changed(job, "after_tool", outcome) for outcome in outcomes]
     job.take_outcomes(outcomes)
@@ -296,6 +328,8 @@ async def _async_run_tools(job: Job, step: RunTools) -> list[ToolOutcome]:
     if job.hooks.before_tool:
         calls = [await _async_changed(job, "before_tool", call) for call in calls]
     outcomes = await job.agent.tools.async_run(calls, **_tool_settings(job, step))
+    if job.watch:
+        job.watch.outcomes(calls, outcomes)
     if job.hooks.after_tool:
         outcomes = [await _async_changed(job, "after_tool", outcome) for outcome in outcomes]
     job.take_outcomes(outcomes)
@@ -348,6 +382,12 @@ async def _async_decide(job: Job, step: Approve) -> list[Decision]:
             decisions.append(_decision(await answer if isawaitable(answer) else answer))
         except Exception as error:  # the user's approver
             decisions.append(_failed(call, error))
+    return decisions
+
+
+def _told(job: Job, step: Approve, decisions: list[Decision]) -> list[Decision]:
+    if job.watch:
+        job.watch.decisions(step.calls, decisions)
     return decisions
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lmagent.watching import Observer
+
 __all__ = ["Hooks"]
 
 Hook = Callable[[Any], Any]
@@ -29,6 +31,9 @@ class Hooks:
     """Gets the `ToolOutcome`."""
     on_error: Sequence[Hook] = ()
     """Gets the error of a failed request, before it is raised; its return value is ignored."""
+    observers: Sequence[Observer] = ()
+    """Told of the spans of every run (the run, each ask, each tool call) and of the runs nested in it; see
+    `lmagent.tracing` and `lmagent.otel`. They watch and change nothing."""
 
     def __add__(self, other: Hooks) -> Hooks:
         return Hooks(**{point: (*getattr(self, point), *getattr(other, point)) for point in self.__slots__})

@@ -172,6 +172,13 @@ def run_prepared(
 
 
 def _run_in_place(prepared: PreparedCall, context: RunContext[Any] | None) -> ToolOutcome:
+    if context is None or context.around is None:
+        return _run_unseen(prepared, context)
+    with context.around(prepared.call) as seen:
+        return seen(_run_unseen(prepared, context))
+
+
+def _run_unseen(prepared: PreparedCall, context: RunContext[Any] | None) -> ToolOutcome:
     started = perf_counter()
     try:
         tool = prepared.tool
@@ -310,6 +317,13 @@ async def async_run_prepared(
 
 
 async def _run_in_loop(prepared: PreparedCall, context: RunContext[Any] | None, started: float) -> ToolOutcome:
+    if context is None or context.around is None:
+        return await _run_in_loop_unseen(prepared, context, started)
+    with context.around(prepared.call) as seen:
+        return seen(await _run_in_loop_unseen(prepared, context, started))
+
+
+async def _run_in_loop_unseen(prepared: PreparedCall, context: RunContext[Any] | None, started: float) -> ToolOutcome:
     try:
         value = await prepared.tool.async_run(prepared.arguments, context=_context_for(prepared, context))
         if isinstance(value, AsyncGeneratorType):
@@ -350,6 +364,12 @@ async def _run_beside_loop(prepared: PreparedCall, context: RunContext[Any] | No
             return
 
     def work() -> Any:
+        if context is None or context.around is None:
+            return run_body()
+        with context.around(prepared.call) as seen:
+            return seen(run_body())
+
+    def run_body() -> Any:
         try:
             value = prepared.tool.start(prepared.arguments, context=_context_for(prepared, context))
             value = _collected(value)

@@ -14,12 +14,12 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     tuple(GROUND.split()),
     (
         "arguments", "checking", "definitions", "describing", "docstrings", "function", "outcomes", "parameters",
-        "portal", "registry", "running", "signatures", "tool_sources", "typed_dicts", "budget",
+        "portal", "registry", "running", "signatures", "tool_sources", "typed_dicts", "budget", "watching",
     ),
     ("providers", "prompting", "trimming"),
     ("transport",),
     ("chat_models", "credentials", "fallback", "loading", "model", "output", "sessions"),
-    ("agent", "drivers", "flow", "hooks", "probing"),
+    ("agent", "drivers", "flow", "hooks", "otel", "probing", "tracing"),
     ("chat_engine", "printer"),
     ("cli", "__main__"),
 )  # fmt: skip
