@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.shell import lmagent
+from tests.cli.shell import Terminal, lmagent
 
 
 def test_bounds_are_given_behind_a_colon(tmp_path: Path):
@@ -48,3 +48,13 @@ def test_a_program_runs_only_when_a_person_agrees(tmp_path: Path):
     assert lmagent("tools", "list", "--tool", tool).stdout.startswith("run_program")
     done = lmagent("tools", "call", "run_program", "program=wc", 'arguments=["note.txt"]', "--tool", tool)
     assert (done.returncode, done.stdout) == (7, "")  # nobody is there
+
+
+def test_a_person_at_the_terminal_agrees_to_a_program(tmp_path: Path):
+    (tmp_path / "note.txt").write_text("hello")
+    call = ("tools", "call", "run_program", "program=wc", 'arguments=["note.txt"]')
+    with Terminal(*call, "--tool", f"shell:programs=wc,root={tmp_path}", env={"NO_COLOR": "1"}) as terminal:
+        assert "wc note.txt" in terminal.wait_for("Allow? [y/N]")
+        terminal.type("y\n")
+        terminal.wait_for("5 note.txt")
+        assert terminal.finish() == 0
