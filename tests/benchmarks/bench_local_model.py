@@ -8,8 +8,8 @@ Without a path the embedded model is asked. One thread, temperature 0, seed 0: t
     tiny      the recipe for tiny models: choose by words, fill in under a grammar, believe only what was said
 
 `exact`: the right tool with allowed arguments, of the cases that need a call. `false`: a call where no tool fits.
-`ran wrong`: a call that ran with a wrong tool or wrong values. Every tenth live irrelevance case and every so-manieth
-of the others is taken; the first half has one tool, the rest several.
+`ran wrong`: a call that ran with a wrong tool or wrong values. The sample is every so-manieth case of three files,
+with at most four tools and one short request.
 """
 
 from __future__ import annotations
