@@ -119,10 +119,10 @@ class SSEDecoder:
                 if self._size > MAX_EVENT:
                     raise FramingError(f"an event of the stream is longer than {MAX_EVENT} bytes")
             elif not line:
-                if data:
+                if self._size:  # an event without data, or with blank data, says nothing
                     frames.append(Frame(data[0] if len(data) == 1 else b"\n".join(data), self._event))
-                    data.clear()
-                    self._size = 0
+                data.clear()
+                self._size = 0
                 self._event = ""
             elif line.startswith(b"event:"):
                 self._event = line[6:].strip().decode("utf-8", "replace")

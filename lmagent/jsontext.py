@@ -20,7 +20,7 @@ JSON: TypeAlias = Any
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_DEPTH = 200
-_MAX_DIGITS = 400
+_MAX_DIGITS = 4300
 """Longer integers are refused: converting them is quadratic and no provider means them."""
 
 
@@ -55,9 +55,21 @@ def loads(data: bytes | str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX
         value = from_json(data, allow_inf_nan=False)
     except (ValueError, TypeError) as error:  # TypeError: a str with lone surrogates is no str to it
         value = _slow_loads(data, error)
+    if _may_overflow(data) and _has_nan(value):
+        raise JSONError("a number out of range")
     if max_depth < MAX_DEPTH and _depth(value) > max_depth:
         raise JSONError(f"nested deeper than {max_depth}")
     return value
+
+
+_DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
+_HUGE = b"0" * 309
+
+
+def _may_overflow(data: bytes | str) -> bool:
+    """Whether a number may be too large for a float; one cheap pass, because from_json makes it Infinity unasked."""
+    plain = (data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")).translate(_DIGITS)
+    return b"0e0" in plain or b"0e+" in plain or _HUGE in plain
 
 
 def _slow_loads(data: bytes | str, cause: ValueError | TypeError) -> JSON:
@@ -104,8 +116,6 @@ def _storable_value(value: JSON) -> JSON:
         return [_storable_value(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, dict):
         return {storable(k): _storable_value(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise JSONError("a number out of range")
     return value
 
 
@@ -117,6 +127,8 @@ def dumps(value: JSON) -> bytes:
     """
     try:
         return to_json(value, inf_nan_mode="constants") if not _has_nan(value) else _fail_nan()
+    except RecursionError as error:
+        raise JSONError("not JSON: nested too deep, or inside itself") from error
     except (PydanticSerializationError, UnicodeEncodeError):
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -21,10 +21,14 @@ _MIN_LENGTH = 6
 _known: dict[str, str] = {}
 """Every spelling of every secret of the process -> its mask."""
 
-_NAMED = re.compile(
-    r"(?i)([?&;\s\"'](?:access_token|api[_-]?key|key|token|secret|client_secret|client_id|signature|sign|password|"
-    r"authorization|x-api-key)[\"']?\s*[=:]\s*[\"']?)((?:bearer\s+)?[^\s&\"',;#}]{4,})"
+_QUERY = re.compile(
+    r"(?i)([?&](?:access_token|api[_-]?key|key|token|secret|client_secret|client_id|signature|sign|password)=)[^\s&\"'#]+"
 )
+_NAMED = re.compile(
+    r"(?i)((?<![A-Za-z0-9])(?:access_token|api[_-]?key|client_secret|secret_?key|password|authorization|x-api-key)"
+    r"[\"']?\s{0,3}[=:]\s{0,3}[\"']?)((?:bearer\s{1,3})?[^\s&\"',;#}]{4,})"
+)
+"""Only names that say a secret follows: in prose and in tools' errors, "token: x" and "key: x" mean something else."""
 _BEARER = re.compile(r"(?i)\b(bearer\s+)([A-Za-z0-9._~+/=-]{8,})")
 
 
@@ -42,6 +46,8 @@ def redact(text: str) -> str:
         if spelling in text:
             text = text.replace(spelling, shown)
     lowered = text.lower()
+    if "=" in lowered:
+        text = _QUERY.sub(lambda match: f"{match[1]}…", text)
     if "=" in lowered or ":" in lowered:
         text = _NAMED.sub(lambda match: f"{match[1]}…", text)
     if "bearer" in lowered:
@@ -60,6 +66,18 @@ def redact_value(value: Any) -> Any:
     return value
 
 
+def _remember(value: str) -> None:
+    global _known
+    shown = mask(value)
+    encoded = base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
+    spellings = {value, quote(value, safe="", errors="replace"), encoded.rstrip("=")}
+    if not spellings <= _known.keys():
+        # The longest first, or a key that begins like another would leave its rest behind; a new dict each time,
+        # because other threads may be reading the old one.
+        both = {**_known, **dict.fromkeys(spellings, shown)}
+        _known = dict(sorted(both.items(), key=lambda item: -len(item[0])))
+
+
 class Secret:
     """A text that never shows itself: `repr`, `str`, `format` and pickles give only its mask.
 
@@ -71,10 +89,7 @@ class Secret:
     def __init__(self, value: str) -> None:
         self._value = value
         if len(value) >= _MIN_LENGTH:
-            shown = mask(value)
-            encoded = base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
-            for spelling in (value, quote(value, safe="", errors="replace"), encoded.rstrip("=")):
-                _known[spelling] = shown
+            _remember(value)
 
     def reveal(self) -> str:
         """Return the secret itself."""
@@ -95,6 +110,12 @@ class Secret:
     def __hash__(self) -> int:
         return hash(self._value)
 
+    def __copy__(self) -> Secret:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Secret:
+        return self  # a copied model must still be able to sign
+
     def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
         return (Secret, (mask(self._value),))
 
@@ -109,6 +130,8 @@ class SecretFilter(logging.Filter):
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:
             record.exc_text = redact(record.exc_text)
+        if record.stack_info:
+            record.stack_info = redact(record.stack_info)
         return True
 
 

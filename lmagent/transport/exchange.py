@@ -330,6 +330,7 @@ class Exchange:
             kept = False
             try:
                 if self._clock() + permit.wait >= ask.deadline:
+                    ask.attempts -= 1  # this one is never sent
                     raise RateLimited(
                         f"The rate limiter has no room for {permit.wait:.1f} s, longer than the call may still take.",
                         retry_after=permit.wait,

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import base64
+import copy
+import logging
+import pickle
+import time
+from urllib.parse import quote
+
+import pytest
+
+from lmagent.redaction import Secret, SecretFilter, library_logger, mask, redact, redact_value
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("sk-abcdefghijkl1234", "sk-…1234"), ("abcdefghijkl1234", "…1234"), ("short", "…"), ("", "…")],
+)
+def test_mask(value, shown):
+    assert mask(value) == shown
+
+
+def test_a_secret_never_shows_itself():
+    key = "sk-canary/+redaction=0001"
+    secret = Secret(key)
+    shown = f"{secret} {secret!r} {secret!s} {[secret]} {pickle.loads(pickle.dumps(secret)).reveal()}"
+    assert key not in shown
+    assert secret.reveal() == key
+    assert bool(secret)
+    assert not Secret("")
+    assert secret == Secret(key) != Secret("other")
+
+
+def test_a_copied_secret_still_signs():
+    secret = Secret("sk-canary-redaction-0002")
+    assert copy.deepcopy([secret])[0].reveal() == secret.reveal()
+    assert copy.copy(secret).reveal() == secret.reveal()
+
+
+def test_every_spelling_of_a_known_secret_is_taken_out():
+    key = "canary/key+with=odd&signs-0003"
+    Secret(key)
+    for spelling in (key, quote(key, safe=""), base64.b64encode(key.encode()).decode(), f"Bearer {key}"):
+        assert spelling.rstrip("=") not in redact(f"<< {spelling} >>")
+
+
+def test_a_secret_that_begins_like_another_leaves_no_rest():
+    Secret("canary-abc")
+    Secret("canary-abc-and-the-rest")
+    assert "rest" not in redact("x canary-abc-and-the-rest y")[:-6]
+    assert "-and-the" not in redact("x canary-abc-and-the-rest y")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://host/v1?access_token=hush12345&x=1",
+        "https://host/v1?a=b&key=hush12345",
+        "https://host/v1?sign=hush12345",
+        "api_key=hush12345",
+        'x = {"api_key": "hush12345"}',
+        "password: hush12345",
+        "Authorization: Bearer hush12345",
+        "{'x-api-key': 'hush12345'}",
+        "sent Bearer hush12345.abc",
+    ],
+)
+def test_values_of_secret_names(text):
+    assert "hush12345" not in redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Unexpected token: identifier",
+        "KeyError: missing key: 'city'",
+        "max_tokens=4096 is above 2048",
+        "the token limit: 128000",
+        "a sign: closed",
+        "?page=2&city=Shanghai",
+    ],
+)
+def test_ordinary_words_stay(text):
+    assert redact(text) == text
+
+
+def test_values_inside_json():
+    Secret("canary-json-value-0004")
+    value = {"error": ["bad canary-json-value-0004", 1, None, {"canary-json-value-0004": True}]}
+    assert "canary-json-value-0004" not in repr(redact_value(value))
+    assert redact_value(3) == 3
+
+
+def test_time_is_linear_in_hostile_text():
+    for piece in ("api_key", "api_key ", "bearer ", "?key=", "authorization:" + " " * 50):
+        begun = time.perf_counter()
+        redact(piece * 20_000)
+        assert time.perf_counter() - begun < 1
+
+
+def test_the_filter_cleans_message_arguments_and_traceback(caplog):
+    key = Secret("canary-logging-0005").reveal()
+    logger = library_logger("test")
+    assert logger.name == "lmagent.test"
+    assert library_logger("test") is logger
+    assert sum(isinstance(each, SecretFilter) for each in logger.filters) == 1
+    with caplog.at_level(logging.DEBUG):
+        logger.info("key %s", key)
+        try:
+            raise ValueError(key)
+        except ValueError:
+            logger.exception("failed", stack_info=True)
+    assert "failed" in caplog.text
+    assert key not in caplog.text
