@@ -16,6 +16,7 @@ from lmagent.cli.info import doctor, models
 from lmagent.cli.probe import probe
 from lmagent.cli.running import run
 from lmagent.cli.tools import tools_app
+from lmagent.cli.trace import trace_app
 from lmagent.errors import LMAgentError
 
 __all__ = ["app", "run_app"]
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.command()(run)
 app.command()(chat)
 app.add_typer(tools_app, name="tools")
+app.add_typer(trace_app, name="trace")
 app.command()(models)
 app.command()(probe)
 app.command()(doctor)

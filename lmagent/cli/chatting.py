@@ -21,6 +21,7 @@ from lmagent.cli.options import (
     build_tools,
     read_parameters,
 )
+from lmagent.cli.trace import ContentOption, TraceOption, trace_file
 from lmagent.errors import LMAgentError
 from lmagent.printer import Printer, printable
 
@@ -40,6 +41,8 @@ def chat(
     system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
     param: ParameterOption = None,
     approve: Annotated[str, typer.Option(help="Calls that need approval: ask, always or never.")] = "ask",
+    trace: TraceOption = None,
+    trace_content: ContentOption = False,
 ) -> None:
     """Talk to a model; it may call the tools given. Prompts come from the terminal or, one a line, from a pipe."""
     if approve not in ("ask", "always", "never"):
@@ -51,6 +54,7 @@ def chat(
         system_prompt=system,
         printer=_TerminalPrinter() if is_person else Printer(),
         approve=approver(approve),
+        hooks=trace_file(trace, trace_content),
         **read_parameters(param),
     )
     if is_person:

@@ -20,6 +20,7 @@ from lmagent.cli.options import (
     build_tools,
     read_parameters,
 )
+from lmagent.cli.trace import ContentOption, TraceOption, trace_file
 from lmagent.events import Event, TextDelta, TextEnd, TextStart
 from lmagent.flow import Limits, RunResult
 from lmagent.jsontext import dumps_text
@@ -45,6 +46,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as one JSON object.")] = False,
     as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print every event as a line of JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show tool calls on standard error.")] = False,
+    trace: TraceOption = None,
+    trace_content: ContentOption = False,
 ) -> None:
     """Ask one question and print the answer; tools run as the model asks for them."""
     if as_json and as_jsonl:
@@ -59,6 +62,7 @@ def run(
         tool_choice=tool_choice,
         limits=Limits(rounds=max_rounds),
         approve=approver(approve),
+        hooks=trace_file(trace, trace_content),
         **read_parameters(param),
     )
     with agent.model:
