@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from lmagent import __version__
+from lmagent.cli.batch import batch
 from lmagent.cli.chatting import chat
 from lmagent.cli.exits import EXIT_CODES, leave
 from lmagent.cli.info import doctor, models
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(chat)
+app.command()(batch)
 app.add_typer(tools_app, name="tools")
 app.add_typer(trace_app, name="trace")
 app.command()(models)

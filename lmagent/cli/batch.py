@@ -1,0 +1,240 @@
+"""`lmagent batch`: a file of prompts in, a file of answers out; what was killed goes on with `--resume`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated, Any, TextIO
+
+import typer
+
+from lmagent.agent import Agent
+from lmagent.budget import Price, load_prices
+from lmagent.bulk.progress import Progress
+from lmagent.cli.exits import FAILED, INTERRUPTED, fail
+from lmagent.cli.options import (
+    ModelOption,
+    ParameterOption,
+    ToolOption,
+    approver,
+    build_model,
+    build_tools,
+    read_parameters,
+)
+from lmagent.completion_engine import CompletionEngine
+from lmagent.errors import ConfigurationError, LMAgentError, MessageError
+from lmagent.flow import Limits
+from lmagent.jsontext import JSONError, dumps_text, loads
+from lmagent.printer import printable
+
+__all__ = ["batch"]
+
+
+def batch(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="IN", help="Prompts: a .jsonl or .csv file; - reads JSON lines from standard input."),
+    ],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Answers, as JSON lines, in the order of the input.")],
+    model: ModelOption = None,
+    tool: ToolOption = None,
+    system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
+    param: ParameterOption = None,
+    rpm: Annotated[float | None, typer.Option(help="Most requests in any minute.", min=0.01)] = None,
+    tpm: Annotated[float | None, typer.Option(help="Most tokens in any minute.", min=1)] = None,
+    concurrency: Annotated[int, typer.Option(help="Prompts at once.", min=1)] = 5,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that OUT's journal holds.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also ask again what failed for good; implies --resume.")
+    ] = False,
+    journal: Annotated[Path | None, typer.Option(help="Default: OUT with .journal behind it.")] = None,
+    share_identical: Annotated[bool, typer.Option("--share-identical", help="Ask equal prompts once.")] = False,
+    prices: Annotated[
+        Path | None, typer.Option(help='JSON: {"provider/model": {"input": 0.25, "output": 2.0}} per million tokens.')
+    ] = None,
+    max_rounds: Annotated[int, typer.Option(help="With tools: asks of the model for one prompt.", min=1)] = 20,
+    timeout: Annotated[float, typer.Option(help="Seconds for each request.", min=0.1)] = 600.0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+) -> None:
+    """Answer every prompt of a file, within rate limits, paying for none of them twice.
+
+    A line of IN is a JSON text, or an object with "prompt" (or "messages") and, if wanted, "id" and "parameters"; a CSV
+    needs a column "prompt" and may have "id" and "system". Finished answers are kept in a journal beside OUT: after a
+    crash, an interruption or failures, the same command with --resume goes on.
+
+    Exit codes beside the usual: 0 all answered, 1 some prompts failed (OUT says which), 130 interrupted.
+    """
+    kept = journal or target.with_name(target.name + ".journal")
+    resume = resume or retry_failed
+    _check_files(source, target, kept, resume)
+    priced = _prices(prices)
+    chat_model = build_model(model, timeout=timeout)
+    asked = _asked(chat_model, tool, system, max_rounds)
+    engine = CompletionEngine(
+        asked,
+        concurrency,
+        rpm,
+        tpm,
+        error_mode="return",
+        journal=kept,
+        retry_failed=True if retry_failed else "retryable",
+        share_identical=share_identical,
+        prices=priced,
+        track_in_doubt=True,
+        progress_bar=False if quiet else Progress(),
+        **read_parameters(param),
+    )
+    stopped: LMAgentError | None = None
+    with chat_model, _signals(engine) as interrupted, _written(target) as out:
+        try:
+            for completion in engine.run(_items(source)):
+                out.write(dumps_text(completion.to_dict()) + "\n")
+        except LMAgentError as error:
+            stopped = error
+    sys.stderr.write(f"lmagent: {printable(str(engine.summary))}\n")
+    if stopped is not None:
+        sys.stderr.write(f"lmagent: go on with --resume once it is mended; the journal is {printable(str(kept))}\n")
+        raise stopped
+    if interrupted():
+        sys.stderr.write(f"lmagent: interrupted; go on with --resume; the journal is {printable(str(kept))}\n")
+        raise SystemExit(INTERRUPTED)
+    if engine.summary.failures:
+        raise SystemExit(FAILED)
+
+
+def _check_files(source: str, target: Path, kept: Path, resume: bool) -> None:
+    if source != "-" and not Path(source).is_file():
+        fail(f"There is no file {source!r}.")
+    if source.lower().endswith(".csv"):
+        with open(source, encoding="utf-8-sig", newline="") as file:
+            _header(csv.DictReader(file))
+    if source != "-" and target.exists() and os.path.samefile(source, target):
+        fail("IN and OUT are the same file.")
+    if not target.parent.is_dir():
+        fail(f"There is no folder {str(target.parent)!r}.")
+    if resume:
+        return
+    for path in (kept, target):
+        if path.exists():
+            fail(f"{str(path)!r} is there already: --resume goes on with it, or give another name.")
+
+
+def _asked(model: Any, tool: list[str] | None, system: str, max_rounds: int) -> Any:
+    if not tool and not system:
+        return model
+    # Nobody sits beside a batch: what needs approval is refused.
+    return Agent(
+        model,
+        build_tools(tool),
+        system_prompt=system,
+        limits=Limits(rounds=max_rounds),
+        approve=approver("never"),
+    )
+
+
+def _prices(path: Path | None) -> dict[str, Price] | None:
+    if path is None:
+        return None
+    try:
+        return load_prices(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"The prices in {str(path)!r} cannot be read: {error}") from error
+
+
+@contextmanager
+def _written(target: Path) -> Generator[TextIO]:
+    """Write beside OUT and put it in place when done: OUT is never half a file."""
+    part = target.with_name(target.name + ".part")
+    with open(part, "w", encoding="utf-8", newline="\n") as out:
+        try:
+            yield out
+        except BaseException:
+            out.close()
+            part.unlink()
+            raise
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(part, target)
+
+
+@contextmanager
+def _signals(engine: CompletionEngine) -> Generator[Callable[[], bool]]:
+    """The first Ctrl-C or SIGTERM lets running prompts end; the second ends at once."""
+    times = 0
+
+    def on_signal(number: int, frame: object) -> None:
+        nonlocal times
+        times += 1
+        if times > 1:
+            raise KeyboardInterrupt
+        sys.stderr.write("\nlmagent: finishing what runs; once more to stop at once\n")
+        engine.stop()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: times > 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _items(source: str) -> Iterator[Any] | _File:
+    return _lines(sys.stdin.buffer) if source == "-" else _File(source)
+
+
+class _File:
+    """The prompts of a file, read as they are needed; counted beforehand, for the time left."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._is_csv = path.lower().endswith(".csv")
+        with self._opened() as file:
+            self._count = sum(1 for row in (csv.reader(file) if self._is_csv else file) if row and row != b"\n")
+        self._count -= self._is_csv
+
+    def _opened(self) -> IO[Any]:
+        if self._is_csv:
+            return open(self._path, encoding="utf-8-sig", newline="")
+        return open(self._path, "rb")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Any]:
+        with self._opened() as file:
+            yield from (_csv if self._is_csv else _lines)(file)
+
+
+def _lines(file: Any) -> Iterator[Any]:
+    for number, line in enumerate(file, 1):
+        if not line.strip():
+            continue
+        try:
+            yield loads(line)
+        except JSONError as error:
+            yield MessageError(f"Line {number} is no JSON: {error}")
+
+
+def _header(rows: csv.DictReader[str]) -> None:
+    names = list(rows.fieldnames or ())
+    if "prompt" not in names:
+        raise ConfigurationError(f"The CSV needs a column 'prompt'; it has {names}.")
+
+
+def _csv(file: IO[str]) -> Iterator[Any]:
+    rows = csv.DictReader(file)
+    _header(rows)
+    try:
+        for row in rows:
+            prompt: list[dict[str, str]] = [{"role": "user", "content": row["prompt"] or ""}]
+            if row.get("system"):
+                prompt.insert(0, {"role": "system", "content": row["system"]})
+            yield {"prompt": prompt, "id": row.get("id") or None}
+    except csv.Error as error:
+        raise ConfigurationError(f"Line {rows.line_num} of the CSV cannot be read: {error}") from error
