@@ -104,8 +104,8 @@ class Request:
     url: str
     content: bytes = b""
     method: str = "POST"
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
-    params: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    params: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     """Query parameters beside those in `url`; secrets go here, not into `url`."""
 
     def with_headers(self, **headers: str) -> Request:
