@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import lmagent
+
 ROOT = Path(__file__).resolve().parent.parent / "lmagent"
 
 GROUND = "errors redaction messages prompts events schema framing jsontext context history"
@@ -42,7 +44,8 @@ def _modules() -> list[Path]:
 
 def _named(name: str) -> str:
     """`from lmagent import errors` names a room, `from lmagent import Agent` the front door."""
-    return f"lmagent.{name}" if (ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file() else "lmagent"
+    is_room = (ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file()
+    return f"lmagent.{name}" if is_room and name not in lmagent.__all__ else "lmagent"
 
 
 @cache
@@ -68,7 +71,8 @@ def _imports(path: Path) -> list[tuple[str, bool]]:
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             if node.module == "lmagent":
-                found.extend((_named(alias.name), typing_only) for alias in node.names)
+                names = [alias.name for alias in node.names if alias.name != "__version__"]
+                found.extend((_named(name), typing_only) for name in names)
             elif (node.module or "").split(".")[0] == "lmagent":
                 found.append((node.module or "", typing_only))
         elif isinstance(node, ast.Import):
