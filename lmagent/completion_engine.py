@@ -25,6 +25,12 @@ from lmagent.transport.limits import RateLimiter
 __all__ = ["CompletionEngine"]
 
 
+_SLACK = 0.005
+"""Of a minute: 0.3 s by which one request may reach the server later after its start than another."""
+_PACE = 1.05
+"""Starts stay evenly spaced, at most a twentieth above the rate, and pauses are made up for within the minute."""
+
+
 class CompletionEngine:
     """Asks a model, or runs an agent, for each of many prompts: `run`, `async_run`.
 
@@ -130,8 +136,7 @@ class CompletionEngine:
                 "Rate limits are given once: to the engine, as limiter=, or to the model (limiter=)."
             )
         found = given or own
-        # Two starts at once: a late start may be made up for, and starts stay evenly spaced.
-        return found or RateLimiter(requests, tokens, burst=2, slack=0.005)
+        return found or RateLimiter(requests, tokens, burst=2, slack=_SLACK, pace=_PACE)
 
     def run(self, prompts: Iterable[Any] | AsyncIterable[Any]) -> Generator[Completion]:
         """Yield a completion an item, as they come; works inside a running event loop too.

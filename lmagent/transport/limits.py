@@ -40,12 +40,13 @@ class _Spend:
 class _Budget:
     """So many units in any window, spaced."""
 
-    __slots__ = ("_burst", "_limit", "_next", "_spent", "_sum", "_window")
+    __slots__ = ("_burst", "_interval", "_limit", "_next", "_spent", "_sum", "_window")
 
-    def __init__(self, limit: float, burst: float, window: float, slack: float) -> None:
+    def __init__(self, limit: float, burst: float, window: float, slack: float, pace: float) -> None:
         self._limit = limit
         self._burst = burst
         self._window = window * (1 + slack)
+        self._interval = self._window / limit / pace
         self._spent: deque[_Spend] = deque()
         self._sum = 0.0
         self._next = _NEVER
@@ -53,8 +54,7 @@ class _Budget:
 
     def earliest(self, at: float, amount: float) -> float:
         """Return the first time from `at` on when `amount` fits. Times asked for never decrease."""
-        interval = self._window / self._limit
-        at = max(at, self._next - (self._burst - 1) * interval)
+        at = max(at, self._next - (self._burst - 1) * self._interval)
         amount = min(amount, self._limit)
         self._drop(at)
         while self._spent and self._sum + amount > self._limit:
@@ -71,7 +71,7 @@ class _Budget:
             amount: What is to fit.
         """
         self._drop(now)
-        at = max(at, self._next - (self._burst - 1) * self._window / self._limit)
+        at = max(at, self._next - (self._burst - 1) * self._interval)
         left = self._sum + min(amount, self._limit) - self._limit
         for entry in self._spent:
             if left <= 0 and entry.at + self._window > at:
@@ -91,8 +91,7 @@ class _Budget:
 
     def spend(self, at: float, amount: float) -> _Spend:
         """Book `amount` at `at`."""
-        interval = self._window / self._limit
-        self._next = max(self._next, at) + interval * min(amount, self._limit)
+        self._next = max(self._next, at) + self._interval * min(amount, self._limit)
         entry = _Spend(at, min(amount, self._limit))
         self._spent.append(entry)
         self._sum += entry.amount
@@ -102,6 +101,7 @@ class _Budget:
         """Change a booking after the fact."""
         if entry.booked:
             self._sum += amount - entry.amount
+            self._next += self._interval * (amount - entry.amount)
             entry.amount = amount
 
     def forget_after(self, now: float) -> None:
@@ -110,7 +110,7 @@ class _Budget:
             entry = self._spent.pop()
             entry.booked = False
             self._sum -= entry.amount
-            self._next -= self._window / self._limit * entry.amount
+            self._next -= self._interval * entry.amount
 
 
 class Permit:
@@ -169,6 +169,8 @@ class RateLimiter:
         burst: How many requests may start at once after a rest; they count all the same.
         window: Seconds that a limit is for.
         slack: Fraction of the window left free: requests may arrive by so much later than they start.
+        pace: How much faster than the limit starts may follow each other while the window has room; above 1, what
+            pauses lost is made up for.
         clock: Seconds of a monotonic clock.
     """
 
@@ -180,14 +182,17 @@ class RateLimiter:
         burst: int = 1,
         window: float = 60.0,
         slack: float = _SLACK,
+        pace: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         limits = [limit for limit in (max_requests_per_minute, max_tokens_per_minute) if limit is not None]
-        if burst < 1 or window <= 0 or min(limits, default=1) <= 0:
+        if burst < 1 or window <= 0 or pace <= 0 or min(limits, default=1) <= 0:
             raise ConfigurationError("A rate limit, its window and its burst are greater than zero.")
-        self._requests = _Budget(max_requests_per_minute, burst, window, slack) if max_requests_per_minute else None
+        self._requests = (
+            _Budget(max_requests_per_minute, burst, window, slack, pace) if max_requests_per_minute else None
+        )
         self._tokens = (
-            _Budget(max_tokens_per_minute, max_tokens_per_minute, window, slack) if max_tokens_per_minute else None
+            _Budget(max_tokens_per_minute, max_tokens_per_minute, window, slack, 1.0) if max_tokens_per_minute else None
         )
         self._clock = clock
         self._lock = threading.Lock()
