@@ -22,7 +22,7 @@ from lmagent.bulk.lock import FileLock
 from lmagent.bulk.parts import Row
 from lmagent.errors import JournalError
 
-__all__ = ["SQLiteJournal", "export_journal", "read_journal"]
+__all__ = ["SQLiteJournal", "check_format", "export_journal", "read_journal"]
 
 FORMAT = 1
 _GROUP = 256

@@ -16,7 +16,7 @@ from lmagent.errors import (
 )
 from lmagent.printer import printable
 
-__all__ = ["EXIT_CODES", "fail", "leave"]
+__all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "OK", "USAGE", "fail", "leave"]
 
 OK = 0
 FAILED = 1
