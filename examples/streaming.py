@@ -1,7 +1,8 @@
-"""Events of a run as they happen, with a tool, from the local model."""
+"""The events of a run as they happen: text, a call while its arguments are written, its result, the end."""
 
-from lmagent import Agent, LocalChat, function
-from lmagent.events import TextDelta, ToolEnd, ToolStart
+from lmagent import Agent, function
+from lmagent.events import RoundStart, RunEnd, TextDelta, ToolCallDelta, ToolCallStart, ToolEnd
+from lmagent.testing import ScriptedModel, calls
 
 
 @function
@@ -10,12 +11,18 @@ def get_weather(city: str) -> str:
     return f"{city}: sunny, 20 degrees"
 
 
-for event in Agent(LocalChat(), tools=[get_weather]).stream_run("What is the weather in Rome?"):
+model = ScriptedModel([calls(("get_weather", {"city": "Rome"}), content="Let me look."), "It is sunny in Rome."])
+for event in Agent(model, tools=[get_weather]).stream_run("What is the weather in Rome?"):
     match event:
-        case ToolStart(call):
-            print("calling", call.name, call.arguments)
-        case ToolEnd():
-            print("result", event.message.content)
+        case RoundStart(number):
+            print(f"--- round {number}")
         case TextDelta(text):
-            print(text, end="", flush=True)
-print()
+            print(text, end="|", flush=True)
+        case ToolCallStart(name=name):
+            print(f"\n{name} ", end="")
+        case ToolCallDelta(arguments=piece):
+            print(piece, end="|", flush=True)
+        case ToolEnd(message=message):
+            print(f"\n-> {message.content}")
+        case RunEnd(result):
+            print(f"\n--- {result.rounds} rounds, {len(result.tool_calls)} call")
