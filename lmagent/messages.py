@@ -236,7 +236,9 @@ class Reply:
     response_id: str | None = None
     request_id: str | None = None
     attempts: int = 1
-    """How many requests were made for it, retries included."""
+    """How many requests were made for it, retries included; none when it was cached."""
+    cached: bool = False
+    """Whether it came from a `ResponseCache`: it cost nothing, and `usage` is zero."""
     stream: StreamInfo = StreamInfo()
     is_finish: ClassVar[Literal[True]] = True
 

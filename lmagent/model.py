@@ -20,6 +20,7 @@ from lmagent.transport.exchange import Exchange
 from lmagent.transport.retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from lmagent.caching import ResponseCache
     from lmagent.parameters.base import ChatParameters
     from lmagent.prompting.formats import PromptFormat
     from lmagent.transport.limits import Limiter
@@ -48,6 +49,8 @@ class ModelOptions(TypedDict, total=False):
     """Where requests go; the default is HTTP."""
     limiter: Limiter | None
     """Shared by the models that share a key."""
+    cache: ResponseCache | None
+    """Answers questions that were asked before; off unless given. May be shared by any models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class ChatModel:
             retry=RetryPolicy(max_retries=retries) if isinstance(retries, int) else retries or RetryPolicy(),
             timeouts=Timeouts(total=float(timeout)) if isinstance(timeout, int | float) else timeout or Timeouts(),
             limiter=options.get("limiter"),
+            cache=options.get("cache"),
         )
 
     def _with_tool_mode(self, codec: Codec) -> Codec:

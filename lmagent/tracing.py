@@ -165,7 +165,7 @@ def _reply_facts(reply: Reply | None, *, content: bool) -> dict[str, Any]:
         "tokens": _tokens(reply.usage),
         "calls": [call.name for call in reply.tool_calls],
     }
-    for name in ("response_id", "request_id"):
+    for name in ("response_id", "request_id", "cached"):
         if getattr(reply, name):
             facts[name] = getattr(reply, name)
     return facts | ({"reply": reply.reply, "reasoning": reply.message.reasoning} if content else {})

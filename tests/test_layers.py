@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "portal", "registry", "running", "signatures", "tool_sources", "typed_dicts", "budget", "watching",
     ),
     ("providers", "prompting", "trimming"),
-    ("transport",),
+    ("caching", "transport"),
     ("chat_models", "credentials", "fallback", "loading", "model", "output", "sessions"),
     ("agent", "drivers", "flow", "hooks", "otel", "probing", "tracing"),
     ("bulk", "chat_engine", "completion_engine", "printer"),

@@ -135,6 +135,8 @@ def _end(node: _Node, title: str, event: dict[str, Any]) -> None:
     attempts = event.get("attempts")
     if isinstance(attempts, int) and attempts > 1:
         parts.append(f"{attempts} attempts")
+    if event.get("cached") is True:
+        parts.append("cached")
     for name in ("finish", "outcome"):
         if event.get(name):
             parts.append(str(event[name]))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from lmagent.errors import InvalidResponse, LMAgentError, ProviderError, RateLimited, RequestTimeout, StreamInterrupted
 from lmagent.events import Event
 from lmagent.jsontext import JSON
-from lmagent.messages import Reply
+from lmagent.messages import Reply, Usage
 from lmagent.providers.base import Auth, ChatCall, Codec, Request, error_for_status
 from lmagent.redaction import library_logger
 from lmagent.transport.base import Incoming, Timeouts, Transport
@@ -37,6 +37,7 @@ from lmagent.transport.steps import Drain, Hand, Hold, Next, Open, Pause, Read, 
 from lmagent.transport.turns import Turns
 
 if TYPE_CHECKING:
+    from lmagent.caching import KeptAnswer, ResponseCache
     from lmagent.transport.limits import Limiter, Permit
 
 __all__ = ["Exchange"]
@@ -58,6 +59,7 @@ class _Ask:
         "handed",
         "headers",
         "hold",
+        "pieces",
         "prefix",
         "refreshed",
         "request",
@@ -77,6 +79,8 @@ class _Ask:
         """With the credentials of the latest attempt."""
         self.attempts = 0
         self.start = b""
+        self.pieces: list[bytes] = []
+        """The body, where a cache is to keep it."""
         self.status: int | None = None
         self.headers: Mapping[str, str] = {}
         self.handed = False
@@ -95,6 +99,7 @@ class Exchange:
         retry: When a failed request is repeated.
         timeouts: The clocks of a call.
         limiter: Shared by all exchanges that use the same key.
+        cache: Answers questions that were asked before.
         max_response_bytes: Longest whole answer.
         clock: Seconds; `time.monotonic` or what a test injects.
         wall_clock: Seconds since 1970, for signatures and for `Retry-After` given as a date.
@@ -111,6 +116,7 @@ class Exchange:
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         limiter: Limiter | None = None,
+        cache: ResponseCache | None = None,
         max_response_bytes: int = MAX_BODY,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -123,6 +129,7 @@ class Exchange:
         self.retry = retry or RetryPolicy()
         self.timeouts = timeouts or Timeouts()
         self.limiter = limiter
+        self.cache = cache
         self.max_response_bytes = max_response_bytes
         self._clock = clock
         self._wall_clock = wall_clock
@@ -241,6 +248,32 @@ class Exchange:
     def _flow(self, call: ChatCall, hold: Hold) -> Flow:
         ask = _Ask(self.codec, call, hold, self._clock() + self.timeouts.total)
         ask.request = ask.codec.build_request(call)
+        if self.cache is None:
+            return (yield from self._repeated(ask))
+        key = self.cache.key_of(self.codec.model_id, ask.request)
+        kept = self.cache.get(key)
+        if kept is not None:
+            try:
+                return (yield from self._kept(ask, kept))
+            except ProviderError:  # what is kept cannot be read (any more): ask
+                yield Shut(ask.hold)
+                self.cache.forget(key)
+                if ask.handed:
+                    raise
+        reply = yield from self._repeated(ask)
+        self.cache.put(key, ask.headers, ask.pieces)
+        return reply
+
+    def _kept(self, ask: _Ask, kept: KeptAnswer) -> Flow:
+        """Read an answer that was kept: it costs nothing, and neither limiter nor meter is told."""
+        incoming: Incoming = yield Open(ask.hold, kept, ask.request, self.timeouts, ask.deadline)
+        ask.status, ask.headers = incoming.status, incoming.headers
+        reply = yield from (self._streamed(ask) if ask.call.stream else self._whole(ask))
+        model_id = reply.model_id or self.codec.model_id
+        return replace(reply, model_id=model_id, usage=Usage(), attempts=0, cached=True)
+
+    def _repeated(self, ask: _Ask) -> Flow:
+        """Send the request until it is answered, as often as the policy says."""
         try:
             return (yield from self._once(ask))
         except ProviderError as error:
@@ -268,7 +301,7 @@ class Exchange:
         """Send the request once; twice when the first answer says that a cached token is no longer good."""
         while True:
             ask.attempts += 1
-            ask.status, ask.headers = None, {}
+            ask.status, ask.headers, ask.pieces = None, {}, []
             try:
                 reply = yield from self._attempt(ask)
             except ProviderError as error:
@@ -402,6 +435,8 @@ class Exchange:
 
     def _whole(self, ask: _Ask) -> Flow:
         content: bytes = yield Read(ask.hold, self.max_response_bytes)
+        if self.cache is not None:
+            ask.pieces.append(content)
         return self._read(ask, content)
 
     def _read(self, ask: _Ask, content: bytes) -> Reply:
@@ -420,6 +455,8 @@ class Exchange:
             useful = self._clock()
             chunk: bytes | None = start
             while chunk is not None and not reader.whole:
+                if self.cache is not None:
+                    ask.pieces.append(chunk)
                 events, frames = reader.feed(chunk)
                 now = self._clock()
                 if frames:
@@ -474,6 +511,8 @@ class Exchange:
         while (chunk := (yield Next(ask.hold))) is not None:
             pieces.append(chunk)
         reply = self._read(ask, b"".join(pieces))
+        if self.cache is not None:
+            ask.pieces.extend(pieces)
         ask.handed = True
         yield Hand(replayed(reply, ask.prefix))
         return reply
