@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeAlias
-
-from pydantic_core import PydanticSerializationError, from_json, to_json
 
 __all__ = ["JSON", "JSONError", "dumps", "dumps_text", "loads", "storable"]
 
@@ -26,6 +25,14 @@ _MAX_DIGITS = 4300
 
 class JSONError(ValueError):
     """The text is not JSON within the limits. Callers turn it into an error of the public tree."""
+
+
+@cache
+def _core() -> Any:
+    # Loaded with the first JSON, not with the front door: 35 ms, as much as all our modules of an agent together.
+    import pydantic_core
+
+    return pydantic_core
 
 
 def storable(text: str) -> str:
@@ -52,7 +59,7 @@ def loads(data: bytes | str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX
         data = data[1:]
     try:
         # pydantic_core stops at depth 201 by itself and is 3-4 times as fast as json.
-        value = from_json(data, allow_inf_nan=False)
+        value = _core().from_json(data, allow_inf_nan=False)
     except (ValueError, TypeError) as error:  # TypeError: a str with lone surrogates is no str to it
         value = _slow_loads(data, error)
     if _may_overflow(data) and _has_nan(value):
@@ -126,10 +133,10 @@ def dumps(value: JSON) -> bytes:
         JSONError: `value` holds something JSON cannot carry (NaN, Infinity, an object).
     """
     try:
-        return to_json(value, inf_nan_mode="constants") if not _has_nan(value) else _fail_nan()
+        return _core().to_json(value, inf_nan_mode="constants") if not _has_nan(value) else _fail_nan()
     except RecursionError as error:
         raise JSONError("not JSON: nested too deep, or inside itself") from error
-    except (PydanticSerializationError, UnicodeEncodeError):
+    except (_core().PydanticSerializationError, UnicodeEncodeError):
         try:
             text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError, RecursionError) as error:

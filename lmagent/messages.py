@@ -5,14 +5,14 @@ Nothing here knows a provider. Reading what users hand over, and JSON in and out
 
 from __future__ import annotations
 
-import base64
-import mimetypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from lmagent.errors import MessageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "AssistantMessage",
@@ -64,11 +64,16 @@ class ImagePart:
     @classmethod
     def from_bytes(cls, content: bytes, media_type: str | None = None) -> ImagePart:
         """Return an image of these bytes; the media type is read from them when it is not given."""
+        import base64  # pictures are rare, starts are not
+
         return cls(data=base64.b64encode(content).decode(), media_type=media_type or _sniff(content))
 
     @classmethod
     def from_path(cls, path: str | Path) -> ImagePart:
         """Return the image in a file. Raises `OSError` when it can't be read."""
+        import mimetypes
+        from pathlib import Path
+
         content = Path(path).read_bytes()
         return cls.from_bytes(content, _sniff(content, mimetypes.guess_type(str(path))[0]))
 

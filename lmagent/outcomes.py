@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from lmagent.errors import InvalidArguments, ToolError
@@ -155,8 +152,11 @@ def _without_paths(text: str) -> str:
 @cache
 def _folders() -> tuple[str, ...]:
     """Folders of this machine that are nobody's business, longest first."""
+    import sysconfig  # only a tool that failed asks
+    import tempfile
+
     places = {
-        str(Path(__file__).resolve().parent.parent),
+        os.path.dirname(os.path.dirname(os.path.realpath(__file__))),
         sys.prefix,
         sys.base_prefix,
         os.path.expanduser("~"),

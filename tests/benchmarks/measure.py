@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 
@@ -76,18 +78,24 @@ async def async_interleaved(
     return times
 
 
-def child(code: str, *arguments: str) -> dict[str, Any]:
-    """Run `code` in a fresh interpreter; it prints one JSON object."""
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def children(codes: Sequence[tuple[str, ...]], *, rounds: int) -> list[list[dict[str, Any]]]:
-    """Run several programs in turns; return what each printed."""
+    """Run several programs in turns, each time in a fresh interpreter; return the JSON objects they print.
+
+    Byte code is kept in a folder of its own and written in a first round that is not counted: installed packages
+    have theirs, and a start from sources would measure the compiler.
+    """
     found: list[list[dict[str, Any]]] = [[] for _ in codes]
-    for _ in range(rounds):
-        for (code, *arguments), into in zip(codes, found, strict=True):
-            into.append(child(code, *arguments))
+    with TemporaryDirectory() as folder:
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        env["PYTHONPYCACHEPREFIX"] = folder
+        for number in range(rounds + 1):
+            for (code, *arguments), into in zip(codes, found, strict=True):
+                command = [sys.executable, "-c", code, *arguments]
+                done = subprocess.run(command, capture_output=True, text=True, env=env)
+                if done.returncode:
+                    raise RuntimeError(done.stderr)
+                if number:
+                    into.append(json.loads(done.stdout.splitlines()[-1]))
     return found
 
 
