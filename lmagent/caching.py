@@ -95,10 +95,10 @@ class ResponseCache:
             return None
         return answer
 
-    def put(self, key: str, headers: Mapping[str, str], pieces: Sequence[bytes]) -> None:
-        """Keep a good answer."""
+    def put(self, key: str, headers: Mapping[str, str], pieces: Sequence[bytes], text: str = "") -> None:
+        """Keep a good answer, unless it shows a secret; in a stream only its `text` may show one as a whole."""
         body = b"".join(pieces).decode("utf-8", "replace")
-        if redact(body) != body:
+        if redact(body) != body or redact(text) != text:
             return
         kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
         try:

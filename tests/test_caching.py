@@ -136,6 +136,7 @@ def test_no_key_is_kept_nor_part_of_the_question(tmp_path: Path, in_file: bool):
         with model_at(server.url, cache) as model:
             model.chat_completion("?")
             model.chat_completion("What is my key?")
+            list(model.stream_chat_completion("What is my key?"))
         assert len(cache) == 1
         with OpenAIChat("m", api_key="sk-another-0123456789", base_url=server.url + "/v1", cache=cache) as model:
             assert model.chat_completion("?").cached

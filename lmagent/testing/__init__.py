@@ -1,4 +1,4 @@
-"""The testing kit: a scripted model, a fake transport, and a guard against real requests.
+"""The testing kit: a scripted model, recorded answers, a fake transport, and a guard against real requests.
 
 from lmagent.testing import ScriptedModel, block_requests
 """
@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lmagent.testing.fake import FakeAnswer, FakeTransport
     from lmagent.testing.guard import RealRequest, block_requests
+    from lmagent.testing.recording import Recorder, Replayer, UnexpectedRequest
     from lmagent.testing.scripted import ScriptedModel, ScriptError, calls, text
 
 _HOME = {
     "FakeAnswer": "fake",
     "FakeTransport": "fake",
     "RealRequest": "guard",
+    "Recorder": "recording",
+    "Replayer": "recording",
     "ScriptError": "scripted",
     "ScriptedModel": "scripted",
+    "UnexpectedRequest": "recording",
     "block_requests": "guard",
     "calls": "scripted",
     "text": "scripted",
@@ -28,8 +32,11 @@ __all__ = [
     "FakeAnswer",
     "FakeTransport",
     "RealRequest",
+    "Recorder",
+    "Replayer",
     "ScriptError",
     "ScriptedModel",
+    "UnexpectedRequest",
     "block_requests",
     "calls",
     "text",

@@ -261,7 +261,7 @@ class Exchange:
                 if ask.handed:
                     raise
         reply = yield from self._repeated(ask)
-        self.cache.put(key, ask.headers, ask.pieces)
+        self.cache.put(key, ask.headers, ask.pieces, reply.reply)
         return reply
 
     def _kept(self, ask: _Ask, kept: KeptAnswer) -> Flow:

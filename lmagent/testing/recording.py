@@ -1,0 +1,474 @@
+"""Real answers recorded once and replayed in tests: `Recorder` writes a cassette, `Replayer` answers from it.
+
+    model = OpenAIChat(transport=Recorder("weather.jsonl"))     # once, with a key
+    model = OpenAIChat(api_key="x", transport=Replayer("weather.jsonl"))     # in the tests, without
+
+A cassette is a line of JSON an exchange, to be read, edited and committed. It holds no credentials: only a few harmless
+headers are written, secret-named parameters and fields are left out or masked, and so is every secret of the process
+wherever it shows up. Prompts and answers are in it: that is what it is for.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing, closing
+from pathlib import Path
+from threading import Lock
+from typing import Any, Self, cast
+from urllib.parse import parse_qsl, urlsplit
+
+from lmagent import errors
+from lmagent.errors import ConfigurationError, ConnectionFailed, LMAgentError, ResponseTooLarge
+from lmagent.providers.base import Request
+from lmagent.redaction import redact, redact_value
+from lmagent.transport.base import AsyncIncoming, Drains, Incoming, Timeouts, Transport
+
+__all__ = ["Recorder", "Replayer", "UnexpectedRequest"]
+
+_SECRET_PARAMS = frozenset(
+    (
+        "access_token", "api_key", "apikey", "key", "token", "secret", "client_secret", "client_id",
+        "signature", "sign", "password", "groupid", "agentkey", "accesskeyid", "timestamp", "nonce",
+        "signaturenonce",
+    )
+)  # fmt: skip
+"""Left out of what is recorded and compared: credentials, whose account it was, and what changes each time."""
+
+_SECRET_FIELDS = frozenset(
+    (
+        "access_token", "refresh_token", "id_token", "session_key", "session_secret", "client_secret",
+        "api_key", "apikey", "secret_key", "secretkey", "accesskeysecret", "password", "authorization",
+    )
+)  # fmt: skip
+
+_REQUEST_HEADERS = frozenset(
+    (
+        "content-type", "accept", "anthropic-version", "anthropic-beta", "openai-beta", "x-tc-action",
+    )
+)  # fmt: skip
+_ANSWER_HEADERS = frozenset(
+    (
+        "content-type", "retry-after", "retry-after-ms", "x-should-retry", "x-request-id", "request-id",
+        "apim-request-id",
+    )
+)  # fmt: skip
+
+
+class UnexpectedRequest(AssertionError):
+    """A request that the cassette has no (further) answer for, or answers that nobody asked for."""
+
+
+# What is written
+
+
+class Recorder:
+    """A transport that hands requests on and writes down what came of them.
+
+    The file is begun anew with the first request; an exchange is written when its answer was read or given up.
+
+    Args:
+        path: The cassette.
+        transport: What sends the requests; default: HTTP.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], transport: Transport | None = None) -> None:
+        if transport is None:
+            from lmagent.transport.http import HttpTransport
+
+            transport = HttpTransport()
+        self._transport = transport
+        self._path = Path(path)
+        self._lock = Lock()
+        self._begun = False
+
+    def open(self, request: Request, timeouts: Timeouts, deadline: float) -> Incoming:
+        """Send `request` and record its answer as it is read."""
+        try:
+            return _Recorded(self, request, self._transport.open(request, timeouts, deadline))
+        except LMAgentError as error:
+            self.write(request, error=error)
+            raise
+
+    async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> AsyncIncoming:
+        """`open`, asynchronous."""
+        try:
+            return _AsyncRecorded(self, request, await self._transport.async_open(request, timeouts, deadline))
+        except LMAgentError as error:
+            self.write(request, error=error)
+            raise
+
+    def write(
+        self,
+        request: Request,
+        *,
+        status: int = 0,
+        headers: Mapping[str, str] | None = None,
+        pieces: Iterable[bytes] = (),
+        ended: bool = False,
+        error: LMAgentError | None = None,
+    ) -> None:
+        """Write one exchange."""
+        line: dict[str, Any] = {"request": _shown_request(request)}
+        if status:
+            line["answer"] = {
+                "status": status,
+                "headers": {n: redact(v) for n, v in (headers or {}).items() if n in _ANSWER_HEADERS},
+                "pieces": [_shown(piece) for piece in _cleaned(list(pieces))],
+                "ended": ended,
+            }
+        if error is not None:
+            line["error"] = {"kind": type(error).__name__, "message": redact(error.message)}
+        with self._lock:
+            with self._path.open("a" if self._begun else "w", encoding="utf-8", newline="\n") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._begun = True
+
+    def close(self) -> None:
+        """Free what the transport holds."""
+        self._transport.close()
+
+    async def aclose(self) -> None:
+        """Free what the transport holds for this event loop."""
+        await self._transport.aclose()
+
+
+class _Noting:
+    """Notes what is read of one answer, and writes it down once."""
+
+    def __init__(self, recorder: Recorder, request: Request, incoming: Incoming | AsyncIncoming) -> None:
+        self.status = incoming.status
+        self.headers = incoming.headers
+        self._recorder = recorder
+        self._request = request
+        self._source = incoming
+        self._pieces: list[bytes] = []
+        self._ended = False
+        self._enough = False
+        self._error: LMAgentError | None = None
+        self._written = False
+
+    def end_soon(self, seconds: float) -> None:
+        """The reader has all it needs; what is at hand is read to the end, so that the recording is whole."""
+        if isinstance(self._source, Drains):
+            self._source.end_soon(seconds)
+        else:
+            self._enough = self._ended = True
+
+    def _write(self) -> None:
+        if not self._written:
+            self._written = True
+            self._recorder.write(
+                self._request,
+                status=self.status,
+                headers=self.headers,
+                pieces=self._pieces,
+                ended=self._ended,
+                error=self._error,
+            )
+
+
+class _Recorded(_Noting):
+    def read(self, limit: int) -> bytes:
+        try:
+            body = cast("Incoming", self._source).read(limit)
+        except LMAgentError as error:
+            self._error = error
+            raise
+        self._pieces, self._ended = [body], True
+        return body
+
+    def chunks(self) -> Iterator[bytes]:
+        try:
+            with closing(cast("Any", cast("Incoming", self._source).chunks())) as chunks:
+                for chunk in chunks:
+                    self._pieces.append(chunk)
+                    yield chunk
+                    if self._enough:
+                        return
+        except LMAgentError as error:
+            self._error = error
+            raise
+        self._ended = True
+
+    def close(self) -> None:
+        cast("Incoming", self._source).close()
+        self._write()
+
+
+class _AsyncRecorded(_Noting):
+    async def read(self, limit: int) -> bytes:
+        try:
+            body = await cast("AsyncIncoming", self._source).read(limit)
+        except LMAgentError as error:
+            self._error = error
+            raise
+        self._pieces, self._ended = [body], True
+        return body
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        try:
+            async with aclosing(cast("Any", cast("AsyncIncoming", self._source).chunks())) as chunks:
+                async for chunk in chunks:
+                    self._pieces.append(chunk)
+                    yield chunk
+                    if self._enough:
+                        return
+        except LMAgentError as error:
+            self._error = error
+            raise
+        self._ended = True
+
+    async def aclose(self) -> None:
+        await cast("AsyncIncoming", self._source).aclose()
+        self._write()
+
+
+# What is replayed
+
+
+class Replayer:
+    """A transport that answers from a cassette, without a network.
+
+    Each recorded exchange answers one request; equal requests are answered in the order in which they were recorded.
+    Requests are the same when method, URL, parameters and body are (JSON by value), credentials aside; headers are not
+    compared. As a context manager, or by `check()`, it also fails when recorded exchanges are left over.
+
+    Args:
+        path: What `Recorder` wrote.
+
+    Raises:
+        ConfigurationError: There is no such file, or it is no cassette.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._lock = Lock()
+        self._left: list[dict[str, Any]] = []
+        try:
+            for line in self._path.read_text("utf-8").splitlines():
+                if line.strip():
+                    exchange = json.loads(line)
+                    _key_of(exchange["request"])
+                    self._left.append(exchange)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(f"{str(path)!r} is no cassette that can be read: {error}.") from error
+        self._count = len(self._left)
+
+    @property
+    def left(self) -> int:
+        """How many recorded exchanges were not asked for yet."""
+        return len(self._left)
+
+    def open(self, request: Request, timeouts: Timeouts, deadline: float) -> Incoming:
+        """Answer `request` from the cassette. Raises `UnexpectedRequest`."""
+        return _Replayed(self._take(request), deadline)
+
+    async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> AsyncIncoming:
+        """`open`, asynchronous."""
+        return _AsyncReplayed(self._take(request), deadline)
+
+    def check(self) -> None:
+        """Raise `UnexpectedRequest` when recorded exchanges are left over."""
+        if self._left:
+            first = self._left[0]["request"]
+            raise UnexpectedRequest(
+                f"{len(self._left)} of {self._count} exchanges of {self._path.name} were not asked for; "
+                f"the first: {first['method']} {first['url']}"
+            )
+
+    def _take(self, request: Request) -> dict[str, Any]:
+        shown = _shown_request(request)
+        wanted = _key_of(shown)
+        with self._lock:
+            for place, exchange in enumerate(self._left):
+                if _key_of(exchange["request"]) == wanted:
+                    del self._left[place]
+                    break
+            else:
+                raise UnexpectedRequest(self._complaint(shown))
+        if "answer" not in exchange:
+            raise _error_of(exchange["error"])
+        return exchange
+
+    def _complaint(self, shown: dict[str, Any]) -> str:
+        text = f"{self._path.name} has no answer for {shown['method']} {shown['url']}"
+        near = [each["request"] for each in self._left if each["request"]["url"] == shown["url"]]
+        if near:
+            return f"{text}: {_difference(near[0], shown)}"
+        return f"{text}; {len(self._left)} of {self._count} exchanges are left, of other URLs"
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    async def aclose(self) -> None:
+        """Nothing to free."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.check()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.check()
+
+
+class _Playing:
+    def __init__(self, exchange: Mapping[str, Any], deadline: float) -> None:
+        answer = exchange["answer"]
+        self.status: int = answer["status"]
+        self.headers: Mapping[str, str] = answer["headers"]
+        self._pieces = [_bytes_of(piece) for piece in answer["pieces"]]
+        self._error: LMAgentError | None = None
+        if "error" in exchange:
+            self._error = _error_of(exchange["error"])
+        elif not answer["ended"]:
+            self._error = ConnectionFailed("The recording ends here: its reader had left.")
+        self._deadline = deadline
+
+    def _whole(self, limit: int) -> bytes:
+        body = b"".join(self._piece_by_piece())
+        if len(body) > limit:
+            raise ResponseTooLarge(f"The answer is longer than {limit} bytes.")
+        return body
+
+    def _piece_by_piece(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            if time.monotonic() > self._deadline:
+                raise errors.RequestTimeout("The time for this call is over.", which="total")
+            yield piece
+        if self._error is not None:
+            raise self._error
+
+
+class _Replayed(_Playing):
+    def read(self, limit: int) -> bytes:
+        return self._whole(limit)
+
+    def chunks(self) -> Iterator[bytes]:
+        yield from self._piece_by_piece()
+
+    def close(self) -> None:
+        return None
+
+
+class _AsyncReplayed(_Playing):
+    async def read(self, limit: int) -> bytes:
+        return self._whole(limit)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for piece in self._piece_by_piece():
+            yield piece
+
+    async def aclose(self) -> None:
+        return None
+
+
+def _error_of(told: Mapping[str, str]) -> LMAgentError:
+    kind = getattr(errors, told["kind"], ConnectionFailed)
+    return cast("LMAgentError", kind(told["message"]))
+
+
+# How requests and bodies are shown and compared
+
+
+def _shown_request(request: Request) -> dict[str, Any]:
+    parts = urlsplit(request.url)
+    params = {**dict(parse_qsl(parts.query, keep_blank_values=True)), **request.params}
+    return {
+        "method": request.method,
+        "url": redact(parts._replace(query="", fragment="", netloc=parts.netloc.rpartition("@")[2]).geturl()),
+        "params": {name: redact(value) for name, value in params.items() if name.lower() not in _SECRET_PARAMS},
+        "headers": {
+            name.lower(): redact(value) for name, value in request.headers.items() if name.lower() in _REQUEST_HEADERS
+        },
+        "body": _shown(_cleaned([request.content])[0]) if request.content else None,
+    }
+
+
+def _key_of(shown: Mapping[str, Any]) -> str:
+    return json.dumps([shown[name] for name in ("method", "url", "params", "body")], sort_keys=True)
+
+
+def _cleaned(pieces: list[bytes]) -> list[bytes]:
+    """Return a body without secrets. Cut anew at line ends where something was taken out: it may lie across a cut."""
+    whole = b"".join(pieces)
+    try:
+        text = whole.decode("utf-8")
+    except UnicodeDecodeError:
+        return pieces if redact(whole.decode("latin-1")) == whole.decode("latin-1") else [b"(binary, left out)"]
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        clean = redact(text)
+        return pieces if clean == text else [line.encode() for line in clean.splitlines(keepends=True)]
+    masked = redact_value(_masked(body))
+    return pieces if masked == body else [json.dumps(masked, ensure_ascii=False).encode()]
+
+
+def _masked(value: Any) -> Any:
+    """Mask fields that are named like a secret. `token` is one, but not where a model's log-probabilities have it."""
+    if isinstance(value, list):
+        return [_masked(item) for item in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    fields = cast("dict[str, Any]", value)
+    secret = _SECRET_FIELDS if "logprob" in fields or "bytes" in fields else _SECRET_FIELDS | {"token"}
+    masked: dict[str, Any] = {
+        name: "…" if isinstance(item, str) and item and name.lower() in secret else _masked(item)
+        for name, item in fields.items()
+    }
+    return masked
+
+
+def _shown(piece: bytes) -> Any:
+    """Return a piece of a body as JSON can hold it: JSON as it is, text, or base64."""
+    try:
+        text = piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(piece).decode()}
+    try:
+        value = json.loads(text)
+        if isinstance(value, dict | list):
+            return {"json": value}
+    except (ValueError, RecursionError):
+        pass
+    return {"text": text}
+
+
+def _bytes_of(shown: Mapping[str, Any]) -> bytes:
+    if "json" in shown:
+        return json.dumps(shown["json"], ensure_ascii=False).encode()
+    if "text" in shown:
+        return shown["text"].encode()
+    return base64.b64decode(shown["base64"])
+
+
+def _difference(recorded: Any, given: Any, where: str = "") -> str:
+    """Say where two requests differ first."""
+    if isinstance(recorded, dict) and isinstance(given, dict):
+        ours, theirs = cast("dict[str, Any]", recorded), cast("dict[str, Any]", given)
+        for name in [*ours, *(name for name in theirs if name not in ours)]:
+            if name != "headers" and ours.get(name) != theirs.get(name):
+                return _difference(ours.get(name), theirs.get(name), f"{where}.{name}" if where else name)
+    if isinstance(recorded, list) and isinstance(given, list):
+        old, new = cast("list[Any]", recorded), cast("list[Any]", given)
+        for place, (one, other) in enumerate(zip(old, new, strict=False)):
+            if one != other:
+                return _difference(one, other, f"{where}[{place}]")
+        return f"{where} has {len(new)} items, recorded were {len(old)}"
+    return f"{where} is {_brief(given)}, recorded was {_brief(recorded)}"
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 120 else f"{text[:120]}…"
