@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lmagent.budget import Budget
 from lmagent.context import RunContext
 from lmagent.drivers import Approver, Handoff, Job, async_drive, async_stream, drive, stream
 from lmagent.errors import LimitExceeded, OutputError, ToolError
@@ -23,6 +22,9 @@ from lmagent.prompts import as_messages
 from lmagent.providers.base import ToolChoice
 from lmagent.registry import ToolRegistry
 from lmagent.running import DEFAULT_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from lmagent.budget import Budget
 
 __all__ = ["Agent", "Approver", "canonical_arguments", "mend_arguments"]
 

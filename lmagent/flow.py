@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from lmagent.budget import Budget
 from lmagent.errors import LimitExceeded, OutputError
 from lmagent.events import Event, RoundEnd, RoundStart
 from lmagent.history import History
@@ -21,6 +20,9 @@ from lmagent.outcomes import ToolOutcome
 from lmagent.prompts import message_from_dict, message_to_dict
 from lmagent.providers.base import OutputSchema, ToolChoice
 from lmagent.schema import ToolSpec
+
+if TYPE_CHECKING:
+    from lmagent.budget import Budget
 
 __all__ = [
     "Allow",

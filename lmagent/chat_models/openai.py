@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Unpack
+from typing import TYPE_CHECKING, ClassVar, Unpack
 
 from lmagent.credentials import find_secret, find_setting, require_secret
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth
-from lmagent.providers.openai import ModelRule, OpenAICodec
 from lmagent.redaction import Secret
+
+if TYPE_CHECKING:
+    from lmagent.providers.openai_profile import ModelRule
 
 __all__ = ["OpenAIChat"]
 
@@ -52,6 +54,8 @@ class OpenAIChat(ChatModel):
         model_rules: Sequence[ModelRule] | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
+        from lmagent.providers.openai import OpenAICodec  # with the first model, not with the front door
+
         url = (find_setting(base_url, _BASE_URL) or _DEFAULT_URL).rstrip("/")
         key = require_secret("openai", api_key, _KEY) if url == _DEFAULT_URL else find_secret(api_key, _KEY)
         headers = {
