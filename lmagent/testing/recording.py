@@ -437,8 +437,8 @@ def _shown(piece: bytes) -> Any:
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(piece).decode()}
     try:
-        value = json.loads(text)
-        if isinstance(value, dict | list):
+        value: Any = json.loads(text)
+        if text.lstrip()[:1] in ("{", "["):
             return {"json": value}
     except (ValueError, RecursionError):
         pass
