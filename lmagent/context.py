@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from lmagent.messages import Message, ToolCall, Usage
+
+from lmagent.values import record
 
 __all__ = ["Inject", "RunContext"]
 
 Deps = TypeVar("Deps")
 
 
-@dataclass(slots=True, kw_only=True)
+@record(kw_only=True)
 class RunContext(Generic[Deps]):
     """What a running tool may know of its run.
 
@@ -42,7 +44,7 @@ class RunContext(Generic[Deps]):
     """A place for tools of one run to share things."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Inject:
     """Mark a parameter as injected: `db: Annotated[Database, Inject(get_database)]`.
 

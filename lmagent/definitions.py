@@ -8,11 +8,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from lmagent.context import RunContext
 from lmagent.schema import ToolSpec
+from lmagent.values import record
 
 if TYPE_CHECKING:
     from lmagent.arguments import Binder, BoundArguments, Repair
@@ -26,7 +27,7 @@ Kind: TypeAlias = Literal["plain", "static", "class"]
 Supply: TypeAlias = Callable[[RunContext[Any] | None], Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class ToolOptions:
     """How a tool is shown and run; the keyword arguments of `@function`."""
 
@@ -54,7 +55,7 @@ class ToolOptions:
     """The same tool for asynchronous runs: an async function of the same parameters."""
 
 
-@dataclass(slots=True, kw_only=True)
+@record(kw_only=True)
 class Plan:
     """All that a call needs, in one place: a call is too short for property look-ups."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +19,7 @@ from lmagent.portal import run_coroutine
 from lmagent.providers.base import ChatCall
 from lmagent.redaction import library_logger
 from lmagent.schema import ToolSpec
+from lmagent.values import record
 from lmagent.watching import UNSEEN, Sight, Unseen, Watch
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Handoff(str):
         return made
 
 
-@dataclass(slots=True, kw_only=True)
+@record(kw_only=True)
 class Job:
     """One run in progress: the flow and what its steps need."""
 

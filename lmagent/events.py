@@ -18,10 +18,11 @@ much to make. Treat them as values all the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, TypeAlias
 
 from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage
+from lmagent.values import record
 
 __all__ = [
     "Delta",
@@ -47,14 +48,14 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
+@record()
 class TextStart:
     """A block of answer text begins."""
 
     id: str
 
 
-@dataclass(slots=True)
+@record()
 class TextDelta:
     """A piece of the answer."""
 
@@ -62,7 +63,7 @@ class TextDelta:
     id: str = ""
 
 
-@dataclass(slots=True)
+@record()
 class TextEnd:
     """A block of answer text is whole."""
 
@@ -70,14 +71,14 @@ class TextEnd:
     text: str
 
 
-@dataclass(slots=True)
+@record()
 class ReasoningStart:
     """The model begins to think aloud."""
 
     id: str
 
 
-@dataclass(slots=True)
+@record()
 class ReasoningDelta:
     """A piece of the model's thinking; never part of the answer."""
 
@@ -85,7 +86,7 @@ class ReasoningDelta:
     id: str = ""
 
 
-@dataclass(slots=True)
+@record()
 class ReasoningEnd:
     """A block of thinking is whole."""
 
@@ -93,14 +94,14 @@ class ReasoningEnd:
     text: str
 
 
-@dataclass(slots=True)
+@record()
 class RefusalDelta:
     """A piece of a refusal, where the provider tells it from an answer. Shown as text as well."""
 
     text: str
 
 
-@dataclass(slots=True)
+@record()
 class ToolCallStart:
     """A tool call begins; its name is known."""
 
@@ -109,7 +110,7 @@ class ToolCallStart:
     name: str
 
 
-@dataclass(slots=True)
+@record()
 class ToolCallDelta:
     """A piece of a tool call: for display, never for execution.
 
@@ -124,7 +125,7 @@ class ToolCallDelta:
     """Set by codecs that know the call as a whole (with repairs or a problem): it replaces what came in pieces."""
 
 
-@dataclass(slots=True)
+@record()
 class ToolCallEnd:
     """A tool call is whole."""
 
@@ -133,7 +134,7 @@ class ToolCallEnd:
     call: ToolCall
 
 
-@dataclass(slots=True, kw_only=True)
+@record(kw_only=True)
 class Done:
     """The protocol's end of a reply: codecs yield it once, last, and only when the reply is whole."""
 
@@ -146,21 +147,21 @@ class Done:
     raw: Any = None
 
 
-@dataclass(slots=True)
+@record()
 class RoundStart:
     """The agent asks the model for the `round`-th time (from 1)."""
 
     round: int
 
 
-@dataclass(slots=True)
+@record()
 class ToolStart:
     """A tool begins to run."""
 
     call: ToolCall
 
 
-@dataclass(slots=True)
+@record()
 class ToolEnd:
     """A tool has an answer; an error is an answer too."""
 
@@ -170,7 +171,7 @@ class ToolEnd:
     """Seconds."""
 
 
-@dataclass(slots=True)
+@record()
 class RoundEnd:
     """One ask and its tools are over; `messages` are what they added to the history."""
 
@@ -179,7 +180,7 @@ class RoundEnd:
     messages: tuple[Message, ...] = ()
 
 
-@dataclass(slots=True)
+@record()
 class NestedEvent:
     """An event of an agent that runs as a tool."""
 
@@ -187,7 +188,7 @@ class NestedEvent:
     event: Event
 
 
-@dataclass(slots=True)
+@record()
 class RunEnd:
     """The run is over; `result` is its `RunResult`."""
 

@@ -8,7 +8,7 @@ time comes in through a clock. The history is valid whenever the generator ends,
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from lmagent.errors import LimitExceeded, OutputError
@@ -20,6 +20,7 @@ from lmagent.outcomes import ToolOutcome
 from lmagent.prompts import message_from_dict, message_to_dict
 from lmagent.providers.base import OutputSchema, ToolChoice
 from lmagent.schema import ToolSpec
+from lmagent.values import record
 
 if TYPE_CHECKING:
     from lmagent.budget import Budget
@@ -45,7 +46,7 @@ __all__ = [
 _NO_USAGE = Usage()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Limits:
     """Where a run ends at the latest; checked before anything is paid. None: no limit."""
 
@@ -69,26 +70,26 @@ class Limits:
     """Re-asks for a structured answer that does not fit its type."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Allow:
     """Run the call."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Deny:
     """Do not run it; the model is told why."""
 
     reason: str = "The user did not allow this call."
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Edit:
     """Run it with these arguments (JSON text or an object), checked like the model's own."""
 
     arguments: str | Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class Pause:
     """Decide later: the run ends with `.pending` and can be resumed."""
 
@@ -96,7 +97,7 @@ class Pause:
 Decision: TypeAlias = Allow | Deny | Edit | Pause
 
 
-@dataclass(slots=True, kw_only=True)
+@record(kw_only=True)
 class RunResult:
     """A run, finished or not: what was said, done and spent."""
 
@@ -188,7 +189,7 @@ class Output(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@record()
 class AskModel:
     """Ask; send back the `Reply`."""
 
@@ -198,14 +199,14 @@ class AskModel:
     round: int
 
 
-@dataclass(slots=True)
+@record()
 class Approve:
     """Decide on these calls; send back a `Decision` each."""
 
     calls: tuple[ToolCall, ...]
 
 
-@dataclass(slots=True)
+@record()
 class RunTools:
     """Run these calls; send back a `ToolOutcome` each, in order."""
 
@@ -216,7 +217,7 @@ class RunTools:
 Step: TypeAlias = AskModel | Approve | RunTools | Event
 
 
-@dataclass(slots=True, kw_only=True)
+@record(kw_only=True)
 class RunState:
     """All that one run has: kept apart from the agent, which many runs share."""
 

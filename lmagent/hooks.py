@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
+from lmagent.values import record
 from lmagent.watching import Observer
 
 __all__ = ["Hooks"]
@@ -13,7 +14,7 @@ __all__ = ["Hooks"]
 Hook = Callable[[Any], Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Hooks:
     """Callables called at each point, in order. Each may be sync or async, in runs of either colour.
 
@@ -36,4 +37,5 @@ class Hooks:
     `lmagent.tracing` and `lmagent.otel`. They watch and change nothing."""
 
     def __add__(self, other: Hooks) -> Hooks:
-        return Hooks(**{point: (*getattr(self, point), *getattr(other, point)) for point in self.__slots__})
+        points = [item.name for item in fields(self)]
+        return Hooks(**{point: (*getattr(self, point), *getattr(other, point)) for point in points})

@@ -6,10 +6,11 @@ Nothing here knows a provider. Reading what users hand over, and JSON in and out
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from lmagent.errors import MessageError
+from lmagent.values import record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,7 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filte
 """Why a reply ended. `tool_calls` whenever calls are present, whatever the provider said."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class TextPart:
     """A piece of text inside a user message."""
 
@@ -45,7 +46,7 @@ class TextPart:
     type: ClassVar[str] = "text"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class ImagePart:
     """An image: by `url` or by `data` (base64 text) with its media type. Build it with `from_bytes`, `from_path`."""
 
@@ -92,7 +93,7 @@ def _sniff(content: bytes, otherwise: str | None = None) -> str:
     return next((kind for magic, kind in _MAGIC if content.startswith(magic)), otherwise or "image/png")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class FilePart:
     """A document: by `url`, by `data` (base64 text) or by the provider's own `file_id`."""
 
@@ -111,7 +112,7 @@ class FilePart:
 Part: TypeAlias = TextPart | ImagePart | FilePart
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class ToolCall:
     """One call the model asks for."""
 
@@ -126,7 +127,7 @@ class ToolCall:
     """Why the call cannot be run as it stands (cut, unreadable); it is then answered with this text."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class SystemMessage:
     """Instructions. A provider without a system role gets them where it wants them."""
 
@@ -135,7 +136,7 @@ class SystemMessage:
     role: ClassVar[Literal["system"]] = "system"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class UserMessage:
     """What the user says: text, or parts."""
 
@@ -153,7 +154,7 @@ class UserMessage:
         return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class AssistantMessage:
     """What a model answered: text and calls and what must travel back to the same provider."""
 
@@ -174,7 +175,7 @@ class AssistantMessage:
         return self.content
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class ToolMessage:
     """The result of one tool call."""
 
@@ -191,7 +192,7 @@ Prompt: TypeAlias = "str | Message | Mapping[str, Any] | Sequence[str | Message 
 """Text, a message, a dict such as `{"role": "user", "content": "hi"}`, or a list of them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Usage:
     """Tokens of one or more requests; details are 0 where the provider does not tell."""
 
@@ -216,7 +217,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class StreamInfo:
     """Where an item stands in its stream."""
 
@@ -225,7 +226,7 @@ class StreamInfo:
     control: Literal["start", "continue", "finish"] = "finish"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Reply:
     """One whole answer of a model; also the last item of a stream."""
 
@@ -263,7 +264,7 @@ class Reply:
         return self.message.tool_calls
 
 
-@dataclass(slots=True, kw_only=True)
+@record(kw_only=True)
 class ReplyChunk:
     """One item of a stream before the last."""
 

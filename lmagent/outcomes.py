@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeAlias, cast
 
 from lmagent.errors import InvalidArguments, ToolError
 from lmagent.redaction import redact
+from lmagent.values import record
 
 __all__ = ["MAX_RESULT_CHARS", "OutcomeKind", "ToolOutcome", "cut", "failure_text", "render"]
 
@@ -34,7 +35,7 @@ OutcomeKind: TypeAlias = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class ToolOutcome:
     """The answer to one tool call."""
 

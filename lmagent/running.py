@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from types import AsyncGeneratorType, GeneratorType
@@ -28,6 +28,7 @@ from lmagent.context import RunContext
 from lmagent.errors import InvalidArguments
 from lmagent.function import Tool, is_awaitable
 from lmagent.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
+from lmagent.values import record
 
 if TYPE_CHECKING:
     from lmagent.arguments import BoundArguments
@@ -61,7 +62,7 @@ class Call(Protocol):
     def arguments(self) -> str: ...
 
 
-@dataclass(slots=True)  # not frozen, as BoundArguments
+@record()  # not frozen, as BoundArguments
 class PreparedCall:
     """A call whose tool is found and whose arguments are valid. An approval may stand between this and the run."""
 
@@ -228,7 +229,7 @@ def run_all(
     return outcomes
 
 
-@dataclass(slots=True)
+@record()
 class _Job:
     place: int
     prepared: PreparedCall
@@ -392,7 +393,7 @@ async def _run_beside_loop(prepared: PreparedCall, context: RunContext[Any] | No
     return cast(ToolOutcome, outcome)
 
 
-@dataclass(slots=True)
+@record()
 class _Unfinished:
     value: Any
 

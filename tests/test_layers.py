@@ -12,7 +12,7 @@ import lmagent
 
 ROOT = Path(__file__).resolve().parent.parent / "lmagent"
 
-GROUND = "errors redaction messages prompts events schema framing jsontext context history"
+GROUND = "values errors redaction messages prompts events schema framing jsontext context history"
 FLOORS: tuple[tuple[str, ...], ...] = (
     tuple(GROUND.split()),
     (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from lmagent.values import record
 
 __all__ = [
     "CallDelta",
@@ -19,21 +20,21 @@ __all__ = [
 FailureReason = Literal["truncated", "malformed", "unknown_tool", "invalid_arguments"]
 
 
-@dataclass(slots=True)
+@record()
 class TextPiece:
     """Visible text, to be shown at once."""
 
     text: str
 
 
-@dataclass(slots=True)
+@record()
 class ThinkingPiece:
     """Reasoning, in order."""
 
     text: str
 
 
-@dataclass(slots=True)
+@record()
 class CallStarted:
     """A call begins and its name is known. Progress only: a call in a draft never becomes a `CallFound`."""
 
@@ -41,7 +42,7 @@ class CallStarted:
     name: str
 
 
-@dataclass(slots=True)
+@record()
 class CallDelta:
     """More of the argument text, for display only, never executed."""
 
@@ -49,7 +50,7 @@ class CallDelta:
     arguments: str
 
 
-@dataclass(slots=True)
+@record()
 class CallFound:
     """A complete call that fits its tool's schema."""
 
@@ -60,7 +61,7 @@ class CallFound:
     repairs: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@record()
 class CallFailed:
     """Call markup that does not run, and why."""
 

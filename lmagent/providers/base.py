@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from lmagent.errors import (
@@ -31,6 +31,7 @@ from lmagent.framing import Framing, SSEDecoder
 from lmagent.jsontext import JSON, dumps
 from lmagent.messages import Message, Reply
 from lmagent.schema import ToolSpec
+from lmagent.values import record
 
 __all__ = [
     "Auth",
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True)
 class NamedTool:
     """A tool choice: this tool must be called."""
 
@@ -60,7 +61,7 @@ ToolChoice: TypeAlias = Literal["auto", "required", "none"] | NamedTool
 """`auto`: the model decides. `required`: some tool must be called. `none`: no call. `NamedTool`: that tool."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class OutputSchema:
     """What a structured answer must look like."""
 
@@ -82,7 +83,7 @@ class Meter(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class ChatCall:
     """One whole question to a model."""
 
@@ -97,7 +98,7 @@ class ChatCall:
     """Told of every request that is sent for it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Request:
     """One HTTP request. The bytes are final: a signer signs exactly what is sent."""
 
@@ -152,7 +153,7 @@ class Auth(ABC):
         return False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Features:
     """What a dialect can do: data that the docs' table, `lmagent models` and prompt mode read."""
 

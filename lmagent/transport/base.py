@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from lmagent.errors import ConfigurationError
 from lmagent.providers.base import Request
+from lmagent.values import record
 
 __all__ = ["AsyncIncoming", "Drains", "Incoming", "Timeouts", "Transport"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class Timeouts:
     """The three clocks of a call, in seconds; none may be infinite."""
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lmagent.errors import ProviderError, QuotaExceeded, RequestTimeout
+from lmagent.values import record
 
 if TYPE_CHECKING:
     from tenacity import AttemptManager, RetryCallState
@@ -22,7 +22,7 @@ _CONFLICT = 409
 """The one 4xx beside 408 and 429 that is worth a second try: a lock of the provider's own."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record(frozen=True, kw_only=True)
 class RetryPolicy:
     """How often and how patiently a failed request is repeated."""
 

@@ -43,7 +43,11 @@ CALL = _whole(
     {
         "content": None,
         "tool_calls": [
-            {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Shanghai"}'}}
+            {
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": "get_weather", "arguments": '{"city":"Shanghai"}'},
+            }
         ],
     },
     "tool_calls",
@@ -136,7 +140,8 @@ def serving() -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.server"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     try:
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}/v1"
     finally:
