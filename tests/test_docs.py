@@ -219,3 +219,12 @@ def test_the_error_tree_in_the_guide_is_that_of_the_code():
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     for name in lmagent.errors.__all__:
         assert name in page
+
+
+def test_doctor_names_the_extras_that_there_are():
+    import tomllib
+
+    from lmagent.cli.info import _EXTRAS
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(_EXTRAS) == set(project["optional-dependencies"]) - {"test", "docs"}
