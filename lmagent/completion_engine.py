@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping, Sized
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sized
 from contextlib import aclosing
+from functools import partial
 from os import PathLike
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from lmagent.bulk.blocking import iterate
 from lmagent.bulk.completion import Completion, Summary
 from lmagent.bulk.gate import Gate
 from lmagent.bulk.journal import SQLiteJournal
+from lmagent.bulk.parts import Journal, SharedLimiter, WorkSource
 from lmagent.bulk.progress import Progress, ProgressBar, progress_of
 from lmagent.bulk.run import BulkRun, ErrorMode, RetryFailed, Settings
 from lmagent.bulk.target import Target, own_limiter
@@ -52,14 +54,15 @@ class CompletionEngine:
             is only counted. Errors that every item would meet (credentials, quota, no such model, a spent budget, a
             full disk) stop the run and are raised in each mode.
         progress_bar: True (a bar on a terminal, lines elsewhere), `rich`, `plain`, or a function of the `Summary`.
-        journal: File that keeps what is finished; made when it is not there.
+        journal: File that keeps what is finished, made when it is not there; or a `Journal` of your own.
         in_order: Yield in the order of the input; False: as they come.
         retry_failed: Of the items that failed in an earlier run, ask again: `retryable` ones, all (True), or none.
         share_identical: Ask equal items once and give all of them the answer.
         budget: What the run may spend; shared with whatever else uses it.
         prices: Model id -> `Price`, for the cost in the summary, when no `budget` with prices is given.
         adaptive: Whether concurrency gives way when the provider is overloaded.
-        limiter: A rate limiter shared with other engines or models, instead of the two limits.
+        limiter: A rate limiter shared with other engines or models, instead of the two limits: a `RateLimiter`, or a
+            `SharedLimiter` of your own.
         track_in_doubt: Write each item down before it is asked, so that a killed run knows what it may have paid for.
         ask_in_doubt: Whether such items are asked again; else they fail with a `JournalError`.
         on_change: A journal of another model, parameters or tools: `refuse`, or `accept` (its answers are kept, and
@@ -82,14 +85,14 @@ class CompletionEngine:
         *,
         error_mode: ErrorMode = "raise",
         progress_bar: ProgressBar = False,
-        journal: str | PathLike[str] | None = None,
+        journal: str | PathLike[str] | Journal | None = None,
         in_order: bool = True,
         retry_failed: RetryFailed = "retryable",
         share_identical: bool = False,
         budget: Budget | None = None,
         prices: Mapping[str, Price] | None = None,
         adaptive: bool = True,
-        limiter: RateLimiter | None = None,
+        limiter: SharedLimiter | None = None,
         track_in_doubt: bool = False,
         ask_in_doubt: bool = True,
         on_change: Literal["refuse", "accept"] = "refuse",
@@ -112,23 +115,25 @@ class CompletionEngine:
             in_order=in_order,
             retry_failed=retry_failed,
             share_identical=share_identical,
+            track_in_doubt=track_in_doubt,
             ask_in_doubt=ask_in_doubt,
             grace=grace,
             ahead=ahead if ahead is not None else max(4 * async_capacity, 64),
         )
         progress_of(progress_bar)
         self._progress_bar: ProgressBar = progress_bar
-        self._journal = journal
+        self._journal = _journal_of(journal, share_identical)
         self._budget = budget
         self._prices = prices
         self._adaptive = adaptive
-        self._track = track_in_doubt
-        self._on_change: Literal["refuse", "accept"] = on_change
+        self._accept_change = on_change == "accept"
         self._running: list[tuple[asyncio.AbstractEventLoop, BulkRun]] = []
         self.summary = Summary()
         """Of the latest run; it grows while the run goes on."""
 
-    def _limits_of(self, requests: float | None, tokens: float | None, given: RateLimiter | None) -> RateLimiter:
+    def _limits_of(self, requests: float | None, tokens: float | None, given: SharedLimiter | None) -> SharedLimiter:
+        if given is not None and not isinstance(given, SharedLimiter):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"limiter= is a RateLimiter or a SharedLimiter, not {type(given).__name__}.")
         asked = requests is not None or tokens is not None
         own = own_limiter(self._target.model)
         if asked + (given is not None) + (own is not None) > 1:
@@ -138,30 +143,33 @@ class CompletionEngine:
         found = given or own
         return found or RateLimiter(requests, tokens, burst=2, slack=_SLACK, pace=_PACE)
 
-    def run(self, prompts: Iterable[Any] | AsyncIterable[Any]) -> Generator[Completion]:
+    def run(self, prompts: Iterable[Any] | AsyncIterable[Any] | WorkSource) -> Generator[Completion]:
         """Yield a completion an item, as they come; works inside a running event loop too.
 
         The work is done by a private event loop in one thread, which takes the items from `prompts` as well. Closing
         the iterator, or leaving it in any other way, ends the run, the thread and its connections.
 
         Args:
-            prompts: Any iterable (also an endless one) of prompts, or of dicts with `prompt`, `id` and `parameters`.
+            prompts: Any iterable (also an endless one) of prompts, or of dicts with `prompt`, `id` and `parameters`; or
+                a `WorkSource` of your own.
 
         Raises:
             ConfigurationError: The prompts are a single text.
             JournalError: The journal is locked, foreign or of another model, or the disk is full.
             LMAgentError: What stopped the run; see `error_mode`.
         """
-        source = LocalSource(prompts)
+        source = _source_of(prompts)
         return iterate(lambda: self._completions(source, _total(prompts)))
 
-    def async_run(self, prompts: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Completion]:
+    def async_run(self, prompts: Iterable[Any] | AsyncIterable[Any] | WorkSource) -> AsyncGenerator[Completion]:
         """`run`, asynchronous, in the running event loop. Use `contextlib.aclosing` when you may leave it early."""
-        return self._completions(LocalSource(prompts), _total(prompts))
+        return self._completions(_source_of(prompts), _total(prompts))
 
-    async def _completions(self, source: LocalSource, total: int | None) -> AsyncGenerator[Completion]:
+    async def _completions(self, source: WorkSource, total: int | None) -> AsyncGenerator[Completion]:
         summary = self.summary = Summary(total=total)
-        journal = self._open_journal()
+        journal = self._journal() if self._journal is not None else None
+        if journal is not None:
+            journal.open(self._target.fingerprint, accept_change=self._accept_change)
         tick = progress_of(self._progress_bar)
         budget = self._budget or Budget(prices=self._prices)
         gate = Gate(self._limits, self._settings.capacity, adaptive=self._adaptive)
@@ -182,17 +190,6 @@ class CompletionEngine:
             elif tick is not None:
                 tick(summary)
 
-    def _open_journal(self) -> SQLiteJournal | None:
-        if self._journal is None and not self._settings.share_identical:
-            return None
-        return SQLiteJournal(
-            self._journal,
-            self._target.fingerprint,
-            on_change=self._on_change,
-            track=self._track,
-            distinct=not self._settings.share_identical,
-        )
-
     def stop(self) -> None:
         """End the runs in progress early, from any thread or signal handler: nothing new is asked.
 
@@ -205,6 +202,21 @@ class CompletionEngine:
 def _check(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         raise ConfigurationError(f"{name} is one of {', '.join(map(repr, allowed))}, not {value!r}.")
+
+
+def _journal_of(given: str | PathLike[str] | Journal | None, share_identical: bool) -> Callable[[], Journal] | None:
+    """Return what makes the journal of a run: a file's is each run's own, so that a second one meets its lock."""
+    if given is None and not share_identical:
+        return None
+    if given is None or isinstance(given, str | PathLike):
+        return partial(SQLiteJournal, given)
+    if not isinstance(given, Journal):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"journal= is a path or a Journal, not {type(given).__name__}.")
+    return lambda: given
+
+
+def _source_of(prompts: Iterable[Any] | AsyncIterable[Any] | WorkSource) -> WorkSource:
+    return prompts if isinstance(prompts, WorkSource) else LocalSource(prompts)
 
 
 def _total(prompts: object) -> int | None:

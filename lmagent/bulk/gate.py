@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from lmagent.bulk.parts import SharedLimiter
 from lmagent.errors import Overloaded, ProviderError, RateLimited
 from lmagent.messages import Usage
-from lmagent.transport.limits import Permit, RateLimiter
+from lmagent.transport.limits import Permit, asked_to_pause, told_to_pause
 
 __all__ = ["Gate"]
 
@@ -37,10 +38,10 @@ _admitted: ContextVar[list[Permit]] = ContextVar("lmagent_admitted")
 
 
 class Gate:
-    """Lets items start. One per run; it is the run's `Admission` and its exchanges' `Limiter`.
+    """Lets items start. One per run and never shared; it is the `Limiter` of the run's exchanges.
 
     Args:
-        limits: Requests and tokens; shared by every run that uses the same key.
+        limits: Requests and tokens; may be shared by every run that uses the same key.
         capacity: Items at once, at most.
         adaptive: Whether concurrency gives way to 429s and overload.
         clock: Seconds, of the limits' clock.
@@ -48,7 +49,7 @@ class Gate:
 
     def __init__(
         self,
-        limits: RateLimiter,
+        limits: SharedLimiter,
         capacity: int,
         *,
         adaptive: bool = True,
@@ -183,16 +184,19 @@ class Gate:
 
     def answered(self, headers: Mapping[str, str], now: float) -> None:
         """Pause when nothing is left."""
-        self._limits.answered(headers, now)
+        self._pause(told_to_pause(headers, now))
 
     def failed(self, error: ProviderError, max_pause: float) -> None:
         """Pause for all after a 429, and give way."""
-        self._limits.failed(error, max_pause)
         if not isinstance(error, RateLimited | Overloaded):
             return
-        if isinstance(error, RateLimited) and not error.retry_after:
-            self._limits.pause(_OWN_PAUSE)
+        if isinstance(error, RateLimited):
+            self._pause(asked_to_pause(error, max_pause) or _OWN_PAUSE)
         now = self._clock()
         if self._adaptive and now - self._last_cut > 1.0:
             self._last_cut = now
             self.allowed = max(1.0, min(self.allowed, self.active) / 2)
+
+    def _pause(self, seconds: float) -> None:
+        if seconds:
+            self._limits.pause(seconds)

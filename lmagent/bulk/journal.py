@@ -42,45 +42,47 @@ Change: TypeAlias = "tuple[str, tuple[Any, ...]]"
 
 
 class SQLiteJournal:
-    """A bulk run's journal.
+    """A bulk run's journal; one run at a time, one after the other.
 
     Args:
         path: Of the file, made when it is not there. None: a temporary one, gone with the run (it only serves sharing
             of equal items).
-        fingerprint: What all items share, by name: model, parameters, tools. An existing file must have the same.
-        on_change: What to do when it has another: `refuse`, or `accept` (items are then found by their own keys, so
-            nothing wrong is ever reused; what does not fit is asked anew).
-        track: Whether what is about to be asked is written first, so that a killed run knows what is in doubt.
-        distinct: Whether equal items are told apart by counting them.
-
-    Raises:
-        JournalError: Locked, foreign, of another version, of another model, or the disk is full.
     """
 
-    def __init__(
-        self,
-        path: str | PathLike[str] | None,
-        fingerprint: Mapping[str, Any],
-        *,
-        on_change: str = "refuse",
-        track: bool = False,
-        distinct: bool = True,
-    ) -> None:
+    def __init__(self, path: str | PathLike[str] | None) -> None:
         self._path = Path(path) if path is not None else None
-        self._track = track
-        self._distinct = distinct
-        self._lock = FileLock(self._path.with_name(self._path.name + ".lock")) if self._path else None
+        self._lock: FileLock | None = None
         self._db: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._writer: _Writer | None = None
+        self._tracks = False
+        """Whether there may be rows in `begun`."""
+        self.known = 0
+        """Items that earlier runs kept."""
+        self.in_doubt = 0
+        """Items that an earlier run was asking when it was killed."""
+
+    def open(self, fingerprint: Mapping[str, Any], *, accept_change: bool = False) -> None:
+        """Open the file for a run, in its event loop.
+
+        Raises:
+            JournalError: Locked, foreign, of another version, of another model, or the disk is full.
+        """
+        if self._db is not None:
+            raise JournalError(f"The journal {self._name} is used by another run.")
+        self._lock = FileLock(self._path.with_name(self._path.name + ".lock")) if self._path else None
         try:
             with _as_journal_error(self._path):
-                self._open(fingerprint, on_change)
+                self._open(fingerprint, accept_change)
         except BaseException:
             self.close()
             raise
 
-    def _open(self, fingerprint: Mapping[str, Any], on_change: str) -> None:
+    @property
+    def _name(self) -> str:
+        return _shown(self._path)
+
+    def _open(self, fingerprint: Mapping[str, Any], accept_change: bool) -> None:
         # "" is a database of SQLite's own temporary files.
         self._db = sqlite3.connect(self._path or "", isolation_level=None, check_same_thread=False, timeout=10.0)
         if self._path is None:
@@ -92,32 +94,31 @@ class SQLiteJournal:
             self._db.execute("pragma journal_mode = wal")
             self._db.execute("pragma synchronous = full")
             self._db.executescript(f"begin immediate; {_TABLES} commit;")
-            self._head(fingerprint, on_change)
+            self._head(fingerprint, accept_change)
             self._reader = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10.0)
             self._writer = _Writer(self._db, self._path)
         # How often each hash came in this run: on disk, so that memory does not grow with the input.
         self._reader.execute("pragma temp_store = file")
         self._reader.execute("create temp table seen (base text primary key, times integer not null) without rowid")
-        self.known: int = self._reader.execute("select count(*) from items").fetchone()[0]
-        """Items that earlier runs kept."""
+        self.known = self._reader.execute("select count(*) from items").fetchone()[0]
         doubtful = "select count(*) from begun where key not in (select key from items where status = 'done')"
-        self.in_doubt: int = self._reader.execute(doubtful).fetchone()[0]
-        """Items that an earlier run was asking when it was killed."""
+        self.in_doubt = self._reader.execute(doubtful).fetchone()[0]
+        self._tracks = self._reader.execute("select 1 from begun limit 1").fetchone() is not None
 
-    def _head(self, fingerprint: Mapping[str, Any], on_change: str) -> None:
+    def _head(self, fingerprint: Mapping[str, Any], accept_change: bool) -> None:
         from lmagent import __version__
 
         assert self._db is not None
         head: dict[str, str] = dict(self._db.execute("select name, value from lmagent_bulk"))
         new = json.dumps(fingerprint, sort_keys=True, default=repr)
-        if "fingerprint" in head and head["fingerprint"] != new and on_change != "accept":
+        if "fingerprint" in head and head["fingerprint"] != new and not accept_change:
             old = json.loads(head["fingerprint"])
             names = sorted(name for name in {*old, *fingerprint} if old.get(name) != json.loads(new).get(name))
             shown = "; ".join(
                 f"{name}: {old.get(name)!r:.80} there, {fingerprint.get(name)!r:.80} now" for name in names
             )
             raise JournalError(
-                f"{str(self._path)!r} belongs to another run ({shown}). Use another file, or on_change='accept' to ask "
+                f"{self._name} belongs to another run ({shown}). Use another file, or on_change='accept' to ask "
                 "anew what does not fit."
             )
         values = {"version": str(FORMAT), "library": __version__, "fingerprint": new}
@@ -128,8 +129,6 @@ class SQLiteJournal:
 
     def claim(self, base: str) -> str:
         """Return the key of the next item whose hash is `base`."""
-        if not self._distinct:
-            return f"{base}-0"
         assert self._reader is not None
         with _as_journal_error(self._path):
             (times,) = self._reader.execute(
@@ -152,8 +151,7 @@ class SQLiteJournal:
 
     def begin(self, key: str) -> asyncio.Future[None]:
         """Note that `key` is about to be asked."""
-        if not self._track:
-            return _done()
+        self._tracks = True
         return self._change([("insert or replace into begun values (?, ?)", (key, time.time()))])
 
     def put(self, row: Row) -> asyncio.Future[None]:
@@ -174,7 +172,7 @@ class SQLiteJournal:
             row.finished,
         )
         changes: list[Change] = [(_PUT, values)]
-        if self._track:
+        if self._tracks:
             changes.append(("delete from begun where key = ?", (row.key,)))
         return self._change(changes)
 
@@ -357,4 +355,8 @@ def _as_journal_error(path: Path | None) -> Generator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise JournalError(f"The journal {str(path or 'in temporary files')!r} cannot be used: {error}.") from error
+        raise JournalError(f"The journal {_shown(path)} cannot be used: {error}.") from error
+
+
+def _shown(path: Path | None) -> str:
+    return repr(str(path or "in temporary files"))

@@ -1,19 +1,20 @@
 """The pieces that the machines of a distributed run would share, as protocols; each has one local implementation.
 
-`WorkSource` (work.py), `Admission` (gate.py) and `JournalStore` (journal.py). A run asks for nothing else, so an
-engine that spreads work over machines replaces these three and leaves the rest as it is.
+`WorkSource` (`LocalSource`, work.py), `SharedLimiter` (`RateLimiter`, transport/limits.py) and `Journal`
+(`SQLiteJournal`, journal.py). `CompletionEngine` takes any of them and a run asks them for nothing else. All calls come
+from the run's event loop; those that are not awaited hold it up and so must be quick.
 """
 
 from __future__ import annotations
 
-from asyncio import Future
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lmagent.messages import Message
+from lmagent.transport.limits import Permit
 
-__all__ = ["Admission", "JournalStore", "Row", "Work", "WorkSource"]
+__all__ = ["Journal", "Row", "SharedLimiter", "Work", "WorkSource"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +46,12 @@ class Row:
     finished: float = 0.0
 
 
+@runtime_checkable
 class WorkSource(Protocol):
-    """Gives each item to one worker."""
+    """Gives each item to one worker. A run yields in the order in which it took; indexes may have gaps."""
 
     async def take(self) -> Work | None:
-        """Return the next item, None at the end."""
+        """Return the next item, None at the end. Nobody calls it while another call waits."""
         ...
 
     async def aclose(self) -> None:
@@ -57,41 +59,78 @@ class WorkSource(Protocol):
         ...
 
 
-class Admission(Protocol):
-    """Says when the next item may start: limits, concurrency, pauses."""
+@runtime_checkable
+class SharedLimiter(Protocol):
+    """The rate limits of a key, for all who use it: who may start when.
 
-    async def enter(self, tokens: float) -> bool:
-        """Wait until an item may start; False: nothing starts any more."""
+    Waits are in seconds, so an owner elsewhere goes by its own clock; `now` is the caller's monotonic clock.
+    """
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether tokens are limited; else every `tokens` is 0."""
         ...
 
-    def leave(self, error: Exception | None) -> None:
-        """An item that entered is over."""
+    def peek(self, now: float, tokens: float) -> float:
+        """Return how long a request booked now would wait. A hint: another run may book first."""
         ...
 
-    def stop(self) -> None:
-        """Let nobody in any more; those who wait hear False."""
+    def book(self, now: float, tokens: float) -> Permit:
+        """Take the next place; never waits for it."""
+        ...
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody start for so long."""
         ...
 
 
-class JournalStore(Protocol):
-    """Keeps what is finished, durably. Every method but the futures' wait is quick."""
+@runtime_checkable
+class Journal(Protocol):
+    """Keeps what is finished, durably. One run at a time opens it, and closes it at its end."""
+
+    @property
+    def known(self) -> int:
+        """Items that earlier runs kept."""
+        ...
+
+    @property
+    def in_doubt(self) -> int:
+        """Items that an earlier run began and never finished."""
+        ...
+
+    def open(self, fingerprint: Mapping[str, Any], *, accept_change: bool) -> None:
+        """Begin a run.
+
+        Args:
+            fingerprint: What all items share, by name: model, parameters, tools; plain JSON.
+            accept_change: Whether a journal of another fingerprint is used nevertheless (items are found by their own
+                keys, so nothing wrong is ever reused); else it is refused.
+
+        Raises:
+            JournalError: It is refused, in use, or cannot be opened.
+        """
+        ...
 
     def claim(self, base: str) -> str:
-        """Return the key of the next item whose hash is `base`: the n-th of its equals."""
+        """Return the key of the next item of this run whose hash is `base`: the n-th of its equals."""
         ...
 
     def find(self, key: str) -> Row | None:
-        """Return what an earlier run kept under `key`."""
+        """Return what is kept under `key`."""
         ...
 
-    def begin(self, key: str) -> Future[None]:
+    def is_in_doubt(self, key: str) -> bool:
+        """Whether an earlier run began `key` and never finished it."""
+        ...
+
+    def begin(self, key: str) -> Awaitable[None]:
         """Note that `key` is about to be asked; done when that is on disk."""
         ...
 
-    def put(self, row: Row) -> Future[None]:
-        """Keep a finished item; done when it is on disk."""
+    def put(self, row: Row) -> Awaitable[None]:
+        """Keep a finished item, over an older row of its key; done when it is on disk."""
         ...
 
     def close(self) -> None:
-        """Commit what was put and free everything."""
+        """End the run: commit what was put and free everything."""
         ...

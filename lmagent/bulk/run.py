@@ -24,8 +24,7 @@ from lmagent.bulk.completion import (
     result_to_dict,
 )
 from lmagent.bulk.gate import Gate
-from lmagent.bulk.journal import SQLiteJournal
-from lmagent.bulk.parts import Row, Work, WorkSource
+from lmagent.bulk.parts import Journal, Row, Work, WorkSource
 from lmagent.bulk.target import Target
 from lmagent.errors import JournalError, LimitExceeded, ProviderError
 from lmagent.messages import Usage
@@ -45,6 +44,7 @@ class Settings:
     in_order: bool
     retry_failed: RetryFailed
     share_identical: bool
+    track_in_doubt: bool
     ask_in_doubt: bool
     grace: float
     ahead: int
@@ -58,7 +58,7 @@ class BulkRun:
         target: Target,
         source: WorkSource,
         gate: Gate,
-        journal: SQLiteJournal | None,
+        journal: Journal | None,
         settings: Settings,
         budget: Budget,
         summary: Summary,
@@ -79,6 +79,8 @@ class BulkRun:
         self._began = time.monotonic()
         self._taking = asyncio.Lock()
         self._room = asyncio.Semaphore(settings.ahead)
+        # By the place in the order of taking; a source's own indexes may have gaps.
+        self._taken = 0
         self._ready: dict[int, Completion | None] = {}
         self._arrived: deque[int] = deque()
         self._next = 0
@@ -87,7 +89,7 @@ class BulkRun:
         self._sharing: dict[str, asyncio.Future[Row]] = {}
         self._stopping = False
         self._fatal: BaseException | None = None
-        self._fatal_index: int | None = None
+        self._fatal_place: int | None = None
         self._stopped_at = 0.0
         self._used = 0
         if journal is not None:
@@ -148,12 +150,12 @@ class BulkRun:
 
     def _take_ready(self) -> list[Completion | None]:
         if not self._settings.in_order:
-            taken = [self._ready.pop(index) for index in self._arrived]
+            taken = [self._ready.pop(place) for place in self._arrived]
             self._arrived.clear()
             return taken
         taken: list[Completion | None] = []
         while self._next in self._ready:
-            if self._settings.error_mode == "raise" and self._next == self._fatal_index:
+            if self._settings.error_mode == "raise" and self._next == self._fatal_place:
                 break
             taken.append(self._ready.pop(self._next))
             self._next += 1
@@ -165,7 +167,7 @@ class BulkRun:
         if self._settings.error_mode != "raise" and self._stopping and self._ready and self._next not in self._ready:
             self._next = min(self._ready)  # what was stopped before it was asked leaves gaps
         return self._next in self._ready and not (
-            self._settings.error_mode == "raise" and self._next == self._fatal_index
+            self._settings.error_mode == "raise" and self._next == self._fatal_place
         )
 
     async def _wait(self) -> bool:
@@ -204,18 +206,19 @@ class BulkRun:
 
     async def _work(self) -> None:
         try:
-            while (work := await self._take()) is not None:
+            while (taken := await self._take()) is not None:
+                place, work = taken
                 completion = await self._complete(work)
                 if completion is None:
                     return
-                self._deliver(completion)
+                self._deliver(place, completion)
         except Exception as error:
             self._stop_for(error, None)
         finally:
             # The task counts as done only after this call.
             asyncio.get_running_loop().call_soon(self._news.set)
 
-    async def _take(self) -> Work | None:
+    async def _take(self) -> tuple[int, Work] | None:
         async with self._taking:
             await self._room.acquire()
             if self._stopping:
@@ -229,9 +232,10 @@ class BulkRun:
                 self._room.release()
                 return None
             self._summary.items += 1
-            return work
+            place, self._taken = self._taken, self._taken + 1
+            return place, work
 
-    def _deliver(self, completion: Completion) -> None:
+    def _deliver(self, place: int, completion: Completion) -> None:
         summary, error = self._summary, completion.error
         if error is None:
             summary.done += 1
@@ -247,14 +251,14 @@ class BulkRun:
         if error is not None:
             stops = not completion.from_journal and (is_fatal(error) or self._is_spent(error))
             if stops or self._settings.error_mode == "raise":
-                self._stop_for(error, completion.index)
+                self._stop_for(error, place)
         skipped = error is not None and self._settings.error_mode == "skip"
-        self._ready[completion.index] = None if skipped else completion
+        self._ready[place] = None if skipped else completion
         raised = self._settings.error_mode == "raise" and error is not None
         if raised and not self._settings.in_order:
-            del self._ready[completion.index]  # it is raised
+            del self._ready[place]  # it is raised
         else:
-            self._arrived.append(completion.index)
+            self._arrived.append(place)
         self._news.set()
 
     def _is_spent(self, error: Exception) -> bool:
@@ -264,11 +268,11 @@ class BulkRun:
         limit = self._budget.limits.get(error.limit)
         return limit is not None and limit == error.value
 
-    def _stop_for(self, error: BaseException, index: int | None) -> None:
-        known = self._fatal_index
-        earlier = known is not None and index is not None and index < known
+    def _stop_for(self, error: BaseException, place: int | None) -> None:
+        known = self._fatal_place
+        earlier = known is not None and place is not None and place < known
         if self._fatal is None or (self._settings.in_order and earlier):
-            self._fatal, self._fatal_index = error, index
+            self._fatal, self._fatal_place = error, place
         self.stop(f"{type(error).__name__}: {error}")
 
     async def _complete(self, work: Work) -> Completion | None:
@@ -278,7 +282,8 @@ class BulkRun:
         journal = self._journal
         if journal is None:
             return await self._ask(work, "")
-        key = journal.claim(self._target.identity(work))
+        base = self._target.identity(work)
+        key = f"{base}-0" if self._settings.share_identical else journal.claim(base)
         known = journal.find(key)
         self._used += known is not None
         if known is not None and not self._asks_again(known):
@@ -334,7 +339,7 @@ class BulkRun:
         started, failure = time.time(), None
         made = Completion(index=work.index, id=work.id)
         try:
-            if journal is not None:
+            if journal is not None and self._settings.track_in_doubt:
                 await journal.begin(key)
             result = await target.ask(work, self._budget)
             requests = getattr(result, "requests", None) or getattr(result, "attempts", 1)

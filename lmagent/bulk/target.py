@@ -11,7 +11,7 @@ from lmagent.agent import Agent
 from lmagent.budget import Budget
 from lmagent.bulk.completion import result_from_dict
 from lmagent.bulk.gate import Gate
-from lmagent.bulk.parts import Row, Work
+from lmagent.bulk.parts import Row, SharedLimiter, Work
 from lmagent.bulk.work import canonical, identity
 from lmagent.errors import ConfigurationError, ToolError
 from lmagent.fallback import FallbackModel
@@ -20,7 +20,6 @@ from lmagent.messages import AssistantMessage, FilePart, ImagePart, Message, Rep
 from lmagent.model import ChatModel
 from lmagent.redaction import redact_value
 from lmagent.transport.exchange import Exchange
-from lmagent.transport.limits import RateLimiter
 
 __all__ = ["Target", "own_limiter"]
 
@@ -63,6 +62,8 @@ class Target:
                 "output": [output.mode, output.instruction, output.schema and output.schema.schema] if output else None,
             }
         self._frame = canonical(self.fingerprint)
+        shared = [self.fingerprint[name] for name in ("system prompt", "tools") if name in self.fingerprint]
+        self._shared_size = len(canonical(shared)) if shared else 0
 
     def bound(self, gate: Gate) -> Target:
         """Return a target whose every request passes `gate`; connections and credentials stay shared."""
@@ -81,9 +82,7 @@ class Target:
 
     def size(self, work: Work) -> int:
         """Return about how many bytes the prompt has, for guesses of its tokens."""
-        agent = self._asked if isinstance(self._asked, Agent) else None
-        own = len(agent.system_prompt) if agent else 0
-        return own + sum(_size(message) for message in work.messages)
+        return self._shared_size + sum(_size(message) for message in work.messages)
 
     def parameters(self, work: Work) -> Mapping[str, Any]:
         """Return the parameters that `work` is asked with. Raises `ParameterError`."""
@@ -128,11 +127,27 @@ def _bound(model: ChatModel, gate: Gate) -> ChatModel:
     return bound
 
 
-def own_limiter(model: ChatModel) -> RateLimiter | None:
-    """Return the rate limiter that a model was built with."""
+def own_limiter(model: ChatModel) -> SharedLimiter | None:
+    """Return the rate limiter that a model was built with.
+
+    Raises:
+        ConfigurationError: It is one that a run cannot ask, or there are several.
+    """
+    if isinstance(model, FallbackModel):
+        found = {id(limiter): limiter for each in model.models if (limiter := own_limiter(each)) is not None}
+        if len(found) > 1:
+            raise ConfigurationError(
+                "The models of the FallbackModel have several limiters; a bulk run needs one."
+            )
+        return next(iter(found.values()), None)
     exchange = cast("Any", model.exchange)
     limiter = exchange.limiter if isinstance(exchange, Exchange) else None
-    return limiter if isinstance(limiter, RateLimiter) else None
+    if limiter is not None and not isinstance(limiter, SharedLimiter):
+        raise ConfigurationError(
+            f"The model's limiter ({type(limiter).__name__}) has no peek, book, pause and counts_tokens, so a bulk run "
+            "would ignore it; build the model without it, or give it these."
+        )
+    return limiter
 
 
 _IMAGE_BYTES = 4000

@@ -19,7 +19,7 @@ from lmagent.errors import ConfigurationError, ProviderError, RateLimited
 from lmagent.messages import Usage
 from lmagent.transport.room import seconds_to_room
 
-__all__ = ["Limiter", "Permit", "RateLimiter"]
+__all__ = ["BookedPlace", "Limiter", "Permit", "RateLimiter", "asked_to_pause", "told_to_pause"]
 
 _SLACK = 1e-3
 """Fraction of the window that is left free, so that a request which starts late by some milliseconds does not bring one
@@ -113,8 +113,34 @@ class _Budget:
             self._next -= self._interval * entry.amount
 
 
-class Permit:
-    """One place in line."""
+class Permit(Protocol):
+    """One place in line, from whoever gives them."""
+
+    @property
+    def wait(self) -> float:
+        """Seconds from the booking to the start."""
+        ...
+
+    @property
+    def revoked(self) -> bool:
+        """Whether a pause came in between: then take a new one after the wait."""
+        ...
+
+    def refund(self) -> None:
+        """Give the place back: the request was never sent."""
+        ...
+
+    def started(self, now: float) -> None:
+        """Say when the request really starts."""
+        ...
+
+    def settle(self, usage: Usage | None) -> None:
+        """Replace the estimate of tokens by what the provider counted."""
+        ...
+
+
+class BookedPlace:
+    """The `Permit` of a `RateLimiter`."""
 
     __slots__ = ("_limiter", "_request", "_tokens", "at", "revoked", "wait")
 
@@ -142,6 +168,16 @@ class Permit:
         if usage is not None and self._tokens is not None:
             total = usage.total_tokens or usage.input_tokens + usage.output_tokens
             self._limiter.correct(None, 0, self._tokens, total)
+
+
+def told_to_pause(headers: Mapping[str, str], now: float) -> float:
+    """Return the seconds for which the headers of an answer, at `now` of the wall clock, say that nothing is left."""
+    return min(seconds_to_room(headers, now), _LONGEST_PAUSE)
+
+
+def asked_to_pause(error: ProviderError, max_pause: float) -> float:
+    """Return the seconds, at most `max_pause`, that a server which refused a request asks all to wait."""
+    return min(error.retry_after or 0.0, max_pause) if isinstance(error, RateLimited) else 0.0
 
 
 class Limiter(Protocol):
@@ -198,7 +234,7 @@ class RateLimiter:
         self._lock = threading.Lock()
         self._last = _NEVER
         self._paused_until = _NEVER
-        self._waiting: deque[Permit] = deque()
+        self._waiting: deque[BookedPlace] = deque()
 
     @property
     def counts_tokens(self) -> bool:
@@ -227,7 +263,7 @@ class RateLimiter:
         """
         return self.book(now, tokens).wait
 
-    def book(self, now: float, tokens: float = 0) -> Permit:
+    def book(self, now: float, tokens: float = 0) -> BookedPlace:
         """`reserve`, as a permit that can be given back, corrected, or revoked by a pause."""
         with self._lock:
             # First come, first served: nobody starts before one who asked earlier.
@@ -241,14 +277,14 @@ class RateLimiter:
                     at = budget.earliest(at, cost)
             self._last = at
             spends = {id(budget): budget.spend(at, cost) for budget, cost in costs}
-            permit = Permit(self, at, at - now, spends.get(id(self._requests)), spends.get(id(self._tokens)))
+            permit = BookedPlace(self, at, at - now, spends.get(id(self._requests)), spends.get(id(self._tokens)))
             while self._waiting and self._waiting[0].at <= now:
                 self._waiting.popleft()
             if at > now:
                 self._waiting.append(permit)
             return permit
 
-    def permit(self, now: float, content: bytes, parameters: Mapping[str, Any]) -> Permit:
+    def permit(self, now: float, content: bytes, parameters: Mapping[str, Any]) -> BookedPlace:
         """Book a request, its tokens estimated from its size and from `max_tokens`."""
         if self._tokens is None:
             return self.book(now)
@@ -278,14 +314,15 @@ class RateLimiter:
 
     def answered(self, headers: Mapping[str, str], now: float) -> None:
         """Pause when the headers of an answer say that nothing is left."""
-        seconds = seconds_to_room(headers, now)
+        seconds = told_to_pause(headers, now)
         if seconds:
-            self.pause(min(seconds, _LONGEST_PAUSE))
+            self.pause(seconds)
 
     def failed(self, error: ProviderError, max_pause: float) -> None:
         """Pause for all when the server asks one to wait."""
-        if isinstance(error, RateLimited) and error.retry_after:
-            self.pause(min(error.retry_after, max_pause))
+        seconds = asked_to_pause(error, max_pause)
+        if seconds:
+            self.pause(seconds)
 
     def pause(self, seconds: float) -> None:
         """Let nobody start for so long: the server said so. Those in line get new places behind the pause."""

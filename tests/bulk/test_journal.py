@@ -236,7 +236,10 @@ def test_errors_come_back_as_they_were():
 
 def test_rows_are_found_by_key(tmp_path: Path):
     async def main() -> None:
-        journal = SQLiteJournal(tmp_path / "j.db", {"model": "m"})
+        journal = SQLiteJournal(tmp_path / "j.db")
+        journal.open({"model": "m"})
+        with pytest.raises(JournalError, match="another run"):
+            journal.open({"model": "m"})
         try:
             assert journal.claim("h") == "h-0"
             assert journal.claim("h") == "h-1"

@@ -1,4 +1,4 @@
-"""A bulk run that is killed again and again pays only for what was in flight, and loses nothing."""
+"""A bulk run that is killed again and again pays only for what was in flight at each kill, and loses nothing."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ class Bill:
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
+        self.by_run: Counter[str] = Counter()
+        """Requests by the first part of their path, so that late ones count for the process that sent them."""
         self._changed = threading.Condition()
 
     def answer(self, request: Received) -> Answer:
         prompt = request.json["messages"][-1]["content"]
         with self._changed:
             self.asked[prompt] += 1
+            self.by_run[request.path.split("/")[1]] += 1
             self._changed.notify_all()
         usage = {"prompt_tokens": 2, "completion_tokens": 3, "total_tokens": 5}
         message = {"role": "assistant", "content": f"re {prompt}"}
@@ -71,9 +74,10 @@ def test_killed_at_twenty_moments_and_resumed(tmp_path: Path):
     journal = tmp_path / "run.db"
     bill = Bill()
     kept = 0
+    kept_by_run: dict[str, int] = {}
     with LoopbackServer(bill.answer) as server:
         for kill in range(KILLS):
-            process = start(server.url, journal)
+            process = start(f"{server.url}/run{kill}", journal)
             if kill % 5 == 4:  # while it starts, or a little later
                 time.sleep(chance.uniform(0.05, 0.2))
             else:
@@ -84,9 +88,10 @@ def test_killed_at_twenty_moments_and_resumed(tmp_path: Path):
             assert process.returncode == -signal.SIGKILL, complaint
             now = done_in(journal)
             assert now >= kept, "what was kept is lost"
+            kept_by_run[f"run{kill}"] = now - kept
             kept = now
         assert 0 < kept < PROMPTS
-        process = start(server.url, journal)
+        process = start(f"{server.url}/last", journal)
         shown, complaint = process.communicate(timeout=60)
         assert process.returncode == 0, complaint
     summary: dict[str, Any] = json.loads(shown)
@@ -96,6 +101,9 @@ def test_killed_at_twenty_moments_and_resumed(tmp_path: Path):
     assert summary["requests"] == PROMPTS - kept
     assert summary["in_doubt"] <= CAPACITY
     assert set(bill.asked) == {f"prompt {number}" for number in range(PROMPTS)}
-    assert bill.total - PROMPTS <= KILLS * CAPACITY
+    lost = {name: bill.by_run[name] - count for name, count in kept_by_run.items()}
+    assert all(0 <= count <= CAPACITY for count in lost.values()), lost
+    assert bill.by_run["last"] == PROMPTS - kept
+    assert bill.total - PROMPTS == sum(lost.values())
     assert max(bill.asked.values()) <= 1 + KILLS
     assert done_in(journal) == PROMPTS
