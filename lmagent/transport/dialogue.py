@@ -6,9 +6,11 @@ suspend, and takes twice as long to import. What is left to do without it is thi
 
 from __future__ import annotations
 
+import re
+
 import h11
 
-__all__ = ["Dialogue"]
+__all__ = ["ChunkJoiner", "Dialogue"]
 
 _MAX_HEAD = 100 * 1024
 
@@ -16,10 +18,11 @@ _MAX_HEAD = 100 * 1024
 class Dialogue:
     """The client's half of one connection."""
 
-    __slots__ = ("_ended", "_h11")
+    __slots__ = ("_chunks", "_ended", "_h11")
 
     def __init__(self) -> None:
         self._ended = False
+        self._chunks: ChunkJoiner | None = None
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
     def request(self, method: str, target: str, headers: list[tuple[bytes, bytes]], content: bytes) -> bytes:
@@ -40,9 +43,16 @@ class Dialogue:
         """
         if not received:
             raise ConnectionResetError("the server closed the connection without an answer")
-        self._h11.receive_data(received)
+        # The head is given by itself, so that the body begins at a place that is known.
+        head, blank, rest = received.partition(b"\r\n\r\n")
+        self._h11.receive_data(head + blank)
+        self._chunks = None
         while True:
             event = self._h11.next_event()
+            if event is h11.NEED_DATA and rest:
+                self._h11.receive_data(rest)
+                rest = b""
+                continue
             if isinstance(event, h11.Response) or (
                 isinstance(event, h11.InformationalResponse) and event.status_code == 101
             ):
@@ -50,6 +60,10 @@ class Dialogue:
                 for name, value in event.headers:
                     key, text = name.decode("latin-1"), value.decode("latin-1")
                     headers[key] = f"{headers[key]}, {text}" if key in headers else text
+                if headers.get("transfer-encoding", "").lower() == "chunked" and not self._h11.trailing_data[0]:
+                    self._chunks = ChunkJoiner()
+                if rest:
+                    self.receive(rest)
                 return event.status_code, headers
             if not isinstance(event, h11.InformationalResponse):
                 return None
@@ -57,7 +71,13 @@ class Dialogue:
     def receive(self, received: bytes) -> None:
         """Take bytes of the body; empty when the peer closed the connection."""
         self._ended = self._ended or not received
+        if self._chunks is not None:
+            received = self._chunks.feed(received) if received else self._chunks.close()
+            if not received and not self._ended:
+                return
         self._h11.receive_data(received)
+        if self._ended and received:
+            self._h11.receive_data(b"")
 
     def body(self) -> tuple[bytes, bool]:
         """Return all of the body that is there by now, and whether that was the end.
@@ -88,3 +108,61 @@ class Dialogue:
             connection.start_next_cycle()
             return True
         return False
+
+
+class ChunkJoiner:
+    """Makes one chunk of the many small ones of a chunked body, in one pass over the bytes.
+
+    Servers send each event of a stream as a chunk, and h11 takes 8 us for each: half of what an event costs. What is
+    anything but a plain whole chunk (the end, an extension, a fault) goes on as it came, for h11 to judge.
+    """
+
+    __slots__ = ("_held", "_off", "_owed")
+
+    def __init__(self) -> None:
+        self._held: bytes = b""
+        """A size line that is not whole."""
+        self._owed = 0
+        """How many bytes of a chunk that was handed on in part are still to come."""
+        self._off = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the same bytes of body with fewer chunks around them; nothing but half a size line is kept back."""
+        if self._off:
+            return data
+        if self._owed >= len(data):
+            self._owed -= len(data)
+            return data
+        data, at = self._held + data, self._owed
+        self._held, self._owed = b"", 0
+        begun = data[:at]
+        pieces: list[bytes] = []
+        while True:
+            line = _SIZE_LINE.match(data, at)
+            if line is None and _PART_OF_ONE.match(data, at):
+                self._held, data = data[at:], data[:at]
+                break
+            size = int(line[1], 16) if line else 0
+            start = line.end() if line else at
+            end = start + size
+            if size == 0 or not b"\r\n".startswith(data[end : end + 2]):
+                self._off = True  # the end of the body, or nothing we know
+                break
+            if end + 2 > len(data):
+                self._owed = end + 2 - len(data)
+                break
+            pieces.append(data[start:end])
+            at = end + 2
+        if len(pieces) < 2:
+            return data
+        joined = b"".join(pieces)
+        return b"%b%x\r\n%b\r\n%b" % (begun, len(joined), joined, data[at:])
+
+    def close(self) -> bytes:
+        """Return what is left at the end of the connection."""
+        held, self._held = self._held, b""
+        return held
+
+
+_SIZE_LINE = re.compile(rb"([0-9a-fA-F]{1,16})\r\n")
+_PART_OF_ONE = re.compile(rb"[0-9a-fA-F]{0,16}\r?\Z")
