@@ -42,14 +42,18 @@ class CompletionEngine:
         print(engine.summary)
 
     With a journal every answer is on disk before it is yielded. A run that was killed goes on where it was when it is
-    run again with the same journal; only the requests in flight are asked a second time.
+    run again with the same journal; only the items in flight are asked a second time (of an agent the whole run).
+
+    What an agent's own tools ask of other models, nested agents included, passes the engine's limits by: give all of
+    the models one `limiter=` instead.
 
     Args:
         model_or_agent: What is asked. An agent makes a whole run of each item, tools included.
         async_capacity: Items at once, at most.
         max_requests_per_minute: Most requests in any 60 seconds, repeats and an agent's further rounds included.
-        max_tokens_per_minute: Most tokens in any 60 seconds. A request reserves what its prompt and `max_tokens` (else
-            the longest answers of late) come to; what it did not need is given back when it is answered.
+        max_tokens_per_minute: Most tokens in any 60 seconds, as far as they are known before: a request reserves a
+            quarter of its prompt's bytes and `max_tokens` (else the longest answers of late), and is corrected by the
+            usage when it is answered.
         error_mode: `raise`: the first failed item stops the run. `return`: it is yielded with its `.error`. `skip`: it
             is only counted. Errors that every item would meet (credentials, quota, no such model, a spent budget, a
             full disk) stop the run and are raised in each mode.

@@ -1,7 +1,7 @@
 """One bulk run: N workers over one source, answers in order or as they come, and an end that leaves nothing behind.
 
 A worker takes an item, finds it in the journal or asks for it, waits until the answer is on disk, and only then hands
-it over and takes the next. So what a kill can cost is what its workers hold: at most `capacity` requests.
+it over and takes the next. So what a kill can cost is what its workers hold: at most `capacity` items.
 """
 
 from __future__ import annotations

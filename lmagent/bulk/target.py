@@ -136,9 +136,7 @@ def own_limiter(model: ChatModel) -> SharedLimiter | None:
     if isinstance(model, FallbackModel):
         found = {id(limiter): limiter for each in model.models if (limiter := own_limiter(each)) is not None}
         if len(found) > 1:
-            raise ConfigurationError(
-                "The models of the FallbackModel have several limiters; a bulk run needs one."
-            )
+            raise ConfigurationError("The models of the FallbackModel have several limiters; a bulk run needs one.")
         return next(iter(found.values()), None)
     exchange = cast("Any", model.exchange)
     limiter = exchange.limiter if isinstance(exchange, Exchange) else None

@@ -1,8 +1,8 @@
 """Rate limits of a key: when the next request may start. Waiting is computed here and slept elsewhere.
 
-Starts are spaced evenly; `burst` lets some go at once. In no window, wherever it begins, are there more starts or
-tokens than the limit allows. One limiter serves any number of threads, event loops and models of one process; other
-machines are beyond it.
+Starts are spaced evenly; `burst` lets some go at once. In no window, wherever it begins, are there more starts than
+the limit allows, nor more tokens, unless a request took more than was booked for it: what follows then waits. One
+limiter serves any number of threads, event loops and models of one process; other machines are beyond it.
 """
 
 from __future__ import annotations
