@@ -81,6 +81,12 @@ class Agent:
         repair: bool = True,
         **parameters: object,
     ) -> None:
+        if not isinstance(model, ChatModel):  # pyright: ignore[reportUnnecessaryIsInstance]  # the commonest slip
+            raise TypeError(
+                f"Agent needs a model, such as load_from_model_id('openai/gpt-5.4-mini'), not {model!r:.80}."
+            )
+        if not isinstance(limits, Limits | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"limits is a Limits(...), not {limits!r:.80}.")
         self.model = model
         self.tools = tools if isinstance(tools, ToolRegistry) else ToolRegistry(tools)
         self.name = name

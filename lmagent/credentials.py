@@ -38,6 +38,8 @@ def find_secret(given: str | Secret | None, names: Sequence[str]) -> Secret | No
     """Return the key that was given or the first one the environment has, or None."""
     if isinstance(given, Secret):
         return given
+    if given is not None and not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"A key is a text, not {type(given).__name__}.")
     value = find_setting(given, names)
     return Secret(value.strip()) if value and value.strip() else None
 

@@ -146,6 +146,8 @@ def load_from_model_id(model_id: str | None = None, **options: Any) -> ChatModel
     Raises:
         ConfigurationError: Unknown provider, missing key, or nothing to choose from.
     """
+    if model_id is not None and not isinstance(model_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"A model id is a text such as 'openai/gpt-5.4-mini', not {model_id!r:.80}.")
     wanted = model_id or default_model_id()
     prefix, _, name = wanted.partition("/")
     entry = _TABLE.get(prefix)

@@ -81,25 +81,27 @@ class ChatModel:
     def __init__(self, codec: Codec, *, auth: Auth | None = None, **options: Unpack[ModelOptions]) -> None:
         # What only a model needs is loaded with the first one: 12 ms of 45 that the import of an agent costs.
         from lmagent.prompting.leaks import watched
-        from lmagent.transport.base import Timeouts
         from lmagent.transport.exchange import Exchange
-        from lmagent.transport.retry import RetryPolicy
 
         unknown = options.keys() - ModelOptions.__annotations__.keys()
         if unknown:
-            raise TypeError(f"{type(self).__name__} has no argument {sorted(unknown)[0]!r}.")
+            name = sorted(unknown)[0]
+            raise TypeError(
+                f"{type(self).__name__} has no argument {name!r}. "
+                f"A model parameter goes into parameters={{{name!r}: ...}} or to a call."
+            )
+        if not isinstance(codec.model, str) or not codec.model:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"{type(self).__name__} needs the name of a model, not {codec.model!r}.")
         self._settings = _Settings(options.get("tool_mode", "auto"), options.get("prompt_format"))
         self._defaults: Mapping[str, Any] = {}
         self._defaults = self.check_parameters(options.get("parameters"))
         self.codec = self._with_tool_mode(codec)
-        timeout = options.get("timeout")
-        retries = options.get("max_retries")
         self.exchange = Exchange(
             watched(self.codec, options.get("leaked_calls")) if self.codec is codec else self.codec,
             transport=options.get("transport") or _default_transport(),
             auth=auth,
-            retry=RetryPolicy(max_retries=retries) if isinstance(retries, int) else retries or RetryPolicy(),
-            timeouts=Timeouts(total=float(timeout)) if isinstance(timeout, int | float) else timeout or Timeouts(),
+            retry=_retry_policy(options.get("max_retries")),
+            timeouts=_timeouts(options.get("timeout")),
             limiter=options.get("limiter"),
             cache=options.get("cache"),
         )
@@ -281,6 +283,26 @@ class ChatModel:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _timeouts(given: Any) -> Timeouts:
+    from lmagent.transport.base import Timeouts
+
+    if given is None or isinstance(given, Timeouts):
+        return given or Timeouts()
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise TypeError(f"timeout is a number of seconds or Timeouts(...), not {given!r}.")
+    return Timeouts(total=float(given))
+
+
+def _retry_policy(given: Any) -> RetryPolicy:
+    from lmagent.transport.retry import RetryPolicy
+
+    if given is None or isinstance(given, RetryPolicy):
+        return given or RetryPolicy()
+    if isinstance(given, bool) or not isinstance(given, int) or given < 0:
+        raise ConfigurationError(f"max_retries is a number from 0 on or RetryPolicy(...), not {given!r}.")
+    return RetryPolicy(max_retries=given)
 
 
 def _default_transport() -> Transport:

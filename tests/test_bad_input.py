@@ -323,3 +323,24 @@ def test_nothing_runs_when_the_reply_was_cut(verb: AgentVerb):
     result = verb(Agent(model, [tool]), "Go.")
     assert ran == [1]
     assert "ended early (length)" in result.messages[3].content  # type: ignore[operator]
+
+
+def test_wrong_types_from_the_caller_are_named():
+    model = ScriptedModel(["hi"])
+    with pytest.raises(TypeError, match="load_from_model_id"):
+        Agent("openai/gpt-4o")
+    with pytest.raises(TypeError, match="Limits"):
+        Agent(model, limits={"rounds": 1})
+    with pytest.raises(TypeError, match="seconds"):
+        OpenAIChat(api_key="any", timeout="5")
+    with pytest.raises(TypeError, match="text"):
+        OpenAIChat(api_key=5)
+    with pytest.raises(TypeError, match="text"):
+        load_from_model_id(5)
+    for wrong in ("x", -1):
+        with pytest.raises(ConfigurationError, match="max_retries"):
+            OpenAIChat(api_key="any", max_retries=wrong)
+    with pytest.raises(ConfigurationError, match="name of a model"):
+        OpenAIChat("", api_key="any")
+    with pytest.raises(TypeError, match=r"parameters=\{'temperature'"):
+        OpenAIChat("m", api_key="any", temperature=0)

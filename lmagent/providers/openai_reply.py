@@ -157,7 +157,8 @@ def _read_message(profile: Profile, state: ChatState, message: Mapping[str, Any]
     reasoning, text, refusal = _texts(message)
     details = message.get("reasoning_details")
     if details:
-        listed = objects(details)
+        # Thinking is a side matter: an odd entry among the details costs itself, never the answer.
+        listed = _entries(details)
         reasoning = reasoning or "".join(_detail_text(item) for item in listed)
         _join_details(state, listed, whole=whole)
     if whole:  # the last event of some streams repeats all that came before
@@ -211,6 +212,11 @@ def _thinking(value: Any) -> str:
     if isinstance(value, list):
         return "".join(_string(mapping(item).get("text")) for item in cast("list[Any]", value))
     return _string(value)
+
+
+def _entries(details: Any) -> list[dict[str, Any]]:
+    items = cast("list[Any]", details) if isinstance(details, list) else []
+    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
 
 
 def _detail_text(detail: Mapping[str, Any]) -> str:

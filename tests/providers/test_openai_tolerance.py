@@ -914,3 +914,19 @@ def test_junk_in_any_error_body_gives_an_error_or_nothing(status: int) -> None:
             assert isinstance(error, ProviderError)
             assert error.message
             assert error.code is None or isinstance(error.code, str)
+
+
+def test_a_call_repeated_to_the_letter_runs_once_whole_as_streamed():
+    call = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'}}
+    other = {**call, "function": {"name": "get_weather", "arguments": '{"city":"Rome"}'}}
+    message = {"role": "assistant", "tool_calls": [call, call, other]}
+    reply = OpenAICodec("m").parse_reply({"choices": [{"message": message, "finish_reason": "tool_calls"}]})
+    assert [c.arguments for c in reply.tool_calls] == ['{"city":"Paris"}', '{"city":"Rome"}']
+    assert len({c.id for c in reply.tool_calls}) == 2
+
+
+def test_an_odd_entry_among_reasoning_details_does_not_cost_the_answer():
+    for odd in ([5, None, {"type": "reasoning.text", "text": "hm"}], "text", {"a": 1}, 5):
+        message = {"role": "assistant", "content": "hi", "reasoning_details": odd}
+        reply = OpenAICodec("m").parse_reply({"choices": [{"message": message, "finish_reason": "stop"}]})
+        assert reply.reply == "hi"
