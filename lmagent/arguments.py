@@ -15,6 +15,7 @@ from pydantic_core import ValidationError
 
 from lmagent.errors import InvalidArguments
 from lmagent.jsontext import JSONError, dumps, dumps_text, loads
+from lmagent.outcomes import failure_text
 from lmagent.signatures import OMITTED, Argument, Signature
 
 if TYPE_CHECKING:
@@ -137,26 +138,25 @@ class ArgumentReader:
         ):
             try:
                 values = self._validate(text)
-            except ValidationError:
-                pass
-            else:
-                if self._reserved.isdisjoint(values):
-                    return BoundArguments(values)
+            except Exception:  # a validator of the user may raise anything; the slow path says what
+                values = None
+            if values is not None and self._reserved.isdisjoint(values):
+                return BoundArguments(values)
         return self._read_carefully(name, text, repair)
 
     def _read_carefully(self, name: str, text: str, repair: Repair | None) -> BoundArguments:
-        problems, bound = self._attempt(text)
+        problems, bound = self._attempt(name, text)
         if bound is None and repair is not None and len(text) <= MAX_BYTES:
             mended, names = repair(text, self._schema) or (None, ())
             if mended is not None:
-                problems, bound = self._attempt(mended)
+                problems, bound = self._attempt(name, mended)
                 if bound is not None:
                     return BoundArguments(bound.values, (*names, *bound.repairs), bound.instance)
         if bound is None:
             raise invalid_arguments(name, problems)
         return bound
 
-    def _attempt(self, text: str) -> tuple[list[str], BoundArguments | None]:
+    def _attempt(self, name: str, text: str) -> tuple[list[str], BoundArguments | None]:
         """Read and validate with second chances; give problems or values."""
         try:
             data, repairs = read_object(text)
@@ -173,6 +173,8 @@ class ArgumentReader:
                 if mending.mend(error):
                     continue
                 return [*_problem_lines(error, data), *unknown], None
+            except Exception as error:  # of a validator: no ValueError, but the values are to blame as far as we know
+                raise invalid_arguments(name, [f"arguments: {failure_text(error, expose=True)[1]}"]) from error
             if unknown:
                 return unknown, None
             repairs = (*repairs, *mending.names)

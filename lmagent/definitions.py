@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
@@ -86,6 +86,7 @@ class Definition:
         self._is_async: bool | None = None
         self.plan: Plan | None = None
         """None until `make_plan`."""
+        self._class_form: Definition | None = None
 
     @property
     def spec(self) -> ToolSpec:
@@ -111,6 +112,24 @@ class Definition:
                 is_async_callable(inject.factory) for inject in injects if inject and not isinstance(inject, type)
             )
         return self._is_async
+
+    def for_class(self, owner: type) -> Definition:
+        """Return the same tool as a class method, for `@classmethod` that stands over `@function`; always the same."""
+        if self.kind != "plain" or self.takes_self:
+            return self
+        with self._lock:
+            form = self._class_form
+            if form is None:
+                form = self._class_form = self._made_for_class(owner)
+        return form
+
+    def _made_for_class(self, owner: type) -> Definition:
+        form = copy(self)  # not `self` changed: the tool may be used elsewhere as the function that it is
+        form.kind, form.takes_self = "class", True
+        home = str(getattr(self.target, "__qualname__", "")).rpartition(".")[0]
+        form.owner = next((base for base in owner.__mro__ if base.__qualname__ == home), owner)
+        form._spec = form._signature = form._description = form._is_async = form.plan = form._class_form = None
+        return form
 
     def make_plan(self) -> Plan:
         """Build what a call needs, once."""
@@ -191,6 +210,11 @@ class Changed(Definition):
         self.kind = original.kind
         self.takes_self = original.takes_self
         self._original = original
+
+    def _made_for_class(self, owner: type) -> Definition:
+        form = cast("Changed", super()._made_for_class(owner))
+        form._original = self._original.for_class(owner)
+        return form
 
     def _build(self) -> ToolSpec:
         from lmagent.describing import clean_name

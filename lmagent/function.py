@@ -147,12 +147,14 @@ class Tool(Generic[P, R_co]):
             FunctionDefinitionError: The callable cannot be described as JSON.
             ConfigurationError: It is a method without its instance.
         """
-        definition = self._definition
-        if definition.takes_self and not self._bound:
+        self._check_bound()
+        _ = self._definition.spec
+
+    def _check_bound(self) -> None:
+        if self._definition.takes_self and not self._bound:
             raise ConfigurationError(
                 f"{self.__qualname__} is a method without its instance: take the tool from an instance."
             )
-        _ = definition.spec
 
     def changed(self, **options: Any) -> Tool[P, R_co]:
         """Return the same tool with other options, such as another `name`; schema and validator are shared."""
@@ -189,6 +191,8 @@ class Tool(Generic[P, R_co]):
     def __get__(self: Tool[Concatenate[S, Q], R], instance: S, owner: type | None = None, /) -> Tool[Q, R]: ...
     def __get__(self, instance: Any, owner: type | None = None, /) -> Tool[Any, Any]:
         definition = self._definition
+        if instance is not None and instance is owner and not self._bound:  # how `@classmethod` over a tool asks
+            definition = definition.for_class(instance)
         if not definition.takes_self or self._bound:
             return self
         if definition.kind == "class":
@@ -212,7 +216,9 @@ class Tool(Generic[P, R_co]):
 
         Raises:
             InvalidArguments: With all problems, one a line.
+            ConfigurationError: It is a method without its instance.
         """
+        self._check_bound()
         if not isinstance(arguments, str):
             from lmagent.jsontext import dumps_text
 

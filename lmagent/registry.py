@@ -299,11 +299,12 @@ def _tool_methods(instance: Any) -> list[_AnyTool]:
     found: dict[str, None] = {}
     for base in reversed(type(instance).__mro__):
         for name, value in vars(base).items():
-            if isinstance(value, Tool):
+            inner = cast(Any, value).__func__ if isinstance(value, classmethod | staticmethod) else value
+            if isinstance(inner, Tool):
                 found[name] = None
             else:
                 found.pop(name, None)
-    return [getattr(instance, name) for name in found]
+    return [function(getattr(instance, name)) for name in found]
 
 
 def _at_least_one(max_concurrent: int) -> int:

@@ -38,7 +38,7 @@ from typing import (
 )
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AliasChoices, AnyUrl, BaseModel, ConfigDict, Field, SecretStr, field_validator
 from typing_extensions import Doc, TypeAliasType, TypedDict, Unpack
@@ -534,6 +534,62 @@ def test_methods_are_bound_like_methods():
         Greeter.greet.check()
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="@classmethod no longer binds what it wraps")
+def test_classmethod_over_function_binds_the_class():
+    @function
+    def shared(cls: Any, n: int) -> tuple[str, int]:
+        return getattr(cls, "__name__", "none"), n
+
+    class Base:
+        Size = Literal[1, 2]
+
+        @classmethod
+        @function(name="make")
+        def build(cls, size: Size, *, loud: bool = False) -> tuple[str, int, bool]:
+            """Build one."""
+            return cls.__name__, size, loud
+
+        @classmethod
+        @function
+        async def later(cls, n: int) -> tuple[str, int]:
+            return cls.__name__, n
+
+        @staticmethod
+        @function
+        def plus(a: int) -> int:
+            return a + 1
+
+        kept = classmethod(shared)
+        renamed = classmethod(shared.changed(name="again"))
+
+    class Child(Base): ...
+
+    tool: Any = Child.build
+    assert (tool.name, tool.description, list(properties(tool))) == ("make", "Build one.", ["size", "loud"])
+    assert tool.call('{"size": 1}') == Child().build.call('{"size": 1}') == ("Child", 1, False)
+    assert Base.build.call('{"size": 2, "loud": true}') == ("Base", 2, True)
+    assert Child.build(2) == ("Child", 2, False)
+    assert Base.build.spec is Base().build.spec is tool.spec
+    assert Base.build.is_same(Base().build)
+    assert not Base.build.is_same(tool)
+    Base.build.check()
+    assert Base.later.is_async
+    assert Child.later.call('{"n": 1}') == ("Child", 1)
+    assert Base.plus.call('{"a": 1}') == Base().plus(1) == 2
+    assert Child.kept.call('{"n": 1}') == Child.renamed.call('{"n": 1}') == ("Child", 1)
+    assert Child.renamed.name == "again"
+    assert shared.call('{"cls": 1, "n": 2}') == ("none", 2)
+
+
+def test_a_method_without_its_instance_is_refused_before_it_runs():
+    for tool in (Greeter.greet, Greeter.greet.changed(name="hello")):
+        for refused in (lambda: tool.check(), lambda: tool.call('{"who": "you"}'), lambda: tool.validate("{}")):
+            with pytest.raises(ConfigurationError, match=r"Greeter\.greet is a method without its instance"):
+                refused()
+        with pytest.raises(ConfigurationError, match="without its instance"):
+            asyncio.run(tool.async_call('{"who": "you"}'))
+
+
 def test_plain_bound_methods():
     tool = function(Greeter().plain)
     assert (tool.name, tool.description, list(properties(tool))) == ("plain", "Plain method.", ["tags"])
@@ -930,6 +986,7 @@ PLAIN = st.deferred(
 )
 
 
+@settings(deadline=None)  # the first of a kind imports
 @given(PLAIN)
 def test_the_quick_schema_of_plain_hints_equals_pydantics(hint: Any):
     from lmagent import describing
@@ -1343,6 +1400,32 @@ def test_errors_of_the_body_come_through():
         f.call("")
     with pytest.raises(ToolError, match="no"):
         asyncio.run(f.async_call(""))
+
+
+def test_whatever_a_validator_raises_is_a_problem_of_the_arguments():
+    class Account(BaseModel):
+        """An account."""
+
+        number: str
+
+        @field_validator("number")
+        @classmethod
+        def known(cls, value: str) -> str:
+            if value == "stop":
+                raise KeyboardInterrupt
+            raise LookupError(f"no account {value}")
+
+    @function
+    def pay(to: Account) -> None: ...
+
+    for tool, text in ((pay, '{"to": {"number": "%s"}}'), (function(Account), '{"number": "%s"}')):
+        with pytest.raises(InvalidArguments) as caught:
+            tool.call(text % "7")
+        assert caught.value.problems == ("arguments: LookupError: no account 7",)
+        assert str(caught.value) == f"{tool.name}: invalid arguments\narguments: LookupError: no account 7"
+        assert isinstance(caught.value.__cause__, LookupError)
+        with pytest.raises(KeyboardInterrupt):
+            tool.call(text % "stop")
 
 
 # Laziness

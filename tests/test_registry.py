@@ -122,6 +122,23 @@ def test_everything_callable_can_be_added():
         registry.add(Kit.first)
 
 
+def test_class_and_static_methods_of_an_instance_are_found_whichever_decorator_is_outside():
+    class Shop:
+        @classmethod
+        @function
+        def name(cls, loud: bool = False) -> str:
+            return cls.__name__
+
+        @staticmethod
+        @function
+        def rate(of: int) -> int:
+            return of * 2
+
+    registry = ToolRegistry([Shop()])
+    assert registry.names == ("name", "rate")
+    assert [registry.run_one(c).content for c in (call("name"), call("rate", of=2))] == ["Shop", "4"]
+
+
 def test_adding_builds_at_once_and_all_or_nothing():
     def bad(x: threading.Lock): ...
 
