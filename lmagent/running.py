@@ -25,7 +25,7 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from lmagent.context import RunContext
-from lmagent.errors import InvalidArguments
+from lmagent.errors import InvalidArguments, ToolError
 from lmagent.function import Tool, is_awaitable
 from lmagent.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
 from lmagent.values import record
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_TIMEOUT_S",
     "MAX_CONCURRENT",
+    "MAX_ITEMS",
+    "MAX_ITEM_CHARS",
     "Call",
     "PreparedCall",
     "async_run_all",
@@ -47,6 +49,10 @@ __all__ = [
 
 DEFAULT_TIMEOUT_S = 60.0
 MAX_CONCURRENT = 8
+MAX_ITEMS = 100_000
+"""How many items a generator may yield."""
+MAX_ITEM_CHARS = 16 * 1024 * 1024
+"""How much text or bytes they may have together."""
 
 T = TypeVar("T")
 
@@ -110,6 +116,8 @@ def _finish(prepared: PreparedCall, value: Any, started: float) -> ToolOutcome:
 
 
 def _fail(prepared: PreparedCall, error: Exception, started: float) -> ToolOutcome:
+    if isinstance(error, _Overdue):
+        return _timed_out(prepared, error.seconds, started)
     kind, text = failure_text(error, expose=prepared.tool.options.expose_errors)
     limit = prepared.tool.options.max_result_chars or MAX_RESULT_CHARS
     return _error(prepared, kind, cut(text, limit), started, error)
@@ -149,9 +157,58 @@ def _stages(items: Sequence[PreparedCall | ToolOutcome]) -> Iterable[list[tuple[
         yield stage
 
 
-def _collected(value: Any) -> Any:
-    """Return what a generator yields as a list; a tool's work is done when it is exhausted."""
-    return list(cast("Iterable[Any]", value)) if isinstance(value, GeneratorType) else value
+class _Overdue(Exception):
+    """A generator still had items when the time of its call was over."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class _Collector:
+    """Takes what a generator yields; a tool's work is done when it is exhausted, out of time or beyond all bounds.
+
+    A thread cannot be killed, but between two items it can be told to stop.
+    """
+
+    def __init__(self, seconds: float | None, started: float) -> None:
+        self._seconds = seconds
+        self._deadline = float("inf") if seconds is None else started + seconds
+        self._items: list[Any] = []
+        self._chars = 0
+        self.is_dropped = False
+        """Set from elsewhere when nobody waits for the result any more."""
+
+    def collected(self, value: Any) -> Any:
+        """Return the items of a generator as a list, and anything else as it is."""
+        if not isinstance(value, GeneratorType):
+            return value
+        generator = cast("GeneratorType[Any, Any, Any]", value)
+        try:
+            for item in generator:
+                self._take(item)
+        finally:
+            generator.close()
+        return self._items
+
+    async def async_collected(self, generator: AsyncGeneratorType[Any, Any]) -> list[Any]:
+        try:
+            async for item in generator:
+                self._take(item)
+        finally:
+            await generator.aclose()
+        return self._items
+
+    def _take(self, item: Any) -> None:
+        if self.is_dropped or perf_counter() > self._deadline:
+            raise _Overdue(self._seconds or 0.0)
+        self._items.append(item)
+        if isinstance(item, str | bytes):
+            self._chars += len(item)
+        if len(self._items) > MAX_ITEMS or self._chars > MAX_ITEM_CHARS:
+            raise ToolError(
+                f"the tool was stopped: it yielded more than {MAX_ITEMS} items or {MAX_ITEM_CHARS} characters"
+            )
 
 
 # Synchronous
@@ -167,27 +224,27 @@ def run_prepared(
 
         return run_coroutine(lambda: async_run_prepared(prepared, context=context, default_timeout=default_timeout))
     if tool.options.timeout is None and default_timeout in (None, DEFAULT_TIMEOUT_S):
-        return _run_in_place(prepared, context)
+        return _run_in_place(prepared, context, _Collector(default_timeout, perf_counter()))
     [(_, outcome)] = _run_stage([(0, prepared)], context, 1, default_timeout)
     return outcome
 
 
-def _run_in_place(prepared: PreparedCall, context: RunContext[Any] | None) -> ToolOutcome:
+def _run_in_place(prepared: PreparedCall, context: RunContext[Any] | None, collector: _Collector) -> ToolOutcome:
     if context is None or context.around is None:
-        return _run_unseen(prepared, context)
+        return _run_unseen(prepared, context, collector)
     with context.around(prepared.call) as seen:
-        return seen(_run_unseen(prepared, context))
+        return seen(_run_unseen(prepared, context, collector))
 
 
-def _run_unseen(prepared: PreparedCall, context: RunContext[Any] | None) -> ToolOutcome:
+def _run_unseen(prepared: PreparedCall, context: RunContext[Any] | None, collector: _Collector) -> ToolOutcome:
     started = perf_counter()
     try:
         tool = prepared.tool
         value = tool.run(prepared.arguments, context=_context_for(prepared, context))
         if isinstance(value, GeneratorType):
-            value = _collected(value)
+            value = collector.collected(value)
         elif isinstance(value, AsyncGeneratorType):
-            value = _waited_for(_async_collected(cast("AsyncGeneratorType[Any, None]", value)))
+            value = _waited_for(collector.async_collected(cast("AsyncGeneratorType[Any, None]", value)))
     except Exception as error:  # the one place where a user's tool runs
         return _fail(prepared, error, started)
     return _finish(prepared, value, started)
@@ -257,8 +314,10 @@ def _run_stage(
             place, prepared = waiting.popleft()
             job = _Job(place, prepared, perf_counter(), _timeout_of(prepared, default_timeout))
             running[place] = job
+            collector = _Collector(job.timeout, job.started)
             _in_thread(
-                lambda job=job: _run_in_place(job.prepared, context), lambda r, job=job: done.put((job.place, r))
+                lambda job=job, collector=collector: _run_in_place(job.prepared, context, collector),
+                lambda r, job=job: done.put((job.place, r)),
             )
         nearest = min(job.deadline for job in running.values())
         try:
@@ -303,46 +362,51 @@ async def async_run_prepared(
 
     tool, started = prepared.tool, perf_counter()
     timeout = _timeout_of(prepared, default_timeout)
+    collector = _Collector(timeout, started)
     if not tool.is_async and not tool.options.in_thread:
-        return await _run_in_loop(prepared, context, started)
+        return await _run_in_loop(prepared, context, started, collector)
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
             if tool.is_async or tool.options.async_form is not None:
-                return await _run_in_loop(prepared, context, started)
-            return await _run_beside_loop(prepared, context)
+                outcome = await _run_in_loop(prepared, context, started, collector)
+            else:
+                outcome = await _run_beside_loop(prepared, context, collector)
     except TimeoutError:
         if not limit.expired():
             raise
         return _timed_out(prepared, cast(float, timeout), started)
+    # A body may swallow the cancellation, or hold up the loop so long that there was none: late all the same.
+    if limit.expired() or (timeout is not None and outcome.duration >= timeout):
+        return _timed_out(prepared, cast(float, timeout), started)
+    return outcome
 
 
-async def _run_in_loop(prepared: PreparedCall, context: RunContext[Any] | None, started: float) -> ToolOutcome:
+async def _run_in_loop(
+    prepared: PreparedCall, context: RunContext[Any] | None, started: float, collector: _Collector
+) -> ToolOutcome:
     if context is None or context.around is None:
-        return await _run_in_loop_unseen(prepared, context, started)
+        return await _run_in_loop_unseen(prepared, context, started, collector)
     with context.around(prepared.call) as seen:
-        return seen(await _run_in_loop_unseen(prepared, context, started))
+        return seen(await _run_in_loop_unseen(prepared, context, started, collector))
 
 
-async def _run_in_loop_unseen(prepared: PreparedCall, context: RunContext[Any] | None, started: float) -> ToolOutcome:
+async def _run_in_loop_unseen(
+    prepared: PreparedCall, context: RunContext[Any] | None, started: float, collector: _Collector
+) -> ToolOutcome:
     try:
         value = await prepared.tool.async_run(prepared.arguments, context=_context_for(prepared, context))
         if isinstance(value, AsyncGeneratorType):
-            value = await _async_collected(cast("AsyncGeneratorType[Any, None]", value))
-        value = _collected(value)
+            value = await collector.async_collected(cast("AsyncGeneratorType[Any, None]", value))
+        value = collector.collected(value)
     except Exception as error:  # the asynchronous twin of the one place where a user's tool runs
         return _fail(prepared, error, started)
     return _finish(prepared, value, started)
 
 
-async def _async_collected(generator: AsyncGeneratorType[Any, Any]) -> list[Any]:
-    try:
-        return [item async for item in generator]
-    finally:
-        await generator.aclose()
-
-
-async def _run_beside_loop(prepared: PreparedCall, context: RunContext[Any] | None) -> ToolOutcome:
+async def _run_beside_loop(
+    prepared: PreparedCall, context: RunContext[Any] | None, collector: _Collector
+) -> ToolOutcome:
     """Run a synchronous body in a thread; cancelling stops the waiting, not the thread."""
     import asyncio
 
@@ -373,7 +437,7 @@ async def _run_beside_loop(prepared: PreparedCall, context: RunContext[Any] | No
     def run_body() -> Any:
         try:
             value = prepared.tool.start(prepared.arguments, context=_context_for(prepared, context))
-            value = _collected(value)
+            value = collector.collected(value)
         except Exception as error:
             return _fail(prepared, error, started)
         if is_awaitable(value) or isinstance(value, AsyncGeneratorType):
@@ -381,12 +445,18 @@ async def _run_beside_loop(prepared: PreparedCall, context: RunContext[Any] | No
         return _finish(prepared, value, started)
 
     _in_thread(work, report)
-    outcome: Any = await future
+    try:
+        outcome: Any = await future
+    finally:
+        collector.is_dropped = True
     if isinstance(outcome, _Unfinished):  # a wrapper that looks synchronous around an async function
         try:
             value: Any = outcome.value
             is_generator = isinstance(value, AsyncGeneratorType)
-            value = await (_async_collected(cast("AsyncGeneratorType[Any, None]", value)) if is_generator else value)
+            rest = _Collector(None, started)  # the loop's own time limit stands around it
+            value = await (
+                rest.async_collected(cast("AsyncGeneratorType[Any, None]", value)) if is_generator else value
+            )
         except Exception as error:
             return _fail(prepared, error, started)
         return _finish(prepared, value, started)

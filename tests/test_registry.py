@@ -529,6 +529,108 @@ def test_generators_are_collected(run: Run):
     assert [o.content for o in run(registry, [call("broken")])] == ["half way"]
 
 
+def test_generators_without_an_end_are_stopped_and_closed(run: Run, monkeypatch: pytest.MonkeyPatch):
+    closed = threading.Event()
+
+    def forever(item: Any) -> Iterator[Any]:
+        try:
+            while True:
+                time.sleep(0.001)
+                yield item
+        finally:
+            closed.set()
+
+    @function(timeout=0.05)
+    def slow() -> Any:
+        return forever(1)
+
+    @function
+    def plain() -> Any:
+        return forever(1)
+
+    @function
+    def text() -> Any:
+        return forever("x" * 100)
+
+    @function(timeout=0.05)
+    async def busy() -> AsyncIterator[int]:  # never waits, so that no cancellation reaches it
+        try:
+            while True:
+                time.sleep(0.001)
+                yield 1
+        finally:
+            closed.set()
+
+    registry = ToolRegistry([slow, plain, text, busy])
+
+    def outcome_of(name: str, **options: Any) -> ToolOutcome:
+        closed.clear()
+        (outcome,) = run(registry, [call(name)], **options)
+        assert closed.wait(2), name
+        return outcome
+
+    assert [(o.kind, o.content) for o in [outcome_of("slow")]] == [("timeout", "slow timed out after 0.05 seconds")]
+    assert outcome_of("plain", default_timeout=0.05).kind == "timeout"
+    assert outcome_of("busy").kind == "timeout"
+    monkeypatch.setattr("lmagent.running.MAX_ITEMS", 20)
+    outcome = outcome_of("plain")
+    assert (outcome.kind, outcome.value) == ("tool_error", None)
+    assert outcome.content.startswith("the tool was stopped: it yielded more than 20 items")
+    monkeypatch.setattr("lmagent.running.MAX_ITEM_CHARS", 1000)
+    assert "1000 characters" in outcome_of("text").content
+
+
+def test_a_generator_nobody_waits_for_is_closed():
+    closed, begun = threading.Event(), threading.Event()
+
+    @function
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                begun.set()
+                time.sleep(0.001)
+                yield 1
+        finally:
+            closed.set()
+
+    async def main() -> None:
+        task = asyncio.create_task(ToolRegistry([endless]).async_run([call("endless")]))
+        await asyncio.to_thread(begun.wait, 2)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await asyncio.to_thread(closed.wait, 2)
+
+    asyncio.run(main())
+
+
+def test_a_late_result_is_a_timeout(run: Run):
+    @function(timeout=0.05)
+    async def stubborn() -> str:
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            return "late"
+        return "never"
+
+    @function(timeout=0.05)
+    async def clumsy() -> str:
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            raise ValueError("on the way out") from None
+        return "never"
+
+    @function(timeout=0.02)
+    async def blocking() -> str:
+        time.sleep(0.04)  # what it is about
+        return "late"
+
+    registry = ToolRegistry([stubborn, clumsy, blocking])
+    for name in registry.names:
+        (outcome,) = run(registry, [call(name)])
+        assert (outcome.kind, outcome.value) == ("timeout", None)
+
+
 def test_preparing_and_running_are_apart_and_outcomes_are_handed_on(run: Run):
     registry = ToolRegistry([add])
     prepared = registry.prepare(call("add", a="2"))
