@@ -139,6 +139,8 @@ def read_signature(
     first = {parameters[0].name} if unbound and parameters else set[str]()
     reader = _HintReader(shown, inner, owner, scope)
     signature = Signature(name=shown, documentation=documentation, module=module)
+    if _dispatches(target) and parameters and parameters[0].kind is _Kind.POSITIONAL_OR_KEYWORD:
+        parameters[0] = parameters[0].replace(kind=_Kind.POSITIONAL_ONLY)  # its type chooses the body
     for parameter in parameters:
         if parameter.name not in bound | first:
             _add(signature, parameter, reader)
@@ -148,6 +150,11 @@ def read_signature(
     if signature.has_extra:
         signature.reserved |= _filled_names(inner) - {p.name for p in parameters}
     return signature
+
+
+def _dispatches(target: Any) -> bool:
+    """Return whether it is a `functools.singledispatch` function, which looks at its positional arguments only."""
+    return all(hasattr(target, name) for name in ("__wrapped__", "dispatch", "registry"))
 
 
 def _filled_names(inner: Any) -> set[str]:

@@ -590,6 +590,23 @@ def test_a_method_without_its_instance_is_refused_before_it_runs():
             asyncio.run(tool.async_call('{"who": "you"}'))
 
 
+def test_singledispatch_functions_get_their_first_argument_by_position():
+    @functools.singledispatch
+    def show(value: int | str, loud: bool = False) -> str:
+        """Show a value."""
+        return f"something {value} {loud}"
+
+    @show.register
+    def _(value: int, loud: bool = False) -> str:
+        return f"number {value} {loud}"
+
+    tool = function(show)
+    assert (tool.name, tool.description, list(properties(tool))) == ("show", "Show a value.", ["value", "loud"])
+    assert tool.call('{"value": 3, "loud": true}') == "number 3 True"
+    assert tool.call('{"value": "x"}') == "something x False"
+    assert problems(tool, "{}") == ["value: Field required"]
+
+
 def test_plain_bound_methods():
     tool = function(Greeter().plain)
     assert (tool.name, tool.description, list(properties(tool))) == ("plain", "Plain method.", ["tags"])
