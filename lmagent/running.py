@@ -9,7 +9,7 @@ Where a body runs:
     async tool in a synchronous run: the whole batch on a private event loop in a thread.
 
 A thread cannot be killed: after a timeout its result is dropped and the run goes on. Threads are daemons, so that
-such a one never keeps the program from ending.
+such a one never keeps the program from ending. A generator is stopped at its next item.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from time import perf_counter
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
+from lmagent.collecting import Collector, Overdue
 from lmagent.context import RunContext
-from lmagent.errors import InvalidArguments, ToolError
+from lmagent.errors import InvalidArguments
 from lmagent.function import Tool, is_awaitable
 from lmagent.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
 from lmagent.values import record
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_TIMEOUT_S",
     "MAX_CONCURRENT",
-    "MAX_ITEMS",
-    "MAX_ITEM_CHARS",
     "Call",
     "PreparedCall",
     "async_run_all",
@@ -49,11 +48,6 @@ __all__ = [
 
 DEFAULT_TIMEOUT_S = 60.0
 MAX_CONCURRENT = 8
-MAX_ITEMS = 100_000
-"""How many items a generator may yield."""
-MAX_ITEM_CHARS = 16 * 1024 * 1024
-"""How much text or bytes they may have together."""
-
 T = TypeVar("T")
 
 
@@ -116,7 +110,7 @@ def _finish(prepared: PreparedCall, value: Any, started: float) -> ToolOutcome:
 
 
 def _fail(prepared: PreparedCall, error: Exception, started: float) -> ToolOutcome:
-    if isinstance(error, _Overdue):
+    if isinstance(error, Overdue):
         return _timed_out(prepared, error.seconds, started)
     kind, text = failure_text(error, expose=prepared.tool.options.expose_errors)
     limit = prepared.tool.options.max_result_chars or MAX_RESULT_CHARS
@@ -157,60 +151,6 @@ def _stages(items: Sequence[PreparedCall | ToolOutcome]) -> Iterable[list[tuple[
         yield stage
 
 
-class _Overdue(Exception):
-    """A generator still had items when the time of its call was over."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
-
-
-class _Collector:
-    """Takes what a generator yields; a tool's work is done when it is exhausted, out of time or beyond all bounds.
-
-    A thread cannot be killed, but between two items it can be told to stop.
-    """
-
-    def __init__(self, seconds: float | None, started: float) -> None:
-        self._seconds = seconds
-        self._deadline = float("inf") if seconds is None else started + seconds
-        self._items: list[Any] = []
-        self._chars = 0
-        self.is_dropped = False
-        """Set from elsewhere when nobody waits for the result any more."""
-
-    def collected(self, value: Any) -> Any:
-        """Return the items of a generator as a list, and anything else as it is."""
-        if not isinstance(value, GeneratorType):
-            return value
-        generator = cast("GeneratorType[Any, Any, Any]", value)
-        try:
-            for item in generator:
-                self._take(item)
-        finally:
-            generator.close()
-        return self._items
-
-    async def async_collected(self, generator: AsyncGeneratorType[Any, Any]) -> list[Any]:
-        try:
-            async for item in generator:
-                self._take(item)
-        finally:
-            await generator.aclose()
-        return self._items
-
-    def _take(self, item: Any) -> None:
-        if self.is_dropped or perf_counter() > self._deadline:
-            raise _Overdue(self._seconds or 0.0)
-        self._items.append(item)
-        if isinstance(item, str | bytes):
-            self._chars += len(item)
-        if len(self._items) > MAX_ITEMS or self._chars > MAX_ITEM_CHARS:
-            raise ToolError(
-                f"the tool was stopped: it yielded more than {MAX_ITEMS} items or {MAX_ITEM_CHARS} characters"
-            )
-
-
 # Synchronous
 
 
@@ -224,19 +164,19 @@ def run_prepared(
 
         return run_coroutine(lambda: async_run_prepared(prepared, context=context, default_timeout=default_timeout))
     if tool.options.timeout is None and default_timeout in (None, DEFAULT_TIMEOUT_S):
-        return _run_in_place(prepared, context, _Collector(default_timeout, perf_counter()))
+        return _run_in_place(prepared, context, Collector(default_timeout, perf_counter()))
     [(_, outcome)] = _run_stage([(0, prepared)], context, 1, default_timeout)
     return outcome
 
 
-def _run_in_place(prepared: PreparedCall, context: RunContext[Any] | None, collector: _Collector) -> ToolOutcome:
+def _run_in_place(prepared: PreparedCall, context: RunContext[Any] | None, collector: Collector) -> ToolOutcome:
     if context is None or context.around is None:
         return _run_unseen(prepared, context, collector)
     with context.around(prepared.call) as seen:
         return seen(_run_unseen(prepared, context, collector))
 
 
-def _run_unseen(prepared: PreparedCall, context: RunContext[Any] | None, collector: _Collector) -> ToolOutcome:
+def _run_unseen(prepared: PreparedCall, context: RunContext[Any] | None, collector: Collector) -> ToolOutcome:
     started = perf_counter()
     try:
         tool = prepared.tool
@@ -314,7 +254,7 @@ def _run_stage(
             place, prepared = waiting.popleft()
             job = _Job(place, prepared, perf_counter(), _timeout_of(prepared, default_timeout))
             running[place] = job
-            collector = _Collector(job.timeout, job.started)
+            collector = Collector(job.timeout, job.started)
             _in_thread(
                 lambda job=job, collector=collector: _run_in_place(job.prepared, context, collector),
                 lambda r, job=job: done.put((job.place, r)),
@@ -362,7 +302,7 @@ async def async_run_prepared(
 
     tool, started = prepared.tool, perf_counter()
     timeout = _timeout_of(prepared, default_timeout)
-    collector = _Collector(timeout, started)
+    collector = Collector(timeout, started)
     if not tool.is_async and not tool.options.in_thread:
         return await _run_in_loop(prepared, context, started, collector)
     limit = asyncio.timeout(timeout)
@@ -383,7 +323,7 @@ async def async_run_prepared(
 
 
 async def _run_in_loop(
-    prepared: PreparedCall, context: RunContext[Any] | None, started: float, collector: _Collector
+    prepared: PreparedCall, context: RunContext[Any] | None, started: float, collector: Collector
 ) -> ToolOutcome:
     if context is None or context.around is None:
         return await _run_in_loop_unseen(prepared, context, started, collector)
@@ -392,7 +332,7 @@ async def _run_in_loop(
 
 
 async def _run_in_loop_unseen(
-    prepared: PreparedCall, context: RunContext[Any] | None, started: float, collector: _Collector
+    prepared: PreparedCall, context: RunContext[Any] | None, started: float, collector: Collector
 ) -> ToolOutcome:
     try:
         value = await prepared.tool.async_run(prepared.arguments, context=_context_for(prepared, context))
@@ -405,7 +345,7 @@ async def _run_in_loop_unseen(
 
 
 async def _run_beside_loop(
-    prepared: PreparedCall, context: RunContext[Any] | None, collector: _Collector
+    prepared: PreparedCall, context: RunContext[Any] | None, collector: Collector
 ) -> ToolOutcome:
     """Run a synchronous body in a thread; cancelling stops the waiting, not the thread."""
     import asyncio
@@ -453,7 +393,7 @@ async def _run_beside_loop(
         try:
             value: Any = outcome.value
             is_generator = isinstance(value, AsyncGeneratorType)
-            rest = _Collector(None, started)  # the loop's own time limit stands around it
+            rest = Collector(None, started)  # the loop's own time limit stands around it
             value = await (
                 rest.async_collected(cast("AsyncGeneratorType[Any, None]", value)) if is_generator else value
             )

@@ -18,6 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "arguments", "checking", "definitions", "describing", "docstrings", "function", "outcomes", "parameters",
         "portal", "registry", "running", "signatures", "tool_sources", "typed_dicts", "budget", "watching",
+        "collecting",
     ),
     ("providers", "prompting", "trimming"),
     ("caching", "transport"),

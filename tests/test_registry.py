@@ -572,11 +572,11 @@ def test_generators_without_an_end_are_stopped_and_closed(run: Run, monkeypatch:
     assert [(o.kind, o.content) for o in [outcome_of("slow")]] == [("timeout", "slow timed out after 0.05 seconds")]
     assert outcome_of("plain", default_timeout=0.05).kind == "timeout"
     assert outcome_of("busy").kind == "timeout"
-    monkeypatch.setattr("lmagent.running.MAX_ITEMS", 20)
+    monkeypatch.setattr("lmagent.collecting.MAX_ITEMS", 20)
     outcome = outcome_of("plain")
     assert (outcome.kind, outcome.value) == ("tool_error", None)
     assert outcome.content.startswith("the tool was stopped: it yielded more than 20 items")
-    monkeypatch.setattr("lmagent.running.MAX_ITEM_CHARS", 1000)
+    monkeypatch.setattr("lmagent.collecting.MAX_ITEM_CHARS", 1000)
     assert "1000 characters" in outcome_of("text").content
 
 
