@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from lmagent.messages import AssistantMessage, Message, ToolCall, ToolMessage
 
-__all__ = ["NOT_RUN", "History", "history_problems", "open_calls", "repair_history"]
+__all__ = ["NOT_RUN", "History", "history_problems", "in_order", "open_calls", "repair_history"]
 
 NOT_RUN = "Not run: the run was cancelled before this call finished. Its effect is unknown; call again if needed."
 
@@ -52,13 +52,35 @@ def history_problems(messages: Iterable[Message]) -> list[str]:
     return problems
 
 
+def in_order(messages: Sequence[Message]) -> bool:
+    """Whether each call has an id of its own and is answered at once; else servers refuse the history.
+
+    The one look at every message of a turn, so it does nothing but compare types while no call is open.
+    """
+    waiting: list[str] = []
+    for message in messages:
+        if isinstance(message, ToolMessage):
+            if message.tool_call_id not in waiting:
+                return False
+            waiting.remove(message.tool_call_id)
+        elif waiting:
+            return False
+        elif isinstance(message, AssistantMessage) and message.tool_calls:
+            waiting = [call.id for call in message.tool_calls]
+            if "" in waiting or len(set(waiting)) < len(waiting):
+                return False
+    return not waiting
+
+
 def repair_history(messages: Iterable[Message], *, missing: str = NOT_RUN) -> tuple[Message, ...]:
     """Return a valid history: open calls are answered with `missing`, stray and repeated results are left out.
 
     A history without problems comes back with the same message objects.
     """
-    out: list[Message] = []
     items = list(messages)
+    if in_order(items):  # nearly always, and looking takes a fourth of the time of mending
+        return tuple(items)
+    out: list[Message] = []
     position = 0
     while position < len(items):
         message = items[position]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmagent.errors import MessageError, ParameterError
+from lmagent.history import in_order
 from lmagent.jsontext import JSONError, dumps, dumps_text, loads
 from lmagent.messages import (
     AssistantMessage,
@@ -83,7 +84,7 @@ class MessageWriter:
             messages = _system_merged(messages)
         if self.legacy:
             messages = one_call_each(answered(messages))
-        elif not _in_order(messages):
+        elif not in_order(messages):
             messages = fitting_ids(answered(messages), _ANY_ID)
         key = self._key_with_reasoning if self._takes_reasoning(call, body) else self._key
         encoded = [message.wire.get(key) or self._encode(message, key) for message in messages]
@@ -212,26 +213,6 @@ class MessageWriter:
 def _name(name: str) -> str:
     """Return a name that servers take; a model may have called something that cannot exist."""
     return name if _NAME.fullmatch(name) else _NOT_IN_NAMES.sub("_", name)[:64] or "unknown"
-
-
-def _in_order(messages: Sequence[Message]) -> bool:
-    """Whether each call has an id of its own and is answered at once; else the server refuses the history.
-
-    The one look at every message of a turn, so it does nothing but compare types while no call is open.
-    """
-    waiting: list[str] = []
-    for message in messages:
-        if isinstance(message, ToolMessage):
-            if message.tool_call_id not in waiting:
-                return False
-            waiting.remove(message.tool_call_id)
-        elif waiting:
-            return False
-        elif isinstance(message, AssistantMessage) and message.tool_calls:
-            waiting = [call.id for call in message.tool_calls]
-            if "" in waiting or len(set(waiting)) < len(waiting):
-                return False
-    return not waiting
 
 
 def _is_object(text: str) -> bool:
