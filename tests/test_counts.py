@@ -1,0 +1,136 @@
+"""What performance rests on, counted instead of timed: modules, connections, encoder calls, bytes, validator builds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from lmagent import Agent, OpenAIChat, UserMessage, function
+from lmagent.history import History
+from lmagent.jsontext import dumps
+from tests.openai_server import openai_server
+
+ROOT = Path(__file__).resolve().parent.parent
+CALL = [("get_weather", {"city": "Shanghai"})]
+
+
+def _tool() -> Any:
+    def get_weather(city: str) -> str:
+        """Get the weather of a city."""
+        return f"{city}: sunny"
+
+    return function(get_weather)
+
+
+def _tools(count: int) -> list[Any]:
+    return [_tool(), *(function(lambda a: a, name=f"other_{n}", description="Do.") for n in range(count - 1))]
+
+
+def _modules(code: str) -> set[str]:
+    code += "\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    return set(done.stdout.split())
+
+
+def test_an_agent_imports_less_than_160_modules_and_nothing_heavy():
+    loaded = _modules("from lmagent import Agent, OpenAIChat, function") - _modules("")
+    heavy = {"httpx", "h11", "pydantic", "pydantic_core", "asyncio", "ssl", "tenacity", "docstring_parser", "socket"}
+    assert loaded & heavy == set()
+    assert len(loaded) < 160
+
+
+def test_a_synchronous_run_with_a_tool_needs_neither_httpx_nor_asyncio():
+    with openai_server(CALL, "Sunny.") as server:
+        code = (
+            "from lmagent import Agent, OpenAIChat, function\n"
+            "@function\ndef get_weather(city: str) -> str: return 'sunny'\n"
+            f"agent = Agent(OpenAIChat('m', api_key='k', base_url={server.url + '/v1'!r}), tools=[get_weather])\n"
+            "assert agent.run('?').reply == 'Sunny.'"
+        )
+        loaded = _modules(code)
+    assert loaded & {"httpx", "asyncio", "tenacity", "docstring_parser"} == set()
+
+
+def test_all_runs_share_one_connection():
+    with openai_server("Hello.") as server:
+        model = OpenAIChat("m", api_key="k", base_url=server.url + "/v1")
+        for _ in range(5):
+            Agent(model).run("Hi.")
+            Agent(model, tools=_tools(3)).run("Hi.")
+            list(Agent(model).stream_run("Hi."))
+        assert server.connections == 1
+
+        async def many() -> None:
+            for _ in range(5):
+                await Agent(model).async_run("Hi.")
+
+        asyncio.run(many())
+        assert server.connections == 2
+        model.close()
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the encoder wrote, call by call."""
+    written: list[bytes] = []
+
+    def counting(value: Any) -> bytes:
+        written.append(dumps(value))
+        return written[-1]
+
+    for module in ("lmagent.providers.base", "lmagent.providers.openai_request"):
+        monkeypatch.setattr(f"{module}.dumps", counting)
+    return written
+
+
+def test_a_turn_encodes_only_what_is_new(encoded: list[bytes]):
+    with openai_server("Fine.") as server:
+        agent = Agent(OpenAIChat("m", api_key="k", base_url=server.url + "/v1"), tools=_tools(50))
+        history = History()
+        costs: list[tuple[int, int]] = []
+        for number in range(6):
+            encoded.clear()
+            agent.run(f"Question {number}.", history=history)
+            costs.append((len(encoded), sum(map(len, encoded))))
+        agent.model.close()
+    assert costs[0][0] == 52  # 50 tools, the question, the head
+    assert set(costs[1:]) == {(3, costs[1][1])}  # the last answer, the question, the head; as many bytes each time
+    assert costs[1][1] < 200
+
+
+def test_an_old_message_is_not_encoded_again_by_another_agent(encoded: list[bytes]):
+    old = [UserMessage(f"Old {number}.") for number in range(100)]
+    with openai_server("Fine.") as server:
+        for _ in range(2):
+            encoded.clear()
+            model = OpenAIChat("m", api_key="k", base_url=server.url + "/v1")
+            Agent(model).run("New.", history=old)
+            model.close()
+        assert len(encoded) == 2
+        assert len(server.requests[1].json["messages"]) == 101
+
+
+def test_schemas_and_validators_are_built_once(monkeypatch: pytest.MonkeyPatch):
+    built: list[Any] = []
+    original = TypeAdapter.__init__
+
+    def counting(self: Any, *args: Any, **named: Any) -> None:
+        built.append(args)
+        original(self, *args, **named)
+
+    monkeypatch.setattr(TypeAdapter, "__init__", counting)
+    tool = _tool()
+    with openai_server(CALL, "Sunny.", CALL, "Sunny.", CALL, "Sunny.") as server:
+        model = OpenAIChat("m", api_key="k", base_url=server.url + "/v1")
+        for _ in range(3):
+            assert Agent(model, tools=[tool]).run("?").reply == "Sunny."
+        model.close()
+    assert len(built) == 1
+    assert len({json.dumps(request.json["tools"]) for request in server.requests}) == 1
