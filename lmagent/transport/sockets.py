@@ -14,6 +14,9 @@ __all__ = ["SocketStream", "connect", "readable"]
 
 PIECE = 64 * 1024
 
+NAP = 0.5
+"""Longest sleep in the kernel, in seconds: a Ctrl-C that comes just before it would be heard only at its end."""
+
 
 def readable(sock: socket.socket) -> bool:
     """Whether a resting connection has something to read: then the peer has closed it, or it is out of step."""
@@ -39,12 +42,22 @@ class SocketStream:
         """Return what there is, waiting for it; empty at the end."""
         clocks = self._clocks
         try:
-            self._socket.settimeout(clocks.left(clocks.idle))
-            data = self._socket.recv(PIECE)
+            data = self._received(clocks.idle)
         except TimeoutError as error:
             raise clocks.too_long(error) from error
         clocks.received = clocks.received or bool(data)
         return data
+
+    def _received(self, wait: float) -> bytes:
+        while True:
+            nap = min(self._clocks.left(wait), NAP)
+            self._socket.settimeout(nap)
+            try:
+                return self._socket.recv(PIECE)
+            except TimeoutError:
+                wait -= nap
+                if wait <= 0:
+                    raise
 
     def write(self, data: bytes) -> None:
         """Send all of `data`."""
