@@ -63,14 +63,16 @@ class Job:
 
     def call(self, step: AskModel) -> ChatCall:
         """Return the question of a step."""
+        messages = (*self.system, *step.messages) if self.system else step.messages
         return ChatCall(
-            messages=(*self.system, *step.messages) if self.system else step.messages,
+            messages=messages,
             tools=self.specs,
             parameters=self.parameters,
             tool_choice=step.tool_choice,
             output_schema=step.output_schema,
             stream=self.stream,
             meter=self.state.budget,
+            position=len(messages),
         )
 
     def context(self, step: RunTools | None = None) -> RunContext[Any]:

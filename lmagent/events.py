@@ -45,6 +45,7 @@ __all__ = [
     "ToolCallStart",
     "ToolEnd",
     "ToolStart",
+    "minted_id",
 ]
 
 
@@ -226,6 +227,16 @@ _CUT = (
 )
 
 
+def minted_id(prefix: str, index: int) -> str:
+    """Return an id in OpenAI's form, `call_` and 24 digits, for a call that has none or another call's.
+
+    Args:
+        prefix: Which reply of the conversation it is, at most 16 digits.
+        index: Which call of that reply.
+    """
+    return f"call_{prefix:0>16}{index:0>8}"
+
+
 class _OpenCall:
     __slots__ = ("arguments", "id", "index", "name", "started", "whole")
 
@@ -243,7 +254,7 @@ class ReplyBuilder:
 
     Args:
         prefix: Makes block ids and minted call ids unique in the conversation; the model verbs give the number of
-            messages asked with, so that the same history gives the same ids in all four verbs.
+            messages it has (`ChatCall.position`), so that the same history gives the same ids in all four verbs.
     """
 
     __slots__ = (
@@ -331,7 +342,7 @@ class ReplyBuilder:
 
     def _id_of(self, call: _OpenCall) -> str:
         if not call.id:
-            call.id = f"call_{self._prefix}_{call.index}"
+            call.id = minted_id(self._prefix, call.index)
         return call.id
 
     def _end_calls(self) -> tuple[Event, ...]:
@@ -350,7 +361,7 @@ class ReplyBuilder:
                 id=self._id_of(open_call), name=open_call.name, arguments="".join(open_call.arguments)
             )
             if not call.id or call.id in taken:  # a model may repeat an id or have none: each call needs its own
-                call = replace(call, id=f"call_{self._prefix}_{open_call.index}")
+                call = replace(call, id=minted_id(self._prefix, open_call.index))
             taken.add(call.id)
             calls.append(call)
         newest = list(self._calls.values())[-1] if calls else None

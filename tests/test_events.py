@@ -76,7 +76,7 @@ def test_missing_and_repeated_ids_are_replaced_by_ours():
         prefix="7",
     )
     ids = [call.id for call in builder.message().tool_calls]
-    assert ids == ["call_7_0", "x", "call_7_2"]
+    assert ids == ["call_000000000000000700000000", "x", "call_000000000000000700000002"]
     assert [e.id for e in events if isinstance(e, ToolCallEnd)] == ids
 
 

@@ -131,7 +131,7 @@ def test_a_run_its_asks_and_its_calls(verb: Any):
     assert dict(call.attributes or {}) == {
         "gen_ai.operation.name": "execute_tool",
         "gen_ai.tool.name": "double",
-        "gen_ai.tool.call.id": "call_1_0",
+        "gen_ai.tool.call.id": "call_000000000000000100000000",
         "gen_ai.tool.type": "function",
     }
 

@@ -87,7 +87,7 @@ def test_a_run_in_lines(tmp_path: Path, verb: Any):
     assert (events[2]["finish"], events[2]["attempts"], events[2]["calls"]) == ("tool_calls", 1, ["double"])
     assert events[2]["seconds"] == 1.0
     assert (events[3]["tool"], events[4]["outcome"]) == ("double", "ok")
-    assert events[3]["call"] == events[4]["call"] == "call_1_0"
+    assert events[3]["call"] == events[4]["call"] == "call_000000000000000100000000"
     assert events[7]["tokens"]["total"] == 30
     assert (events[7]["finish"], events[7]["rounds"], events[7]["requests"], events[7]["calls"]) == ("stop", 2, 2, 1)
 

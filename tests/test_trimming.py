@@ -56,6 +56,8 @@ def test_a_long_tool_loop_keeps_its_question_and_drops_old_rounds():
     assert all(asked[0].content == "the task" for asked in model.asked)
     assert max(map(len, model.asked)) < 10
     assert all(history_problems(asked) == [] for asked in model.asked)
+    ids = [call.id for call in result.tool_calls]
+    assert len(set(ids)) == 10  # minted by where they stand in the whole conversation, not in what was sent
 
 
 def test_chinese_counts_more_than_letters():

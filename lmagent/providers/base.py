@@ -96,6 +96,8 @@ class ChatCall:
     stream: bool = False
     meter: Meter | None = field(default=None, compare=False, repr=False)
     """Told of every request that is sent for it."""
+    position: int | None = field(default=None, compare=False, repr=False)
+    """How many messages the conversation has, where a hook may send fewer: two replies must not mint the same ids."""
 
 
 @record(frozen=True, kw_only=True)

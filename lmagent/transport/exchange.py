@@ -73,7 +73,7 @@ class _Ask:
         self.call = call
         self.hold = hold
         self.deadline = deadline
-        self.prefix = str(len(call.messages))
+        self.prefix = str(call.position or len(call.messages))
         self.request = Request(url="")
         self.sent = self.request
         """With the credentials of the latest attempt."""

@@ -68,7 +68,7 @@ def test_a_call_plain_and_streamed_in_both_forms() -> None:
         return answer(f"data: {json.dumps(body)}\n\ndata: [DONE]\n\n", headers={"content-type": "text/event-stream"})
 
     with LoopbackServer(reply) as server:
-        for old, expected in ((False, "c1"), (True, "call_1_0")):
+        for old, expected in ((False, "c1"), (True, "call_000000000000000100000000")):
             with OpenAIChat("gpt-4", base_url=server.url + "/v1", legacy_functions=old) as model:
                 plain = model.chat_completion("1?", tools=(ADD,))
                 *_, streamed = model.stream_chat_completion("1?", tools=(ADD,))

@@ -243,7 +243,7 @@ def test_a_native_call_in_all_verbs():
         assert (reply.finish_reason, reply.tool_calls[0].name, reply.tool_calls[0].id) == (
             "tool_calls",
             "now",
-            "call_1_0",
+            "call_000000000000000100000000",
         )
         assert reply.message.details == {"wenxin": {"thoughts": "what time is it?"}}
         assert reply.message == replies[0].message

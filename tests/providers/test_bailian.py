@@ -224,8 +224,8 @@ def test_calls_without_ids_and_indexes_get_them():
     calls = [{"id": "", "function": {"name": "add", "arguments": {"x": 1}}}, {"function": {"name": "now"}}]
     reply = codec().parse_reply(piece("stop", content=None, tool_calls=calls), prefix="3")
     assert [(c.id, c.name, c.arguments) for c in reply.tool_calls] == [
-        ("call_3_0", "add", '{"x":1}'),
-        ("call_3_1", "now", "{}"),
+        ("call_000000000000000300000000", "add", '{"x":1}'),
+        ("call_000000000000000300000001", "now", "{}"),
     ]
 
 

@@ -184,7 +184,7 @@ def compare(reply: Any, expected: dict[str, Any]) -> None:
     calls = [{"name": c.name, "arguments": json.loads(c.arguments)} for c in reply.tool_calls]
     assert calls == [{"name": c["name"], "arguments": c["arguments"]} for c in expected["calls"]]
     for ours, theirs in zip(reply.tool_calls, expected["calls"], strict=True):
-        assert ours.id == (theirs["id"] or "call_1_0")
+        assert ours.id == (theirs["id"] or "call_000000000000000100000000")
     parts = reply.message.details.get("gemini", {}).get("parts", [])
     assert [part["thoughtSignature"] for part in parts if "thoughtSignature" in part] == expected["signatures"]
     usage = expected["usage"]
@@ -439,7 +439,7 @@ def test_unknown_shapes_are_invalid_responses(body: Any):
 def test_missing_content_and_args_are_empty():
     assert codec().parse_reply({"candidates": [{"finishReason": "STOP"}]}).reply == ""
     body = {"candidates": [{"content": {"parts": [{"functionCall": {"name": "now"}}]}, "finishReason": "STOP"}]}
-    assert codec().parse_reply(body, prefix="7").tool_calls == (call("call_7_0", "now", "{}"),)
+    assert codec().parse_reply(body, prefix="7").tool_calls == (call("call_000000000000000700000000", "now", "{}"),)
 
 
 @pytest.mark.parametrize("name", HISTORIES)

@@ -301,8 +301,8 @@ def test_calls_without_ids_get_them_and_objects_become_text():
     body = {"Response": {"Choices": [{"Message": {"Content": None, "ToolCalls": calls}, "FinishReason": "stop"}]}}
     reply = codec().parse_reply(body, prefix="7")
     assert [(c.id, c.name, c.arguments) for c in reply.tool_calls] == [
-        ("call_7_0", "add", '{"x":"é"}'),
-        ("call_7_1", "now", "{}"),
+        ("call_000000000000000700000000", "add", '{"x":"é"}'),
+        ("call_000000000000000700000001", "now", "{}"),
     ]
     assert reply.finish_reason == "tool_calls"
 

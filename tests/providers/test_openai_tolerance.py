@@ -132,11 +132,14 @@ def test_unpacking_arguments_is_noted_on_the_call() -> None:
 
 # Rule 2: ids
 
+FIRST, SECOND, THIRD = (f"call_{1:016}{index:08}" for index in range(3))
+"""What calls without an id of their own get: `call_` and 24 digits."""
+
 
 @pytest.mark.parametrize("odd", [..., None, ""])
 def test_missing_ids_are_minted(odd: Any) -> None:
     items = [piece(None, odd, "f", "{}"), piece(None, odd, "g", '{"a":1}')]
-    expected = [("call_1_0", "f", "{}"), ("call_1_1", "g", '{"a":1}')]
+    expected = [(FIRST, "f", "{}"), (SECOND, "g", '{"a":1}')]
     assert called(whole({"tool_calls": items})) == expected
     assert called(streamed(calls(*items), CALLED)) == expected
     assert called(streamed(*(calls(item) for item in items), CALLED)) == expected
@@ -144,12 +147,12 @@ def test_missing_ids_are_minted(odd: Any) -> None:
 
 def test_minted_ids_carry_the_prefix() -> None:
     reply = CODEC.parse_reply(body({"tool_calls": [piece(name="f")]}), prefix="7")
-    assert reply.tool_calls[0].id == "call_7_0"
+    assert reply.tool_calls[0].id == "call_000000000000000700000000"
 
 
 def test_repeated_ids_are_told_apart() -> None:
     items = [piece(0, "c1", "f", '{"a":1}'), piece(1, "c1", "f", '{"a":2}')]
-    expected = [("c1", "f", '{"a":1}'), ("call_1_1", "f", '{"a":2}')]
+    expected = [("c1", "f", '{"a":1}'), (SECOND, "f", '{"a":2}')]
     assert called(whole({"tool_calls": items})) == expected
     assert called(streamed(calls(*items), CALLED)) == expected
     bare = [{k: v for k, v in item.items() if k != "index"} for item in items]
@@ -517,14 +520,14 @@ def test_every_call_numbered_zero() -> None:
 
 def test_every_call_numbered_zero_and_no_ids() -> None:
     items = [piece(0, None, "f", '{"a":1}'), piece(0, None, "f", '{"a":2}'), piece(0, None, "g", "")]
-    expected = [("call_1_0", "f", '{"a":1}'), ("call_1_1", "f", '{"a":2}'), ("call_1_2", "g", "{}")]
+    expected = [(FIRST, "f", '{"a":1}'), (SECOND, "f", '{"a":2}'), (THIRD, "g", "{}")]
     assert called(streamed(calls(*items), CALLED)) == expected
     assert called(streamed(*(calls(item) for item in items), CALLED)) == expected
 
 
 def test_calls_without_arguments_in_one_list() -> None:
     items = [piece(None, None, "f", ""), piece(None, None, "g", "")]
-    assert called(streamed(calls(*items), CALLED)) == [("call_1_0", "f", "{}"), ("call_1_1", "g", "{}")]
+    assert called(streamed(calls(*items), CALLED)) == [(FIRST, "f", "{}"), (SECOND, "g", "{}")]
 
 
 def test_an_id_that_comes_late() -> None:
@@ -679,7 +682,7 @@ def test_choices_without_an_index() -> None:
 
 def test_legacy_function_calls() -> None:
     reply = whole({"content": None, "function_call": {"name": "f", "arguments": {"a": 1}}}, "function_call")
-    assert (called(reply), reply.finish_reason) == ([("call_1_0", "f", '{"a":1}')], "tool_calls")
+    assert (called(reply), reply.finish_reason) == ([(FIRST, "f", '{"a":1}')], "tool_calls")
     both = {"function_call": {"name": "f", "arguments": "{}"}, "tool_calls": [piece(0, "c1", "f", "{}")]}
     assert called(whole(both)) == [("c1", "f", "{}")]
     assert called(
