@@ -1,0 +1,350 @@
+"""Asynchronous requests through a proxy: the same with the extra `fast` (httpx-aiohttp) and without it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import ssl
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from lmagent.errors import ConnectionFailed, LMAgentError, RequestTimeout, ResponseTooLarge, StreamInterrupted
+from lmagent.events import TextDelta
+from lmagent.redaction import Secret
+from lmagent.transport.http import HttpTransport
+from tests.loopback import (
+    CLOSE,
+    RESET,
+    STALL,
+    LoopbackServer,
+    Received,
+    answer,
+    chunk,
+    head,
+    json_answer,
+    raw,
+    sse_answer,
+)
+from tests.transport.fakes import CALL, HI, STREAM, EchoCodec, exchange, quick
+
+pytest.importorskip("httpx_aiohttp")
+
+API = "http://api.example:8080"
+CERTIFICATE = Path(__file__).resolve().parent.parent / "tools" / "pages_test_cert.pem"
+HALF = raw(head(200, {"transfer-encoding": "chunked"}) + chunk(b'data: {"t":"half"}\n\n'), STALL)
+
+
+@pytest.fixture(params=["fast", "plain"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With the extra, and as if it were not installed."""
+    if request.param == "plain":
+        monkeypatch.delitem(sys.modules, "lmagent.transport.fast", raising=False)
+        monkeypatch.setitem(sys.modules, "httpx_aiohttp", None)
+    return request.param
+
+
+def both(request: Received):
+    return sse_answer({"t": "hi"}, "[DONE]") if request.json["stream"] else json_answer(HI)
+
+
+def through(proxy: LoopbackServer, url: str = API, **options):
+    return exchange(url, transport=HttpTransport(proxy=proxy.url), **options)
+
+
+def test_asked_and_streamed_on_one_connection(way: str):
+    async def main() -> None:
+        for _ in range(3):
+            assert (await made.async_ask(CALL)).reply == "hi"
+            assert [item async for item in made.async_stream(STREAM)][-1].reply == "hi"
+        assert ("lmagent.transport.fast" in sys.modules) == (way == "fast")
+
+    with LoopbackServer(both) as proxy:
+        made = through(proxy)
+        asyncio.run(main())
+        assert proxy.connections == 1
+        assert {request.target for request in proxy.requests} == {f"{API}/chat"}
+        assert {request.headers["host"] for request in proxy.requests} == {"api.example:8080"}
+        assert [request.json["ask"] for request in proxy.requests] == ["q"] * 6
+        assert proxy.wait_closed()
+
+
+def test_headers_are_the_same_as_without_a_proxy():
+    with LoopbackServer(both) as server:
+        made, direct = through(server), exchange(server.url)
+        asyncio.run(made.async_ask(CALL))
+        asyncio.run(direct.async_ask(CALL))
+        proxied, plain = ({**request.headers, "host": ""} for request in server.requests)
+        proxied.pop("connection", None)
+        assert proxied == plain
+
+
+def test_a_name_and_a_password_for_the_proxy():
+    with LoopbackServer(both) as proxy:
+        made = exchange(API, transport=HttpTransport(proxy=proxy.url.replace("//", "//me:s%40cret@")))
+
+        async def main() -> None:
+            await made.async_ask(CALL)
+            await made.async_ask(CALL)
+
+        asyncio.run(main())
+        assert [each.headers["proxy-authorization"] for each in proxy.requests] == ["Basic bWU6c0BjcmV0"] * 2
+        assert "authorization" not in proxy.requests[0].headers
+
+
+def test_parameters_of_the_url_mean_the_same():
+    params = {"access_token": "24.a/b+c=d&e~f%41 g:h@i", "名": "值"}
+    with LoopbackServer(both) as proxy:
+        made = through(proxy, codec=EchoCodec(API, params=params))
+        asyncio.run(made.async_ask(CALL))
+        query = urlsplit(proxy.requests[0].target).query
+        assert parse_qs(query) == {name: [value] for name, value in params.items()}
+
+
+def test_no_cookies_and_no_redirects():
+    moved = answer("", 302, {"location": "http://elsewhere.example/", "set-cookie": "a=b; Path=/"})
+    cookie = answer('{"text":"hi"}', headers={"set-cookie": "a=b; Path=/; Domain=api.example"})
+
+    async def main() -> None:
+        await made.async_ask(CALL)
+        await made.async_ask(CALL)
+        with pytest.raises(LMAgentError, match=r"redirects to elsewhere\.example"):
+            await made.async_ask(CALL)
+
+    with LoopbackServer([cookie, cookie, moved]) as proxy:
+        made = through(proxy)
+        asyncio.run(main())
+        assert all("cookie" not in request.headers for request in proxy.requests)
+        assert len(proxy.requests) == 3
+
+
+def test_compressed_and_too_long_answers():
+    packed = gzip.compress(b'{"text":"hi"}')
+    script = raw(head(200, {"content-encoding": "gzip", "content-length": str(len(packed))}) + packed)
+    with LoopbackServer(script) as proxy:
+        assert asyncio.run(through(proxy).async_ask(CALL)).reply == "hi"
+    with LoopbackServer(json_answer({"text": "x" * 5000})) as proxy:
+        made = exchange(API, transport=HttpTransport(proxy=proxy.url, max_response_bytes=1000))
+        with pytest.raises(ResponseTooLarge):
+            asyncio.run(made.async_ask(CALL))
+
+
+@pytest.mark.parametrize(
+    ("script", "wanted"),
+    [
+        (raw(CLOSE), ConnectionFailed),
+        (raw(RESET), ConnectionFailed),
+        (raw(head(200, {"content-length": "99"}) + b"{", CLOSE), ConnectionFailed),
+        (raw(STALL), RequestTimeout),
+        (raw(head(200, {"content-length": "99"}) + b"{", STALL), RequestTimeout),
+        (raw(head(200, {"content-length": "99999"}), *[b" ", 0.02] * 100), RequestTimeout),
+        (raw(b"SSH-2.0-x\r\n\r\n", CLOSE), LMAgentError),
+        (raw(b"HTTP/1.1 200 OK\r\nx: " + b"x" * 200_000 + b"\r\n\r\n", CLOSE), LMAgentError),
+    ],
+    ids=["closed", "reset", "broken", "silent", "stuck", "drip", "not http", "huge head"],
+)
+def test_faults(script, wanted: type[Exception]):
+    with LoopbackServer(script) as proxy:
+        made = through(proxy, **quick(total=0.2))
+        begun = time.monotonic()
+        with pytest.raises(wanted) as caught:
+            asyncio.run(made.async_ask(CALL))
+        assert time.monotonic() - begun < 0.8
+        assert wanted is LMAgentError or type(caught.value) is wanted
+        assert proxy.wait_closed()
+
+
+def test_which_clock_ran_out():
+    with LoopbackServer(raw(STALL)) as proxy:
+        with pytest.raises(RequestTimeout) as caught:
+            asyncio.run(through(proxy, **quick(total=5, idle=0.1)).async_ask(CALL))
+        assert caught.value.which == "read"
+
+
+def test_a_proxy_that_is_not_there():
+    with LoopbackServer(both) as gone:
+        pass
+    with pytest.raises(ConnectionFailed) as caught:
+        asyncio.run(through(gone, **quick()).async_ask(CALL))
+    assert type(caught.value) is ConnectionFailed
+
+
+def test_a_failure_shows_no_token():
+    token = Secret("canary-token-in-a-query-2")
+    with LoopbackServer(raw(b"HTTP/1.1 nonsense\r\n\r\n", CLOSE)) as proxy:
+        made = through(proxy, codec=EchoCodec(API, params={"access_token": token.reveal()}), **quick())
+        with pytest.raises(LMAgentError) as caught:
+            asyncio.run(made.async_ask(CALL))
+    assert token.reveal() not in str(caught.value)
+
+
+def test_a_stream_that_breaks_keeps_what_came():
+    got: list[str] = []
+
+    async def main() -> None:
+        async for item in made.async_stream(STREAM):
+            if isinstance(item, TextDelta):
+                got.append(item.text)
+
+    with LoopbackServer(sse_answer({"t": "a"}, {"t": "b"}, end=False)) as proxy:
+        made = through(proxy)
+        with pytest.raises(StreamInterrupted) as caught:
+            asyncio.run(main())
+    assert caught.value.partial.content == "ab"
+    assert got == ["a", "b"]
+
+
+def test_an_event_is_not_held_back():
+    async def main() -> None:
+        stream = made.async_stream(STREAM)
+        async for item in stream:
+            if isinstance(item, TextDelta):
+                break
+        await stream.aclose()
+        assert await asyncio.to_thread(proxy.wait_closed)
+
+    with LoopbackServer(HALF) as proxy:
+        made = through(proxy, **quick(total=5))
+        asyncio.run(main())
+
+
+def test_a_cancelled_call_frees_its_connection_and_leaves_the_client_usable():
+    def script(request: Received):
+        return raw(STALL) if len(proxy.requests) <= 2 else both(request)
+
+    async def main() -> None:
+        for number, verb in enumerate((made.async_ask(CALL), anext(made.async_stream(STREAM))), 1):
+            task = asyncio.ensure_future(verb)
+            assert await asyncio.to_thread(proxy.wait_requests, number)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await asyncio.to_thread(proxy.wait_closed)
+        assert (await made.async_ask(CALL)).reply == "hi"
+
+    with LoopbackServer(script) as proxy:
+        made = through(proxy)
+        asyncio.run(main())
+
+
+def test_256_at_once_and_no_more_than_max_connections():
+    most = 0
+
+    def script(request: Received):
+        nonlocal most
+        most = max(most, proxy.open_connections)
+        return both(request)
+
+    async def main() -> None:
+        for _ in range(2):
+            replies = await asyncio.gather(*(made.async_ask(CALL) for _ in range(256)))
+            assert all(reply.reply == "hi" for reply in replies)
+
+    with LoopbackServer(script) as proxy:
+        made = exchange(API, transport=HttpTransport(proxy=proxy.url, max_connections=64))
+        asyncio.run(main())
+        assert most <= 64
+        assert len(proxy.requests) == 512
+        assert proxy.wait_closed()
+
+
+def test_nothing_is_left_when_a_loop_ends_or_a_model_is_dropped():
+    async def dropped() -> None:
+        inner = through(proxy)
+        await inner.async_ask(CALL)
+        del inner
+        gc.collect()
+        assert await asyncio.to_thread(proxy.wait_closed)
+
+    with warnings.catch_warnings(), LoopbackServer(both) as proxy:
+        warnings.simplefilter("error")
+        made = through(proxy)
+        for _ in range(2):
+            asyncio.run(made.async_ask(CALL))
+            gc.collect()
+            assert proxy.wait_closed()
+        asyncio.run(dropped())
+
+
+@asynccontextmanager
+async def tunnel() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A proxy that opens tunnels to this machine, whatever the name; gives its URL and the requests it read."""
+    heads: list[bytes] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        port = int(heads[-1].split()[1].rpartition(b":")[2])
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        for pair in ((reader, behind_writer), (behind_reader, writer)):
+            tasks.add(asyncio.create_task(copy(*pair)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
+    finally:
+        server.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_https_goes_through_a_tunnel_and_the_certificate_is_checked():
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(CERTIFICATE)
+    trusting = ssl.create_default_context(cafile=str(CERTIFICATE))
+
+    async def main() -> None:
+        async with tunnel() as (proxy, heads):
+            url = f"https://pages.test:{server.port}"
+            made = exchange(url, transport=HttpTransport(proxy=proxy, ssl_context=trusting))
+            assert (await made.async_ask(CALL)).reply == "hi"
+            assert [item async for item in made.async_stream(STREAM)][-1].reply == "hi"
+            assert len(heads) == 1
+            assert heads[0].startswith(f"CONNECT pages.test:{server.port} HTTP/1.1\r\n".encode())
+            await made.aclose()
+            for other, context in ((url, None), (f"https://other.test:{server.port}", trusting)):
+                made = exchange(other, transport=HttpTransport(proxy=proxy, ssl_context=context), **quick(total=2))
+                with pytest.raises(ConnectionFailed, match="CERTIFICATE_VERIFY_FAILED"):
+                    await made.async_ask(CALL)
+                await made.aclose()
+
+    with LoopbackServer(both, ssl_context=serving) as server:
+        asyncio.run(main())
+        assert server.requests[0].path == "/chat"
+
+
+def test_a_tunnel_that_is_refused():
+    with LoopbackServer(answer(b"", 407)) as proxy:
+        with pytest.raises(ConnectionFailed, match="407"):
+            asyncio.run(through(proxy, "https://api.example", **quick()).async_ask(CALL))
+
+
+def test_aiohttp_is_imported_with_the_first_proxied_request():
+    code = """
+import asyncio, sys
+from lmagent import Agent, OpenAIChat
+def model(**more):
+    return OpenAIChat("m", api_key="k", base_url=sys.argv[1] + "/v1", **more)
+from lmagent.transport.http import HttpTransport
+asyncio.run(Agent(model(transport=HttpTransport(proxy=""))).async_run("Hi."))
+Agent(model(transport=HttpTransport(proxy=sys.argv[1]))).run("Hi.")
+assert "aiohttp" not in sys.modules
+asyncio.run(Agent(model(transport=HttpTransport(proxy=sys.argv[1]))).async_run("Hi."))
+assert "aiohttp" in sys.modules
+"""
+    hello = {"choices": [{"message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop"}]}
+    with LoopbackServer(json_answer(hello)) as server:
+        subprocess.run([sys.executable, "-c", code, server.url], check=True, cwd=Path(__file__).parents[2])
