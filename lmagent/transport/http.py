@@ -39,8 +39,8 @@ class HttpTransport:
         client: An `httpx.Client` for the sync verbs. It stays yours: it is never closed here.
         async_client: An `httpx.AsyncClient` for the async verbs, yours as well.
         proxy: URL of a proxy (http, https; socks5 when `socksio` is installed). None: `HTTP_PROXY`, `HTTPS_PROXY`,
-            `ALL_PROXY` and `NO_PROXY` of the environment decide; `""`: no proxy whatever the environment says. Many async
-            requests at once through an http proxy are a thirteenth of the work with `pip install 'lmagent[fast]'`.
+            `ALL_PROXY` and `NO_PROXY` of the environment decide; `""`: no proxy whatever the environment says.
+            Many async requests at once through an http proxy are a thirteenth of the work with `lmagent[fast]`.
         ssl_context: Instead of the process's own, which trusts certifi's roots (or `SSL_CERT_FILE`, `SSL_CERT_DIR`).
         max_connections: Most requests in flight, for the sync verbs and for each event loop; further ones wait.
         max_response_bytes: Longest answer, counted after decoding.
