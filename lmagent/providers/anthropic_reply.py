@@ -22,7 +22,7 @@ from lmagent.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta,
 from lmagent.jsontext import JSON, JSONError, loads
 from lmagent.messages import FinishReason, Usage
 from lmagent.providers.base import Codec, error_for_status
-from lmagent.providers.failures import ask_again, quoted, retry_after
+from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import arguments_text, mapping, objects, text
 
 __all__ = ["ReplyState", "sort_error"]
@@ -253,7 +253,6 @@ def sort_error(
         found = QuotaExceeded
     if found is BadRequest and any(text in said.lower() for text in _TOO_LONG):
         found = ContextTooLong
-    retryable = True if kind == "conflict_error" or status == 409 else ask_again(headers)
     return found(
         said or f"HTTP {status} without an explanation",
         provider=codec.provider,
@@ -262,7 +261,7 @@ def sort_error(
         code=code if isinstance(code, str) else kind,
         request_id=headers.get("request-id") or _text_or_none(outer.get("request_id")),
         retry_after=retry_after(headers),
-        retryable=None if found is QuotaExceeded else retryable,
+        retryable=True if kind == "conflict_error" or status == 409 else None,
         body=body,
     )
 

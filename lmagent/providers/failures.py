@@ -10,10 +10,9 @@ from collections.abc import Mapping
 
 from lmagent.jsontext import JSON
 
-__all__ = ["ask_again", "quoted", "retry_after", "seconds"]
+__all__ = ["quoted", "retry_after", "seconds"]
 
 _MAX_QUOTE = 200
-_YES_NO = {"true": True, "false": False}
 
 
 def quoted(words: object, otherwise: str = "") -> str:
@@ -40,11 +39,9 @@ def seconds(value: JSON) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the wait that the headers give in numbers. A date needs a clock, so it is left to the transport."""
+    """Return the wait that the headers give in numbers.
+
+    A date needs a clock, so it is left to the transport, as is `x-should-retry`, which is about any answer.
+    """
     thousandths = seconds(headers.get("retry-after-ms"))
     return thousandths / 1000 if thousandths is not None else seconds(headers.get("retry-after"))
-
-
-def ask_again(headers: Mapping[str, str]) -> bool | None:
-    """Return what `x-should-retry` says, or None; it overrides what the class of an error stands for."""
-    return _YES_NO.get(headers.get("x-should-retry", "").strip().lower())

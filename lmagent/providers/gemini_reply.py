@@ -23,7 +23,7 @@ from lmagent.events import Delta, Done, ReasoningDelta, TextDelta, ToolCallDelta
 from lmagent.jsontext import JSON
 from lmagent.messages import FinishReason, Usage
 from lmagent.providers.base import Codec, error_for_status
-from lmagent.providers.failures import ask_again, quoted, retry_after, seconds
+from lmagent.providers.failures import quoted, retry_after, seconds
 from lmagent.providers.fields import arguments_text, mapping, objects, text
 
 __all__ = ["ReplyState", "blocked", "sort_error"]
@@ -212,7 +212,6 @@ def sort_error(
         code=_reason(details) or word or (str(number) if number is not None else None),
         request_id=headers.get("x-request-id"),
         retry_after=_delay(details, headers),
-        retryable=None if found is QuotaExceeded else ask_again(headers),
         body=body,
     )
 

@@ -60,6 +60,7 @@ def sort_error(
         code=found.code,
         request_id=_request_id(headers, body),
         retry_after=retry_after(headers),
+        retryable=True if status == 409 else None,
         body=body,
     )
 

@@ -18,7 +18,7 @@ from fnmatch import fnmatchcase
 from itertools import takewhile
 from typing import Any, cast
 
-from lmagent.errors import ParameterError, ProviderError, QuotaExceeded, ServerFailed
+from lmagent.errors import ParameterError, ProviderError, ServerFailed
 from lmagent.events import Delta, ReplyBuilder
 from lmagent.jsontext import JSON, dumps
 from lmagent.messages import (
@@ -35,7 +35,6 @@ from lmagent.messages import (
 )
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
 from lmagent.providers.calls import kept_items, settled
-from lmagent.providers.failures import ask_again, retry_after
 from lmagent.providers.fields import mapping, object_of
 from lmagent.providers.openai_errors import sort_error
 from lmagent.providers.openai_profile import OPENAI, REASONING_MODELS, ModelRule
@@ -290,12 +289,8 @@ class ResponsesCodec(Codec):
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
     ) -> ProviderError | None:
         error = sort_error(self._profile, self.model, status, headers, body, text)
-        if error is None:
-            return self._failed(body) if mapping(body).get("status") in ("failed", "cancelled") else None
-        error.retry_after = retry_after(headers)
-        told = ask_again(headers)
-        if told is not None and not isinstance(error, QuotaExceeded):
-            error.retryable = told
+        if error is None and mapping(body).get("status") in ("failed", "cancelled"):
+            return self._failed(body)
         return error
 
     def _failed(self, body: JSON) -> ProviderError:

@@ -12,7 +12,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lmagent.errors import InvalidResponse, LMAgentError, ProviderError, RateLimited, RequestTimeout, StreamInterrupted
+from lmagent.errors import (
+    InvalidResponse,
+    LMAgentError,
+    ProviderError,
+    QuotaExceeded,
+    RateLimited,
+    RequestTimeout,
+    StreamInterrupted,
+)
 from lmagent.events import Event
 from lmagent.jsontext import JSON
 from lmagent.messages import Reply, Usage
@@ -331,7 +339,7 @@ class Exchange:
         if error.retry_after is None:
             error.retry_after = read_retry_after(ask.headers, self._wall_clock())
         wish = read_should_retry(ask.headers)
-        if wish is not None and not isinstance(error, StreamInterrupted):
+        if wish is not None and not isinstance(error, StreamInterrupted | QuotaExceeded):
             error.retryable = wish
         if self.limiter:
             self.limiter.failed(error, self.retry.max_wait)

@@ -352,10 +352,10 @@ def test_error_bodies_of_any_shape_are_survived(body: Any):
     assert error.message == "an HTML or XML page, not an answer of the API"
 
 
-def test_headers_overrule_whether_to_ask_again():
-    headers = {"x-should-retry": "false", "retry-after-ms": "1500", "request-id": "req_1"}
+def test_headers_of_an_error():
+    headers = {"retry-after-ms": "1500", "request-id": "req_1"}
     error = codec().parse_error(529, headers, {"error": {"type": "overloaded_error"}})
-    assert (error.retryable, error.retry_after, error.request_id) == (False, 1.5, "req_1")  # type: ignore[union-attr]
+    assert (error.retry_after, error.request_id) == (1.5, "req_1")  # type: ignore[union-attr]
 
 
 def test_an_error_hidden_in_a_200_body_is_found():

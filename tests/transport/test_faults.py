@@ -303,4 +303,4 @@ def test_the_end_mark_ends_the_reply_though_the_server_holds_on(verb):
 def test_insufficient_quota_is_not_repeated(verb):
     script = json_answer({"error": {"code": "insufficient_quota"}}, 429, {"x-should-retry": "true"})
     error = fault(script, QuotaExceeded, verb, retry=RetryPolicy())
-    assert error.attempts == 1
+    assert (error.attempts, error.retryable) == (1, False)
