@@ -7,6 +7,7 @@ start, deltas, end for each block of text, reasoning and each tool call. The age
       ReasoningStart ReasoningDelta* ReasoningEnd
       TextStart TextDelta* TextEnd
       ToolCallStart ToolCallDelta* ToolCallEnd
+    ToolDecided                 of calls that need a decision
     ToolStart, ToolEnd          one pair a call, as they run
     RoundEnd
     RunEnd                      carries the result
@@ -43,6 +44,7 @@ __all__ = [
     "ToolCallDelta",
     "ToolCallEnd",
     "ToolCallStart",
+    "ToolDecided",
     "ToolEnd",
     "ToolStart",
     "minted_id",
@@ -104,7 +106,10 @@ class RefusalDelta:
 
 @record()
 class ToolCallStart:
-    """A tool call begins; its name is known."""
+    """A tool call begins; its name is known.
+
+    Calls that are read from text may turn out to be drafts or quotations: those have no `ToolCallEnd`.
+    """
 
     id: str
     index: int
@@ -124,6 +129,8 @@ class ToolCallDelta:
     arguments: str = ""
     whole: ToolCall | None = None
     """Set by codecs that know the call as a whole (with repairs or a problem): it replaces what came in pieces."""
+    tentative: bool = False
+    """Text reads like a call so far, and may still be a draft or a quotation: without `whole` there is no call."""
 
 
 @record()
@@ -156,6 +163,19 @@ class RoundStart:
 
 
 @record()
+class ToolDecided:
+    """It was decided whether a call runs that needed a decision."""
+
+    call: ToolCall
+    decision: Any
+    """`Allow`, `Deny`, `Edit` or `Pause`."""
+    rule: str
+    """Why it needed one: `always`, `once`, the name of a rule's function, or `effects: …`."""
+    by: str
+    """Who decided: the `approver`, the `rule` itself, the `caller` who went on with a paused run, or `nobody`."""
+
+
+@record()
 class ToolStart:
     """A tool begins to run."""
 
@@ -177,7 +197,8 @@ class RoundEnd:
     """One ask and its tools are over; `messages` are what they added to the history."""
 
     round: int
-    reply: Reply
+    reply: Reply | None
+    """None where a paused run goes on: its reply came before the pause."""
     messages: tuple[Message, ...] = ()
 
 
@@ -211,6 +232,7 @@ Event: TypeAlias = (  # quoted uses above: an event may hold another
     | ToolCallDelta
     | ToolCallEnd
     | RoundStart
+    | ToolDecided
     | ToolStart
     | ToolEnd
     | RoundEnd
@@ -238,7 +260,7 @@ def minted_id(prefix: str, index: int) -> str:
 
 
 class _OpenCall:
-    __slots__ = ("arguments", "id", "index", "name", "started", "whole")
+    __slots__ = ("arguments", "id", "index", "name", "started", "tentative", "whole")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -246,7 +268,12 @@ class _OpenCall:
         self.name = ""
         self.arguments: list[str] = []
         self.started = False
+        self.tentative = False
         self.whole: ToolCall | None = None
+
+    @property
+    def stands(self) -> bool:
+        return self.whole is not None or not self.tentative
 
 
 class ReplyBuilder:
@@ -332,6 +359,7 @@ class ReplyBuilder:
         if delta.arguments:
             call.arguments.append(delta.arguments)
         call.whole = delta.whole or call.whole
+        call.tentative = delta.tentative or call.tentative
         if not delta.arguments:
             return ()  # the name may still come in pieces: the start waits for the first piece of arguments
         delta.id = self._id_of(call)
@@ -347,16 +375,20 @@ class ReplyBuilder:
 
     def _end_calls(self) -> tuple[Event, ...]:
         events: list[Event] = []
-        for call, whole in zip(self._calls.values(), self._whole_calls(), strict=True):
+        for call, whole in zip(self._standing(), self._whole_calls(), strict=True):
             if not call.started:
                 events.append(ToolCallStart(whole.id, call.index, whole.name))
             events.append(ToolCallEnd(whole.id, call.index, whole))
         return tuple(events)
 
+    def _standing(self) -> list[_OpenCall]:
+        return [call for call in self._calls.values() if call.stands]
+
     def _whole_calls(self) -> tuple[ToolCall, ...]:
         calls: list[ToolCall] = []
         taken: set[str] = set()
-        for open_call in self._calls.values():
+        standing = self._standing()
+        for open_call in standing:
             call = open_call.whole or ToolCall(
                 id=self._id_of(open_call), name=open_call.name, arguments="".join(open_call.arguments)
             )
@@ -364,7 +396,7 @@ class ReplyBuilder:
                 call = replace(call, id=minted_id(self._prefix, open_call.index))
             taken.add(call.id)
             calls.append(call)
-        newest = list(self._calls.values())[-1] if calls else None
+        newest = standing[-1] if standing else None
         if newest and not newest.whole and self.done and self.done.finish_reason not in _WHOLE:
             calls[-1] = replace(calls[-1], problem=_CUT.format(self.done.finish_reason))
         return tuple(calls)

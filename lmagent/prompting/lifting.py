@@ -77,8 +77,8 @@ def _arguments_in(raw: str) -> str:
 _DELTAS: dict[type[Any], Callable[[Any], Delta]] = {
     TextPiece: lambda piece: TextDelta(piece.text),
     ThinkingPiece: lambda piece: ReasoningDelta(piece.text),
-    CallStarted: lambda piece: ToolCallDelta(piece.index, name=piece.name),
-    CallDelta: lambda piece: ToolCallDelta(piece.index, arguments=piece.arguments),
+    CallStarted: lambda piece: ToolCallDelta(piece.index, name=piece.name, tentative=True),
+    CallDelta: lambda piece: ToolCallDelta(piece.index, arguments=piece.arguments, tentative=True),
     CallFound: lambda piece: ToolCallDelta(
         piece.index, whole=ToolCall(id="", name=piece.name, arguments=piece.arguments, repairs=piece.repairs)
     ),

@@ -279,7 +279,8 @@ class Prompted(Codec):
         return self._call is not None and bool(self._call.tools) and self._call.tool_choice != "none"
 
     def _scanner(self) -> Scanner | ObjectReader:
-        scanner = Scanner(self._schemas, repair=self.repair, stop=self.format.stop())
+        given = self._call.parameters.get("stop", ()) if self._call else ()
+        scanner = Scanner(self._schemas, repair=self.repair, stop=(*self.format.stop(), *given))
         return ObjectReader(scanner) if self.format.whole_reply else scanner
 
     def parse_error(
