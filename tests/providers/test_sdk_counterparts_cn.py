@@ -1,9 +1,9 @@
 """The official SDKs of the Chinese platforms as counterparts: one conversation, theirs and ours, equal on the wire.
 
 Both talk to the dialect's server on loopback (which the SDK thereby confirms: it reads plain and streamed answers).
-What an SDK says beside is documented in each comparison. An SDK that is not installed skips its tests: they are extras
-of the tests alone, and `zhipuai` and `zai-sdk` want different versions of PyJWT, so they are best kept in an
-environment of their own: pip install dashscope zai-sdk zhipuai qianfan tencentcloud-sdk-python-hunyuan
+What an SDK says beside is documented in each comparison. The extra `test` brings dashscope, zai-sdk and Tencent's;
+qianfan and zhipuai pin releases of tenacity and PyJWT that the others do not take, and work with theirs all the same:
+pip install --no-deps qianfan zhipuai
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def told(request: pytest.FixtureRequest) -> bool:
 
 
 def test_dashscope(stream: bool, told: bool):
-    sdk = pytest.importorskip("dashscope", reason="the DashScope SDK is not installed")
+    sdk = pytest.importorskip("dashscope", reason="needs the extra test: dashscope")
     with server_of("bailian") as server:
         sdk.base_http_api_url = f"{server.url}/api/v1"
         options = {"stream": True, "incremental_output": True} if stream else {}
@@ -136,9 +136,12 @@ def test_dashscope(stream: bool, told: bool):
         assert reply.raw_finish_reason == last.output.choices[0].finish_reason
 
 
-@pytest.mark.parametrize("package", ["zai", "zhipuai"])
+SOURCES = {"zai": "the extra test: zai-sdk", "zhipuai": "pip install --no-deps zhipuai (it pins another PyJWT)"}
+
+
+@pytest.mark.parametrize("package", SOURCES)
 def test_zhipu(package: str, stream: bool, told: bool):
-    sdk = pytest.importorskip(package, reason=f"the SDK {package} is not installed")
+    sdk = pytest.importorskip(package, reason=f"needs {SOURCES[package]}")
     client_type = sdk.ZhipuAiClient if package == "zai" else sdk.ZhipuAI
     with server_of("zhipu") as server:
         client = client_type(api_key=KEY, base_url=f"{server.url}/api/paas/v4")
@@ -164,7 +167,7 @@ def test_zhipu(package: str, stream: bool, told: bool):
 
 @pytest.fixture
 def qianfan_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    sdk = pytest.importorskip("qianfan", reason="the Qianfan SDK is not installed")
+    sdk = pytest.importorskip("qianfan", reason="needs pip install --no-deps qianfan (it pins another tenacity)")
 
     def at(url: str) -> Any:
         config = sdk.get_config()
@@ -234,7 +237,7 @@ def test_qianfan_v2(qianfan_at: Callable[[str], Any], stream: bool, told: bool):
 
 
 def test_tencent(stream: bool, told: bool):
-    pytest.importorskip("tencentcloud.hunyuan", reason="the Tencent Cloud SDK is not installed")
+    pytest.importorskip("tencentcloud.hunyuan", reason="needs the extra test: tencentcloud-sdk-python-hunyuan")
     from tencentcloud.common import credential
     from tencentcloud.common.profile.client_profile import ClientProfile
     from tencentcloud.common.profile.http_profile import HttpProfile
