@@ -7,12 +7,13 @@ type is any that a tool's parameter may have: a pydantic model, a dataclass, a T
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any, Literal, cast, is_typeddict
 
 from lmagent.errors import InvalidArguments
 from lmagent.function import Tool, function
-from lmagent.jsontext import dumps_text
+from lmagent.jsontext import JSONError, dumps_text, loads
 from lmagent.messages import Reply, ToolCall
 from lmagent.providers.base import Features, OutputSchema
 from lmagent.schema import ToolSpec, inline_refs
@@ -22,6 +23,7 @@ __all__ = ["OutputMode", "TypedOutput"]
 OutputMode = Literal["auto", "native", "tool", "prompt"]
 
 _TOOL_NAME = "final_answer"
+_FENCED = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*)```", re.DOTALL)
 
 
 class TypedOutput:
@@ -80,12 +82,26 @@ class TypedOutput:
             return None, (f"Call {self.tool.name} to answer.",)
         if reply.finish_reason in ("content_filter", "refusal"):
             return None, (f"The model gave no answer ({reply.finish_reason}): {reply.reply:.200}",)
-        text = answer.arguments if answer else _json_of(reply.reply)
+        text = answer.arguments if answer else self._text_of(reply.reply)
         try:
             value = self._tool.run(self._tool.validate(text, repair=self._repair))
         except InvalidArguments as error:
             return None, error.problems
         return (value["value"] if self._is_wrapped else value), ()
+
+    def _text_of(self, text: str) -> str:
+        """Return the JSON in an answer, put under `value` where the model gave it bare: `42`, `[1, 2]`, `yes`."""
+        text = _json_of(text)
+        if not self._is_wrapped:
+            return text
+        try:
+            value = loads(text)
+        except JSONError:
+            wanted = inline_refs(self._tool.spec.parameters)["properties"]["value"]
+            if text not in wanted.get("enum", ()):
+                return text
+            value = text
+        return text if isinstance(value, dict) and "value" in value else dumps_text({"value": value})
 
 
 def _choose(features: Features) -> Literal["native", "tool", "prompt"]:
@@ -96,7 +112,7 @@ def _choose(features: Features) -> Literal["native", "tool", "prompt"]:
 
 def _maker(output_type: Any) -> tuple[Tool[..., Any], bool]:
     """Return a tool whose arguments are the answer; a type that is no object is put under `value`."""
-    is_model = isinstance(output_type, type) and hasattr(output_type, "model_json_schema")
+    is_model = isinstance(output_type, type) and getattr(output_type, "__pydantic_root_model__", None) is False
     if is_model or (isinstance(output_type, type) and dataclasses.is_dataclass(output_type)):
         return function(output_type, name=_TOOL_NAME, description=_doc(output_type)), False
 
@@ -123,12 +139,12 @@ def _doc(output_type: type) -> str:
 
 
 def _json_of(text: str) -> str:
-    """Return the JSON in an answer: the whole text, or what one code fence in it holds."""
+    """Return the JSON in an answer: the whole text, or what one code fence in it or its outermost braces hold."""
     text = text.strip()
-    start = text.find("```")
-    if text[:1] in "{[" or start < 0:
+    if text.startswith("["):
         return text
-    inner = text[start + 3 :]
-    head, newline, body = inner.partition("\n")
-    end = body.rfind("```")
-    return body[:end].strip() if newline and end >= 0 and head.strip().lower() in ("", "json") else text
+    fenced = None if text.startswith("{") else _FENCED.search(text)
+    if fenced:
+        return fenced[1].strip()
+    start, end = text.find("{"), text.rfind("}")
+    return text[start : end + 1] if 0 <= start < end else text

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Literal, TypedDict
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel
 
 from lmagent import Agent, Limits, function
 from lmagent.errors import FunctionDefinitionError, OutputError
@@ -44,6 +45,15 @@ class Row(TypedDict):
     value: float
 
 
+class Color(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Numbers(RootModel[list[int]]):
+    """A root model describes no object."""
+
+
 @function
 def add(a: int, b: int) -> int:
     """Add two numbers."""
@@ -64,6 +74,8 @@ KINDS: dict[str, tuple[Any, Any, Any]] = {
     "union": (int | str, {"value": "x"}, "x"),
     "models": (list[Person], {"value": [{"name": "A", "age": 1}]}, [Person(name="A", age=1)]),
     "number": (float, {"value": 2.5}, 2.5),
+    "root model": (Numbers, {"value": [1, 2]}, Numbers([1, 2])),
+    "enum": (Color, {"value": "red"}, Color.RED),
     "optional": (int | None, {"value": None}, None),
 }
 
@@ -164,11 +176,40 @@ def test_the_answer_beside_other_calls_runs_none_of_them():
         'Here you are:\n```\n{"name": "A", "age": 1}\n```\nDone.',
         '  {"name": "A", "age": 1}  ',
         "{'name': 'A', 'age': 1,}",
+        'Sure! The answer is {"name": "A", "age": 1}. Anything else?',
+        '{"name": "A", "age": 1}\n\nI hope this helps!',
     ],
 )
-def test_an_answer_in_a_fence_or_nearly_json(written: str):
+def test_an_answer_in_a_fence_in_prose_or_nearly_json(written: str):
     agent = Agent(ScriptedModel([written]), output_type=Person, output_mode="prompt")
     assert agent.run("?").output == Person(name="A", age=1)
+
+
+BARE: list[tuple[Any, str, Any]] = [
+    (int, "42", 42),
+    (bool, "true", True),
+    (list[int], "```json\n[1, 2]\n```", [1, 2]),
+    (int | None, "null", None),
+    (Literal["yes", "no"], "yes", "yes"),
+    (Literal["yes", "no"], '"no"', "no"),
+    (Color, "red", Color.RED),
+    (dict[str, int], '{"a": 1}', {"a": 1}),
+    (Person | Place, '{"city": "Rome"}', Place("Rome")),
+    (Numbers, "[1, 2, 3]", Numbers([1, 2, 3])),
+]
+
+
+@pytest.mark.parametrize("mode", ["native", "prompt"])
+@pytest.mark.parametrize(("wanted", "written", "expected"), BARE, ids=lambda item: str(item)[:40])
+def test_an_answer_without_the_object_around_it(mode: OutputMode, wanted: Any, written: str, expected: Any):
+    result = Agent(ScriptedModel([written]), output_type=wanted, output_mode=mode).run("?")
+    assert (result.output, result.rounds) == (expected, 1)
+
+
+def test_words_around_a_word_are_no_answer():
+    agent = Agent(ScriptedModel(["I say yes", "yes"]), output_type=Literal["yes", "no"], output_mode="prompt")
+    result = agent.run("?")
+    assert (result.output, result.rounds) == ("yes", 2)
 
 
 def test_a_refusal_is_no_answer():
