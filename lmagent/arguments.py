@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from pydantic_core import ValidationError
 
 from lmagent.errors import InvalidArguments
-from lmagent.jsontext import JSONError, dumps, dumps_text, loads
+from lmagent.jsontext import JSONError, dumps, dumps_text, loads, may_overflow
 from lmagent.outcomes import failure_text
+from lmagent.schema import inner_schemas
 from lmagent.signatures import OMITTED, Argument, Signature
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ _CONTAINER_EXPECTED = frozenset(
     )
 )
 _AUTHORS_WORDS = ("value_error", "assertion_error")
+_TELLING = frozenset(("type", "enum", "const", "anyOf", "oneOf"))
+_INSIDE = {"object": ("additionalProperties",), "array": ("items", "prefixItems")}
+"""What must say of a container what it holds."""
+_NUMBER_EXPECTED = ("int_type", "float_type")
 
 
 @dataclass(slots=True)  # not frozen: that triples the cost of making one, and every call makes one
@@ -107,15 +112,14 @@ class ArgumentReader:
         self, signature: Signature, schema: Mapping[str, Any], keys: Mapping[str, str], adapter: TypeAdapter[Any]
     ) -> None:
         self._schema = schema
-        self._validate: Callable[[str | bytes], Any] = cast(Any, adapter).validator.validate_json
-        self._reserved = signature.reserved if signature.has_extra else frozenset[str]()
+        self._validate: Callable[..., Any] = cast(Any, adapter).validator.validate_json
         self._is_model = signature.model is not None
         known = set(cast("Mapping[str, Any]", schema["properties"]))
         self._known = known | _other_names(signature.model) if schema.get("additionalProperties") is False else None
         self._optional = known - set(schema.get("required", ()))
-        aliased = frozenset(keys.values()) if signature.has_extra else frozenset[str]()
-        self._hidden = self._reserved | aliased
-        self._direct = not self._is_model and not aliased
+        self._hidden = signature.reserved | frozenset(keys.values()) if signature.has_extra else frozenset[str]()
+        self._is_direct = not self._is_model and not self._hidden
+        self._is_bounded = _is_bounded(schema)
 
     def read(self, name: str, text: str, repair: Repair | None = None) -> BoundArguments:
         """Return the validated values.
@@ -128,19 +132,12 @@ class ArgumentReader:
         Raises:
             InvalidArguments: With every problem, one a line.
         """
-        # The counts bound the depth from above; a text with more brackets is measured on the slow path.
-        if (
-            self._direct
-            and len(text) <= MAX_BYTES
-            and text.count("[") + text.count("{") <= MAX_DEPTH
-            and "NaN" not in text
-            and "Infinity" not in text
-        ):
+        if self._is_direct and len(text) <= MAX_BYTES and (self._is_bounded or _is_tame(text)):
             try:
-                values = self._validate(text)
-            except Exception:  # a validator of the user may raise anything; the slow path says what
+                values = self._validate(text, strict=True)
+            except Exception:  # a validator of the user may raise anything; careful reading says what
                 values = None
-            if values is not None and self._reserved.isdisjoint(values):
+            if values is not None:
                 return BoundArguments(values)
         return self._read_carefully(name, text, repair)
 
@@ -166,20 +163,30 @@ class ArgumentReader:
         unknown = self._unknown(data)
         for _ in range(_MAX_ROUNDS):
             try:
-                values = self._validate(dumps(data))
+                values, errors = self._checked(data)
             except JSONError as error:  # 1e999 is infinity once it is read
                 return [f"arguments: {error}"], None
-            except ValidationError as error:
-                if mending.mend(error):
-                    continue
-                return [*_problem_lines(error, data), *unknown], None
             except Exception as error:  # of a validator: no ValueError, but the values are to blame as far as we know
                 raise invalid_arguments(name, [f"arguments: {failure_text(error, expose=True)[1]}"]) from error
-            if unknown:
-                return unknown, None
+            if errors and mending.mend(errors):
+                continue
+            if errors or unknown:
+                return [*_problem_lines(errors, data), *unknown], None
             repairs = (*repairs, *mending.names)
             return [], BoundArguments({}, repairs, values) if self._is_model else BoundArguments(values, repairs)
         return ["arguments: too many values need mending"], None
+
+    def _checked(self, data: dict[str, Any]) -> tuple[Any, list[Any]]:
+        """Validate strictly, then with pydantic's conversions, save that no boolean becomes a number."""
+        written = dumps(data)
+        try:
+            return self._validate(written, strict=True), []
+        except ValidationError as error:
+            booleans = [item for item in error.errors(include_url=False) if _is_boolean_for_number(item, data)]
+        try:
+            return self._validate(written), booleans
+        except ValidationError as error:
+            return None, [*booleans, *error.errors(include_url=False)]
 
     def _unknown(self, data: Mapping[str, Any]) -> list[str]:
         """Return lines for names that pydantic lets pass: injected ones, and extras of a model."""
@@ -187,6 +194,35 @@ class ArgumentReader:
         if self._is_model and self._known is not None:
             refused += [key for key in data if key not in self._known]
         return [f"{key}: Extra inputs are not permitted (got {shown_value(data[key])})" for key in refused]
+
+
+def _is_bounded(schema: Any) -> bool:
+    """Return whether types leave no room for deep nesting or a NaN: nothing is free, and no class reads for itself."""
+    if schema is False:
+        return True
+    if not isinstance(schema, dict) or "$ref" in schema or _TELLING.isdisjoint(cast("dict[str, Any]", schema)):
+        return False
+    node = cast("dict[str, Any]", schema)
+    needed = _INSIDE.get(str(node.get("type")), ())
+    return all(map(_is_bounded, inner_schemas(node))) and (not needed or any(word in node for word in needed))
+
+
+def _is_tame(text: str) -> bool:
+    """Return whether a text surely keeps the limits: its brackets bound the depth from above."""
+    return (
+        text.count("[") + text.count("{") <= MAX_DEPTH
+        and "NaN" not in text
+        and "Infinity" not in text
+        and not may_overflow(text)
+    )
+
+
+def _is_boolean_for_number(error: Mapping[str, Any], data: Any) -> bool:
+    if not isinstance(error["input"], bool) or error["type"] not in _NUMBER_EXPECTED:
+        return False
+    # Where the name of a union's form stands within the location, another form may well want the boolean.
+    place = _place(data, error["loc"], error["type"])
+    return error["loc"][: len(place)] == place
 
 
 def _other_names(model: type | None) -> set[str]:
@@ -215,10 +251,10 @@ class _Mending:
     def names(self) -> tuple[str, ...]:
         return ("null_as_default",) * bool(self._removed) + ("json_text_as_value",) * bool(self._texts)
 
-    def mend(self, error: ValidationError) -> bool:
+    def mend(self, errors: list[Any]) -> bool:
         """Change the data where a second chance applies; give whether anything changed."""
         kinds: dict[_Path, set[str]] = {}
-        for item in error.errors(include_url=False, include_context=False):
+        for item in errors:
             kinds.setdefault(_place(self._data, item["loc"], item["type"]), set()).add(item["type"])
         mended = [self._mend_place(path, kind) for path, kind in kinds.items()]  # every place, not the first only
         return any(mended)
@@ -286,10 +322,10 @@ def _at(data: Any, path: _Path) -> Any:
     return data
 
 
-def _problem_lines(error: ValidationError, data: Any) -> list[str]:
+def _problem_lines(errors: list[Any], data: Any) -> list[str]:
     """Return one line a place: path, what was expected, what came."""
     places: dict[_Path, list[str]] = {}
-    for item in error.errors(include_url=False):
+    for item in errors:
         path = _place(data, item["loc"], item["type"])
         author = item.get("ctx", {}).get("error") if item["type"] in _AUTHORS_WORDS else None
         message = item["msg"] if author is None else str(author)

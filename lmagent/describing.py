@@ -12,7 +12,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
@@ -229,9 +229,12 @@ _PLAIN_GENERICS: dict[Any, Callable[[Any], dict[str, Any] | None]] = {
     typing.Union: _plain_union,
     types.UnionType: _plain_union,
     list: _plain_list,
+    Sequence: _plain_list,
+    Iterable: _plain_list,
     set: _plain_set,
     frozenset: _plain_set,
     dict: _plain_dict,
+    Mapping: _plain_dict,
     Annotated: _plain_annotated,
 }
 
@@ -288,6 +291,7 @@ def _pydantic_schema(signature: Signature, arguments: list[Argument]) -> tuple[T
 def _refusals() -> tuple[type[Exception], ...]:
     from pydantic import PydanticUserError
     from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+    from pydantic_core import SchemaError
 
     # TypeError, ValueError, NameError: hints that pydantic stumbles over before it has words for them.
     return (
@@ -295,6 +299,7 @@ def _refusals() -> tuple[type[Exception], ...]:
         PydanticSchemaGenerationError,
         PydanticInvalidForJsonSchema,
         PydanticUndefinedAnnotation,
+        SchemaError,
         TypeError,
         ValueError,
         NameError,
@@ -323,7 +328,7 @@ class TypeAdapterOf:
         hints: dict[str, Any] = {}
         for argument in arguments:
             if argument.visible:
-                hint = Any if argument.hint is EMPTY else argument.hint
+                hint = Any if argument.hint is EMPTY else _eager(argument.hint)
                 hints[argument.name] = hint if argument.required else NotRequired[hint]
         return self._adapter(hints)
 
@@ -354,6 +359,7 @@ class TypeAdapterOf:
 
     def _typed_dict_adapter(self, hints: dict[str, Any], *, extra: bool) -> TypeAdapter[Any]:
         from pydantic import ConfigDict, TypeAdapter
+        from pydantic_core import SchemaError
         from typing_extensions import TypedDict
 
         # allow_inf_nan: JSON has neither, and 1e999 must not become infinity.
@@ -368,7 +374,23 @@ class TypeAdapterOf:
         arguments.__pydantic_config__ = config
         arguments.__module__ = self._signature.module
         arguments.__is_root__ = True
-        return TypeAdapter(arguments)
+        try:
+            return TypeAdapter(arguments)
+        except SchemaError:  # pydantic's own regular expressions know no look-around
+            config["regex_engine"] = "python-re"
+            return TypeAdapter(arguments)
+
+
+def _eager(hint: Any) -> Any:
+    """Return a hint without `Iterable`: pydantic checks the items of one while the body runs, not before."""
+    origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin is Iterable:
+        return Sequence[arguments] if arguments else Sequence
+    if origin is Annotated:
+        return Annotated[(_eager(hint.__origin__), *hint.__metadata__)]  # type: ignore[return-value]  # built at run time
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(map(_eager, arguments))]  # noqa: UP007  # type: ignore[return-value]  # as above
+    return hint
 
 
 def _schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _NUMPY_ONLY = _words("note notes warning warnings 注意 备注 说明")
 """Under a NumPy underline these are sections; as `Note:` they are prose that a model should read."""
 
 _HEADER = re.compile(r"(\w+(?: \w+)?)\s*[:：]\s*(.*)\Z")
-_GOOGLE_ITEM = re.compile(r"\*{0,2}(\w+)\s*(?:[:：]|(?=[(（]))")
+_GOOGLE_ITEM = re.compile(r"[*`]{0,4}(\w+)`{0,2}\s*(?:[:：]|(?=[(（]))")
 _NUMPY_ITEM = re.compile(r"(\*{0,2}\w+(?:\s*[,，、]\s*\*{0,2}\w+)*)\s*(?:[:：].*)?\Z")
 _FIELD = re.compile(r"[:：@](\w+)(?:[ \t]+([^:：]*))?[:：]\s*(.*)\Z")
 _PARAMETER_FIELDS = _words("param parameter arg argument key keyword kwarg attribute var ivar cvar 参数")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeAlias
 
-__all__ = ["JSON", "JSONError", "dumps", "dumps_text", "loads", "storable"]
+__all__ = ["JSON", "JSONError", "dumps", "dumps_text", "loads", "may_overflow", "storable"]
 
 JSON: TypeAlias = Any
 """dict, list, str, int, float, bool or None. `Any`, because a recursive alias helps no caller of a wire format."""
@@ -62,7 +62,7 @@ def loads(data: bytes | str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX
         value = _core().from_json(data, allow_inf_nan=False)
     except (ValueError, TypeError) as error:  # TypeError: a str with lone surrogates is no str to it
         value = _slow_loads(data, error)
-    if _may_overflow(data) and _has_nan(value):
+    if may_overflow(data) and _has_nan(value):
         raise JSONError("a number out of range")
     if max_depth < MAX_DEPTH and _depth(value) > max_depth:
         raise JSONError(f"nested deeper than {max_depth}")
@@ -73,8 +73,8 @@ _DIGITS = bytes.maketrans(b"123456789E", b"000000000e")
 _HUGE = b"0" * 309
 
 
-def _may_overflow(data: bytes | str) -> bool:
-    """Whether a number may be too large for a float; one cheap pass, because from_json makes it Infinity unasked."""
+def may_overflow(data: bytes | str) -> bool:
+    """Return whether a number may be too large for a float: one cheap pass, because pydantic makes it Infinity."""
     plain = (data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")).translate(_DIGITS)
     return b"0e0" in plain or b"0e+" in plain or _HUGE in plain
 

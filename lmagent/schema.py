@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-__all__ = ["ToolSpec", "inline_refs", "never_blank", "openai_strict", "openapi_subset", "tidy", "wenxin_subset"]
+__all__ = [
+    "ToolSpec",
+    "inline_refs",
+    "inner_schemas",
+    "never_blank",
+    "openai_strict",
+    "openapi_subset",
+    "tidy",
+    "wenxin_subset",
+]
 
 Schema = dict[str, Any]
 
@@ -74,7 +83,7 @@ def _copied(value: Any) -> Any:
     return value
 
 
-def _inner(schema: Any) -> Iterator[Any]:
+def inner_schemas(schema: Any) -> Iterator[Any]:
     """Yield every schema directly inside one node."""
     if not isinstance(schema, Mapping):
         return
@@ -103,7 +112,7 @@ def tidy(parameters: Mapping[str, Any]) -> Schema:
             if name in definitions and name not in used:
                 used.add(name)
                 todo.append(definitions[name])
-        todo.extend(cast("Schema", inner) for inner in _inner(node) if isinstance(inner, dict))
+        todo.extend(cast("Schema", inner) for inner in inner_schemas(node) if isinstance(inner, dict))
     if "$defs" in schema:
         schema["$defs"] = {name: definition for name, definition in definitions.items() if name in used}
         if not schema["$defs"]:

@@ -127,7 +127,7 @@ def read_signature(
     """
     inner, owner = _unwrapped(target, owner)
     shown = name or _name(target, inner)
-    documentation = _documentation(target, inner)
+    documentation = _documentation(target, inner) or _inherited_documentation(inner, owner)
     module = str(getattr(inner, "__module__", None) or type(inner).__module__)
     if isinstance(inner, type) and _is_pydantic_model(inner):
         return Signature(name=shown, documentation=documentation, module=module, model=inner)
@@ -213,6 +213,15 @@ def _documentation(target: Any, inner: Any) -> str:
     return text or ""
 
 
+def _inherited_documentation(inner: Any, owner: type | None) -> str:
+    """Return what a base class says of the method, as `inspect.getdoc` does for one that is no tool."""
+    name = getattr(inner, "__name__", "")
+    for base in owner.__mro__[1:-1] if owner is not None else ():
+        if name in vars(base) and vars(base)[name].__doc__:
+            return str(vars(base)[name].__doc__)
+    return ""
+
+
 def _is_pydantic_model(cls: type) -> bool:
     if "__pydantic_core_schema__" not in dir(cls):
         return False
@@ -255,6 +264,8 @@ def _add(signature: Signature, parameter: inspect.Parameter, reader: _HintReader
         marks: list[Any] = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, field_info)]
         if any(not mark.is_required() for mark in marks):
             required, default = False, OMITTED
+    if default is None and inject is None:
+        hint = _or_none(hint)
     signature.arguments.append(
         Argument(
             name=name,
@@ -266,6 +277,15 @@ def _add(signature: Signature, parameter: inspect.Parameter, reader: _HintReader
             inject=inject,
         )
     )
+
+
+def _or_none(hint: Any) -> Any:
+    """Return the hint that a default of None means: `x: int = None` takes null."""
+    if hint is EMPTY or hint is Any or hint is object:
+        return hint
+    if typing.get_origin(hint) is Annotated:  # its marks stay outermost, where they are looked for
+        return Annotated[(_or_none(hint.__origin__), *hint.__metadata__)]  # type: ignore[return-value]  # built at run time
+    return typing.Optional[hint]  # noqa: UP045  # `hint | None` fails for text hints and for classes with an `|` of their own
 
 
 def _add_keywords(signature: Signature, hint: Any, reader: _HintReader) -> None:
@@ -400,11 +420,10 @@ class _HintReader:
 
 def _live(namespace: Mapping[str, Any] | None, outer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the names of a class or frame that hints can use: a method called `list` must not hide the type."""
-    routines: tuple[Any, ...] = (types.FunctionType, classmethod, staticmethod, property)
     return {
         name: value
         for name, value in (namespace or {}).items()
-        if not (isinstance(value, routines) and (name in outer or hasattr(builtins, name)))
+        if not (hasattr(cast(Any, type(value)), "__get__") and (name in outer or hasattr(builtins, name)))
     }
 
 

@@ -40,7 +40,8 @@ def _rebuilt(old: Any, seen: dict[Any, Any]) -> Any:
     make: Any = typing_extensions.TypedDict
     new: Any = make(old.__name__, {})
     seen[old] = new
-    hints = typing.get_type_hints(old, vars(sys.modules.get(old.__module__)), include_extras=True)
+    module = vars(sys.modules.get(old.__module__))
+    hints = typing.get_type_hints(old, module, {old.__name__: old}, include_extras=True)  # a local one may name itself
     new.__annotations__ = {name: modernised(hint, seen) for name, hint in hints.items()}
     new.__required_keys__ = old.__required_keys__
     new.__optional_keys__ = old.__optional_keys__

@@ -227,3 +227,8 @@ def test_reading_is_linear():
         return "Do.\n\nArgs:\n" + "".join(f"    a{i}: text ({i}\n" for i in range(count))
 
     assert len(parse_docstring(lines(5000)).parameters) == 5000
+
+
+def test_names_in_backticks():
+    found = parse_docstring("Sum.\n\nArgs:\n    `a`: A.\n    `b` (int): B.\n    *rest: R.")
+    assert found.parameters == {"a": "A.", "b": "B.", "rest": "R."}
