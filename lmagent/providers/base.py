@@ -22,6 +22,7 @@ from lmagent.errors import (
     ParameterError,
     PermissionDenied,
     ProviderError,
+    QuotaExceeded,
     RateLimited,
     RequestTimeout,
     ServerFailed,
@@ -321,7 +322,7 @@ def joined(head: Mapping[str, Any], parts: Mapping[str, list[bytes]]) -> bytes:
 _BY_STATUS: dict[int, type[ProviderError]] = {
     400: BadRequest,
     401: AuthenticationFailed,
-    402: PermissionDenied,
+    402: QuotaExceeded,
     403: PermissionDenied,
     404: NotFound,
     408: RequestTimeout,

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import lmagent.providers as package
-from lmagent.errors import AuthenticationFailed, MessageError, ProviderError, RequestTimeout
+from lmagent.errors import AuthenticationFailed, MessageError, ProviderError, QuotaExceeded, RequestTimeout
 from lmagent.events import ReplyBuilder
 from lmagent.history import history_problems
 from lmagent.messages import (
@@ -210,6 +210,7 @@ def test_failures_are_told_apart(name: str):
     assert (error.provider, error.model, error.status) == (codec.provider, codec.model, status)
     for status, expected in (
         (401, AuthenticationFailed),
+        (402, QuotaExceeded),
         (500, ProviderError),
         (502, ProviderError),
         (408, RequestTimeout),
@@ -217,7 +218,7 @@ def test_failures_are_told_apart(name: str):
         error = codec.parse_error(status, {}, None, "<html>An apache page</html>")
         assert isinstance(error, expected), (status, error)
         assert error.status == status
-        assert error.retryable == (status != 401), (status, error)
+        assert error.retryable == (status not in (401, 402)), (status, error)
     for status in (400, 403, 404, 422):
         error = codec.parse_error(status, {}, None, "no")
         assert error is not None
