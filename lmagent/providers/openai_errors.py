@@ -9,11 +9,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from lmagent.errors import InvalidResponse, ProviderError, QuotaExceeded, ServerFailed
+from lmagent.errors import InvalidResponse, ProviderError, ServerFailed
 from lmagent.jsontext import JSON, JSONError, dumps_text
 from lmagent.providers.base import error_for_status
 from lmagent.providers.failures import quoted, retry_after
-from lmagent.providers.fields import mapping
+from lmagent.providers.fields import first_text, mapping
 from lmagent.providers.openai_profile import ERROR_CODES, ERROR_TEXTS, ErrorClass, Profile
 
 __all__ = ["sort_error"]
@@ -149,8 +149,6 @@ def _class_of(profile: Profile, found: _Found, status: int) -> ErrorClass:
         return _by_text(message, 400 if code in profile.error_codes else status)  # a vendor's own code is not vague
     if not 400 <= status < 600 and code.isdecimal() and 400 <= int(code) < 600:
         status = int(code)  # a gateway's 200 with the real status inside
-    if status == 402:
-        return QuotaExceeded
     kind_of_type = profile.error_codes.get((found.type or "").lower()) or ERROR_CODES.get((found.type or "").lower())
     by_text = _by_text(message, status)
     if kind_of_type is not None and by_text is error_for_status(status):
@@ -171,8 +169,5 @@ def _by_text(message: str, status: int) -> ErrorClass:
 
 
 def _request_id(headers: Mapping[str, str], body: JSON | None) -> str | None:
-    for name in _REQUEST_ID_HEADERS:
-        if name in headers:
-            return headers[name]
-    value = cast("dict[str, Any]", body).get("request_id") if isinstance(body, dict) else None
-    return value if isinstance(value, str) else None
+    fields = mapping(body)
+    return first_text(*(headers.get(name) for name in _REQUEST_ID_HEADERS), fields.get("request_id"), fields.get("id"))

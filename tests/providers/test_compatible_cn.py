@@ -172,6 +172,7 @@ def test_error_bodies_are_sorted(name, status, body, kind, retryable):
     error = CODECS[name].parse_error(status, {}, {"error": body, "id": "as-1"})
     assert type(error) is kind
     assert error.retryable is retryable
+    assert error.request_id == "as-1"
 
 
 @pytest.mark.parametrize(("code", "kind"), [(1001, RequestTimeout), (1008, QuotaExceeded), (1027, ContentFiltered)])
