@@ -67,7 +67,11 @@ def _explain(kind: type[ChatParameters], error: ValidationError) -> str:
     for problem in error.errors(include_url=False):
         name = str(problem["loc"][0]) if problem["loc"] else "?"
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{name} is no parameter of {kind.__name__}; it takes {sorted(kind.model_fields)}")
+            known = sorted(kind.model_fields.keys() - {"extra_body", "extra_headers"})
+            lines.append(
+                f"{name} is no parameter of {kind.__name__}; it takes {known}, "
+                f"and extra_body={{{name!r}: ...}} sends what lmagent does not know"
+            )
             continue
         bounds = _range_of(kind, name)
         lines.append(f"{name}={problem['input']!r}: {problem['msg']}" + (f" ({name} is {bounds})" if bounds else ""))

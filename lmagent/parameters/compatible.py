@@ -12,8 +12,6 @@ __all__ = ["OpenAICompatibleChatParameters"]
 class OpenAICompatibleChatParameters(OpenAIChatParameters):
     """Parameters of `OpenAICompatibleChat`. One that the vendor has no word for is a `ParameterError`."""
 
-    response_format: dict[str, Any] | None = None
-    """`{"type": "json_object"}` and the like, as the vendor documents it."""
     thinking: dict[str, Any] | None = None
     """DeepSeek, Moonshot, Zhipu, Volcengine: `{"type": "enabled"}` or `{"type": "disabled"}`."""
     enable_thinking: bool | None = None

@@ -30,5 +30,11 @@ class OpenAIChatParameters(ChatParameters):
     """Groups requests that share a prefix."""
     safety_identifier: str | None = None
     """A stable id of your end user, hashed."""
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    """How long the prefix is kept."""
     prediction: dict[str, Any] | None = None
     """What most of the answer will be, when it is known."""
+    response_format: dict[str, Any] | None = None
+    """`{"type": "json_object"}` and the like, as on the wire; for a typed answer see `Agent(output_type=...)`."""
+    web_search_options: dict[str, Any] | None = None
+    """OpenAI: how a search model searches."""

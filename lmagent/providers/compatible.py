@@ -171,7 +171,6 @@ MISTRAL = Profile(
         "parallel_tool_calls",
         "response_format",
         "reasoning_effort",
-        "n",
         "safe_prompt",
         "prompt_mode",
         "prediction",
@@ -195,7 +194,7 @@ GROQ = Profile(
     default_model="openai/gpt-oss-20b",
     # Schemas do not go together with streams or tools on most models.
     features=Features(json_schema="object", reasoning=True),
-    parameters=_with("max_completion_tokens", "reasoning_format", "include_reasoning", "service_tier"),
+    parameters=_with("reasoning_format", "include_reasoning", "service_tier"),
     stream_usage=True,
 )
 
@@ -435,12 +434,10 @@ MINIMAX = Profile(
     default_model="MiniMax-M2.7",
     features=Features(tool_choice=_AUTO_NONE, json_schema="none", reasoning=True),
     parameters=_with(
-        "max_completion_tokens",
         "reasoning_split",
         "thinking",
         temperature=nearest("temperature", 0, 1, allowed=(0.01, 1)),
         top_p=nearest("top_p", 0, 1, allowed=(0.01, 1)),
-        n=only("n", 1),
     ),
     stream_usage=True,
     think_tags=True,
@@ -461,7 +458,6 @@ MINIMAX_V2 = replace(
     parameters=_with(
         temperature=nearest("temperature", 0, 1, allowed=(0.01, 1)),
         top_p=nearest("top_p", 0, 1, allowed=(0.01, 1)),
-        n=only("n", 1),
     ),
     stream_usage=False,
     think_tags=False,

@@ -123,7 +123,6 @@ COMMON_PARAMETERS: Mapping[str, ParameterRule] = {
         "logit_bias",
         "logprobs",
         "top_logprobs",
-        "n",
         "reasoning_effort",
         "response_format",
     )
@@ -136,14 +135,9 @@ _OPENAI_PARAMETERS: Mapping[str, ParameterRule] = {
     **{
         name: name
         for name in (
-            "audio",
-            "max_completion_tokens",
             "metadata",
-            "modalities",
-            "moderation",
             "prediction",
             "prompt_cache_key",
-            "prompt_cache_options",
             "prompt_cache_retention",
             "safety_identifier",
             "service_tier",

@@ -12,8 +12,12 @@ import pytest
 from lmagent.chat_models.compatible import OpenAICompatibleChat
 from lmagent.errors import ConfigurationError, ParameterError
 from lmagent.messages import Reply
+from lmagent.parameters.azure import AzureChatParameters
 from lmagent.parameters.compatible import OpenAICompatibleChatParameters
+from lmagent.parameters.openai import OpenAIChatParameters
+from lmagent.providers.azure import AZURE
 from lmagent.providers.compatible import GENERIC, PROFILES
+from lmagent.providers.openai_profile import OPENAI
 from tests.loopback import LoopbackServer, answer, json_answer
 
 NAMES = {name for profile in PROFILES.values() for name in (*profile.key_env, *profile.base_url_env)}
@@ -73,11 +77,12 @@ def test_parameters_are_the_vendors() -> None:
         model.chat_completion("hi", grammar="root ::= 'a'")
 
 
-def test_every_vendors_own_parameter_has_a_field() -> None:
+def test_every_parameter_of_a_profile_has_a_field() -> None:
     fields = set(OpenAICompatibleChatParameters.model_fields)
-    neutral = {"n", "max_completion_tokens", "prediction"}
     for profile in PROFILES.values():
-        assert set(profile.parameters) <= fields | neutral, profile.provider
+        assert set(profile.parameters) <= fields, profile.provider
+    for profile, kind in ((OPENAI, OpenAIChatParameters), (AZURE, AzureChatParameters)):
+        assert set(profile.parameters) <= set(kind.model_fields), profile.provider
 
 
 def test_all_four_verbs_over_http() -> None:
