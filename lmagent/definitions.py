@@ -59,12 +59,18 @@ class ToolOptions:
 class Plan:
     """All that a call needs, in one place: a call is too short for property look-ups."""
 
+    name: str
+    options: ToolOptions
     read: Callable[[str, str, Repair | None], BoundArguments]
-    binder: Binder | None
+    is_async: bool = False
+    """Whether a call must be awaited."""
+    binder: Binder | None = None
     """None: the values are the keyword arguments."""
     supplies: tuple[tuple[str, Supply], ...] = ()
     """Injected parameters and what gives their values."""
     is_model: bool = False
+    is_plain: bool = True
+    """The body is called with the values and nothing else."""
 
 
 class Definition:
@@ -170,11 +176,17 @@ class Definition:
         signature, description = self.signature, cast("Description", self._description)
         adapter = description.adapter or make_adapter(signature)
         binder = Binder(signature)
+        supplies = tuple((a.name, _supply(a)) for a in signature.arguments if a.inject)
+        is_model = signature.model is not None
         return Plan(
+            name=self.spec.name,
+            options=self.options,
             read=ArgumentReader(signature, description.parameters, description.keys, adapter).read,
+            is_async=self.is_async,
             binder=None if binder.is_plain else binder,
-            supplies=tuple((a.name, _supply(a)) for a in signature.arguments if a.inject),
-            is_model=signature.model is not None,
+            supplies=supplies,
+            is_model=is_model,
+            is_plain=binder.is_plain and not supplies and not is_model,
         )
 
 
@@ -199,7 +211,12 @@ class Given(Definition):
     def _make_plan(self) -> Plan:
         from lmagent.checking import SchemaReader
 
-        return Plan(read=SchemaReader(self._parameters).read, binder=None)
+        return Plan(
+            name=self.spec.name,
+            options=self.options,
+            read=SchemaReader(self._parameters).read,
+            is_async=self.is_async,
+        )
 
 
 class Changed(Definition):
@@ -231,7 +248,7 @@ class Changed(Definition):
         return self._spec
 
     def _make_plan(self) -> Plan:
-        return self._original.plan or self._original.make_plan()
+        return replace(self._original.make_plan(), name=self.spec.name, options=self.options)
 
 
 def _supply(argument: Argument) -> Supply:

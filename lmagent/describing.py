@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from lmagent.docstrings import Docstring, parse_docstring
 from lmagent.errors import FunctionDefinitionError
 from lmagent.schema import tidy
-from lmagent.signatures import EMPTY, OMITTED, Argument, Signature, annotated_text, without_qualifiers
+from lmagent.signatures import EMPTY, OMITTED, Argument, Signature, annotated_text, marks_of, without_qualifiers
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -137,8 +137,7 @@ def _as_json(value: Any) -> Any:
 
 def _key(argument: Argument) -> str:
     """Return the property's name: the alias of its `Field`, else the parameter's name."""
-    marks: list[Any] = list(getattr(argument.hint, "__metadata__", ()))
-    return next((alias for mark in reversed(marks) if (alias := _alias(mark))), argument.name)
+    return next((alias for mark in reversed(marks_of(argument.hint)) if (alias := _alias(mark))), argument.name)
 
 
 def _alias(field_info: Any) -> str:
@@ -152,7 +151,7 @@ def _alias(field_info: Any) -> str:
 
 
 def _field_text(hint: Any) -> str:
-    texts = [getattr(mark, "description", None) for mark in getattr(hint, "__metadata__", ())]
+    texts = [getattr(mark, "description", None) for mark in marks_of(hint)]
     return next((text for text in reversed(texts) if isinstance(text, str)), "")
 
 

@@ -61,6 +61,7 @@ class Tool(Generic[P, R_co]):
     def _set(self, definition: Definition, bound: tuple[Any, ...]) -> None:
         self._definition = definition
         self._bound = bound
+        self._plan: Plan | None = None
         target = definition.target
         self.__wrapped__ = target
         self.__doc__ = getattr(target, "__doc__", None)
@@ -137,8 +138,21 @@ class Tool(Generic[P, R_co]):
     @property
     def wants_context(self) -> bool:
         """Whether a parameter is filled from the run context."""
-        plan = self._definition.plan or self._definition.make_plan()
-        return bool(plan.supplies)
+        return bool(self.plan.supplies)
+
+    @property
+    def plan(self) -> Plan:
+        """What a call needs, for whoever runs the tool.
+
+        Raises:
+            FunctionDefinitionError: The callable cannot be described as JSON.
+            ConfigurationError: It is a method without its instance.
+        """
+        plan = self._plan
+        if plan is None:
+            self._check_bound()
+            plan = self._plan = self._definition.make_plan()
+        return plan
 
     def check(self) -> None:
         """Build schema and name now.
@@ -218,14 +232,12 @@ class Tool(Generic[P, R_co]):
             InvalidArguments: With all problems, one a line.
             ConfigurationError: It is a method without its instance.
         """
-        self._check_bound()
+        plan = self._plan or self.plan
         if not isinstance(arguments, str):
             from lmagent.jsontext import dumps_text
 
             arguments = dumps_text(arguments)
-        definition = self._definition
-        plan = definition.plan or definition.make_plan()
-        return plan.read(definition.spec.name, arguments, repair)
+        return plan.read(plan.name, arguments, repair)
 
     def call(self, arguments: str | Mapping[str, Any], *, context: RunContext[Any] | None = None) -> Any:
         """Validate the arguments and run the tool. An async tool runs on an event loop of its own.
@@ -241,42 +253,35 @@ class Tool(Generic[P, R_co]):
 
     def run(self, arguments: BoundArguments, *, context: RunContext[Any] | None = None) -> Any:
         """Run the tool with validated arguments."""
-        if self._definition.is_async:
+        if self.plan.is_async:
             return _waited(lambda: self.async_run(arguments, context=context))
         result = self.start(arguments, context=context)
         return _waited(lambda: _awaited(result)) if is_awaitable(result) else result
 
     async def async_run(self, arguments: BoundArguments, *, context: RunContext[Any] | None = None) -> Any:
         """Run the tool with validated arguments in the running event loop."""
-        plan = self._definition.plan or self._definition.make_plan()
+        plan = self.plan
         supplied = {name: supply(context) for name, supply in plan.supplies}
         for name, value in supplied.items():
             if is_awaitable(value):
                 supplied[name] = await value
-        result = self._invoke(plan, arguments, supplied, self._definition.options.async_form)
+        result = self._invoke(plan, plan.options.async_form or self._definition.target, arguments, supplied)
         return await result if is_awaitable(result) else result
 
     def start(self, arguments: BoundArguments, *, context: RunContext[Any] | None = None) -> Any:
         """Call the body and return what it returns: of an async body the coroutine, not its result."""
-        plan = self._definition.plan or self._definition.make_plan()
-        if plan.supplies:
-            return self._invoke(plan, arguments, {name: supply(context) for name, supply in plan.supplies})
-        return self._invoke(plan, arguments, None)
+        plan, body = self._plan or self.plan, self._definition.target
+        if plan.is_plain:
+            return body(*self._bound, **arguments.values)
+        return self._invoke(plan, body, arguments, {name: supply(context) for name, supply in plan.supplies})
 
     def _invoke(
-        self,
-        plan: Plan,
-        arguments: BoundArguments,
-        supplied: Mapping[str, Any] | None,
-        target: Callable[..., Any] | None = None,
+        self, plan: Plan, body: Callable[..., Any], arguments: BoundArguments, supplied: Mapping[str, Any]
     ) -> Any:
         if plan.is_model:
             return arguments.instance
-        values = {**arguments.values, **supplied} if supplied else arguments.values
-        body: Any = self._definition.target if target is None else target
-        if plan.binder is None:
-            return body(*self._bound, **values)
-        positional, keywords = plan.binder.bind(values)
+        values = {**arguments.values, **supplied}
+        positional, keywords = plan.binder.bind(values) if plan.binder else ((), values)
         return body(*self._bound, *positional, **keywords)
 
 
@@ -315,6 +320,11 @@ def _options(base: ToolOptions = _DEFAULTS, **given: Any) -> ToolOptions:
         raise ConfigurationError(f"timeout={timeout!r}: a tool's timeout is a number of seconds above 0.")
     if size is not None and size < 1:
         raise ConfigurationError(f"max_result_chars={size!r} must be at least 1.")
+    rule = given.get("requires_approval")
+    if not callable(rule) and rule not in (None, True, False, "always", "once", "never"):
+        raise ConfigurationError(
+            f"requires_approval={rule!r}: a rule is True, False, 'always', 'once', 'never' or a function."
+        )
     if given.get("name") == "":
         raise ConfigurationError("name='': a tool needs a name; leave it out for the function's own.")
     return replace(base, **given)

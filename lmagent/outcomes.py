@@ -35,7 +35,7 @@ OutcomeKind: TypeAlias = Literal[
 ]
 
 
-@record(frozen=True)
+@record()  # not frozen, as `BoundArguments`
 class ToolOutcome:
     """The answer to one tool call."""
 
@@ -62,7 +62,7 @@ def render(value: Any) -> str:
         ValueError: It cannot be written as strict JSON.
     """
     if isinstance(value, str):
-        return _storable(str(value))
+        return str(value) if value.isascii() else _storable(str(value))
     if value is None:
         return "null"
     to_json, from_json = _json()

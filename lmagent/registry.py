@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["ToolRegistry"]
 
 _AnyTool = Tool[..., Any]
+_READY = (PreparedCall, ToolOutcome)
 
 
 class ToolRegistry:
@@ -183,7 +184,7 @@ class ToolRegistry:
         repair: Repair | None = None,
     ) -> ToolOutcome:
         """Run one call and return its outcome; see `run`."""
-        item = self._prepared(call, repair)
+        item = call if isinstance(call, PreparedCall) else self.prepare(call, repair=repair)
         if isinstance(item, ToolOutcome):
             return item
         return run_prepared(item, context=context, default_timeout=default_timeout)
@@ -197,7 +198,7 @@ class ToolRegistry:
         repair: Repair | None = None,
     ) -> ToolOutcome:
         """Run one call in the running event loop; see `run`."""
-        item = self._prepared(call, repair)
+        item = call if isinstance(call, PreparedCall) else self.prepare(call, repair=repair)
         if isinstance(item, ToolOutcome):
             return item
         return await async_run_prepared(item, context=context, default_timeout=default_timeout)
@@ -246,7 +247,7 @@ class ToolRegistry:
         )
 
     def _prepared(self, call: Call | PreparedCall | ToolOutcome, repair: Repair | None) -> PreparedCall | ToolOutcome:
-        return call if isinstance(call, PreparedCall | ToolOutcome) else self.prepare(call, repair=repair)
+        return call if isinstance(call, _READY) else self.prepare(call, repair=repair)
 
     def _unknown(self, name: str) -> str:
         if not self._tools:

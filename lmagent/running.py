@@ -33,6 +33,7 @@ from lmagent.values import record
 
 if TYPE_CHECKING:
     from lmagent.arguments import BoundArguments
+    from lmagent.definitions import Plan
 
 __all__ = [
     "DEFAULT_TIMEOUT_S",
@@ -68,6 +69,7 @@ class PreparedCall:
 
     call: Any
     tool: Tool[..., Any]
+    plan: Plan
     arguments: BoundArguments
 
 
@@ -76,10 +78,12 @@ def prepare(call: Call, tool: Tool[..., Any], repair: Any = None) -> PreparedCal
     problem = getattr(call, "problem", "")  # a `ToolCall` that was cut or could not be read says so
     if problem:
         return ToolOutcome(call.id, call.name, problem, True, kind="invalid_arguments")
+    plan, text = tool.plan, call.arguments
     try:
-        return PreparedCall(call, tool, tool.validate(call.arguments, repair=repair))
+        arguments = plan.read(plan.name, text, repair) if type(text) is str else tool.validate(text, repair=repair)
     except InvalidArguments as error:
         return ToolOutcome(call.id, call.name, str(error), True, kind="invalid_arguments", error=error)
+    return PreparedCall(call, tool, plan, arguments)
 
 
 # Deciding
@@ -87,13 +91,13 @@ def prepare(call: Call, tool: Tool[..., Any], repair: Any = None) -> PreparedCal
 
 def _context_for(prepared: PreparedCall, context: RunContext[Any] | None) -> RunContext[Any] | None:
     """Return the run context with the call in it, if the tool wants one."""
-    if not prepared.tool.wants_context:
+    if not prepared.plan.supplies:
         return None
     return replace(context if context is not None else RunContext(), tool_call=prepared.call)
 
 
 def _finish(prepared: PreparedCall, value: Any, started: float) -> ToolOutcome:
-    call, options = prepared.call, prepared.tool.options
+    call, options = prepared.call, prepared.plan.options
     repairs = prepared.arguments.repairs
     try:
         content = render(value)
@@ -112,8 +116,8 @@ def _finish(prepared: PreparedCall, value: Any, started: float) -> ToolOutcome:
 def _fail(prepared: PreparedCall, error: Exception, started: float) -> ToolOutcome:
     if isinstance(error, Overdue):
         return _timed_out(prepared, error.seconds, started)
-    kind, text = failure_text(error, expose=prepared.tool.options.expose_errors)
-    limit = prepared.tool.options.max_result_chars or MAX_RESULT_CHARS
+    kind, text = failure_text(error, expose=prepared.plan.options.expose_errors)
+    limit = prepared.plan.options.max_result_chars or MAX_RESULT_CHARS
     return _error(prepared, kind, cut(text, limit), started, error)
 
 
@@ -130,7 +134,7 @@ def _error(
 
 
 def _timeout_of(prepared: PreparedCall, default: float | None) -> float | None:
-    own = prepared.tool.options.timeout
+    own = prepared.plan.options.timeout
     return default if own is None else own
 
 
@@ -140,7 +144,7 @@ def _stages(items: Sequence[PreparedCall | ToolOutcome]) -> Iterable[list[tuple[
     for place, item in enumerate(items):
         if isinstance(item, ToolOutcome):
             continue
-        if item.tool.options.sequential:
+        if item.plan.options.sequential:
             if stage:
                 yield stage
             yield [(place, item)]
@@ -158,36 +162,46 @@ def run_prepared(
     prepared: PreparedCall, *, context: RunContext[Any] | None = None, default_timeout: float | None = DEFAULT_TIMEOUT_S
 ) -> ToolOutcome:
     """Run one call."""
-    tool = prepared.tool
-    if tool.is_async:
+    plan = prepared.plan
+    if plan.is_async:
         from lmagent.portal import run_coroutine
 
         return run_coroutine(lambda: async_run_prepared(prepared, context=context, default_timeout=default_timeout))
-    if tool.options.timeout is None and default_timeout in (None, DEFAULT_TIMEOUT_S):
-        return _run_in_place(prepared, context, Collector(default_timeout, perf_counter()))
+    if plan.options.timeout is None and (default_timeout is None or default_timeout == DEFAULT_TIMEOUT_S):
+        return _run_in_place(prepared, context, default_timeout, perf_counter())
     [(_, outcome)] = _run_stage([(0, prepared)], context, 1, default_timeout)
     return outcome
 
 
-def _run_in_place(prepared: PreparedCall, context: RunContext[Any] | None, collector: Collector) -> ToolOutcome:
+def _run_in_place(
+    prepared: PreparedCall, context: RunContext[Any] | None, timeout: float | None, started: float
+) -> ToolOutcome:
     if context is None or context.around is None:
-        return _run_unseen(prepared, context, collector)
+        return _run_unseen(prepared, context, timeout, started)
     with context.around(prepared.call) as seen:
-        return seen(_run_unseen(prepared, context, collector))
+        return seen(_run_unseen(prepared, context, timeout, started))
 
 
-def _run_unseen(prepared: PreparedCall, context: RunContext[Any] | None, collector: Collector) -> ToolOutcome:
-    started = perf_counter()
+def _run_unseen(
+    prepared: PreparedCall, context: RunContext[Any] | None, timeout: float | None, started: float
+) -> ToolOutcome:
     try:
-        tool = prepared.tool
-        value = tool.run(prepared.arguments, context=_context_for(prepared, context))
-        if isinstance(value, GeneratorType):
-            value = collector.collected(value)
-        elif isinstance(value, AsyncGeneratorType):
-            value = _waited_for(collector.async_collected(cast("AsyncGeneratorType[Any, None]", value)))
+        value = prepared.tool.start(prepared.arguments, context=_context_for(prepared, context))
+        if type(value) is not str:
+            value = _whole(value, timeout, started)
     except Exception as error:  # the one place where a user's tool runs
         return _fail(prepared, error, started)
     return _finish(prepared, value, started)
+
+
+def _whole(value: Any, timeout: float | None, started: float) -> Any:
+    """Return what a body gave, waited for and collected."""
+    if isinstance(value, GeneratorType):
+        return Collector(timeout, started).collected(value)
+    if isinstance(value, AsyncGeneratorType):
+        items = cast("AsyncGeneratorType[Any, None]", value)
+        return _waited_for(Collector(timeout, started).async_collected(items))
+    return _waited_for(value) if is_awaitable(value) else value
 
 
 def _waited_for(awaitable: Awaitable[T]) -> T:
@@ -207,7 +221,12 @@ def run_all(
     default_timeout: float | None = DEFAULT_TIMEOUT_S,
 ) -> list[ToolOutcome]:
     """Run many calls; outcomes in their order. Outcomes among them are handed on."""
-    if any(isinstance(item, PreparedCall) and item.tool.is_async for item in items):
+    if len(items) == 1:  # as most replies have it
+        (item,) = items
+        if isinstance(item, PreparedCall):
+            return [run_prepared(item, context=context, default_timeout=default_timeout)]
+        return [item]
+    if any(isinstance(item, PreparedCall) and item.plan.is_async for item in items):
         from lmagent.portal import run_coroutine
 
         return run_coroutine(
@@ -254,9 +273,8 @@ def _run_stage(
             place, prepared = waiting.popleft()
             job = _Job(place, prepared, perf_counter(), _timeout_of(prepared, default_timeout))
             running[place] = job
-            collector = Collector(job.timeout, job.started)
             _in_thread(
-                lambda job=job, collector=collector: _run_in_place(job.prepared, context, collector),
+                lambda job=job: _run_in_place(job.prepared, context, job.timeout, job.started),
                 lambda r, job=job: done.put((job.place, r)),
             )
         nearest = min(job.deadline for job in running.values())
@@ -300,15 +318,15 @@ async def async_run_prepared(
     """Run one call in the running event loop."""
     import asyncio  # a program of synchronous runs never pays for it
 
-    tool, started = prepared.tool, perf_counter()
+    plan, started = prepared.plan, perf_counter()
     timeout = _timeout_of(prepared, default_timeout)
     collector = Collector(timeout, started)
-    if not tool.is_async and not tool.options.in_thread:
+    if not plan.is_async and not plan.options.in_thread:
         return await _run_in_loop(prepared, context, started, collector)
     limit = asyncio.timeout(timeout)
     try:
         async with limit:
-            if tool.is_async or tool.options.async_form is not None:
+            if plan.is_async or plan.options.async_form is not None:
                 outcome = await _run_in_loop(prepared, context, started, collector)
             else:
                 outcome = await _run_beside_loop(prepared, context, collector)
