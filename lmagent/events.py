@@ -382,7 +382,8 @@ class ReplyBuilder:
         return tuple(events)
 
     def _standing(self) -> list[_OpenCall]:
-        return [call for call in self._calls.values() if call.stands]
+        # By index: the first piece of a later call may come before an earlier call is known to be one.
+        return sorted((call for call in self._calls.values() if call.stands), key=lambda call: call.index)
 
     def _whole_calls(self) -> tuple[ToolCall, ...]:
         calls: list[ToolCall] = []

@@ -16,7 +16,9 @@ _KEY = re.compile(r'\s*"(thought|response)"\s*:\s*(?=\S)')
 _KEY_ROOM = 64
 _PLAIN = re.compile(r'[^"\\]+')
 _HEX = re.compile(r"[0-9a-fA-F]{4}")
-_STRUCTURE = re.compile(r'["{}\[\],]')
+_STRUCTURE = re.compile(r'["{}\[\]]')
+_SCALAR = re.compile(r"(-?[0-9][0-9.eE+-]*|true|false|null)\s*(?=[,}])")
+_SCALAR_BEGUN = re.compile(r"[\w.+-]{0,40}\s{0,40}")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "/": "/"}
 
 
@@ -108,8 +110,13 @@ class ObjectReader:
         self._kind = ThinkingPiece if found.group(1) == "thought" else TextPiece
         if value == '"':
             self._buf, self._step = self._buf[found.end() + 1 :], self._string
-        elif self._kind is TextPiece:
+        elif self._kind is TextPiece and value in "{[":
             self._buf, self._step, self._depth = self._buf[found.end() :], self._value, 0
+        elif self._kind is TextPiece and (scalar := _SCALAR.match(self._buf, found.end())):
+            self._show("" if scalar.group(1) == "null" else scalar.group(1))  # null stands beside calls
+            self._buf, self._step = self._buf[scalar.end() :], self._after
+        elif self._kind is TextPiece and not self._ended and _SCALAR_BEGUN.fullmatch(self._buf, found.end()):
+            return False
         else:
             return self._hand_over((self._head or "{") + self._buf)
         self._head = ""
@@ -194,21 +201,15 @@ class ObjectReader:
                 self._in_string = True
             elif char in "{[":
                 self._depth += 1
-            elif self._depth == 0:  # the end of a number or a word
-                text = buf[:at].rstrip()
-                self._show("" if text == "null" else text)
-                self._buf, self._step = buf[at:], self._after
-                return True
-            elif char in "}]":
+            else:
                 self._depth -= 1
                 if self._depth == 0:
                     self._show(buf[: at + 1])
                     self._buf, self._step = buf[at + 1 :], self._after
                     return True
             at += 1
-        if self._ended or self._depth:  # a number or a word is held: it may be the `null` beside calls
-            self._show(buf[:at])
-            self._buf = buf[at:]
+        self._show(buf[:at])
+        self._buf = buf[at:]
         return False
 
     def _after(self) -> bool:

@@ -474,6 +474,8 @@ class Scanner:
             return (yield from self._stray(mark, after))
         if not self._active:
             return False
+        if mark in ("<|start|>", "<|channel|>"):
+            return (yield from self._harmony(mark, at, after))
         site = yield from self._site(mark, at, after)
         if site is None:
             self._pass(after)
@@ -500,24 +502,22 @@ class Scanner:
         context = self._context
         if mark == "✿FUNCTION✿":
             return (yield from lines.flower(context, at, after))
-        if mark in ("<|start|>", "<|channel|>"):
-            return (yield from self._harmony(mark, at, after))
         if mark in tags.WRAPPERS:
             return (yield from tags.wrapper(context, mark, at, after))
         return (yield from tags.element(context, "", at, 0))
 
-    def _harmony(self, mark: str, at: int, after: int) -> Scan[Site | None]:
+    def _harmony(self, mark: str, at: int, after: int) -> Scan[bool]:
         kind, site = yield from lines.harmony_header(self._context, at, after, mark)
         if kind == "foreign":
             self._cut = True
-            return Site(at)
-        if kind == "analysis" and site:
+        elif site is None:
+            self._pass(after)
+        elif kind == "analysis":
             self._src.pos = site.end
             yield from self._think_until("<|end|>", line_start=True, opened=at)
-            return Site(self._src.pos)
-        if kind == "text" and site:
-            return Site(site.end)
-        return site
+        else:
+            self._apply(site, at)
+        return True
 
     def _apply(self, site: Site, start: int) -> bool:
         """Take a site: its calls are kept for the end, its text shows. Always True."""
@@ -551,7 +551,8 @@ class Scanner:
         at = yield from skip_space(src, after, lines=False)
         ends = at >= len(src.buf) or src.buf[at] in "\r\n<"
         if mark in END_WORDS:
-            if not ends or self._native:
+            begins = mark == "<|START_RESPONSE|>" and self._blank_line
+            if self._native or not (ends or begins):
                 return False
         elif not self._sites or not self._blank_line:
             return False

@@ -225,6 +225,8 @@ def test_an_agent_with_a_type_and_tools(verb: Any, name: str):
         ("No JSON at all.", "No JSON at all.", ""),
         ('{"weather": "fine"}', '{"weather": "fine"}', ""),
         ('{"response": null}', "", ""),
+        ('{"response": -1.5 }', "-1.5", ""),
+        ('{"response": no, "a", really}', '{"response": no, "a", really}', ""),
         ('{"response": "never closed', "never closed", ""),
     ],
 )

@@ -19,6 +19,7 @@ CALL_INFOS = frozenset(
 
 _TICK = re.compile("`")
 _NAME = re.compile(r"[\w.-]")
+_KEY = re.compile(r"[\w\s]")
 _END_WORDS = ("<|eom_id|>", "<|eot_id|>", "<|eot|>", "<|im_end|>", "<|end|>", "<|endoftext|>", "</s>", "<|python_end|>")
 _JOINERS = re.compile(r"[;,\s]")
 
@@ -94,7 +95,7 @@ def bare(context: Context, at: int) -> Scan[Site | None]:
             yield
         after = yield from skip_space(src, end, lines=False)
         if end > first and src.buf[after : after + 1] == "(":
-            return (yield from _bare_python(context, at, src.buf[first:end]))
+            return (yield from _bare_python(context, at, src.buf[first:end], after + 1))
     outcomes: list[Outcome] = []
     while at < len(src.buf) and src.buf[at] in "{[｛［":
         extent = yield from json_value(context, at, (), watch=foreign_key)
@@ -127,18 +128,22 @@ def _answer(context: Context, at: int) -> Scan[Site | None]:
     return None if text is None else Site(len(src.buf), text=text or " ")
 
 
-def _bare_python(context: Context, at: int, first: str) -> Scan[Site | None]:
+def _bare_python(context: Context, at: int, first: str, arguments: int) -> Scan[Site | None]:
+    """Read a reply that is a list of Python calls; `first` is the first name, `arguments` where its arguments begin."""
     src, tools = context.src, context.tools
-    if not tools.knows(first):
-        return None
+    known = tools.knows(first)
+    if not known:
+        key = yield from take_while(src, arguments, _KEY, 100)
+        if tools.native or src.buf[key : key + 1] not in ("=", ")"):
+            return None
     extent = yield from json_extent(src, at)
     raw = context.raw(at, extent.end)
     if not extent.balanced:
-        return Site(extent.end, [tools.unfinished(raw, length=src.length, name=first)])
+        return Site(extent.end, [tools.unfinished(raw, length=src.length, name=first)]) if known or src.length else None
     after = yield from skip_space(src, extent.end)
     if not (yield from _at_end(context, after)):
         return None
-    outcomes = tools.from_python(raw, sure=False)
+    outcomes = tools.from_python(raw, sure=True)
     return Site(after, outcomes) if outcomes else None
 
 

@@ -54,6 +54,8 @@ _INNER_CLOSERS = (
 CLOSERS = tuple(dict.fromkeys((*(word for words in WRAPPERS.values() for word in words), *_INNER_CLOSERS)))
 _XML_CLOSERS = CLOSERS
 _MAX_NESTING = 3
+_PROSE = 2000
+"""Characters in which the end of a call is looked for that reads like prose."""
 _NAME = re.compile(r"[^\s<>{}\[\]()\"'`=]")
 _ATTRIBUTE_NAME = re.compile(r"""\s+name\s*=\s*("[^"<>\n]{1,200}"|'[^'<>\n]{1,200}'|[^\s"'<>]{1,200})([^<>]{0,80})>""")
 _JSON_START = ("{", "｛", '"', "\\")
@@ -93,8 +95,6 @@ def wrapper(context: Context, opener: str, start: int, at: int, nesting: int = 0
         site.outcomes.extend(inner.outcomes)
         site.text += inner.text
         site.end = inner.end
-        if inner.outcomes and _unfinished(inner.outcomes[-1]) and site.end >= len(src.buf):
-            return site
     if site.outcomes or site.text:
         site.whole_text = not site.outcomes
         return site
@@ -109,10 +109,6 @@ def _cut_inside(context: Context, rest: str, size: int) -> bool:
         return False
     words = (*ELEMENTS, *WRAPPERS, "<|plugin|>", *context.tools.schemas)
     return any(word.startswith(rest.removeprefix("<|plugin|>").lstrip("[ \n")) for word in words)
-
-
-def _unfinished(outcome: Outcome) -> bool:
-    return getattr(outcome, "reason", "") in ("truncated", "malformed")
 
 
 def element(context: Context, opener: str, at: int, nesting: int) -> Scan[Site | None]:
@@ -282,9 +278,8 @@ def _glm_fields(context: Context, name: str, start: int, at: int) -> Scan[Site |
         opened = (yield from literal(src, value, ("<arg_value>",))) if value >= 0 else None
         value_end = (yield from until(src, value + 11, "</arg_value>")) if opened else -1
         if value_end < 0:
-            raw = context.raw(start, len(src.buf))
-            missing = key_end >= 0 and not opened and not "<arg_value>".startswith(src.buf[value : value + 20])
-            return Site(len(src.buf), [tools.unfinished(raw, length=src.length and not missing, name=name)])
+            cut = key_end < 0 or opened is not None or "<arg_value>".startswith(src.buf[value : value + 20])
+            return (yield from _broken(context, name, start, at, "</tool_call>", cut=cut))
         fields.append((src.buf[at + 9 : key_end].strip(), src.buf[value + 11 : value_end], "schema"))
         at = yield from skip_space(src, value_end + 12)
         mark = yield from literal(src, at, ("<arg_key>", "</tool_call>"))
@@ -296,6 +291,27 @@ def _glm_fields(context: Context, name: str, start: int, at: int) -> Scan[Site |
             end = len(src.buf) if cut else at
             return Site(end, [tools.unfinished(context.raw(start, end), length=cut, name=name)])
         return _site(tools.from_fields(name, fields, context.raw(start, at)), at)
+
+
+def _broken(context: Context, name: str, start: int, at: int, closer: str, *, cut: bool) -> Scan[Site]:
+    """A call whose tags are in disorder from `at` on: it ends with its closing word, or with the reply.
+
+    Args:
+        context: The text.
+        name: Of the tool.
+        start: Where the call begins.
+        at: Where the disorder begins.
+        closer: The closing word of the call.
+        cut: The end of the reply may have cut it here.
+    """
+    src, tools = context.src, context.tools
+    found = yield from until(src, at, closer)
+    if found < 0:
+        raw = context.raw(start, len(src.buf))
+        return Site(len(src.buf), [tools.unfinished(raw, length=src.length and cut, name=name)])
+    end = found + len(closer)
+    message = f"the tags between the name and {closer} are not those of a call"
+    return Site(end, [tools.failed(context.raw(start, end), "malformed", message, name)])
 
 
 def _function(context: Context, start: int, at: int) -> Scan[Site | None]:
@@ -343,8 +359,7 @@ def _xml_body(context: Context, name: str, start: int, at: int, word: str) -> Sc
         if mark == opening:
             step = yield from _parameter(context, at, len(opening), prefix)
             if step is None:
-                raw = context.raw(start, len(src.buf))
-                return Site(len(src.buf), [tools.unfinished(raw, length=src.length, name=name)])
+                return (yield from _broken(context, name, start, at, closer, cut=True))
             parameter, at = step
             fields.append(parameter)
             at = yield from skip_space(src, at)
@@ -355,12 +370,11 @@ def _xml_body(context: Context, name: str, start: int, at: int, word: str) -> Sc
         if at < len(src.buf):
             if not fields and not tools.knows(name):
                 return None
-            rest_is_tag = src.length and f"<{prefix}parameter".startswith(src.buf[at:])
-            rest_is_tag = rest_is_tag or (src.length and closer.startswith(src.buf[at:]))
-            if rest_is_tag:
+            if src.length and any(word.startswith(src.buf[at:]) for word in (opening, closer)):
                 return Site(len(src.buf), [tools.unfinished(raw, length=True, name=name)])
-            message = f"expected <{prefix}parameter or {closer}, got {src.buf[at : at + 40]!r}"
-            return Site(at, [tools.failed(raw, "malformed", message, name)])
+            if not fields and src.buf[at] != "<" and (yield from until(src, at, closer, _PROSE)) < 0:
+                return None  # a sentence names the tag
+            return (yield from _broken(context, name, start, at, closer, cut=False))
         if fields and not src.length and _may_stop_here(context):
             return _site(tools.from_fields(name, fields, raw), at)
         if not fields and not src.length and not tools.knows(name):
