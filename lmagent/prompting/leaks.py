@@ -102,6 +102,7 @@ class Leaks(Codec):
             return inner
         bound = copy(self)
         bound.inner = inner
+        bound.repair = self.repair and call.repair
         named = call.tool_choice.name if isinstance(call.tool_choice, NamedTool) else None
         bound._schemas = {tool.name: tool.parameters for tool in call.tools if named in (None, tool.name)}
         return bound

@@ -279,8 +279,10 @@ class Prompted(Codec):
         return self._call is not None and bool(self._call.tools) and self._call.tool_choice != "none"
 
     def _scanner(self) -> Scanner | ObjectReader:
-        given = self._call.parameters.get("stop", ()) if self._call else ()
-        scanner = Scanner(self._schemas, repair=self.repair, stop=(*self.format.stop(), *given))
+        call = self._call
+        assert call is not None
+        stop = (*self.format.stop(), *call.parameters.get("stop", ()))
+        scanner = Scanner(self._schemas, repair=self.repair and call.repair, stop=stop)
         return ObjectReader(scanner) if self.format.whole_reply else scanner
 
     def parse_error(

@@ -99,6 +99,8 @@ class ChatCall:
     """Told of every request that is sent for it."""
     position: int | None = field(default=None, compare=False, repr=False)
     """How many messages the conversation has, where a hook may send fewer: two replies must not mint the same ids."""
+    repair: bool = field(default=True, compare=False)
+    """Whether broken JSON in calls that are read from text is mended, where that loses nothing."""
 
 
 @record(frozen=True, kw_only=True)

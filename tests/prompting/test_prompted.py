@@ -160,6 +160,16 @@ def test_a_call_that_cannot_be_read_says_why_to_the_model():
     assert result.reply == "Sorry."
 
 
+def test_an_agent_without_repair_runs_strict_json_only():
+    broken = "<tool_call>\n{'name': 'add', 'arguments': {'a': 1, 'b': '2'}}\n</tool_call>"
+    for repair, answer in ((True, "3"), (False, "This call was not run")):
+        with ScriptedModel([broken, "Done."], tool_mode="prompt") as model:
+            result = Agent(model, [add], repair=repair).run("?")
+        assert result.messages[2].content.startswith(answer)  # type: ignore[union-attr]
+    [call] = ScriptedModel([broken], tool_mode="prompt").chat_completion("?", tools=[add]).tool_calls
+    assert call.repairs == ("single quotes", "string to integer")
+
+
 def test_an_unknown_tool_is_answered_with_the_names():
     model = ScriptedModel(['<tool_call>\n{"name": "ad", "arguments": {}}\n</tool_call>', "Sorry."], tool_mode="prompt")
     [answer] = [m for m in Agent(model, [add]).run("?").messages if isinstance(m, ToolMessage)]
