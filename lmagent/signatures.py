@@ -129,7 +129,7 @@ def read_signature(
     """
     inner, owner = _unwrapped(target, owner)
     shown = name or _name(target, inner)
-    documentation = _documentation(target, inner) or _inherited_documentation(inner, owner)
+    documentation = _documentation(target, inner, owner)
     module = str(getattr(inner, "__module__", None) or type(inner).__module__)
     if isinstance(inner, type) and _is_pydantic_model(inner):
         return Signature(name=shown, documentation=documentation, module=module, model=inner)
@@ -197,7 +197,7 @@ def _name(target: Any, inner: Any) -> str:
     return str(getattr(inner, "__name__", None) or type(inner).__name__)
 
 
-def _documentation(target: Any, inner: Any) -> str:
+def _documentation(target: Any, inner: Any, owner: type | None) -> str:
     while isinstance(target, functools.partial):
         target = cast(Any, target).func
     if (
@@ -206,17 +206,16 @@ def _documentation(target: Any, inner: Any) -> str:
         and (inner.__doc__ or "").startswith(inner.__name__ + "(")
     ):
         return ""  # written by @dataclass: the signature, not a description
-    # getdoc looks into the base classes of a bound method; it is slow, and whoever reads the text cleans it.
-    text = getattr(inner, "__doc__", None) or inspect.getdoc(cast(Any, target if inspect.ismethod(target) else inner))
-    if text == type.__call__.__doc__:  # what an undocumented `__call__` inherits
-        text = ""
+    text = getattr(cast(Any, inner), "__doc__", None)
+    if not text:
+        text = inspect.getdoc(inner) if isinstance(inner, type) else _inherited_documentation(inner, owner)
     if not text and not inspect.isroutine(target) and not isinstance(target, type):
         text = inspect.getdoc(cast(Any, type(target)))
     return text or ""
 
 
 def _inherited_documentation(inner: Any, owner: type | None) -> str:
-    """Return what a base class says of the method, as `inspect.getdoc` does for one that is no tool."""
+    """Return what a base class says of a method; `inspect.getdoc` looks neither behind tools nor into local classes."""
     name = getattr(inner, "__name__", "")
     for base in owner.__mro__[1:-1] if owner is not None else ():
         if name in vars(base) and vars(base)[name].__doc__:
@@ -447,7 +446,9 @@ def _injection(hint: Any) -> Inject | type[RunContext[Any]] | None:
     if isinstance(hint, type) and not _is_generic(hint):
         return RunContext if issubclass(cast(Any, hint), RunContext) else None
     if marks := marks_of(hint):
-        return next((mark for mark in marks if isinstance(mark, Inject)), None) or _injection(hint.__origin__)
+        return next((mark for mark in marks if isinstance(mark, Inject)), None) or _injection(
+            cast(Any, hint).__origin__
+        )
     if _is_context(hint):
         return RunContext
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
