@@ -87,14 +87,13 @@ def header_lines(address: Address, request: Request) -> list[tuple[bytes, bytes]
     if request.content or request.method not in ("GET", "HEAD", "DELETE"):
         lines.append((b"content-length", str(len(request.content)).encode()))
     for name, value in given.items():
-        if name in ("host", "content-length", "transfer-encoding"):
-            if name == "host":
-                lines[0] = (b"Host", value.encode("latin-1", "replace"))
-            continue
         value = value.strip()
         if _ODD_NAME.search(name) or not name or _ODD_VALUE.search(value):
             raise ConfigurationError(f"The header {name!r} holds characters that HTTP does not allow; check its value.")
-        lines.append((name.encode(), value.encode()))
+        if name == "host":
+            lines[0] = (b"Host", value.encode("latin-1", "replace"))
+        elif name not in ("content-length", "transfer-encoding"):
+            lines.append((name.encode(), value.encode()))
     return lines
 
 

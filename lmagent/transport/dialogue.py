@@ -7,12 +7,19 @@ suspend, and takes twice as long to import. What is left to do without it is thi
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import h11
 
 __all__ = ["ChunkJoiner", "Dialogue"]
 
 _MAX_HEAD = 100 * 1024
+_END = h11.EndOfMessage()
+
+
+@lru_cache
+def _announced(method: str) -> h11.Request:
+    return h11.Request(method=method, target="/", headers=[("host", "h")])
 
 
 class Dialogue:
@@ -26,13 +33,12 @@ class Dialogue:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
     def request(self, method: str, target: str, headers: list[tuple[bytes, bytes]], content: bytes) -> bytes:
-        """Return the bytes of a whole request."""
-        send = self._h11.send
-        pieces = [send(h11.Request(method=method, target=target, headers=headers))]
-        if content:
-            pieces.append(send(h11.Data(data=content)))
-        pieces.append(send(h11.EndOfMessage()))
-        return b"".join(piece for piece in pieces if piece)
+        """Return the bytes of a whole request; the lines must have been checked."""
+        # h11 only needs to know the method, to read the answer: checking and writing the head there costs 20 us of 53.
+        self._h11.send(_announced(method))
+        self._h11.send(_END)
+        lines = [f"{method} {target} HTTP/1.1".encode(), *[b"%b: %b" % line for line in headers]]
+        return b"\r\n".join([*lines, b"", content])
 
     def head(self, received: bytes) -> tuple[int, dict[str, str]] | None:
         """Take bytes; return status and headers (lower-case names, repeated ones joined) once they are whole.
