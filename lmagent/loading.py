@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, cast
@@ -32,81 +33,184 @@ class ProviderEntry:
     """`module:Class`, or anything callable as `home(model, **options)`."""
     keys: tuple[tuple[str, ...], ...] = ()
     """What must be in the environment: one variable of each group. Empty: needs no key."""
+    settings: tuple[str, ...] = ()
+    """Other variables that are read: second halves of keys, addresses, regions."""
     options: tuple[tuple[str, Any], ...] = ()
     """Keywords that this prefix adds."""
     title: str = ""
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Every environment variable that the provider reads, each once."""
+        return tuple(dict.fromkeys((*(name for group in self.keys for name in group), *self.settings)))
 
-def _own(prefix: str, home: str, title: str, *keys: tuple[str, ...], **options: Any) -> ProviderEntry:
-    return ProviderEntry(
-        prefix=prefix, home=f"lmagent.chat_models.{home}", keys=keys, title=title, options=tuple(options.items())
-    )
+
+def _own(prefix: str, home: str, title: str, *keys: tuple[str, ...], settings: tuple[str, ...] = ()) -> ProviderEntry:
+    return ProviderEntry(prefix=prefix, home=f"lmagent.chat_models.{home}", title=title, keys=keys, settings=settings)
 
 
-def _vendor(prefix: str, title: str, *keys: str) -> ProviderEntry:
+def _vendor(prefix: str, title: str, *keys: tuple[str, ...], settings: tuple[str, ...]) -> ProviderEntry:
     """A row for a vendor of the table in `providers/compatible.py`."""
-    groups = (keys,) if keys else ()
-    return _own(prefix, "compatible:OpenAICompatibleChat", title, *groups, vendor=prefix)
+    entry = _own(prefix, "compatible:OpenAICompatibleChat", title, *keys, settings=settings)
+    return replace(entry, options=(("vendor", prefix),))
 
+
+_OPENAI = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+_MINIMAX = ("MINIMAX_API_HOST", "MINIMAX_BASE_URL")
+_ZHIPU_KEY = ("ZHIPU_API_KEY", "ZHIPUAI_API_KEY", "ZAI_API_KEY")
+_ZHIPU = ("ZHIPUAI_BASE_URL", "ZAI_BASE_URL")
 
 _TABLE: dict[str, ProviderEntry] = {
     entry.prefix: entry
     for entry in (
-        _own("openai", "openai:OpenAIChat", "OpenAI Chat Completions", ("OPENAI_API_KEY",)),
-        _own("openai-responses", "responses:OpenAIResponsesChat", "OpenAI Responses", ("OPENAI_API_KEY",)),
-        _own("anthropic", "anthropic:AnthropicChat", "Anthropic", ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")),
-        _own("gemini", "gemini:GeminiChat", "Google Gemini", ("GOOGLE_API_KEY", "GEMINI_API_KEY")),
+        _own("openai", "openai:OpenAIChat", "OpenAI Chat Completions", ("OPENAI_API_KEY",), settings=_OPENAI),
+        _own(
+            "openai-responses",
+            "responses:OpenAIResponsesChat",
+            "OpenAI Responses",
+            ("OPENAI_API_KEY",),
+            settings=_OPENAI,
+        ),
+        _own(
+            "anthropic",
+            "anthropic:AnthropicChat",
+            "Anthropic",
+            ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+            settings=("ANTHROPIC_BASE_URL",),
+        ),
+        _own(
+            "gemini",
+            "gemini:GeminiChat",
+            "Google Gemini",
+            ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+            settings=("GOOGLE_GEMINI_BASE_URL", "GOOGLE_GENAI_API_VERSION", "GOOGLE_CLOUD_LOCATION"),
+        ),
         _own(
             "azure",
             "azure:AzureChat",
             "Azure OpenAI",
             ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"),
             ("AZURE_OPENAI_ENDPOINT", "AZURE_API_BASE"),
+            settings=(
+                "AZURE_CHAT_API_ENGINE",
+                "AZURE_CHAT_MODEL_NAME",
+                "AZURE_OPENAI_DEPLOYMENT",
+                "OPENAI_API_VERSION",
+                "AZURE_API_VERSION",
+            ),
         ),
-        _own("minimax", "minimax:MinimaxChat", "MiniMax", ("MINIMAX_API_KEY",)),
-        _own("minimax_pro", "minimax:MinimaxProChat", "MiniMax Pro", ("MINIMAX_API_KEY",), ("MINIMAX_GROUP_ID",)),
+        _own(
+            "minimax",
+            "minimax:MinimaxChat",
+            "MiniMax",
+            ("MINIMAX_API_KEY",),
+            settings=("MINIMAX_GROUP_ID", *_MINIMAX),
+        ),
+        _own(
+            "minimax_pro",
+            "minimax:MinimaxProChat",
+            "MiniMax Pro",
+            ("MINIMAX_API_KEY",),
+            ("MINIMAX_GROUP_ID",),
+            settings=_MINIMAX,
+        ),
         _own(
             "wenxin",
             "wenxin:WenxinChat",
             "Baidu Wenxin (Qianfan)",
             ("WENXIN_API_KEY", "QIANFAN_API_KEY", "QIANFAN_AK", "QIANFAN_ACCESS_TOKEN"),
+            settings=(
+                "WENXIN_SECRET_KEY",
+                "QIANFAN_SK",
+                "EB_AK",
+                "EB_SK",
+                "EB_ACCESS_TOKEN",
+                "QIANFAN_BEARER_TOKEN",
+                "QIANFAN_ACCESS_KEY",
+                "QIANFAN_SECRET_KEY",
+                "WENXIN_BASE_URL",
+                "QIANFAN_BASE_URL",
+            ),
         ),
-        _own("baichuan", "baichuan:BaichuanChat", "Baichuan", ("BAICHUAN_API_KEY",)),
-        _own("zhipu", "zhipu:ZhiPuChat", "Zhipu (BigModel, Z.ai)", ("ZHIPU_API_KEY", "ZHIPUAI_API_KEY", "ZAI_API_KEY")),
         _own(
-            "zhipu-character",
-            "zhipu:ZhiPuCharacterChat",
-            "Zhipu CharacterGLM",
-            ("ZHIPU_API_KEY", "ZHIPUAI_API_KEY", "ZAI_API_KEY"),
+            "baichuan",
+            "baichuan:BaichuanChat",
+            "Baichuan",
+            ("BAICHUAN_API_KEY",),
+            settings=("BAICHUAN_SECRET_KEY", "BAICHUAN_BASE_URL"),
         ),
+        _own("zhipu", "zhipu:ZhiPuChat", "Zhipu (BigModel, Z.ai)", _ZHIPU_KEY, settings=_ZHIPU),
+        _own("zhipu-character", "zhipu:ZhiPuCharacterChat", "Zhipu CharacterGLM", _ZHIPU_KEY, settings=_ZHIPU),
         _own(
             "hunyuan",
             "hunyuan:HunyuanChat",
             "Tencent Hunyuan",
             ("HUNYUAN_API_KEY", "HUNYUAN_SECRET_ID", "TENCENTCLOUD_SECRET_ID"),
+            settings=(
+                "HUNYUAN_SECRET_KEY",
+                "TENCENTCLOUD_SECRET_KEY",
+                "TENCENTCLOUD_TOKEN",
+                "TOKENHUB_API_KEY",
+                "HUNYUAN_APP_ID",
+                "HUNYUAN_BASE_URL",
+            ),
         ),
         _own(
             "bailian",
             "bailian:BailianChat",
             "Alibaba Bailian (DashScope)",
             ("DASHSCOPE_API_KEY", "BAILIAN_ACCESS_KEY_ID"),
+            settings=(
+                "BAILIAN_ACCESS_KEY_SECRET",
+                "BAILIAN_AGENT_KEY",
+                "BAILIAN_APP_ID",
+                "DASHSCOPE_WORKSPACE_ID",
+                "DASHSCOPE_API_REGION",
+                "DASHSCOPE_HTTP_BASE_URL",
+                "DASHSCOPE_COMPATIBLE_BASE_URL",
+            ),
         ),
-        _vendor("deepseek", "DeepSeek", "DEEPSEEK_API_KEY"),
-        _vendor("moonshot", "Moonshot (Kimi)", "MOONSHOT_API_KEY"),
-        _vendor("qwen", "Qwen (DashScope compatible mode)", "DASHSCOPE_API_KEY", "ALIBABA_API_KEY"),
-        _vendor("mistral", "Mistral", "MISTRAL_API_KEY"),
-        _vendor("groq", "Groq", "GROQ_API_KEY"),
-        _vendor("openrouter", "OpenRouter", "OPENROUTER_API_KEY"),
-        _vendor("together", "Together", "TOGETHER_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
-        _vendor("xai", "xAI", "XAI_API_KEY"),
-        _vendor("stepfun", "StepFun", "STEP_API_KEY", "STEPFUN_API_KEY"),
-        _vendor("yi", "Yi (01.AI)", "YI_API_KEY", "LINGYI_API_KEY"),
-        _vendor("siliconflow", "SiliconFlow", "SILICONFLOW_API_KEY"),
-        _vendor("volcengine", "Volcengine Ark (Doubao)", "ARK_API_KEY", "VOLCENGINE_API_KEY"),
-        _vendor("ollama", "Ollama on this machine"),
-        _vendor("vllm", "vLLM server"),
-        _vendor("llamacpp", "llama.cpp server"),
-        _vendor("lmstudio", "LM Studio on this machine"),
+        _vendor("deepseek", "DeepSeek", ("DEEPSEEK_API_KEY",), settings=("DEEPSEEK_BASE_URL",)),
+        _vendor("moonshot", "Moonshot (Kimi)", ("MOONSHOT_API_KEY",), settings=("MOONSHOT_BASE_URL",)),
+        _vendor(
+            "qwen",
+            "Qwen (DashScope compatible mode)",
+            ("DASHSCOPE_API_KEY", "ALIBABA_API_KEY"),
+            settings=("DASHSCOPE_COMPATIBLE_BASE_URL",),
+        ),
+        _vendor("mistral", "Mistral", ("MISTRAL_API_KEY",), settings=("MISTRAL_BASE_URL",)),
+        _vendor("groq", "Groq", ("GROQ_API_KEY",), settings=("GROQ_BASE_URL",)),
+        _vendor("openrouter", "OpenRouter", ("OPENROUTER_API_KEY",), settings=("OPENROUTER_BASE_URL",)),
+        _vendor(
+            "together",
+            "Together",
+            ("TOGETHER_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
+            settings=("TOGETHER_BASE_URL",),
+        ),
+        _vendor("xai", "xAI", ("XAI_API_KEY",), settings=("XAI_BASE_URL",)),
+        _vendor("stepfun", "StepFun", ("STEP_API_KEY", "STEPFUN_API_KEY"), settings=("STEP_BASE_URL",)),
+        _vendor("yi", "Yi (01.AI)", ("YI_API_KEY", "LINGYI_API_KEY"), settings=("YI_BASE_URL",)),
+        _vendor("siliconflow", "SiliconFlow", ("SILICONFLOW_API_KEY",), settings=("SILICONFLOW_BASE_URL",)),
+        _vendor(
+            "volcengine",
+            "Volcengine Ark (Doubao)",
+            ("ARK_API_KEY", "VOLCENGINE_API_KEY"),
+            settings=("ARK_BASE_URL",),
+        ),
+        _vendor(
+            "ollama",
+            "Ollama on this machine",
+            settings=("OLLAMA_API_KEY", "OLLAMA_BASE_URL", "OLLAMA_HOST"),
+        ),
+        _vendor("vllm", "vLLM server", settings=("VLLM_API_KEY", "VLLM_BASE_URL")),
+        _vendor("llamacpp", "llama.cpp server", settings=("LLAMA_API_KEY", "LLAMA_CPP_BASE_URL")),
+        _vendor("lmstudio", "LM Studio on this machine", settings=("LM_STUDIO_API_KEY", "LM_STUDIO_BASE_URL")),
+        _vendor(
+            "compatible",
+            "Any other OpenAI-compatible server",
+            ("OPENAI_COMPATIBLE_BASE_URL",),
+            settings=("OPENAI_COMPATIBLE_API_KEY",),
+        ),
         _own("local", "local:LocalChat", "llama.cpp in this process"),
     )
 }
@@ -152,9 +256,11 @@ def load_from_model_id(model_id: str | None = None, **options: Any) -> ChatModel
     prefix, _, name = wanted.partition("/")
     entry = _TABLE.get(prefix)
     if entry is None:
+        close = get_close_matches(prefix.lower(), _TABLE, 1)
         raise ConfigurationError(
-            f"No provider {prefix!r} (model id {wanted!r}). A model id is 'provider/model' with one of "
-            f"{', '.join(sorted(_TABLE))}. For a server of your own use OpenAIChat(base_url=...)."
+            f"No provider {prefix!r} (model id {wanted!r})."
+            + (f" Did you mean {'/'.join(filter(None, (close[0], name)))!r}?" if close else "")
+            + f" A model id is 'provider/model' with one of {', '.join(sorted(_TABLE))}."
         )
     home = entry.home
     if isinstance(home, str):

@@ -25,6 +25,7 @@ SECOND_NEEDS = {
 """What the oldest APIs want beside a key."""
 
 SETTINGS = {
+    "OPENAI_COMPATIBLE_BASE_URL": "https://example.com/v1",
     "AZURE_OPENAI_ENDPOINT": "https://example.openai.azure.com",
     "MINIMAX_GROUP_ID": "123",
     "HUNYUAN_API_KEY": "k-123456",
@@ -84,8 +85,24 @@ def test_options_reach_the_model():
 
 
 def test_an_unknown_provider_lists_the_known_ones():
-    with pytest.raises(ConfigurationError, match=r"No provider 'nobody' \(model id 'nobody/x'\).*anthropic, azure"):
+    with pytest.raises(
+        ConfigurationError, match=r"No provider 'nobody' \(model id 'nobody/x'\)\. A model id is.*anthropic"
+    ):
         load_from_model_id("nobody/x")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("OpenAI/gpt-4o", "openai/gpt-4o"),
+        ("llama.cpp/x", "llamacpp/x"),
+        ("deepsek", "deepseek"),
+        ("Zhipu/a/b", "zhipu/a/b"),
+    ],
+)
+def test_a_slip_in_the_provider_is_told(written: str, meant: str):
+    with pytest.raises(ConfigurationError, match=f"Did you mean '{meant}'"):
+        load_from_model_id(written)
 
 
 def test_the_default_is_the_environments_then_the_first_key_then_local(monkeypatch: pytest.MonkeyPatch):

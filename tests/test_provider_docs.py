@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from lmagent import Agent, function, load_from_model_id
 from lmagent.cli.capabilities import DOORS, Door
 from lmagent.loading import provider_table
 from lmagent.messages import AssistantMessage, Reply
+from lmagent.providers.azure import AZURE
+from lmagent.providers.compatible import PROFILES
 from lmagent.transport.exchange import Exchange
 from tests.dialect_servers import VENDORS, DialectServer, as_text, calls_then, prompted
 from tests.dialects import Asked, Turn
@@ -67,6 +71,22 @@ def test_every_vendor_has_a_section():
     for prefix, entry in provider_table().items():
         if prefix in VENDORS:
             assert f"\n## {entry.title}\n\n`{prefix}/" in page
+
+
+def _written_down(module: str) -> set[str]:
+    """Return the names of environment variables that a front door's module mentions."""
+    tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    exported = importlib.import_module(module).__all__
+    return {text for text in texts if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", text)} - set(exported)
+
+
+@pytest.mark.parametrize("prefix", set(provider_table()) - {"local"})
+def test_the_table_has_every_variable_that_is_read(prefix: str):
+    entry = provider_table()[prefix]
+    profile = {**PROFILES, "azure": AZURE}.get(prefix)
+    of_profile = {*profile.key_env, *profile.base_url_env} if profile else set[str]()
+    assert set(entry.variables) == of_profile | _written_down(str(entry.home).partition(":")[0])
 
 
 def test_every_variable_on_a_page_is_read_somewhere():

@@ -69,6 +69,7 @@ DOORS: tuple[Door, ...] = (
     Door("vllm/my-model", "", _SERVER),
     Door("llamacpp/my-model", "", _SERVER),
     Door("lmstudio/my-model", "", _SERVER),
+    Door("compatible/my-model", "", _SERVER),
     Door("local", "llama.cpp in the process", {}),
 )
 """Every platform, each of its APIs once."""

@@ -7,7 +7,7 @@ import platform
 import sys
 from importlib import metadata
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -24,7 +24,7 @@ _PACKAGES = ("pydantic", "httpx", "httpcore", "tenacity", "rich", "typer")
 
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    features: Annotated[bool, typer.Option("--features", help="What each platform can do instead.")] = False,
+    features: Annotated[bool, typer.Option("--features", help="What each platform can do.")] = False,
 ) -> None:
     """List the providers: what their model ids begin with, and whether their keys are set."""
     if features:
@@ -71,7 +71,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = F
         sys.stdout.write(dumps_text(report, indent=2) + "\n")
         return
     for title, facts in report.items():
-        sys.stdout.write(f"{title}\n")
+        if facts:
+            sys.stdout.write(f"{title}\n")
         for name, value in facts.items():
             sys.stdout.write(f"  {name}: {value}\n")
 
@@ -81,12 +82,9 @@ def _report() -> dict[str, dict[str, Any]]:
         default = default_model_id()
     except ConfigurationError as error:
         default = f"none: {error}"
-    variables = {
-        name: "set" if os.environ.get(name, "").strip() else "not set"
-        for entry in provider_table().values()
-        for group in entry.keys
-        for name in group
-    }
+    entries = provider_table().values()
+    keys = {name: _is_set(name) for entry in entries for group in entry.keys for name in group}
+    settings = {name for entry in entries for name in entry.settings if name not in keys and _is_set(name) == "set"}
     return {
         "versions": {
             "lmagent": __version__,
@@ -99,9 +97,14 @@ def _report() -> dict[str, dict[str, Any]]:
             else f"not installed: pip install 'lmagent[{extra}]'"
             for extra, modules in _EXTRAS.items()
         },
-        "keys": dict(sorted(variables.items(), key=lambda item: (item[1] != "set", item[0]))),
+        "keys": dict(sorted(keys.items(), key=lambda item: (item[1] != "set", item[0]))),
+        "settings": dict.fromkeys(sorted(settings), "set"),
         "model": {"default": default},
     }
+
+
+def _is_set(variable: str) -> Literal["set", "not set"]:
+    return "set" if os.environ.get(variable, "").strip() else "not set"
 
 
 def _version(name: str) -> str:

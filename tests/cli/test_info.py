@@ -20,7 +20,14 @@ def test_doctor_shows_which_keys_are_set_and_never_their_values():
     assert "  default: openai\n" in done.stdout
     report = json.loads(lmagent("doctor", "--json", env=KEYS).stdout)
     assert report["keys"]["MINIMAX_API_KEY"] == "set"
-    assert set(report) == {"versions", "extras", "keys", "model"}
+    assert set(report) == {"versions", "extras", "keys", "settings", "model"}
+
+
+def test_doctor_shows_second_halves_of_keys_and_other_settings_that_are_set():
+    done = lmagent("doctor", env={**KEYS, "WENXIN_SECRET_KEY": CANARY, "OPENAI_BASE_URL": f"https://{CANARY}.example"})
+    assert done.stdout.count("settings\n  OPENAI_BASE_URL: set\n  WENXIN_SECRET_KEY: set\n") == 1
+    assert CANARY not in done.stdout
+    assert "settings" not in lmagent("doctor", env=KEYS).stdout
 
 
 def test_models():
