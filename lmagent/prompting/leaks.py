@@ -65,7 +65,7 @@ def watched(codec: Codec, wanted: bool | None = None) -> Codec:
         codec: The dialect.
         wanted: Whether leaked calls are read; None: where a server may leak.
     """
-    if not codec.features.tools or wanted is False or (wanted is None and trusted(codec)):
+    if not codec.features.tools or codec.reads_text or wanted is False or (wanted is None and trusted(codec)):
         return codec
     return Leaks(codec)
 

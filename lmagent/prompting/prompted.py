@@ -56,6 +56,8 @@ class Prompted(Codec):
         bounded: Lengths in the schema of a whole reply are bounded, for grammars (see `lmagent.prompting.bounds`).
     """
 
+    reads_text = True
+
     def __init__(
         self,
         codec: Codec,

@@ -193,6 +193,8 @@ class Codec(ABC):
     provider: ClassVar[str]
     """The first part of the model id."""
     features: Features = Features()
+    reads_text: ClassVar[bool] = False
+    """Whether it lifts calls out of the text of a reply itself."""
     framing: Callable[[], Framing] = SSEDecoder
     """Makes the decoder that cuts a streamed body into frames."""
     model: str

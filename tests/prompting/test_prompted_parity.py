@@ -249,6 +249,15 @@ def test_the_text_of_a_whole_reply_flows():
     assert len([item for item in seen if item.stream.delta]) > 40
 
 
+def test_a_codec_that_was_wrapped_by_hand_is_read_once():
+    text = '{"response": "<tool_call>{\\"name\\": \\"get_time\\", \\"arguments\\": {}}</tool_call>"}'
+    body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}]}
+    transport = FakeTransport(lambda _: FakeAnswer(body=json.dumps(body).encode()))
+    reply = ChatModel(Prompted(codec(), format="object"), transport=transport).chat_completion("hi", tools=(TIME,))
+    assert reply.tool_calls == ()
+    assert reply.reply.startswith("<tool_call>")
+
+
 # Systems, images, reasoning
 
 
