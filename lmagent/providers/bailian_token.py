@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
-from lmagent.errors import AuthenticationFailed, InvalidResponse, ProviderError
+from lmagent.errors import AuthenticationFailed, InvalidResponse
 from lmagent.jsontext import JSON
+from lmagent.providers.auth import TokenAuth
 from lmagent.providers.bailian_errors import bailian_error_class
-from lmagent.providers.base import Auth, AuthFlow, Request
+from lmagent.providers.base import Request
 from lmagent.providers.failures import quoted
-from lmagent.providers.fields import mapping
+from lmagent.providers.fields import first_text, mapping
 from lmagent.redaction import Secret
 
 __all__ = ["BailianTokenAuth", "signed"]
@@ -27,7 +28,7 @@ _ALGORITHM = "ACS3-HMAC-SHA256"
 _MARGIN_S = 600.0
 
 
-class BailianTokenAuth(Auth):
+class BailianTokenAuth(TokenAuth):
     """A bearer token for app completions, kept until ten minutes before it expires.
 
     Args:
@@ -47,39 +48,37 @@ class BailianTokenAuth(Auth):
         url: str = _URL,
         new_nonce: Callable[[], str] = lambda: uuid4().hex,
     ) -> None:
+        super().__init__()
         self.access_key_id = access_key_id
         self.access_key_secret = access_key_secret
         self.agent_key = agent_key
         self.url = url
         self._new_nonce = new_nonce
-        self._token: Secret | None = None
-        self._renew_at = 0.0
 
-    def flow(self, request: Request, now: float) -> AuthFlow:
-        token = self._token
-        if token is None or now >= self._renew_at:
-            wanted = Request(
-                url=self.url,
-                headers={"x-acs-action": "CreateToken", "x-acs-version": "2023-06-01", "accept": "application/json"},
-                params={"AgentKey": self.agent_key.reveal()},
-            )
-            answer = yield signed(wanted, self.access_key_id, self.access_key_secret, now, self._new_nonce())
-            token, self._renew_at = _read(answer)
-            self._token = token
-        return request.with_headers(authorization=f"Bearer {token.reveal()}")
+    def asking(self, now: float) -> Request:
+        wanted = Request(
+            url=self.url,
+            headers={"x-acs-action": "CreateToken", "x-acs-version": "2023-06-01", "accept": "application/json"},
+            params={"AgentKey": self.agent_key.reveal()},
+        )
+        return signed(wanted, self.access_key_id, self.access_key_secret, now, self._new_nonce())
 
-    def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
-        bearer = f"Bearer {self._token.reveal()}" if self._token else ""
-        refused = bearer if sent is None else sent.headers.get("authorization", "")
-        if not isinstance(error, AuthenticationFailed) or not refused.startswith("Bearer "):
-            return False  # also a refusal of the token endpoint itself: asking again would not help
-        if refused == bearer:
-            self._token = None
-        return True
-
-    @property
-    def needs_exchange(self) -> bool:
-        return self._token is None
+    def bought(self, answer: JSON, now: float) -> tuple[Secret, float]:
+        body = mapping(answer)
+        data = mapping(body.get("Data"))
+        token, expires = data.get("Token"), data.get("ExpiredTime")
+        if isinstance(token, str) and token and isinstance(expires, int | float):
+            return Secret(token), float(expires) - _MARGIN_S
+        code = str(body.get("Code") or "")
+        message = quoted(body.get("Message"), "the answer of the token endpoint has no token")
+        refused = body.get("Success") is False or bool(code)
+        kind = bailian_error_class(code, message) or (AuthenticationFailed if refused else InvalidResponse)
+        raise kind(
+            f"No token for the app: {message}",
+            provider="bailian",
+            code=code or None,
+            request_id=first_text(body.get("RequestId")),
+        )
 
 
 def signed(request: Request, access_key_id: Secret, access_key_secret: Secret, now: float, nonce: str) -> Request:
@@ -112,22 +111,3 @@ def signed(request: Request, access_key_id: Secret, access_key_secret: Secret, n
 
 def _encoded(text: str) -> str:
     return quote(text, safe="-_.~")
-
-
-def _read(answer: JSON) -> tuple[Secret, float]:
-    body = mapping(answer)
-    data = mapping(body.get("Data"))
-    token, expires = data.get("Token"), data.get("ExpiredTime")
-    if isinstance(token, str) and token and isinstance(expires, int | float):
-        return Secret(token), float(expires) - _MARGIN_S
-    code = str(body.get("Code") or "")
-    message = quoted(body.get("Message"), "the answer of the token endpoint has no token")
-    refused = body.get("Success") is False or bool(code)
-    kind = bailian_error_class(code, message) or (AuthenticationFailed if refused else InvalidResponse)
-    request_id = body.get("RequestId")
-    raise kind(
-        f"No token for the app: {message}",
-        provider="bailian",
-        code=code or None,
-        request_id=request_id if isinstance(request_id, str) else None,
-    )

@@ -99,60 +99,42 @@ _FINISH: Mapping[str, FinishReason] = {
     "function_call": "tool_calls",
 }
 
-_ERRORS: Mapping[int, type[ProviderError]] = {
-    1: ServerFailed,
-    2: ServerFailed,
-    3: BadRequest,
-    4: RateLimited,
-    6: PermissionDenied,
-    13: AuthenticationFailed,
-    14: AuthenticationFailed,
-    15: ServerFailed,
-    17: QuotaExceeded,
-    18: RateLimited,
-    19: QuotaExceeded,
-    100: AuthenticationFailed,
-    110: AuthenticationFailed,
-    111: AuthenticationFailed,
-    336000: ServerFailed,
-    336001: BadRequest,
-    336002: BadRequest,
-    336003: BadRequest,
-    336004: PermissionDenied,
-    336005: PermissionDenied,
-    336006: BadRequest,
-    336007: ContextTooLong,
-    336100: Overloaded,
-    336103: ContextTooLong,
-    336501: RateLimited,
-    336502: RateLimited,
+_ERRORS: Mapping[str, type[ProviderError]] = {
+    **dict.fromkeys(("1", "2", "15", "336000"), ServerFailed),
+    **dict.fromkeys(("3", "336001", "336002", "336003", "336006"), BadRequest),
+    **dict.fromkeys(("4", "18", "336501", "336502"), RateLimited),
+    **dict.fromkeys(("6", "336004", "336005"), PermissionDenied),
+    **dict.fromkeys(("13", "14", "100", "110", "111"), AuthenticationFailed),
+    **dict.fromkeys(("17", "19"), QuotaExceeded),
+    **dict.fromkeys(("336007", "336103"), ContextTooLong),
+    "336100": Overloaded,
 }
 
 
 def wenxin_error(
-    status: int, headers: Mapping[str, str], body: JSON, start: str = "", *, model: str | None = None
+    status: int | None, headers: Mapping[str, str], body: JSON, start: str = "", *, model: str | None = None
 ) -> ProviderError | None:
     """Sort a body of the classic API or of its token endpoint; None means it is no failure.
 
     Failures come with HTTP 200 as `{"error_code", "error_msg"}`, from the gateway as `{"code", "msg"}`, from the token
-    endpoint as `{"error", "error_description"}`.
+    endpoint as `{"error", "error_description"}`. `status` is None where it is not known.
     """
     fields = mapping(body)
     code: Any = fields.get("error_code")
     message: Any = fields.get("error_msg")
     if code in (None, 0) and "msg" in fields:
         code, message = fields.get("code"), fields["msg"]
-    if code in (None, 0) and fields.get("error"):
+    by_status = error_for_status(status or 200)
+    if code not in (None, 0):
+        kind = _ERRORS.get(str(code), by_status)
+    elif fields.get("error"):
         # The token endpoint tells apart invalid_client, invalid_request, unauthorized_client: all mean wrong keys.
-        kind = AuthenticationFailed if status < 500 else ServerFailed
         code, message = fields["error"], fields.get("error_description")
-    elif code in (None, 0):
-        if status < 400:
-            return None
-        kind, code = error_for_status(status), None
+        kind = AuthenticationFailed if (status or 200) < 500 else ServerFailed
+    elif (status or 200) < 400:
+        return None
     else:
-        kind = _ERRORS.get(int(code)) if str(code).isdigit() else None
-        kind = kind or error_for_status(status)
+        kind, code = by_status, None
     return kind(
         quoted(message) or quoted(start, f"HTTP status {status} without a message"),
         provider="wenxin",

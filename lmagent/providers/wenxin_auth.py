@@ -12,7 +12,9 @@ from urllib.parse import quote, urlsplit
 
 from lmagent.errors import AuthenticationFailed, ProviderError
 from lmagent.jsontext import JSON
+from lmagent.providers.auth import TokenAuth
 from lmagent.providers.base import Auth, AuthFlow, Request
+from lmagent.providers.failures import seconds
 from lmagent.providers.fields import first_text, mapping
 from lmagent.providers.wenxin import BASE_URL, wenxin_error
 from lmagent.redaction import Secret
@@ -26,8 +28,6 @@ _SIGNATURE_LIFE = 300
 _MARGIN = 0.1
 """A token is renewed when this share of its life is left, at most a day."""
 _DAY = 86400.0
-_RENEWING = 60.0
-"""Seconds that one call is given to renew the token for all."""
 _EXPIRED = frozenset({"110", "111"})
 
 
@@ -42,7 +42,7 @@ class AccessTokenAuth(Auth):
         yield request  # a flow is a generator; this one asks for nothing
 
 
-class KeyPairAuth(Auth):
+class KeyPairAuth(TokenAuth):
     """An access token of the classic API, bought with API key and secret key and kept until it expires.
 
     Share one object between models of one key pair and they share the token.
@@ -54,44 +54,39 @@ class KeyPairAuth(Auth):
     """
 
     def __init__(self, api_key: Secret, secret_key: Secret, *, base_url: str = BASE_URL) -> None:
+        super().__init__()
         self.api_key = api_key
         self.secret_key = secret_key
         self.url = f"{base_url.rstrip('/')}/oauth/2.0/token"
-        self._token: Secret | None = None
-        self._renew_at = 0.0
 
-    def flow(self, request: Request, now: float) -> AuthFlow:
-        token = self._token
-        if token is None or now >= self._renew_at:
-            self._renew_at = now + _RENEWING  # calls beside this one go on with the token that is still good
-            body = yield Request(
-                url=self.url,
-                content=b"{}",
-                headers={"content-type": "application/json"},
-                params={
-                    "grant_type": "client_credentials",
-                    "client_id": self.api_key.reveal(),
-                    "client_secret": self.secret_key.reveal(),
-                },
-            )
-            error = wenxin_error(200, {}, body)
-            if error is not None:
-                raise error
-            token = self._token = _secret(body, "access_token")
-            life = float(body.get("expires_in") or _DAY)
-            self._renew_at = now + life - min(_DAY, life * _MARGIN)
+    def asking(self, now: float) -> Request:
+        return Request(
+            url=self.url,
+            content=b"{}",
+            headers={"content-type": "application/json"},
+            params={
+                "grant_type": "client_credentials",
+                "client_id": self.api_key.reveal(),
+                "client_secret": self.secret_key.reveal(),
+            },
+        )
+
+    def bought(self, answer: JSON, now: float) -> tuple[Secret, float]:
+        error = wenxin_error(None, {}, answer)
+        if error is not None:
+            raise error
+        token = _secret(answer, "access_token")
+        life = seconds(mapping(answer).get("expires_in")) or _DAY
+        return token, now + life - min(_DAY, life * _MARGIN)
+
+    def carrying(self, request: Request, token: Secret) -> Request:
         return request.with_params(access_token=token.reveal())
 
-    def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
-        if error.code not in _EXPIRED:
-            return False
-        if sent is None or (self._token and sent.params.get("access_token") == self._token.reveal()):
-            self._token = None
-        return True
+    def carried_by(self, request: Request) -> str | None:
+        return request.params.get("access_token")
 
-    @property
-    def needs_exchange(self) -> bool:
-        return self._token is None
+    def is_stale(self, error: ProviderError) -> bool:
+        return error.code in _EXPIRED
 
 
 class BceSignatureAuth(Auth):
@@ -129,7 +124,7 @@ class BceSignatureAuth(Auth):
         return request.with_headers(x_bce_date=date, authorization=authorization)
 
 
-class IamBearerAuth(Auth):
+class IamBearerAuth(TokenAuth):
     """A short-lived bearer for Qianfan v2, bought with IAM keys and kept until it expires.
 
     Args:
@@ -138,39 +133,22 @@ class IamBearerAuth(Auth):
     """
 
     def __init__(self, access_key: Secret, secret_key: Secret, *, url: str = _IAM_URL) -> None:
+        super().__init__()
         self.signer = BceSignatureAuth(access_key, secret_key)
         self.url = url
-        self._token: Secret | None = None
-        self._renew_at = 0.0
 
-    def flow(self, request: Request, now: float) -> AuthFlow:
-        token = self._token
-        if token is None or now >= self._renew_at:
-            self._renew_at = now + _RENEWING
-            asking = Request(
-                method="GET",
-                url=self.url,
-                params={"expireInSeconds": str(_BEARER_LIFE)},
-                headers={"content-type": "application/json"},
-            )
-            body = yield self.signer.signed(asking, now)
-            token = self._token = _secret(body, "token")
-            life = _seconds_until(body.get("expireTime"), now)
-            self._renew_at = now + life * (1 - _MARGIN)
-        return request.with_headers(authorization=f"Bearer {token.reveal()}")
+    def asking(self, now: float) -> Request:
+        asking = Request(
+            method="GET",
+            url=self.url,
+            params={"expireInSeconds": str(_BEARER_LIFE)},
+            headers={"content-type": "application/json"},
+        )
+        return self.signer.signed(asking, now)
 
-    def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
-        bearer = f"Bearer {self._token.reveal()}" if self._token else ""
-        refused = bearer if sent is None else sent.headers.get("authorization", "")
-        if not isinstance(error, AuthenticationFailed) or not refused.startswith("Bearer "):
-            return False  # also a refusal of the token endpoint itself: asking again would not help
-        if refused == bearer:
-            self._token = None
-        return True
-
-    @property
-    def needs_exchange(self) -> bool:
-        return self._token is None
+    def bought(self, answer: JSON, now: float) -> tuple[Secret, float]:
+        token = _secret(answer, "token")
+        return token, now + _seconds_until(mapping(answer).get("expireTime"), now) * (1 - _MARGIN)
 
 
 def _secret(body: JSON, name: str) -> Secret:

@@ -406,6 +406,7 @@ class Exchange:
             while True:
                 wanted = flow.send((yield from self._token(wanted, ask)))
         except StopIteration as stop:
+            ask.status, ask.headers = None, {}  # a token endpoint's; the answer to the question has its own
             return stop.value
         except LMAgentError:
             raise
@@ -420,7 +421,7 @@ class Exchange:
         ask.status, ask.headers = incoming.status, incoming.headers
         content = yield Read(ask.hold, MAX_ERROR_BODY, cut=True)
         body = decoded(content)
-        status, ask.status = incoming.status, None
+        status = incoming.status
         if body is None or status >= 500 or status == 429:
             kind = error_for_status(status) if status >= 400 else InvalidResponse
             raise kind(f"The token endpoint answered {described(content)}.", status=status)

@@ -110,6 +110,15 @@ def test_a_token_that_stays_bad_is_an_error_after_one_renewal():
     assert urls(model) == ["token", "completions", "token", "completions"]
 
 
+@pytest.mark.parametrize("body", [b'{"error":"invalid_client","error_description":"unknown client id"}', b"{}"])
+def test_a_refusal_of_the_token_endpoint_has_its_status(body: bytes):
+    model = classic(lambda request: FakeAnswer(status=401, body=body))
+    with pytest.raises(AuthenticationFailed) as caught:
+        model.chat_completion("a")
+    assert caught.value.status == 401
+    assert urls(model) == ["token"]
+
+
 def test_secrets_are_nowhere_to_be_seen():
     model = classic(
         lambda request: FakeAnswer(body=b'{"error":"invalid_client","error_description":"fake-secret-key"}')

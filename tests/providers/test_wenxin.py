@@ -513,7 +513,9 @@ def test_an_expired_token_is_forgotten_and_another_error_is_not():
     expired = codec().parse_error(200, {}, {"error_code": 111, "error_msg": "Access token expired"})
     invalid = codec().parse_error(200, {}, {"error_code": 110, "error_msg": "Access token invalid"})
     busy = codec().parse_error(200, {}, {"error_code": 18, "error_msg": "qps"})
-    assert auth.forget(expired)  # another call has dropped the token already: a new one helps this call too
+    assert not auth.forget(expired)  # there is none
+    # Another call has dropped the token already: a new one helps this call too.
+    assert auth.forget(expired, request.with_params(access_token="t-000000"))
     for error in (expired, invalid):
         flow = auth.flow(request, 0.0)
         next(flow)
@@ -522,6 +524,17 @@ def test_an_expired_token_is_forgotten_and_another_error_is_not():
         assert not auth.forget(busy)
         assert auth.forget(error)
         assert auth.needs_exchange
+
+
+@pytest.mark.parametrize("life", ["86400", None, "soon", 0, -5])
+def test_a_token_whose_life_is_not_told_is_good_for_a_day(life):
+    auth, request = key_pair(), codec().build_request(chat(RIVER))
+    flow = auth.flow(request, 0.0)
+    next(flow)
+    with pytest.raises(StopIteration):
+        flow.send({"access_token": "t-000001", "expires_in": life})
+    assert sent(auth, request, 77_000.0).params == {"access_token": "t-000001"}
+    assert next(auth.flow(request, 78_000.0)).url.endswith("/oauth/2.0/token")
 
 
 @pytest.mark.parametrize(
