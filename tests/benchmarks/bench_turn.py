@@ -18,7 +18,7 @@ from tests.benchmarks import floor
 from tests.benchmarks.measure import Row, async_interleaved, interleaved, show, spread
 from tests.benchmarks.server import serving
 
-ROUNDS = 9
+ROUNDS = 18
 MESSAGES = 400
 PROMPT = "What is the weather in Shanghai?"
 
@@ -105,8 +105,11 @@ def _row(name: str, ours: list[float], base: list[float], must: float | None, go
 def _growth(
     name: str, few: list[list[float]], many: list[list[float]], steps: int, must: float | None, goal: float | None
 ) -> Row:
-    """A row of the difference of two scenarios, per step."""
-    ours, base = ((statistics.median(b) - statistics.median(a)) / steps for a, b in zip(few, many, strict=True))
+    """A row of the difference of two scenarios, per step: within a round, as the machine changes between rounds."""
+    ours, base = (
+        statistics.median(after - before for before, after in zip(a, b, strict=True)) / steps
+        for a, b in zip(few, many, strict=True)
+    )
     return Row(name, "us", ours, base, must, goal, "ours")
 
 
@@ -135,7 +138,7 @@ def _sync(url: str) -> list[Row]:
                 lambda: one.run(PROMPT, history=sequence),
             ],
             rounds=ROUNDS,
-            inner=40,
+            inner=20,
         )
     model.close()
     ours, base, ours_tools, base_tools, ours_long, base_long, ours_sequence = times
@@ -161,7 +164,7 @@ async def _async(url: str) -> list[Row]:
                 lambda: threaded.async_run(PROMPT),
             ],
             rounds=ROUNDS,
-            inner=40,
+            inner=20,
         )
     await model.aclose()
     return [

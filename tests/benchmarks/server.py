@@ -3,7 +3,8 @@
 `python -m tests.benchmarks.server` prints its port. What it answers is told by the model's name:
 
     hello           a text
-    tool            a call of `get_weather`, and a text once the last message is a result
+    tool            a call of `get_weather`, and a text once the last message is a result; streamed if asked for
+    final-...       as `tool`, but the text is the argument of a call of `final_answer`
     slow            as `tool`, each answer after 0.2 seconds
     burst-N         a stream of N events, in one write
     paced-N         a stream of N events, a write and a millisecond each
@@ -27,6 +28,7 @@ SLOW = 0.2
 PACE = 0.001
 _MODEL = re.compile(rb'"model":\s*"([^"]+)"')
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
+_STREAM = re.compile(rb'"stream":\s*true')
 _LAST_ROLE = re.compile(rb'.*"role":\s*"(\w+)"', re.DOTALL)
 
 
@@ -38,20 +40,15 @@ def _whole(message: dict[str, Any], reason: str) -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
 
+def _call(name: str, arguments: dict[str, str]) -> dict[str, Any]:
+    function = {"name": name, "arguments": json.dumps(arguments)}
+    return {"content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
+
+
+WEATHER = _call("get_weather", {"city": "Shanghai"})
 TEXT = _whole({"content": "Sunny, 21 degrees."}, "stop")
-CALL = _whole(
-    {
-        "content": None,
-        "tool_calls": [
-            {
-                "id": "call_1",
-                "type": "function",
-                "function": {"name": "get_weather", "arguments": '{"city":"Shanghai"}'},
-            }
-        ],
-    },
-    "tool_calls",
-)
+CALL = _whole(WEATHER, "tool_calls")
+FINAL = _whole(_call("final_answer", {"answer": "Sunny, 21 degrees."}), "tool_calls")
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -83,6 +80,15 @@ def _call_stream(size: int) -> bytes:
     ]
     pieces += [_event({}, "tool_calls"), _piece(b"data: [DONE]\n\n"), _piece(b"")]
     return STREAM_HEAD + b"".join(pieces)
+
+
+def _stream(delta: dict[str, Any], reason: str) -> bytes:
+    events = [_event({"role": "assistant", **delta}), _event({}, reason), _piece(b"data: [DONE]\n\n"), _piece(b"")]
+    return STREAM_HEAD + b"".join(events)
+
+
+STREAMED_TEXT = _stream({"content": "Sunny, 21 degrees."}, "stop")
+STREAMED_CALL = _stream({"content": None, "tool_calls": [{"index": 0, **WEATHER["tool_calls"][0]}]}, "tool_calls")
 
 
 class _Connection(asyncio.Protocol):
@@ -118,8 +124,11 @@ class _Connection(asyncio.Protocol):
             self.transport.write(b"".join(_text_stream(1)) if answered else _call_stream(int(number)))
         elif name == "slow":
             loop.call_later(SLOW, self.transport.write, TEXT if answered else CALL)
+        elif name == "final":
+            self.transport.write(FINAL if answered else CALL)
         else:
-            self.transport.write(CALL if name == "tool" and not answered else TEXT)
+            whole, streamed = (CALL, STREAMED_CALL) if name == "tool" and not answered else (TEXT, STREAMED_TEXT)
+            self.transport.write(streamed if _STREAM.search(body) else whole)
 
     def _pace(self, pieces: list[bytes], at: int) -> None:
         self.transport.write(pieces[at])
