@@ -15,6 +15,7 @@ from lmagent.events import Delta, ReplyBuilder
 from lmagent.jsontext import JSON, JSONError, loads
 from lmagent.messages import Reply
 from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, joined
+from lmagent.providers.failures import quoted
 from lmagent.providers.openai_errors import sort_error
 from lmagent.providers.openai_profile import OPENAI, ModelRule, Profile, profile_at
 from lmagent.providers.openai_reply import ChatState, end_of, quick_delta, read_chunk
@@ -156,6 +157,8 @@ class OpenAICodec(Codec):
             raise error
         builder, state = ReplyBuilder(prefix), self.new_state()
         with self.reading(body):
+            if not body.get("choices"):
+                raise self._no_answer(body, "The answer has no choices")
             choice = body["choices"][0]
             if not isinstance(choice.get("message", choice.get("delta")), Mapping):
                 raise KeyError("message")
@@ -210,10 +213,11 @@ class OpenAICodec(Codec):
 
     def _end(self, state: ChatState) -> Sequence[Delta]:
         if not state.seen:
-            raise InvalidResponse(
-                "The stream ended without an answer.", provider=self.provider, model=self.model, body=state.raw
-            )
+            raise self._no_answer(state.raw, "The stream ended without an answer")
         return end_of(self.profile, state)
+
+    def _no_answer(self, body: JSON, what: str) -> InvalidResponse:
+        return InvalidResponse(f"{what}: {quoted(str(body))}", provider=self.provider, model=self.model, body=body)
 
     def parse_error(
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""

@@ -142,9 +142,10 @@ def _slot(
         call = state.opened[-1] if state.opened else None
         if call is None or (call.index in taken and name):
             return None
-    if not name:
-        return call
-    if call_id and call.id and call_id != call.id:
+    other_id = bool(call_id and call.id and call_id != call.id)
+    if not name:  # some servers give every piece an id of its own, so only a whole call is over
+        return None if other_id and call.is_complete and arguments.strip() else call
+    if other_id:
         return None  # servers that number every call 0
     if call.index in taken and call_id != call.id:
         return None

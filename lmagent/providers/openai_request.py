@@ -307,7 +307,8 @@ def choice_members(profile: Profile, call: ChatCall, body: Mapping[str, Any], *,
     word = "named" if isinstance(choice, NamedTool) else choice
     if word not in profile.features.tool_choice or (legacy and word == "required"):
         raise ParameterError(
-            f"{profile.provider} has no tool choice {word!r}; it takes {sorted(profile.features.tool_choice)}."
+            f"{profile.provider} has no tool choice {word!r}; it takes {sorted(profile.features.tool_choice)}. "
+            "With tool_mode='prompt' every choice works."
         )
     if legacy:
         return {"function_call": {"name": choice.name} if isinstance(choice, NamedTool) else choice}

@@ -443,6 +443,13 @@ def test_replies_without_a_message(content: Any) -> None:
         CODEC.parse_reply(content)
 
 
+def test_an_answer_without_choices_says_so_and_shows_what_came() -> None:
+    with pytest.raises(InvalidResponse, match=r"no choices: \{'id': 'r', 'choices': \[\]\}"):
+        CODEC.parse_reply({"id": "r", "choices": []})
+    with pytest.raises(InvalidResponse, match=r"without an answer: \{'choices': None\}"):
+        streamed({"choices": None})
+
+
 @pytest.mark.parametrize("choices", [{}, "x", [[]], ["x"], [{"message": "x"}], [{"message": []}], [{"message": 5}]])
 def test_replies_of_an_unknown_shape(choices: Any) -> None:
     with pytest.raises(InvalidResponse) as caught:
@@ -545,6 +552,11 @@ def test_a_fresh_id_on_every_piece_of_one_call() -> None:
 
 
 # Rule 11: names
+
+
+def test_arguments_under_another_id_do_not_spoil_a_whole_call() -> None:
+    chunks = [calls(piece(0, "a", "f", '{"a":1}')), calls(piece(0, "b", arguments='{"b":2}'))]
+    assert called(streamed(*chunks, CALLED)) == [("a", "f", '{"a":1}'), ("b", "", '{"b":2}')]
 
 
 def test_a_name_repeated_with_every_piece() -> None:
