@@ -17,4 +17,4 @@ paused = agent.run("Give Ann 5.")
 print("waiting for:", [(call.name, call.arguments) for call in paused.pending])
 
 stored = RunResult.from_dict(json.loads(json.dumps(paused.to_dict())))
-print(agent.resume(stored, {call.id: True for call in stored.pending}).reply)
+print(agent.run(stored.decide(True)).reply)

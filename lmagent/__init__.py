@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lmagent.completion_engine import CompletionEngine
     from lmagent.context import Inject, RunContext
     from lmagent.errors import LMAgentError, ToolError
-    from lmagent.flow import Limits, RunResult
+    from lmagent.flow import Limits
     from lmagent.function import Tool, function
     from lmagent.history import History
     from lmagent.loading import load_from_model_id, register_provider
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from lmagent.parameters.wenxin import WenxinChatParameters
     from lmagent.parameters.zhipu import ZhiPuCharacterChatParameters, ZhiPuChatParameters
     from lmagent.registry import ToolRegistry
+    from lmagent.result import RunResult
 
 __version__ = "0.1.0"
 
@@ -86,7 +87,7 @@ _HOME = {
     "OpenAICompatibleChat": "chat_models.compatible",
     "OpenAIResponsesChat": "chat_models.responses",
     "RunContext": "context",
-    "RunResult": "flow",
+    "RunResult": "result",
     "SystemMessage": "messages",
     "Tool": "function",
     "ToolError": "errors",

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+from lmagent.approval import ApprovalRule, Approver, Policy
+from lmagent.budget import Budget, price_of
 from lmagent.context import RunContext
-from lmagent.drivers import Approver, Handoff, Job, async_drive, async_stream, drive, stream
-from lmagent.errors import LimitExceeded, OutputError, ToolError
+from lmagent.drivers import Handoff, Job, async_drive, async_stream, drive, stream
+from lmagent.errors import ConfigurationError, LimitExceeded, OutputError, ToolError
 from lmagent.events import Event, NestedEvent
-from lmagent.flow import Decision, Limits, Pause, RunResult, RunState, agent_flow
+from lmagent.flow import Limits, PausedRun, RunState, agent_flow
 from lmagent.function import Tool, function
-from lmagent.history import History, open_calls
+from lmagent.history import History
 from lmagent.hooks import Hooks
-from lmagent.messages import Message, Prompt, SystemMessage, ToolCall
+from lmagent.messages import Message, Prompt, SystemMessage
 from lmagent.model import ChatModel, resolve_tool_choice
 from lmagent.output import OutputMode, TypedOutput
 from lmagent.prompts import as_messages
 from lmagent.providers.base import ToolChoice
 from lmagent.registry import ToolRegistry
+from lmagent.result import Resumption, RunResult
 from lmagent.running import DEFAULT_TIMEOUT_S
 
-if TYPE_CHECKING:
-    from lmagent.budget import Budget
-
-__all__ = ["Agent", "Approver", "canonical_arguments", "mend_arguments"]
+__all__ = ["Agent", "canonical_arguments", "mend_arguments"]
 
 
 class Agent:
@@ -47,17 +47,17 @@ class Agent:
         output_type: What `.output` of a run is: a pydantic model, dataclass, TypedDict, Literal, union, list …
         output_mode: How it is asked for: `native` JSON schema, a forced `tool`, the `prompt`, or `auto`.
         approve: Decides on calls of tools that need approval; without it a run pauses at them.
+        approval: Tool name, or `*`, -> whether its calls need approval; goes before what the tools say themselves.
+        approval_timeout: Seconds that `approve` may take; then the answer is no. None: people take their time.
         max_concurrent_tools: How many calls of one reply run at once.
         tool_timeout: Seconds for a tool without a timeout of its own; None: no limit. (A single synchronous tool of
             a synchronous run has only a limit of its own: see `ToolRegistry.run`.)
-        approval: Tool name -> rule, over the tools' own `requires_approval`: True or `always`, `once`, `never` or
-            False, or a function of the call. `*` stands for all others.
         hooks: Callables at named points of every run.
         repair: Mend broken JSON in arguments where that loses nothing; each repair is noted on the call.
         **parameters: Of the model, over its defaults.
 
     Raises:
-        ConfigurationError: Two tools of one name, an unknown tool choice.
+        ConfigurationError: Two tools of one name, an unknown tool choice, a rule that is none.
         FunctionDefinitionError: A function that cannot be described.
         ParameterError: A parameter that is unknown or out of range.
     """
@@ -74,28 +74,28 @@ class Agent:
         output_type: Any = None,
         output_mode: OutputMode = "auto",
         approve: Approver | None = None,
-        approval: Mapping[str, Any] | None = None,
+        approval: Mapping[str, ApprovalRule] | None = None,
+        approval_timeout: float | None = None,
         hooks: Hooks | None = None,
         max_concurrent_tools: int = 8,
         tool_timeout: float | None = DEFAULT_TIMEOUT_S,
         repair: bool = True,
         **parameters: object,
     ) -> None:
-        if not isinstance(model, ChatModel):  # pyright: ignore[reportUnnecessaryIsInstance]  # the commonest slip
-            raise TypeError(
-                f"Agent needs a model, such as load_from_model_id('openai/gpt-5.4-mini'), not {model!r:.80}."
-            )
-        if not isinstance(limits, Limits | None):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"limits is a Limits(...), not {limits!r:.80}.")
+        _check_type("model", model, ChatModel, "a model, such as load_from_model_id('openai/gpt-5.4-mini')")
+        _check_type("limits", limits, Limits | None, "Limits(...)")
+        _check_type("hooks", hooks, Hooks | None, "Hooks(...)")
+        _check_type("approve", approve, Callable | None, "a function of a call and the run context")
         self.model = model
         self.tools = tools if isinstance(tools, ToolRegistry) else ToolRegistry(tools)
         self.name = name
         self.limits = limits or Limits()
         self.approve = approve
+        self.approval_timeout = approval_timeout
         self.system_prompt = system_prompt
         self._system = (SystemMessage(system_prompt),) if system_prompt else ()
         self._tool_choice: ToolChoice = resolve_tool_choice(tool_choice, self.tools.specs)
-        self.approval = dict(approval or {})
+        self._policy = Policy(self.tools, approval or {})
         self.hooks = hooks or Hooks()
         self._repair = mend_arguments if repair else None
         self.tool_settings: Mapping[str, Any] = {
@@ -133,7 +133,7 @@ class Agent:
 
     def run(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Resumption,
         *,
         history: History | Sequence[Message] | None = None,
         deps: Any = None,
@@ -141,13 +141,14 @@ class Agent:
         tool_choice: ToolChoice | str | None = None,
         output_type: Any = None,
         budget: Budget | None = None,
+        approve: Approver | None = None,
         on_event: Callable[[Event], None] | None = None,
         **parameters: object,
     ) -> RunResult:
         """Answer one prompt, running tools as the model asks for them.
 
         Args:
-            prompt: Text, a message, a dict, or a list of them.
+            prompt: Text, a message, a dict, or a list of them; or a paused run with decisions (`RunResult.decide`).
             history: What was said before. A `History` grows as the run goes on, so that nothing a cancelled or
                 failed run had done is lost; a sequence is copied.
             deps: Handed to tools that ask for a `RunContext`.
@@ -155,7 +156,8 @@ class Agent:
             tool_choice: Instead of the agent's.
             output_type: Instead of the agent's.
             budget: What this run, its nested agents and other runs may spend together.
-            on_event: Called with what happens between requests: rounds and tools.
+            approve: Instead of the agent's.
+            on_event: Called with what happens between requests: rounds and decisions.
             **parameters: Of the model, for this run.
 
         Raises:
@@ -163,12 +165,14 @@ class Agent:
             ProviderError: The provider failed; `.run` holds everything up to then.
             MessageError: The prompt has no known form.
         """
-        job = self._job(prompt, history, deps, limits, tool_choice, output_type, budget, parameters, on_event=on_event)
+        job = self._job(
+            prompt, history, deps, limits, tool_choice, output_type, budget, approve, parameters, on_event=on_event
+        )
         return drive(job)
 
     async def async_run(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Resumption,
         *,
         history: History | Sequence[Message] | None = None,
         deps: Any = None,
@@ -176,16 +180,19 @@ class Agent:
         tool_choice: ToolChoice | str | None = None,
         output_type: Any = None,
         budget: Budget | None = None,
+        approve: Approver | None = None,
         on_event: Callable[[Event], None] | None = None,
         **parameters: object,
     ) -> RunResult:
         """`run`, asynchronous."""
-        job = self._job(prompt, history, deps, limits, tool_choice, output_type, budget, parameters, on_event=on_event)
+        job = self._job(
+            prompt, history, deps, limits, tool_choice, output_type, budget, approve, parameters, on_event=on_event
+        )
         return await async_drive(job)
 
     def stream_run(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Resumption,
         *,
         history: History | Sequence[Message] | None = None,
         deps: Any = None,
@@ -193,15 +200,18 @@ class Agent:
         tool_choice: ToolChoice | str | None = None,
         output_type: Any = None,
         budget: Budget | None = None,
+        approve: Approver | None = None,
         **parameters: object,
     ) -> Iterator[Event]:
         """`run`, yielding events as they happen; the last is `RunEnd` with the result. See `lmagent.events`."""
-        job = self._job(prompt, history, deps, limits, tool_choice, output_type, budget, parameters, streams=True)
+        job = self._job(
+            prompt, history, deps, limits, tool_choice, output_type, budget, approve, parameters, streams=True
+        )
         return stream(job)
 
     def async_stream_run(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Resumption,
         *,
         history: History | Sequence[Message] | None = None,
         deps: Any = None,
@@ -209,96 +219,19 @@ class Agent:
         tool_choice: ToolChoice | str | None = None,
         output_type: Any = None,
         budget: Budget | None = None,
+        approve: Approver | None = None,
         **parameters: object,
     ) -> AsyncIterator[Event]:
         """`stream_run`, asynchronous."""
-        job = self._job(prompt, history, deps, limits, tool_choice, output_type, budget, parameters, streams=True)
+        job = self._job(
+            prompt, history, deps, limits, tool_choice, output_type, budget, approve, parameters, streams=True
+        )
         return async_stream(job)
 
-    def resume(
-        self,
-        paused: RunResult,
-        decisions: Mapping[str, Decision | bool],
-        *,
-        history: History | None = None,
-        deps: Any = None,
-        limits: Limits | None = None,
-        output_type: Any = None,
-        budget: Budget | None = None,
-        on_event: Callable[[Event], None] | None = None,
-        **parameters: object,
-    ) -> RunResult:
-        """Go on with a run that waits for decisions; also in another process, from `RunResult.from_dict`.
-
-        Args:
-            paused: A result whose `pending` calls wait.
-            decisions: Call id -> `Allow()`, `Deny(reason)`, `Edit(arguments)` or a bool. A call without one waits on.
-            history: The paused run's own `History`, if it is to grow; default: a copy of the result's messages.
-            deps: As of `run`; so are the others.
-
-        Raises:
-            ValueError: The result waits for nothing.
-        """
-        job = self._resumed(
-            paused, decisions, history, deps, limits, output_type, budget, parameters, on_event=on_event
-        )
-        return drive(job)
-
-    async def async_resume(
-        self,
-        paused: RunResult,
-        decisions: Mapping[str, Decision | bool],
-        *,
-        history: History | None = None,
-        deps: Any = None,
-        limits: Limits | None = None,
-        output_type: Any = None,
-        budget: Budget | None = None,
-        on_event: Callable[[Event], None] | None = None,
-        **parameters: object,
-    ) -> RunResult:
-        """`resume`, asynchronous."""
-        job = self._resumed(
-            paused, decisions, history, deps, limits, output_type, budget, parameters, on_event=on_event
-        )
-        return await async_drive(job)
-
-    def stream_resume(
-        self,
-        paused: RunResult,
-        decisions: Mapping[str, Decision | bool],
-        *,
-        history: History | None = None,
-        deps: Any = None,
-        limits: Limits | None = None,
-        output_type: Any = None,
-        budget: Budget | None = None,
-        **parameters: object,
-    ) -> Iterator[Event]:
-        """`resume`, yielding events as `stream_run` does."""
-        return stream(
-            self._resumed(paused, decisions, history, deps, limits, output_type, budget, parameters, streams=True)
-        )
-
-    def async_stream_resume(
-        self,
-        paused: RunResult,
-        decisions: Mapping[str, Decision | bool],
-        *,
-        history: History | None = None,
-        deps: Any = None,
-        limits: Limits | None = None,
-        output_type: Any = None,
-        budget: Budget | None = None,
-        **parameters: object,
-    ) -> AsyncIterator[Event]:
-        """`stream_resume`, asynchronous."""
-        return async_stream(
-            self._resumed(paused, decisions, history, deps, limits, output_type, budget, parameters, streams=True)
-        )
-
     def as_function(self, name: str | None = None, description: str | None = None) -> Tool[..., Any]:
-        """Return a tool that asks this agent: it shares the budget and deps of the run that calls it.
+        """Return a tool that asks this agent: it shares budget, deps and approver of the run that calls it.
+
+        Where the nested run waits for a decision, the outer one pauses, and both go on together.
 
         Args:
             name: Default: the agent's name.
@@ -307,27 +240,21 @@ class Agent:
 
         def ask(prompt: str, context: RunContext[Any]) -> Any:
             with _as_tool(self):
-                result = self.run(prompt, deps=context.deps, budget=context.budget, on_event=self._nested(context))
-                return _answer_of(self, result)
+                return _answer_of(self.run(_asked(prompt, context), **self._shared(context)))
 
         async def async_ask(prompt: str, context: RunContext[Any]) -> Any:
             with _as_tool(self):
-                result = await self.async_run(
-                    prompt, deps=context.deps, budget=context.budget, on_event=self._nested(context)
-                )
-                return _answer_of(self, result)
+                return _answer_of(await self.async_run(_asked(prompt, context), **self._shared(context)))
 
         about = description or self.system_prompt.partition("\n")[0] or f"Ask the agent {self.name}."
         return function(ask, name=name or self.name, description=about, timeout=_NO_TIMEOUT, async_form=async_ask)
 
     def as_handoff(self, name: str | None = None, description: str | None = None) -> Tool[..., Any]:
         """Return a tool that hands the conversation over to this agent: it answers from then on, with the history."""
-
-        def hand_over() -> Handoff:
-            return Handoff(self)
-
         about = description or f"Hand the conversation over to {self.name}. {self.system_prompt.partition(chr(10))[0]}"
-        return function(hand_over, name=name or f"hand_over_to_{self.name}", description=about.strip(), in_thread=False)
+        return function(
+            _HandOver(self), name=name or f"hand_over_to_{self.name}", description=about.strip(), in_thread=False
+        )
 
     def take_over(self, job: Job) -> None:
         """Make a run in progress this agent's (the drivers call it on a hand-off)."""
@@ -337,133 +264,137 @@ class Agent:
         job.specs = (*self.tools.specs, output.tool) if output and output.tool else self.tools.specs
         job.approve = self.approve or job.approve
         job.hooks = self.hooks
+        job.state.agent_name = self.name
         job.state.tool_choice = "auto"
-        job.state.needs_approval = self._needs_approval
+        job.state.policy = self._policy
 
-    def _nested(self, context: RunContext[Any]) -> Callable[[Event], None] | None:
+    def _shared(self, context: RunContext[Any]) -> dict[str, Any]:
+        """What a nested run has from the run that calls it."""
         emit = context.emit
-        return (lambda event: emit(NestedEvent(self.name, event))) if emit else None
+
+        def nested(event: Event) -> None:
+            if emit:
+                emit(NestedEvent(self.name, event))
+
+        approve = self.approve or context.approve
+        return {"deps": context.deps, "budget": context.budget, "approve": approve, "on_event": emit and nested}
 
     def _job(
         self,
-        prompt: Prompt,
+        prompt: Prompt | Resumption,
         history: History | Sequence[Message] | None,
         deps: Any,
         limits: Limits | None,
         tool_choice: ToolChoice | str | None,
         output_type: Any,
         budget: Budget | None,
+        approve: Approver | None,
         parameters: Mapping[str, object],
         *,
         streams: bool = False,
         on_event: Callable[[Event], None] | None = None,
     ) -> Job:
-        messages = as_messages(prompt)
-        record = history if isinstance(history, History) else History(history or ())
-        choice: ToolChoice = (
-            self._tool_choice if tool_choice is None else resolve_tool_choice(tool_choice, self.tools.specs)
-        )
-        output = self._output if output_type is None else self._typed(output_type)
-        checked = self.model.check_parameters(parameters, over=self._parameters)
-        record.answer_open_calls()
-        start = len(record)
-        record.extend(messages)
+        agent = self._who_paused(prompt.run.agent_name) if isinstance(prompt, Resumption) else self
+        output = agent._output if output_type is None else agent._typed(output_type)
+        checked = agent.model.check_parameters(parameters, over=agent._parameters)
+        limits = limits or agent.limits
+        _check_prices(limits, agent.model.model_id)
+        choice = agent._tool_choice
+        if tool_choice is not None:
+            choice = resolve_tool_choice(tool_choice, agent.tools.specs)
+        record, start = _begun(prompt, history)
         state = RunState(
             history=record,
             clock=time.monotonic,
-            limits=limits or self.limits,
+            limits=limits,
             start=start,
+            agent_name=agent.name,
             tool_choice=choice,
             output=output,
             budget=budget,
-            needs_approval=self._needs_approval,
+            policy=agent._policy,
             canonical=canonical_arguments,
         )
-        return self._job_of(state, checked, deps, self.approve, streams, on_event)
-
-    def _resumed(
-        self,
-        paused: RunResult,
-        decisions: Mapping[str, Decision | bool],
-        history: History | None,
-        deps: Any,
-        limits: Limits | None,
-        output_type: Any,
-        budget: Budget | None,
-        parameters: Mapping[str, object],
-        *,
-        streams: bool = False,
-        on_event: Callable[[Event], None] | None = None,
-    ) -> Job:
-        waiting = open_calls(paused.messages)
-        if not paused.pending or not waiting:
-            raise ValueError("This run waits for no decision.")
-        record = history if history is not None else History.restored(paused.messages)
-        state = RunState(
-            history=record,
-            clock=time.monotonic,
-            limits=limits or self.limits,
-            start=len(paused.messages) - len(paused.new_messages),
-            output=self._output if output_type is None else self._typed(output_type),
-            budget=budget,
-            needs_approval=self._needs_approval,
-            canonical=canonical_arguments,
-            resumed=waiting,
-            usage=paused.usage,
-            rounds=paused.rounds,
-            requests=paused.requests,
-            calls=list(paused.tool_calls),
-        )
-
-        def decide(call: ToolCall, context: RunContext[Any]) -> Any:
-            if call.id in decisions:
-                return decisions[call.id]
-            return self.approve(call, context) if self.approve else Pause()
-
-        checked = self.model.check_parameters(parameters, over=self._parameters)
-        return self._job_of(state, checked, deps, decide, streams, on_event)
-
-    def _job_of(
-        self,
-        state: RunState,
-        parameters: Mapping[str, Any],
-        deps: Any,
-        approve: Approver | None,
-        streams: bool,
-        on_event: Callable[[Event], None] | None,
-    ) -> Job:
-        output = state.output
+        if isinstance(prompt, Resumption):
+            state.go_on(prompt)
         return Job(
-            agent=self,
+            agent=agent,
             state=state,
             flow=agent_flow(state),
-            parameters=parameters,
-            system=self._instructions(output if isinstance(output, TypedOutput) else None),
-            specs=(*self.tools.specs, output.tool) if output and output.tool else self.tools.specs,
+            parameters=checked,
+            system=agent._instructions(output),
+            specs=(*agent.tools.specs, output.tool) if output and output.tool else agent.tools.specs,
             deps=deps,
-            approve=approve,
-            hooks=self.hooks,
+            approve=approve or agent.approve,
+            approval_timeout=agent.approval_timeout,
+            hooks=agent.hooks,
             stream=streams,
             emit=on_event,
         )
 
-    def _needs_approval(self, call: ToolCall, allowed: Collection[str]) -> bool:
-        if call.name not in self.tools:
-            return False  # an unknown tool is answered, not run
-        rule = self.tools.get(call.name).options.requires_approval
-        rule = self.approval.get(call.name, self.approval.get("*", rule) if rule is None else rule)
-        if callable(rule):
-            try:
-                return bool(rule(call))
-            except Exception:  # the user's rule: what cannot be decided needs a decision
-                return True
-        return rule in (True, "always") or (rule == "once" and call.name not in allowed)
+    def _who_paused(self, name: str) -> Agent:
+        """Return the agent of that name among this one and those it may hand over to; this one when there is none."""
+        known: list[Agent] = [self]
+        for agent in known:
+            if agent.name == name:
+                return agent
+            targets = (getattr(tool.__wrapped__, "agent", None) for tool in agent.tools)
+            known.extend(target for target in targets if isinstance(target, Agent) and target not in known)
+        return self
 
 
-def _answer_of(agent: Agent, result: RunResult) -> Any:
+class _HandOver:
+    """The body of a hand-off's tool."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+
+    def __call__(self) -> Handoff:
+        return Handoff(self.agent)
+
+
+def _check_type(name: str, value: object, kind: Any, wanted: str) -> None:
+    """Refuse the commonest slips where they are made, and not in the middle of a run."""
+    if not isinstance(value, kind):
+        raise TypeError(f"Agent({name}=...) is {wanted}, not {value!r:.80}.")
+
+
+def _check_prices(limits: Limits, model_id: str) -> None:
+    if limits.cost is not None:
+        for each in model_id.split("|"):
+            if price_of(limits.prices, each) is None:
+                raise ConfigurationError(
+                    f"There is no price for {each!r}, so its cost cannot be limited: Limits(cost=..., prices=...)."
+                )
+
+
+def _begun(prompt: Prompt | Resumption, history: History | Sequence[Message] | None) -> tuple[History, int]:
+    """Return the history of a run with its prompt, and where in it the run begins."""
+    if isinstance(prompt, Resumption):
+        paused = prompt.run
+        if history is None:
+            record = History.restored(paused.messages)
+        else:
+            record = history if isinstance(history, History) else History.restored(as_messages(history))
+            record.reopen(paused.messages)
+        return record, len(paused.messages) - len(paused.new_messages)
+    messages = as_messages(prompt)
+    record = history if isinstance(history, History) else History(as_messages(history) if history else ())
+    record.answer_open_calls()
+    start = len(record)
+    record.extend(messages)
+    return record, start
+
+
+def _asked(prompt: str, context: RunContext[Any]) -> str | Resumption:
+    """What a nested agent is asked: the model's words, or the run that paused behind this call."""
+    call = context.tool_call
+    return context.resumed.get(call.id, prompt) if call else prompt
+
+
+def _answer_of(result: RunResult) -> Any:
     if result.is_paused:
-        names = ", ".join(call.name for call in result.pending)
-        raise ToolError(f"{agent.name} needs an approval for {names}, and nobody is there to give it.")
+        return PausedRun(result)
     return result.reply if result.output is None else result.output
 
 

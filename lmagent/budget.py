@@ -6,16 +6,19 @@ counted. Prices come from the user, never from code.
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from lmagent.errors import LimitExceeded
+from lmagent.errors import ConfigurationError, LimitExceeded
 from lmagent.messages import Reply, Usage
 
-__all__ = ["Budget", "Price", "Spent", "load_prices"]
+__all__ = ["Budget", "Price", "Spent", "check_limit", "load_prices", "price_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,10 @@ class Price:
     output: float
     cached: float | None = None
     """Of cached input; None: as input."""
+
+    def __post_init__(self) -> None:
+        for name in ("input", "output", "cached"):
+            check_limit(f"Price({name}={getattr(self, name)!r})", getattr(self, name))
 
     def of(self, usage: Usage) -> float:
         """Return the cost of `usage`."""
@@ -65,6 +72,9 @@ class Budget:
             more, without tools, for its best answer (one request over); a function: called with the budget, it may
             raise limits and return True to go on.
         clock: Seconds from any monotonic clock.
+
+    Raises:
+        ValueError: A limit is no number from 0 on.
     """
 
     def __init__(
@@ -86,6 +96,8 @@ class Budget:
             "seconds": seconds,
             "tool_calls": tool_calls,
         }
+        for name, value in self.limits.items():
+            check_limit(f"Budget({name}={value!r})", value)
         """By name; a function given as `at_limit` may raise them."""
         self.at_limit = at_limit
         self._prices = dict(prices or {})
@@ -125,7 +137,7 @@ class Budget:
             if exceeded and not self._last_word:
                 raise exceeded
             limit = self.limits["cost"]
-            if limit is not None and self._price_of(model_id) is None:
+            if limit is not None and price_of(self._prices, model_id) is None:
                 raise LimitExceeded(
                     f"There is no price for {model_id!r}, so its cost cannot be limited: Budget(prices=...).",
                     limit="cost",
@@ -139,7 +151,7 @@ class Budget:
         usage = reply.usage
         if usage is None:
             return
-        price = self._price_of(reply.model_id)
+        price = price_of(self._prices, reply.model_id)
         with self._lock:
             self._usage += usage
             self._cost += price.of(usage) if price else 0.0
@@ -199,16 +211,8 @@ class Budget:
 
     def cost_of(self, model_id: str, usage: Usage) -> float | None:
         """Return what `usage` costs; None when there is no price for the model."""
-        price = self._price_of(model_id)
+        price = price_of(self._prices, model_id)
         return price.of(usage) if price else None
-
-    def _price_of(self, model_id: str) -> Price | None:
-        found = self._prices.get(model_id)
-        if found is None and self._prices:
-            from fnmatch import fnmatchcase
-
-            found = next((price for name, price in self._prices.items() if fnmatchcase(model_id, name)), None)
-        return found
 
 
 def _error(name: str, limit: float, hint: str) -> LimitExceeded:
@@ -217,6 +221,37 @@ def _error(name: str, limit: float, hint: str) -> LimitExceeded:
     )
 
 
-def load_prices(data: Mapping[str, Any]) -> dict[str, Price]:
-    """Return prices from plain JSON: `{"openai/gpt-5.4-mini": {"input": 0.25, "output": 2.0, "cached": 0.025}}`."""
-    return {name: Price(**facts) for name, facts in data.items()}
+def check_limit(shown: str, value: Any) -> None:
+    """Raise `ValueError` unless `value` is None or a number from 0 on; `shown` says what was written where."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
+        raise ValueError(f"{shown}: it is a number from 0 on, or None.")
+
+
+def price_of(prices: Mapping[str, Price] | None, model_id: str) -> Price | None:
+    """Return the price of a model: under its id, or the first pattern that fits."""
+    if not prices:
+        return None
+    found = prices.get(model_id)
+    if found is None:
+        from fnmatch import fnmatchcase  # only with prices
+
+        found = next((price for name, price in prices.items() if fnmatchcase(model_id, name)), None)
+    return found
+
+
+def load_prices(source: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Price]:
+    """Return prices from plain JSON: `{"openai/gpt-5.4-mini": {"input": 0.25, "output": 2.0, "cached": 0.025}}`.
+
+    Args:
+        source: The JSON object, or the path of a file that holds it.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is something else.
+    """
+    try:
+        data = source if isinstance(source, Mapping) else json.loads(Path(source).read_text("utf-8"))
+        return {name: Price(**facts) for name, facts in data.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"These are no prices: {error}. Give {{model id: {{'input': ..., 'output': ...}}}}, per million tokens."
+        ) from error

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from typing import Any, cast
 
-from lmagent.agent import Agent, Approver
+from lmagent.agent import Agent
+from lmagent.approval import Approver
 from lmagent.events import Event, RunEnd
-from lmagent.flow import Limits, RunResult
+from lmagent.flow import Limits
 from lmagent.history import History, repair_history
 from lmagent.messages import Message, Prompt, UserMessage
 from lmagent.model import ChatModel
 from lmagent.printer import Printer
 from lmagent.prompts import as_messages
 from lmagent.providers.base import ToolChoice
+from lmagent.result import Resumption, RunResult
 from lmagent.sessions import SessionStore, StoredHistory
 
 __all__ = ["ChatEngine"]
@@ -52,7 +54,7 @@ class ChatEngine:
         functions: Iterable[Any] = (),
         *,
         system_prompt: str = "",
-        history: Sequence[Message] = (),
+        history: Sequence[Message | Mapping[str, Any]] = (),
         session: str | None = None,
         store: SessionStore | None = None,
         print_message: bool = True,
@@ -73,7 +75,7 @@ class ChatEngine:
         if (session is None) != (store is None):
             raise TypeError("session= and store= belong together.")
         self._history = StoredHistory(store, session) if store is not None and session is not None else History()
-        self._history.extend(repair_history(history))
+        self._history.extend(repair_history(as_messages(history) if history else ()))
         self._printer = (printer or Printer()) if print_message else None
         self._stream = stream
 
@@ -104,31 +106,41 @@ class ChatEngine:
             copy._history = History(self.history)
         return copy
 
-    def chat(self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: Any) -> RunResult:
+    def chat(
+        self, prompt: Prompt | Resumption, *, tool_choice: ToolChoice | str | None = None, **options: Any
+    ) -> RunResult:
         """Say something and return the answer, after all function calls it took.
 
         When it fails before the model answered anything, the history is as it was before; what a longer run had done
-        stays in it. Raises as `Agent.run`.
+        stays in it.
+
+        Args:
+            prompt: As of `Agent.run`; a paused answer goes on with `bot.chat(paused.decide(True))`.
+            tool_choice: As of `Agent.run`.
+            **options: The others of `Agent.run`, and parameters of the model.
+
+        Raises:
+            LMAgentError: As `Agent.run`.
         """
         with _Turn(self._history, self._printer, prompt):
             if not self._streams:
                 return self.agent.run(
-                    prompt, history=self._history, tool_choice=tool_choice, on_event=self._show, **parameters
+                    prompt, history=self._history, tool_choice=tool_choice, on_event=self._show, **options
                 )
-            events = self.agent.stream_run(prompt, history=self._history, tool_choice=tool_choice, **parameters)
+            events = self.agent.stream_run(prompt, history=self._history, tool_choice=tool_choice, **options)
             with closing(cast("Any", events)):
                 return self._watch(events)
 
     async def async_chat(
-        self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: Any
+        self, prompt: Prompt | Resumption, *, tool_choice: ToolChoice | str | None = None, **options: Any
     ) -> RunResult:
         """`chat`, asynchronous."""
         with _Turn(self._history, self._printer, prompt):
             if not self._streams:
                 return await self.agent.async_run(
-                    prompt, history=self._history, tool_choice=tool_choice, on_event=self._show, **parameters
+                    prompt, history=self._history, tool_choice=tool_choice, on_event=self._show, **options
                 )
-            events = self.agent.async_stream_run(prompt, history=self._history, tool_choice=tool_choice, **parameters)
+            events = self.agent.async_stream_run(prompt, history=self._history, tool_choice=tool_choice, **options)
             async with aclosing(cast("Any", events)):
                 async for event in events:
                     self._show(event)
@@ -137,20 +149,20 @@ class ChatEngine:
         raise AssertionError("a run ends with RunEnd or an exception")
 
     def stream_chat(
-        self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: Any
+        self, prompt: Prompt | Resumption, *, tool_choice: ToolChoice | str | None = None, **options: Any
     ) -> Iterator[Event]:
         """`chat`, yielding events; the last is `RunEnd` with the result. Prints nothing."""
         with _Turn(self._history, None, prompt):
-            events = self.agent.stream_run(prompt, history=self._history, tool_choice=tool_choice, **parameters)
+            events = self.agent.stream_run(prompt, history=self._history, tool_choice=tool_choice, **options)
             with closing(cast("Any", events)):
                 yield from events
 
     async def async_stream_chat(
-        self, prompt: Prompt, *, tool_choice: ToolChoice | str | None = None, **parameters: Any
+        self, prompt: Prompt | Resumption, *, tool_choice: ToolChoice | str | None = None, **options: Any
     ) -> AsyncIterator[Event]:
         """`stream_chat`, asynchronous."""
         with _Turn(self._history, None, prompt):
-            events = self.agent.async_stream_run(prompt, history=self._history, tool_choice=tool_choice, **parameters)
+            events = self.agent.async_stream_run(prompt, history=self._history, tool_choice=tool_choice, **options)
             async with aclosing(cast("Any", events)):
                 async for event in events:
                     yield event
@@ -178,17 +190,21 @@ class _Turn:
 
     __slots__ = ("_history", "_length", "_printer", "_prompt")
 
-    def __init__(self, history: History, printer: Printer | None, prompt: Prompt) -> None:
+    def __init__(self, history: History, printer: Printer | None, prompt: Prompt | Resumption) -> None:
         self._history = history
         self._printer = printer
         self._prompt = prompt
         self._length = 0
 
     def __enter__(self) -> None:
+        prompt = self._prompt
+        if isinstance(prompt, Resumption):  # its calls are open, and stay so when nothing comes of it
+            self._length = len(self._history)
+            return
         self._history.answer_open_calls()
         self._length = len(self._history)
         if self._printer:
-            for message in as_messages(self._prompt):
+            for message in as_messages(prompt):
                 if isinstance(message, UserMessage):
                     self._printer.user(message)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -38,10 +38,14 @@ class RunContext(Generic[Deps]):
     agent_name: str = ""
     emit: Callable[[Any], None] | None = None
     """Hands an event of a nested run to the outer stream; None when nobody listens."""
+    approve: Any = None
+    """The run's approver, for nested agents that have none of their own."""
+    resumed: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Call id -> the paused run behind it that goes on."""
     around: Callable[[ToolCall], Any] | None = None
     """What the body of each call runs in, for those who watch the run; None when nobody does."""
     state: dict[str, Any] = field(default_factory=dict[str, Any])
-    """A place for tools of one run to share things."""
+    """A place where the tools of one run keep things, from its first round to its last."""
 
 
 @record(frozen=True)

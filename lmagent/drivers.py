@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from dataclasses import replace
+from dataclasses import field, replace
+from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
 
+from lmagent.approval import Approver, Decision, Deny, Pause, as_decision
 from lmagent.context import RunContext
 from lmagent.errors import LMAgentError
 from lmagent.events import Event, RunEnd, ToolEnd, ToolStart
-from lmagent.flow import Allow, Approve, AskModel, Decision, Deny, Edit, Pause, RunResult, RunState, RunTools, Step
+from lmagent.flow import Approve, AskModel, PausedRun, RunState, RunTools, Step
 from lmagent.hooks import Hooks
 from lmagent.messages import Reply, SystemMessage, ToolCall, ToolMessage
 from lmagent.outcomes import ToolOutcome
-from lmagent.portal import run_coroutine
+from lmagent.portal import in_thread, run_coroutine
 from lmagent.providers.base import ChatCall
 from lmagent.redaction import library_logger
+from lmagent.result import RunResult
 from lmagent.schema import ToolSpec
 from lmagent.values import record
 from lmagent.watching import UNSEEN, Sight, Unseen, Watch
@@ -25,10 +28,7 @@ from lmagent.watching import UNSEEN, Sight, Unseen, Watch
 if TYPE_CHECKING:
     from lmagent.agent import Agent
 
-__all__ = ["Approver", "Handoff", "Job", "async_drive", "async_stream", "drive", "stream"]
-
-Approver = Callable[[ToolCall, RunContext[Any]], Any]
-"""Decides on one call: returns `Allow()`, `Deny(reason)`, `Edit(arguments)`, `Pause()` or a bool; may be async."""
+__all__ = ["Handoff", "Job", "async_drive", "async_stream", "drive", "stream"]
 
 
 class Handoff(str):
@@ -56,10 +56,13 @@ class Job:
     specs: tuple[ToolSpec, ...]
     deps: Any
     approve: Approver | None
+    approval_timeout: float | None
     hooks: Hooks
     stream: bool = False
     emit: Callable[[Any], None] | None = None
     watch: Watch | None = None
+    shared: dict[str, Any] = field(default_factory=dict[str, Any])
+    """The `state` of the run context."""
 
     def call(self, step: AskModel) -> ChatCall:
         """Return the question of a step."""
@@ -87,6 +90,9 @@ class Job:
             budget=state.budget,
             agent_name=self.agent.name,
             emit=self.emit,
+            approve=self.approve,
+            resumed=state.resumed.nested if state.resumed else {},
+            state=self.shared,
             around=self.watch.tool if self.watch else None,
         )
 
@@ -148,7 +154,7 @@ def drive(job: Job) -> RunResult:
                 case RunTools():
                     outcome = _run_tools(job, step)
                 case Approve():
-                    outcome = _told(job, step, _decide(job, step))
+                    outcome = _told(job, step, [_decide(job, call) for call in step.calls])
                 case _:
                     outcome = None
                     if job.emit:
@@ -170,7 +176,7 @@ async def async_drive(job: Job) -> RunResult:
                 case RunTools():
                     outcome = await _async_run_tools(job, step)
                 case Approve():
-                    outcome = _told(job, step, await _async_decide(job, step))
+                    outcome = _told(job, step, [await _async_decide(job, call) for call in step.calls])
                 case _:
                     outcome = None
                     if job.emit:
@@ -212,9 +218,10 @@ def stream(job: Job) -> Iterator[Event]:
                     yield from nested
                     nested.clear()
                     for call, ended in zip(step.calls, outcome, strict=True):
-                        yield _tool_end(call, ended)
+                        if not isinstance(ended.value, PausedRun):
+                            yield _tool_end(call, ended)
                 case Approve():
-                    outcome = _told(job, step, _decide(job, step))
+                    outcome = _told(job, step, [_decide(job, call) for call in step.calls])
                 case _:
                     yield step
                     outcome = None
@@ -257,9 +264,10 @@ async def async_stream(job: Job) -> AsyncIterator[Event]:
                             else:
                                 yield item
                     for call, ended in zip(step.calls, outcome, strict=True):
-                        yield _tool_end(call, ended)
+                        if not isinstance(ended.value, PausedRun):
+                            yield _tool_end(call, ended)
                 case Approve():
-                    outcome = _told(job, step, await _async_decide(job, step))
+                    outcome = _told(job, step, [await _async_decide(job, call) for call in step.calls])
                 case _:
                     yield step
                     outcome = None
@@ -361,38 +369,36 @@ async def _async_changed(job: Job, point: str, value: Any) -> Any:
     return value
 
 
-def _decide(job: Job, step: Approve) -> list[Decision]:
+def _decide(job: Job, call: ToolCall) -> tuple[Decision, str]:
+    """Return the decision on one call and who made it."""
     if job.approve is None:
-        return [Pause() for _ in step.calls]
-    context = job.context()
-    decisions: list[Decision] = []
-    for call in step.calls:
-        try:
-            answer = job.approve(call, replace(context, tool_call=call))
-            decisions.append(_decision(_waited(answer) if isawaitable(answer) else answer))
-        except Exception as error:  # the user's approver
-            decisions.append(_failed(call, error))
-    return decisions
+        return Pause(), "nobody"
+    if job.approval_timeout is not None:
+        return run_coroutine(lambda: _async_decide(job, call))
+    try:
+        answer = job.approve(call, replace(job.context(), tool_call=call))
+        return as_decision(_waited(answer) if isawaitable(answer) else answer), "approver"
+    except Exception as error:  # the user's approver
+        return _failed(call, error)
 
 
-async def _async_decide(job: Job, step: Approve) -> list[Decision]:
+async def _async_decide(job: Job, call: ToolCall) -> tuple[Decision, str]:
     if job.approve is None:
-        return [Pause() for _ in step.calls]
-    context = job.context()
-    decisions: list[Decision] = []
-    for call in step.calls:
-        try:
-            answer = job.approve(call, replace(context, tool_call=call))
-            decisions.append(_decision(await answer if isawaitable(answer) else answer))
-        except Exception as error:  # the user's approver
-            decisions.append(_failed(call, error))
-    return decisions
+        return Pause(), "nobody"
+    approve = partial(job.approve, call, replace(job.context(), tool_call=call))
+    try:
+        if job.approval_timeout is None:
+            answer = approve()
+            return as_decision(await answer if isawaitable(answer) else answer), "approver"
+        import asyncio  # sync programs never pay for it
 
-
-def _told(job: Job, step: Approve, decisions: list[Decision]) -> list[Decision]:
-    if job.watch:
-        job.watch.decisions(step.calls, decisions)
-    return decisions
+        async with asyncio.timeout(job.approval_timeout):
+            answer = await in_thread(approve)
+            return as_decision(await answer if isawaitable(answer) else answer), "approver"
+    except TimeoutError:
+        return Deny("Not allowed: nobody decided in time."), "nobody"
+    except Exception as error:  # the user's approver
+        return _failed(call, error)
 
 
 def _waited(awaitable: Awaitable[Any]) -> Any:
@@ -402,14 +408,13 @@ def _waited(awaitable: Awaitable[Any]) -> Any:
     return run_coroutine(wait)
 
 
-def _decision(answer: Any) -> Decision:
-    """Read what an approver returned: anything that is not clearly a yes is a no."""
-    if isinstance(answer, Allow | Deny | Edit | Pause):
-        return answer
-    return Allow() if answer is True else Deny()
-
-
-def _failed(call: ToolCall, error: Exception) -> Deny:
+def _failed(call: ToolCall, error: Exception) -> tuple[Decision, str]:
     """An approver that raises has not allowed anything; the program learns why from the log."""
     library_logger("agent").warning("the approver raised %s for %s", type(error).__name__, call.name, exc_info=error)
-    return Deny("Not allowed: the approval could not be decided.")
+    return Deny("Not allowed: the approval could not be decided."), "approver"
+
+
+def _told(job: Job, step: Approve, made: list[tuple[Decision, str]]) -> list[tuple[Decision, str]]:
+    if job.watch:
+        job.watch.decisions(step.calls, [decision for decision, _ in made])
+    return made

@@ -1,41 +1,36 @@
 """The agent loop, once: a generator of steps that decides everything and does nothing.
 
-A driver (agent.py) performs each step and sends its outcome back: `AskModel` -> the `Reply`, `Approve` -> one decision
-a call, `RunTools` -> one `ToolOutcome` a call. Events among the steps are for the reader of a stream. What belongs to
-time comes in through a clock. The history is valid whenever the generator ends, however it ends.
+A driver (drivers.py) performs each step and sends its outcome back: `AskModel` -> the `Reply`, `Approve` -> a decision
+a call and who made it, `RunTools` -> a `ToolOutcome` a call. Events among the steps are for the reader of a stream.
+What belongs to time comes in through a clock. The history is valid whenever the generator ends, however it ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from dataclasses import asdict, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from dataclasses import field, fields, replace
+from typing import Any, Protocol, TypeAlias
 
+from lmagent.approval import Allow, Decision, Deny, Edit, Pause, Ruling
+from lmagent.budget import Budget, Price, check_limit, price_of
 from lmagent.errors import LimitExceeded, OutputError
-from lmagent.events import Event, RoundEnd, RoundStart
+from lmagent.events import Event, RoundEnd, RoundStart, ToolDecided
 from lmagent.history import History
-from lmagent.jsontext import dumps_text
-from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
+from lmagent.jsontext import dumps, dumps_text
+from lmagent.messages import AssistantMessage, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.outcomes import ToolOutcome
-from lmagent.prompts import message_from_dict, message_to_dict
+from lmagent.prompts import message_to_dict
 from lmagent.providers.base import OutputSchema, ToolChoice
+from lmagent.result import Resumption, RunResult, Waiting
 from lmagent.schema import ToolSpec
 from lmagent.values import record
 
-if TYPE_CHECKING:
-    from lmagent.budget import Budget
-
 __all__ = [
-    "Allow",
     "Approve",
     "AskModel",
-    "Decision",
-    "Deny",
-    "Edit",
     "Limits",
     "Output",
-    "Pause",
-    "RunResult",
+    "PausedRun",
     "RunState",
     "RunTools",
     "Step",
@@ -48,123 +43,56 @@ _NO_USAGE = Usage()
 
 @record(frozen=True, kw_only=True)
 class Limits:
-    """Where a run ends at the latest; checked before anything is paid. None: no limit."""
+    """Where a run ends at the latest; checked before anything is paid. None: no limit.
 
-    rounds: int = 20
+    Raises:
+        ValueError: A limit is no number from 0 on.
+    """
+
+    rounds: int | None = 20
     """Asks of the model, re-asks included."""
     tool_calls: int | None = 100
     """Calls run in all."""
-    calls_per_round: int = 64
+    calls_per_round: int | None = 64
     """Calls in one reply; more are answered with an error."""
     tokens: int | None = None
     """Input and output tokens as the provider counts them."""
+    cost: float | None = None
+    """In the currency of `prices`."""
     seconds: float | None = None
     """Time since the run began."""
-    identical_calls: int = 3
-    """From the how-manieth identical call in a row on it is not run again; two more end the run."""
-    tool_errors: int = 5
+    message_bytes: int | None = None
+    """Size of the history that is sent, as JSON."""
+    identical_calls: int | None = 3
+    """The same call with the same arguments in a row."""
+    tool_errors: int | None = 5
     """Rounds in a row in which every call failed."""
     call_retries: int = 2
     """Re-asks in a row for calls that could not be read or were cut."""
     output_retries: int = 2
     """Re-asks for a structured answer that does not fit its type."""
+    prices: Mapping[str, Price] | None = field(default=None, compare=False)
+    """Model id (shell patterns allowed) -> `Price`, for `cost`."""
+
+    def __post_init__(self) -> None:
+        for name in _LIMITS:
+            value = getattr(self, name)
+            check_limit(f"Limits({name}={value!r})", value)
 
 
-@record(frozen=True)
-class Allow:
-    """Run the call."""
+_LIMITS = tuple(each.name for each in fields(Limits) if each.name != "prices")
 
 
-@record(frozen=True)
-class Deny:
-    """Do not run it; the model is told why."""
+class PausedRun(str):
+    """What a tool returns when the agent behind it waits for a decision; its call stays open."""
 
-    reason: str = "The user did not allow this call."
+    __slots__ = ("run",)
+    run: RunResult
 
-
-@record(frozen=True)
-class Edit:
-    """Run it with these arguments (JSON text or an object), checked like the model's own."""
-
-    arguments: str | Mapping[str, Any]
-
-
-@record(frozen=True)
-class Pause:
-    """Decide later: the run ends with `.pending` and can be resumed."""
-
-
-Decision: TypeAlias = Allow | Deny | Edit | Pause
-
-
-@record(kw_only=True)
-class RunResult:
-    """A run, finished or not: what was said, done and spent."""
-
-    messages: tuple[Message, ...]
-    """The whole history, with what the run added."""
-    new_messages: tuple[Message, ...] = ()
-    """What the run added, the prompt included."""
-    reply: str = ""
-    """The text of the last answer."""
-    output: Any = None
-    """The structured answer, when an `output_type` was asked for; else the text."""
-    tool_calls: tuple[ToolCall, ...] = ()
-    """Every call of the run, in order."""
-    usage: Usage = _NO_USAGE
-    finish_reason: FinishReason | Literal["", "paused"] = ""
-    """Of the last reply; empty when there was none, `paused` when calls wait for a decision."""
-    rounds: int = 0
-    requests: int = 0
-    """Requests made, retries included."""
-    model_id: str = ""
-    last: Reply | None = None
-    """The last reply as the model gave it."""
-    pending: tuple[ToolCall, ...] = ()
-    """Calls that wait for a decision."""
-
-    def __str__(self) -> str:
-        return self.reply
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the run as plain JSON values; `from_dict` reads it back, in another process too.
-
-        `output` is kept only when it is plain JSON; the raw reply is not kept.
-        """
-        calls = {
-            name: message_to_dict(AssistantMessage(tool_calls=getattr(self, name))).get("tool_calls", [])
-            for name in ("tool_calls", "pending")
-        }
-        plain = {name: getattr(self, name) for name in ("reply", "finish_reason", "rounds", "requests", "model_id")}
-        return {
-            **plain,
-            **calls,
-            "usage": asdict(self.usage),
-            "added": len(self.new_messages),
-            "messages": [message_to_dict(message) for message in self.messages],
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> RunResult:
-        """Read what `to_dict` wrote. Raises `MessageError` when it is something else."""
-        messages = tuple(message_from_dict(item) for item in data["messages"])
-        calls: dict[str, Any] = {}
-        for name in ("tool_calls", "pending"):
-            holder = message_from_dict({"role": "assistant", "tool_calls": data.get(name, [])})
-            calls[name] = holder.tool_calls if isinstance(holder, AssistantMessage) else ()
-        plain = {name: data[name] for name in ("reply", "finish_reason", "rounds", "requests", "model_id")}
-        return cls(
-            **plain,
-            **calls,
-            usage=Usage(**data["usage"]),
-            messages=messages,
-            new_messages=messages[len(messages) - data["added"] :],
-        )
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether calls wait for a decision; `Agent.resume` goes on."""
-        return bool(self.pending)
+    def __new__(cls, run: RunResult) -> PausedRun:
+        made = super().__new__(cls, "Waits for a decision.")
+        made.run = run
+        return made
 
 
 class Output(Protocol):
@@ -201,7 +129,7 @@ class AskModel:
 
 @record()
 class Approve:
-    """Decide on these calls; send back a `Decision` each."""
+    """Ask somebody about these calls; send back a `Decision` each, and who made it."""
 
     calls: tuple[ToolCall, ...]
 
@@ -226,18 +154,20 @@ class RunState:
     limits: Limits = Limits()
     start: int = 0
     """Length of the history before the run."""
+    agent_name: str = ""
     tool_choice: ToolChoice = "auto"
     output: Output | None = None
     budget: Budget | None = None
     last_word: bool = False
     """The budget grants one more ask, without tools."""
-    needs_approval: Callable[[ToolCall, Collection[str]], bool] = lambda call, allowed: False
-    """Whether to ask about a call, given the names of the tools that were allowed in this run."""
+    policy: Callable[[ToolCall, Collection[str]], Ruling | None] = lambda call, allowed: None
+    """What stands between a call and its run, given the names of the tools that were allowed in this run."""
     canonical: Callable[[str], str] = lambda arguments: arguments
     """Brings arguments into one form, so that the same call is seen as the same."""
-    resumed: tuple[ToolCall, ...] = ()
-    """Calls at the end of the history whose decision was waited for."""
+    resumed: Resumption | None = None
+    """The paused run that goes on."""
     usage: Usage = _NO_USAGE
+    cost: float = 0.0
     rounds: int = 0
     requests: int = 0
     started: float = 0.0
@@ -248,9 +178,18 @@ class RunState:
     failed_rounds: int = 0
     unread_rounds: int = 0
     retries: int = 0
-
     value: Any = None
-    pending: tuple[ToolCall, ...] = ()
+    waiting: Waiting | None = None
+
+    def go_on(self, resumed: Resumption) -> None:
+        """Make this the state of a paused run that goes on: what was spent and allowed counts."""
+        paused = resumed.run
+        self.resumed = resumed
+        self.usage, self.rounds, self.requests = paused.usage, paused.rounds, paused.requests
+        self.calls = list(paused.tool_calls)
+        self.allowed = set(resumed.allowed)
+        price = price_of(self.limits.prices, paused.model_id)
+        self.cost = price.of(paused.usage) if price else 0.0
 
     def result(self) -> RunResult:
         """Return the run as it stands."""
@@ -262,12 +201,13 @@ class RunState:
             output=self.value,
             tool_calls=tuple(self.calls),
             usage=self.usage,
-            finish_reason="paused" if self.pending else last.finish_reason if last else "",
+            finish_reason="paused" if self.waiting else last.finish_reason if last else "",
             rounds=self.rounds,
             requests=self.requests,
             model_id=last.model_id if last else "",
+            agent_name=self.agent_name,
             last=last,
-            pending=self.pending,
+            waiting=self.waiting,
         )
 
     def exceeded(self, limit: str, value: float, hint: str) -> LimitExceeded:
@@ -290,12 +230,11 @@ def agent_flow(state: RunState) -> Generator[Step, Any, RunResult]:
     """
     state.started = state.clock()
     try:
-        calls = state.resumed
-        while True:
-            if calls:
-                yield from _tool_round(state, calls)
-                if state.pending:
-                    return state.result()
+        if state.resumed:
+            length = len(state.history)
+            yield from _tool_round(state, state.resumed.calls, state.resumed)
+            yield RoundEnd(state.rounds, None, state.history.since(length))
+        while not state.waiting:
             _check_before_asking(state)
             state.rounds += 1
             yield RoundStart(state.rounds)
@@ -307,11 +246,11 @@ def agent_flow(state: RunState) -> Generator[Step, Any, RunResult]:
             if calls:
                 yield from _tool_round(state, calls)
             yield RoundEnd(state.rounds, reply, state.history.since(length))
-            if state.pending or (not calls and _read_output(state, reply)):
-                return state.result()
-            calls = ()
+            if not calls and _read_output(state, reply):
+                break
+        return state.result()
     finally:
-        if not state.pending:
+        if not state.waiting:
             state.history.answer_open_calls()
 
 
@@ -329,6 +268,11 @@ def _take(state: RunState, reply: Reply) -> None:
     state.requests += reply.attempts
     state.usage += reply.usage
     state.history.append(reply.message)
+    if state.limits.cost is not None and reply.usage:
+        price = price_of(state.limits.prices, reply.model_id)
+        if price is None:
+            raise state.exceeded("cost", state.limits.cost, f"There is no price for {reply.model_id!r}.")
+        state.cost += price.of(reply.usage)
 
 
 def _calls_to_run(state: RunState, reply: Reply) -> tuple[ToolCall, ...]:
@@ -345,8 +289,12 @@ def _calls_to_run(state: RunState, reply: Reply) -> tuple[ToolCall, ...]:
 
 def _check_before_asking(state: RunState) -> None:
     limits = state.limits
-    if state.rounds >= limits.rounds:
+    if limits.rounds is not None and state.rounds >= limits.rounds:
         raise state.exceeded("rounds", limits.rounds, "Raise Limits(rounds=...) if the work needs more.")
+    if limits.message_bytes is not None:
+        size = sum(len(dumps(message_to_dict(message))) for message in state.history.messages)
+        if size > limits.message_bytes:
+            raise state.exceeded("message_bytes", limits.message_bytes, f"The history has {size}.")
     _check_spent(state)
 
 
@@ -354,65 +302,118 @@ def _check_spent(state: RunState) -> None:
     limits = state.limits
     if limits.tokens is not None and state.usage.total_tokens >= limits.tokens:
         raise state.exceeded("tokens", limits.tokens, f"{state.usage.total_tokens} are used.")
+    if limits.cost is not None and state.cost >= limits.cost:
+        raise state.exceeded("cost", limits.cost, f"{state.cost:g} is spent.")
     if limits.seconds is not None and state.clock() - state.started >= limits.seconds:
         raise state.exceeded("seconds", limits.seconds, "Raise Limits(seconds=...) if the work needs longer.")
     if state.budget and not state.last_word:
         state.last_word = state.budget.check() == "last"
 
 
-def _tool_round(state: RunState, calls: tuple[ToolCall, ...]) -> Generator[Step, Any, None]:
-    """Answer every call of one reply, in order; leaves `state.pending` when a decision is waited for."""
-    limits = state.limits
-    if limits.tool_calls is not None and len(state.calls) + len(calls) > limits.tool_calls:
-        raise state.exceeded("tool_calls", limits.tool_calls, f"The model asks for {len(calls)} more; none was run.")
-    _check_spent(state)
+def _tool_round(
+    state: RunState, calls: tuple[ToolCall, ...], resumed: Resumption | None = None
+) -> Generator[Step, Any, None]:
+    """Answer every call of one reply, in order; leaves `state.waiting` when a decision is waited for."""
     answers: dict[str, ToolMessage] = {}
+    decided: dict[str, Decision] = {}
+    if resumed:
+        answers = {message.tool_call_id: message for message in resumed.answered}
+        decided = resumed.decided
+    else:
+        _check_calls(state, calls)
+        _check_spent(state)
+        state.calls.extend(calls)
     for index, call in enumerate(calls):
         refusal = _refusal(state, call, index)
         if refusal:
             answers[call.id] = _answer(call, refusal)
-    runnable = [call for call in calls if call.id not in answers]
-    asked = tuple(call for call in runnable if state.needs_approval(call, state.allowed))
-    if asked:
-        decisions: Sequence[Decision] = yield Approve(asked)
-        if any(isinstance(decision, Pause) for decision in decisions):
-            state.pending = asked
-            return
-        runnable = _decided(runnable, dict(zip((c.id for c in asked), decisions, strict=True)), answers)
-        ids = {call.id for call in asked}
-        state.allowed.update(call.name for call in runnable if call.id in ids)
+    runnable = yield from _approved(state, [call for call in calls if call.id not in answers], answers, decided)
+    if state.waiting:
+        return
     if state.budget:
-        state.budget.take_tool_calls(len(runnable))
-    state.calls.extend(calls)
+        state.budget.take_tool_calls(len(runnable) - (len(resumed.nested) if resumed else 0))
     if runnable:
         outcomes: Sequence[ToolOutcome] = yield RunTools(tuple(runnable), state.rounds)
+        paused = {each.call_id: each.value.run for each in outcomes if isinstance(each.value, PausedRun)}
         for outcome in outcomes:
-            answers[outcome.call_id] = ToolMessage(
-                outcome.content, tool_call_id=outcome.call_id, name=outcome.name, is_error=outcome.is_error
+            if outcome.call_id not in paused:
+                answers[outcome.call_id] = ToolMessage(
+                    outcome.content, tool_call_id=outcome.call_id, name=outcome.name, is_error=outcome.is_error
+                )
+        _record_repairs(state, outcomes)
+        if paused:
+            state.waiting = Waiting(
+                answered=tuple(answers.values()), nested=paused, allowed=tuple(sorted(state.allowed))
             )
-        _record_repairs(state, calls, outcomes)
+            return
     messages = [answers[call.id] for call in calls]
     state.history.extend(messages)
+    _check_errors(state, calls, messages)
+
+
+def _approved(
+    state: RunState, calls: list[ToolCall], answers: dict[str, ToolMessage], decided: dict[str, Decision]
+) -> Generator[Step, Any, list[ToolCall]]:
+    """Return the calls that may run, their arguments perhaps changed; what is denied gets its answer."""
+    rulings = {call.id: ruling for call in calls if (ruling := state.policy(call, state.allowed)) is not None}
+    asked = tuple(c for c in calls if c.id in rulings and c.id not in decided and rulings[c.id].decision is None)
+    made = {id: (decision, "caller") for id, decision in decided.items()}
+    made |= {id: (ruling.decision, "rule") for id, ruling in rulings.items() if ruling.decision and id not in made}
+    if asked:
+        outcome: Sequence[tuple[Decision, str]] = yield Approve(asked)
+        made |= dict(zip((call.id for call in asked), outcome, strict=True))
+        _check_spent(state)  # a limit that was reached while somebody thought: nothing runs
+    for call in calls:
+        if call.id in rulings:
+            decision, by = made[call.id]
+            yield ToolDecided(call, decision, rulings[call.id].rule, by)
+    decisions = {id: decision for id, (decision, _) in made.items()}
+    waiting = tuple(call for call in calls if isinstance(decisions.get(call.id), Pause))
+    if waiting:
+        state.waiting = Waiting(
+            calls=waiting,
+            decided={id: each for id, each in decisions.items() if not isinstance(each, Pause)},
+            answered=tuple(answers.values()),
+            allowed=tuple(sorted(state.allowed)),
+        )
+        return []
+    runnable = _decided(calls, decisions, answers)
+    state.allowed.update(call.name for call in runnable if call.id in rulings)
+    return runnable
+
+
+def _check_calls(state: RunState, calls: tuple[ToolCall, ...]) -> None:
+    """Look at what a reply asks for, before anything of it runs."""
+    limits = state.limits
+    if limits.tool_calls is not None and len(state.calls) + len(calls) > limits.tool_calls:
+        raise state.exceeded("tool_calls", limits.tool_calls, f"The model asks for {len(calls)} more; none was run.")
+    for call in calls:
+        key = f"{call.name}\0{state.canonical(call.arguments)}"
+        state.repeated = (key, state.repeated[1] + 1 if key == state.repeated[0] else 1)
+        if limits.identical_calls is not None and state.repeated[1] > limits.identical_calls:
+            hint = f"The model repeats {call.name!r} with the same arguments; the last one was not run."
+            raise state.exceeded("identical_calls", limits.identical_calls, hint)
+
+
+def _check_errors(state: RunState, calls: tuple[ToolCall, ...], messages: Sequence[ToolMessage]) -> None:
+    """Look at how a round went: a model that only fails does not get better by paying."""
+    limits = state.limits
     state.failed_rounds = state.failed_rounds + 1 if all(message.is_error for message in messages) else 0
     state.unread_rounds = state.unread_rounds + 1 if all(call.problem for call in calls) else 0
     if state.unread_rounds > limits.call_retries:
         raise state.exceeded("call_retries", limits.call_retries, f"The last one: {messages[-1].content:.300}")
-    if state.failed_rounds >= limits.tool_errors:
+    if limits.tool_errors is not None and state.failed_rounds >= limits.tool_errors:
         raise state.exceeded("tool_errors", limits.tool_errors, f"The last one: {messages[-1].content:.200}")
-    if state.repeated[1] >= limits.identical_calls + 2:
-        raise state.exceeded("identical_calls", limits.identical_calls, f"The model repeats {calls[-1].name!r}.")
 
 
-def _record_repairs(state: RunState, calls: tuple[ToolCall, ...], outcomes: Sequence[ToolOutcome]) -> None:
+def _record_repairs(state: RunState, outcomes: Sequence[ToolOutcome]) -> None:
     """Note on the calls of the newest message what had to be mended to read them."""
     repairs = {outcome.call_id: outcome.repairs for outcome in outcomes if outcome.repairs}
     message = state.history.last
-    if not repairs or not isinstance(message, AssistantMessage):
-        return
-    noted = tuple(replace(c, repairs=c.repairs + repairs.get(c.id, ())) for c in message.tool_calls)
-    state.history.replace_last(replace(message, tool_calls=noted))
-    by_id = {call.id: call for call in noted}
-    state.calls[-len(calls) :] = [by_id.get(call.id, call) for call in calls]
+    if repairs and isinstance(message, AssistantMessage):
+        noted = tuple(replace(c, repairs=c.repairs + repairs.get(c.id, ())) for c in message.tool_calls)
+        state.history.replace_last(replace(message, tool_calls=noted))
+        state.calls[-len(noted) :] = noted
 
 
 def _answer(call: ToolCall, text: str) -> ToolMessage:
@@ -421,35 +422,16 @@ def _answer(call: ToolCall, text: str) -> ToolMessage:
 
 def _refusal(state: RunState, call: ToolCall, index: int) -> str:
     """Return why a call is answered without being run, or nothing."""
-    if call.problem:
-        return call.problem
-    if index >= state.limits.calls_per_round:
-        return f"Not run: at most {state.limits.calls_per_round} calls in one reply."
-    key = f"{call.name}\0{state.canonical(call.arguments)}"
-    state.repeated = (key, state.repeated[1] + 1 if key == state.repeated[0] else 1)
-    if state.repeated[1] < state.limits.identical_calls:
-        return ""
-    known = _known_result(state, call)
-    return (
-        f"Not run: the same call came {state.repeated[1]} times in a row."
-        + (f" Its result was: {known}" if known else "")
-        + " Answer the user, or call with other arguments."
-    )
-
-
-def _known_result(state: RunState, call: ToolCall) -> str:
-    for message in reversed(state.history.since(state.start)):
-        if isinstance(message, ToolMessage) and message.name == call.name and not message.is_error:
-            return message.content
-    return ""
+    most = state.limits.calls_per_round
+    return call.problem or ("" if most is None or index < most else f"Not run: at most {most} calls in one reply.")
 
 
 def _decided(
-    runnable: list[ToolCall], decisions: dict[str, Decision], answers: dict[str, ToolMessage]
+    calls: list[ToolCall], decisions: Mapping[str, Decision], answers: dict[str, ToolMessage]
 ) -> list[ToolCall]:
     """Apply decisions; what is neither allowed nor edited is denied."""
     kept: list[ToolCall] = []
-    for call in runnable:
+    for call in calls:
         match decisions.get(call.id, Allow()):
             case Allow():
                 kept.append(call)
@@ -457,7 +439,7 @@ def _decided(
                 text = arguments if isinstance(arguments, str) else dumps_text(dict(arguments))
                 kept.append(replace(call, arguments=text))
             case Deny(reason):
-                answers[call.id] = _answer(call, reason)
+                answers[call.id] = _answer(call, " ".join(reason.split()))
             case _:
                 answers[call.id] = _answer(call, Deny().reason)
     return kept

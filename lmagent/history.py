@@ -164,6 +164,18 @@ class History:
         """Keep the first `length` messages."""
         del self._messages[length:]
 
+    def reopen(self, messages: Sequence[Message]) -> None:
+        """Go back to a paused run's `messages`: its calls that were answered with "Not run" meanwhile are open again.
+
+        Raises:
+            ValueError: This is another history, or something was said since.
+        """
+        since = self.since(len(messages))
+        given_up = all(isinstance(each, ToolMessage) and each.content == NOT_RUN for each in since)
+        if self.messages[: len(messages)] != tuple(messages) or not given_up:
+            raise ValueError("The history is not the paused run's, or went on since: its calls cannot be run any more.")
+        self.truncate(len(messages))
+
     def since(self, start: int) -> tuple[Message, ...]:
         """Return the messages from index `start` on."""
         return tuple(self._messages[start:])

@@ -1,19 +1,22 @@
-"""A coroutine run to its end from synchronous code, also inside a running event loop: a private loop in a thread.
+"""From one colour to the other: a coroutine run to its end from synchronous code, a blocking call awaited.
 
-The thread lives as long as the call. Nothing of the caller's event loop is touched.
+A coroutine gets a private loop in a thread that lives as long as the call, so it also works inside a running event
+loop; nothing of the caller's loop is touched.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["run_coroutine"]
+__all__ = ["in_thread", "run_coroutine"]
 
 T = TypeVar("T")
 
@@ -56,3 +59,27 @@ def run_coroutine(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     if failures:
         raise failures[0]
     return results[0]
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Return what `work()` returns in a thread of its own. Cancelling stops the waiting, not the thread."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    context = copy_context()
+
+    def settle(finish: Callable[[], None]) -> None:
+        if not future.done():
+            finish()
+
+    def body() -> None:
+        try:
+            finish = partial(future.set_result, context.run(work))
+        except BaseException as error:  # carried over to the waiting task
+            finish = partial(future.set_exception, error)
+        with suppress(RuntimeError):  # the loop was closed while a dropped call still ran
+            loop.call_soon_threadsafe(settle, finish)
+
+    threading.Thread(target=body, name="lmagent-portal", daemon=True).start()
+    return await future

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import pytest
 
 from lmagent import Agent, History, Inject, Limits, RunContext, RunResult, ToolError, ToolRegistry, function
+from lmagent.approval import Allow, Deny, Edit, Pause
 from lmagent.errors import (
     ConfigurationError,
     FunctionDefinitionError,
@@ -18,7 +19,6 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.events import RoundEnd, RunEnd, TextDelta, ToolEnd, ToolStart
-from lmagent.flow import Allow, Deny, Edit, Pause
 from lmagent.history import NOT_RUN, history_problems
 from lmagent.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.providers.base import NamedTool
@@ -58,7 +58,7 @@ LIMITS = {
     "tool_calls": (_endless, Limits(tool_calls=2), 2),
     "tokens": (_endless, Limits(tokens=25), 2),
     "seconds": (_endless, Limits(seconds=0.0), 0),
-    "identical_calls": (_same, Limits(), 5),
+    "identical_calls": (_same, Limits(), 3),
     "tool_errors": (_wrong, Limits(tool_errors=4), 4),
 }
 

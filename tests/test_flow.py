@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from lmagent.approval import Allow, Deny, Edit, Pause, Ruling
+from lmagent.budget import Price
 from lmagent.errors import LimitExceeded
-from lmagent.events import RoundEnd, RoundStart
-from lmagent.flow import (
-    Allow,
-    Approve,
-    AskModel,
-    Deny,
-    Edit,
-    Limits,
-    Pause,
-    RunResult,
-    RunState,
-    RunTools,
-    agent_flow,
-)
+from lmagent.events import RoundEnd, RoundStart, ToolDecided
+from lmagent.flow import Approve, AskModel, Limits, RunState, RunTools, agent_flow
 from lmagent.history import NOT_RUN, History, history_problems
 from lmagent.messages import AssistantMessage, Reply, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.outcomes import ToolOutcome
 from lmagent.providers.base import NamedTool
+from lmagent.result import RunResult
 
 QUESTION = UserMessage("?")
 
@@ -57,7 +49,7 @@ def _until(flow: Flow, wanted: type[Any], outcome: Any = None) -> Any:
     """Go on to the next step of a kind; events on the way are passed over."""
     step = flow.send(outcome)
     while not isinstance(step, wanted):
-        assert isinstance(step, RoundStart | RoundEnd), step
+        assert isinstance(step, RoundStart | RoundEnd | ToolDecided), step
         step = flow.send(None)
     return step
 
@@ -103,7 +95,7 @@ def test_a_forced_choice_holds_for_the_first_ask_only():
 @pytest.mark.parametrize("where", ["ask", "run", "round", "approve"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, GeneratorExit, RuntimeError])
 def test_the_history_is_valid_wherever_the_flow_is_left(where: str, error: type[BaseException]):
-    state = _state(needs_approval=lambda call, allowed: where == "approve")
+    state = _state(policy=lambda call, allowed: Ruling("always") if where == "approve" else None)
     flow = agent_flow(state)
     _until(flow, AskModel)
     if where == "approve":
@@ -183,25 +175,76 @@ def test_limit_on_calls_in_one_reply_answers_the_rest_with_an_error():
     assert [m.content for m in ended.messages[1:]] == ["seen", "seen"] + ["Not run: at most 2 calls in one reply."] * 2
 
 
-def test_identical_calls_are_answered_with_the_known_result_and_then_end_the_run():
+def test_the_fourth_identical_call_in_a_row_ends_the_run_before_it_runs():
     state = _state(canonical=lambda text: text.replace(" ", ""))
     flow = agent_flow(state)
     _until(flow, AskModel)
-    run = _until(flow, RunTools, _reply(_call(arguments='{"a":1}')))
-    _until(flow, AskModel, _outcomes(run))
-    run = _until(flow, RunTools, _reply(_call(arguments='{"a": 1}', number=2)))
-    _until(flow, AskModel, _outcomes(run))
-    _until(flow, AskModel, _reply(_call(arguments='{"a":1}', number=3)))
-    refused = state.history.last
-    assert isinstance(refused, ToolMessage)
-    assert refused.is_error
-    assert refused.content == (
-        "Not run: the same call came 3 times in a row. Its result was: seen "
-        "Answer the user, or call with other arguments."
-    )
-    _until(flow, AskModel, _reply(_call(arguments='{"a":1}', number=4)))
-    error = _exceeded(flow, _reply(_call(arguments='{"a":1}', number=5)))
+    for number, arguments in enumerate(('{"a":1}', '{"a": 1}', '{ "a":1}')):
+        run = _until(flow, RunTools, _reply(_call(arguments=arguments, number=number)))
+        _until(flow, AskModel, _outcomes(run))
+    error = _exceeded(flow, _reply(_call(arguments='{"a":1}', number=9)), RunTools)
+    assert (error.limit, error.value) == ("identical_calls", 3)
+    assert error.run.messages[-1].content == NOT_RUN
+    assert len(error.run.tool_calls) == 3
+
+
+def test_identical_calls_in_one_reply_count_too():
+    flow = agent_flow(_state())
+    _until(flow, AskModel)
+    error = _exceeded(flow, _reply(*(_call(number=number) for number in range(4))), RunTools)
     assert error.limit == "identical_calls"
+    assert error.run.tool_calls == ()
+
+
+def test_limit_on_message_bytes_is_looked_at_before_the_next_ask():
+    flow = agent_flow(_state(limits=Limits(message_bytes=300)))
+    _until(flow, AskModel)
+    run = _until(flow, RunTools, _reply(_call()))
+    _until(flow, AskModel, _outcomes(run))
+    run = _until(flow, RunTools, _reply(_call(number=2)))
+    error = _exceeded(flow, _outcomes(run, "x" * 300))
+    assert (error.limit, error.value) == ("message_bytes", 300)
+    assert error.run.messages[-1].content == "x" * 300
+
+
+def test_limit_on_cost_needs_a_price_and_counts_by_it():
+    prices = {"a/*": Price(input=1_000_000, output=2_000_000)}
+    flow = agent_flow(_state(limits=Limits(cost=3, prices=prices)))
+    for usage, spent in ((Usage(input_tokens=1), 1), (Usage(output_tokens=1), 3)):
+        _until(flow, AskModel)
+        reply = replace(_reply(_call(arguments=f"[{spent}]")), usage=usage, model_id="a/model")
+        if spent < 3:
+            _outcomes(_until(flow, RunTools, reply))
+            flow.send([ToolOutcome("c1", "look", "seen")])
+        else:
+            error = _exceeded(flow, reply, RunTools)
+    assert (error.limit, error.value) == ("cost", 3)
+    flow = agent_flow(_state(limits=Limits(cost=3, prices=prices)))
+    _until(flow, AskModel)
+    assert "no price for 'b/model'" in str(_exceeded(flow, replace(_reply(_call()), model_id="b/model"), RunTools))
+
+
+@pytest.mark.parametrize("wrong", [{"rounds": -1}, {"tokens": "many"}, {"cost": float("nan")}, {"seconds": True}])
+def test_a_limit_is_a_number_from_0_on(wrong: dict[str, Any]):
+    with pytest.raises(ValueError, match=f"Limits.{next(iter(wrong))}="):
+        Limits(**wrong)
+
+
+def test_a_limit_that_is_reached_while_somebody_decides_is_a_no():
+    now = [0.0]
+    state = RunState(
+        history=History([QUESTION]),
+        clock=lambda: now[0],
+        limits=Limits(seconds=5),
+        policy=lambda call, allowed: Ruling("always"),
+    )
+    flow = agent_flow(state)
+    _until(flow, AskModel)
+    _until(flow, Approve, _reply(_call()))
+    now[0] = 5.0
+    error = _exceeded(flow, [(Allow(), "approver")], RunTools)
+    assert error.limit == "seconds"
+    assert error.run.messages[-1].content == NOT_RUN
 
 
 def test_another_call_between_breaks_the_row():
@@ -240,14 +283,19 @@ def test_a_call_that_cannot_be_run_is_answered_with_its_problem():
     assert state.history.last == ToolMessage("cut off", "c1", "look", is_error=True)
 
 
+def _after_decisions(flow: Flow, *decisions: Any) -> Any:
+    """Answer an `Approve` and pass over the events that tell of it."""
+    return _until(flow, RunTools, [(decision, "approver") for decision in decisions])
+
+
 def test_decisions():
-    state = _state(needs_approval=lambda call, allowed: call.name == "delete")
+    state = _state(policy=lambda call, allowed: Ruling("always") if call.name == "delete" else None)
     flow = agent_flow(state)
     _until(flow, AskModel)
     asked = [_call("delete", f"[{number}]", number) for number in range(4)] + [_call("look", "[9]", 9)]
     step = _until(flow, Approve, _reply(*asked))
     assert step.calls == tuple(asked[:4])
-    run = flow.send([Allow(), Deny("no way"), Edit({"n": 5}), Deny()])
+    run = _after_decisions(flow, Allow(), Deny("no way"), Edit({"n": 5}), Deny())
     assert isinstance(run, RunTools)
     assert [(call.id, call.arguments) for call in run.calls] == [("c0", "[0]"), ("c2", '{"n":5}'), ("c9", "[9]")]
     ended = _until(flow, RoundEnd, _outcomes(run))
@@ -258,18 +306,18 @@ def test_decisions():
 
 
 def test_something_that_is_no_decision_denies():
-    flow = agent_flow(_state(needs_approval=lambda call, allowed: True))
+    flow = agent_flow(_state(policy=lambda call, allowed: Ruling("always")))
     _until(flow, AskModel)
     _until(flow, Approve, _reply(_call()))
-    _until(flow, AskModel, ["yes"])
+    _until(flow, AskModel, [("yes", "approver")])
 
 
 def test_a_pause_ends_the_run_with_open_calls():
-    state = _state(needs_approval=lambda call, allowed: call.name == "delete")
+    state = _state(policy=lambda call, allowed: Ruling("always") if call.name == "delete" else None)
     flow = agent_flow(state)
     _until(flow, AskModel)
     _until(flow, Approve, _reply(_call("delete"), _call(number=2)))
-    result = _result(flow, [Pause()])
+    result = _result(flow, [(Pause(), "nobody")])
     assert result.is_paused
     assert result.finish_reason == "paused"
     assert result.pending == (_call("delete"),)

@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("providers", "prompting", "trimming"),
     ("caching", "transport"),
     ("chat_models", "credentials", "fallback", "loading", "model", "output", "sessions"),
-    ("agent", "drivers", "flow", "hooks", "otel", "probing", "tracing"),
+    ("agent", "approval", "drivers", "flow", "hooks", "otel", "probing", "result", "tracing"),
     ("bulk", "chat_engine", "completion_engine", "printer"),
     ("cli", "__main__"),
 )  # fmt: skip

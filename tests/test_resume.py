@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from lmagent import Agent, RunResult, function
+from lmagent.approval import Allow, Deny, Edit
 from lmagent.events import RunEnd
-from lmagent.flow import Allow, Deny, Edit
 from lmagent.history import history_problems
 from lmagent.testing import ScriptedModel, calls
 
@@ -46,7 +46,7 @@ def straight():
 
 def test_a_paused_run_resumes_with_the_history_of_one_that_never_paused():
     agent, result = paused()
-    done = agent.resume(result, {result.pending[0].id: Allow()})
+    done = agent.run(result.decide({result.pending[0].id: Allow()}))
     assert done.messages == straight().messages
     assert done.tool_calls == straight().tool_calls
     assert (done.rounds, done.requests) == (2, 2)
@@ -58,14 +58,14 @@ def test_through_json_streamed_and_asynchronous():
         stored = RunResult.from_dict(json.loads(json.dumps(result.to_dict())))
         decisions = {stored.pending[0].id: True}
         if how == "async":
-            done = asyncio.run(agent.async_resume(stored, decisions))
+            done = asyncio.run(agent.async_run(stored.decide(decisions)))
         elif how == "stream":
-            *_, last = agent.stream_resume(stored, decisions)
+            *_, last = agent.stream_run(stored.decide(decisions))
             done = last.result
         else:
 
             async def collect(agent=agent, stored=stored, decisions=decisions):
-                return [event async for event in agent.async_stream_resume(stored, decisions)]
+                return [event async for event in agent.async_stream_run(stored.decide(decisions))]
 
             last = asyncio.run(collect())[-1]
             assert isinstance(last, RunEnd)
@@ -77,28 +77,28 @@ def test_a_stream_pauses_too():
     agent = Agent(ScriptedModel(SCRIPT), [pay, look])
     *_, last = agent.stream_run("go")
     assert last.result.is_paused
-    done = agent.resume(last.result, {last.result.pending[0].id: Deny("too much")})
+    done = agent.run(last.result.decide(Deny("too much")))
     assert [m.content for m in done.messages[2:4]] == ["seen", "too much"]
 
 
 def test_edited_arguments_are_validated_again():
     agent, result = paused()
     id = result.pending[0].id
-    assert agent.resume(result, {id: Edit({"amount": 7})}).messages[3].content == "paid 7"
+    assert agent.run(result.decide({id: Edit({"amount": 7})})).messages[3].content == "paid 7"
     agent, result = paused()
-    assert "amount" in agent.resume(result, {id: Edit('{"amount": "much"}')}).messages[3].content
+    assert "amount" in agent.run(result.decide({id: Edit('{"amount": "much"}')})).messages[3].content
 
 
 def test_without_a_decision_it_waits_on():
     agent, result = paused()
-    again = agent.resume(result, {})
+    again = agent.run(result.decide({}))
     assert again.is_paused
     assert again.messages == result.messages
 
 
 def test_a_run_that_does_not_wait_cannot_be_resumed():
     with pytest.raises(ValueError, match="waits for no decision"):
-        Agent(ScriptedModel([])).resume(straight(), {})
+        straight().decide({})
 
 
 def test_rules_by_name_and_once():
@@ -135,7 +135,7 @@ import json, sys
 from tests.test_resume import *
 stored = RunResult.from_dict(json.load(sys.stdin))
 agent = Agent(ScriptedModel(["done"]), [pay, look])
-json.dump(agent.resume(stored, {stored.pending[0].id: True}).to_dict(), sys.stdout)
+json.dump(agent.run(stored.decide(True)).to_dict(), sys.stdout)
 """
     out = subprocess.run(
         [sys.executable, "-c", program], input=json.dumps(result.to_dict()), capture_output=True, text=True, check=True

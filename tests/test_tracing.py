@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, OpenAIChat, RunContext, function
+from lmagent.approval import Deny
 from lmagent.errors import AuthenticationFailed, ConfigurationError, LimitExceeded, ServerFailed
-from lmagent.flow import Deny, Limits
+from lmagent.flow import Limits
 from lmagent.hooks import Hooks
 from lmagent.messages import Usage
 from lmagent.testing import FakeAnswer, FakeTransport, ScriptedModel, calls, text
@@ -235,7 +236,7 @@ def test_a_paused_run_says_what_it_waits_for(tmp_path: Path):
     trace = traced(tmp_path)
     agent = Agent(ScriptedModel([calls(("double", {"n": 1})), "ok"]), [double], approval={"*": True}, hooks=trace.hooks)
     paused = agent.run("?")
-    agent.resume(paused, {paused.pending[0].id: True})
+    agent.run(paused.decide({paused.pending[0].id: True}))
     ends = [event for event in events_of(trace) if event["event"] == "run_end"]
     assert ends[0]["pending"] == ["double"]
     assert [end["finish"] for end in ends] == ["paused", "stop"]

@@ -101,7 +101,9 @@ def run_program(
         arguments: Such as names of files; they may not begin with a dash.
     """
     # The tool's own clock ends first, with the output so far.
-    return function(run, name=name, effects=("reads", "writes", "network", "irreversible"), timeout=timeout + 5)
+    effects = ("reads", "writes", "network", "irreversible")
+    # `approve` is asked about each command: the agent's approver need not be asked as well.
+    return function(run, name=name, effects=effects, requires_approval=False, timeout=timeout + 5)
 
 
 _STARTERS = frozenset(

@@ -18,9 +18,9 @@ from lmagent.errors import (
     ProviderError,
     QuotaExceeded,
 )
-from lmagent.flow import RunResult
 from lmagent.messages import AssistantMessage, Reply, Usage
 from lmagent.prompts import message_from_dict, message_to_dict
+from lmagent.result import RunResult
 
 __all__ = [
     "Completion",

@@ -15,10 +15,10 @@ from lmagent.bulk.parts import Row, SharedLimiter, Work
 from lmagent.bulk.work import canonical, identity
 from lmagent.errors import ConfigurationError, ToolError
 from lmagent.fallback import FallbackModel
-from lmagent.flow import RunResult
 from lmagent.messages import AssistantMessage, FilePart, ImagePart, Message, Reply, TextPart
 from lmagent.model import ChatModel
 from lmagent.redaction import redact_value
+from lmagent.result import RunResult
 from lmagent.transport.exchange import Exchange
 
 __all__ = ["Target", "own_limiter"]

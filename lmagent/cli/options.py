@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from lmagent.approval import Allow, Decision, Deny
 from lmagent.errors import ConfigurationError
-from lmagent.flow import Allow, Decision, Deny
 from lmagent.loading import load_from_model_id
 from lmagent.messages import ToolCall
 from lmagent.model import ChatModel

@@ -10,6 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from lmagent.agent import Agent
+from lmagent.approval import Allow, Deny, Edit, Pause, decision_to_dict
 from lmagent.cli.exits import fail
 from lmagent.cli.options import (
     ModelOption,
@@ -22,11 +23,12 @@ from lmagent.cli.options import (
 )
 from lmagent.cli.trace import ContentOption, TraceOption, trace_file
 from lmagent.events import Event, TextDelta, TextEnd, TextStart
-from lmagent.flow import Limits, RunResult
+from lmagent.flow import Limits
 from lmagent.jsontext import dumps_text
 from lmagent.messages import Reply, ToolCall, ToolMessage, Usage
 from lmagent.printer import Printer, printable
 from lmagent.prompts import message_to_dict
+from lmagent.result import RunResult
 
 __all__ = ["event_to_dict", "result_to_dict", "run"]
 
@@ -163,6 +165,8 @@ def _plain(value: Any) -> Any:
             return shown | ({"repairs": list(value.repairs)} if value.repairs else {})
         case ToolMessage():
             return message_to_dict(value)
+        case Allow() | Deny() | Edit() | Pause():
+            return decision_to_dict(value)
         case Usage():
             return dataclasses.asdict(value)
         case tuple():

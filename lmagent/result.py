@@ -1,0 +1,213 @@
+"""What a run gives back, finished or waiting: a value that is stored as JSON and goes on in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field, replace
+from typing import Any, Literal, TypeAlias, cast
+
+from lmagent.approval import Allow, Decision, as_decision, decision_from_dict, decision_to_dict
+from lmagent.errors import MessageError
+from lmagent.history import open_calls
+from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage
+from lmagent.prompts import message_from_dict, message_to_dict
+from lmagent.values import record
+
+__all__ = ["Decisions", "Resumption", "RunResult", "Waiting"]
+
+Decisions: TypeAlias = "Decision | bool | Mapping[str, Decision | bool]"
+"""One decision for all pending calls, or call id -> decision; a call without one waits on."""
+
+_NO_USAGE = Usage()
+
+
+@record(kw_only=True)
+class Waiting:
+    """What a paused run needs to go on, beside its messages."""
+
+    calls: tuple[ToolCall, ...] = ()
+    """Calls of the newest message that wait for a decision."""
+    decided: Mapping[str, Decision] = field(default_factory=dict[str, Decision])
+    """Call id -> decision, of calls beside them that are decided and have not run."""
+    answered: tuple[ToolMessage, ...] = ()
+    """Results of calls beside them that have run."""
+    nested: Mapping[str, RunResult] = field(default_factory=dict[str, "RunResult"])
+    """Call id -> the paused run of the agent that was called."""
+    allowed: tuple[str, ...] = ()
+    """Names of the tools that were allowed in this run."""
+
+
+@record(kw_only=True)
+class RunResult:
+    """A run, finished or not: what was said, done and spent."""
+
+    messages: tuple[Message, ...]
+    """The whole history, with what the run added."""
+    new_messages: tuple[Message, ...] = ()
+    """What the run added, the prompt included."""
+    reply: str = ""
+    """The text of the last answer."""
+    output: Any = None
+    """The structured answer, when an `output_type` was asked for; else the text."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Every call of the run, in order."""
+    usage: Usage = _NO_USAGE
+    finish_reason: FinishReason | Literal["", "paused"] = ""
+    """Of the last reply; empty when there was none, `paused` when calls wait for a decision."""
+    rounds: int = 0
+    requests: int = 0
+    """Requests made, retries included."""
+    model_id: str = ""
+    agent_name: str = ""
+    """Who answered last: after a hand-off the other agent."""
+    last: Reply | None = None
+    """The last reply as the model gave it."""
+    waiting: Waiting | None = None
+    """What a paused run waits for; `pending` is the short form."""
+
+    def __str__(self) -> str:
+        return self.reply
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether calls wait for a decision; `decide` makes the prompt that goes on."""
+        return self.waiting is not None
+
+    @property
+    def pending(self) -> tuple[ToolCall, ...]:
+        """Calls that wait for a decision; the id of a nested agent's call has the id of the outer call in front."""
+        if self.waiting is None:
+            return ()
+        nested = (
+            replace(call, id=f"{outer}/{call.id}")
+            for outer, result in self.waiting.nested.items()
+            for call in result.pending
+        )
+        return (*self.waiting.calls, *nested)
+
+    def decide(self, decisions: Decisions) -> Resumption:
+        """Return the prompt with which this run goes on: `agent.run(paused.decide(True))`.
+
+        Args:
+            decisions: `Allow()`, `Deny(reason)`, `Edit(arguments)` or a bool for all pending calls, or a mapping of
+                call ids to them. A call that is not in it waits on.
+
+        Raises:
+            ValueError: The run waits for nothing, or not for one of these calls.
+        """
+        if not self.is_paused:
+            raise ValueError("This run waits for no decision.")
+        ids = [call.id for call in self.pending]
+        given = decisions if isinstance(decisions, Mapping) else dict.fromkeys(ids, decisions)
+        for id in given:
+            if id not in ids:
+                raise ValueError(f"No call {id!r} waits for a decision; there are {ids}.")
+        return Resumption(self, {id: as_decision(decision) for id, decision in given.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run as plain JSON values; `from_dict` reads it back, in another process too.
+
+        `output` and the raw reply are not kept.
+        """
+        stored: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN} | {
+            "tool_calls": _calls_to_dicts(self.tool_calls),
+            "usage": asdict(self.usage),
+            "added": len(self.new_messages),
+            "messages": [message_to_dict(message) for message in self.messages],
+        }
+        waiting = self.waiting
+        if waiting is not None:
+            stored["waiting"] = {
+                "calls": _calls_to_dicts(waiting.calls),
+                "decided": {id: decision_to_dict(decision) for id, decision in waiting.decided.items()},
+                "answered": [message_to_dict(message) for message in waiting.answered],
+                "nested": {id: result.to_dict() for id, result in waiting.nested.items()},
+                "allowed": list(waiting.allowed),
+            }
+        return stored
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunResult:
+        """Read what `to_dict` wrote. Raises `MessageError` when it is something else."""
+        try:
+            messages = _messages_from(data["messages"])
+            waiting = data.get("waiting")
+            return cls(
+                **{name: data[name] for name in _PLAIN},
+                tool_calls=_calls_from(data["tool_calls"]),
+                usage=Usage(**data["usage"]),
+                messages=messages,
+                new_messages=messages[len(messages) - data["added"] :],
+                waiting=None if waiting is None else _waiting_from(waiting),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise MessageError(f"This is no stored run ({type(error).__name__}: {error}).") from error
+
+
+_PLAIN = ("reply", "finish_reason", "rounds", "requests", "model_id", "agent_name")
+
+
+@record(frozen=True)
+class Resumption:
+    """A paused run with decisions: a prompt that every verb of an agent or an engine takes."""
+
+    run: RunResult
+    decisions: Mapping[str, Decision]
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the run stopped at, in order."""
+        return open_calls(self.run.messages)
+
+    @property
+    def answered(self) -> tuple[ToolMessage, ...]:
+        """Results of those that have run already."""
+        return self._waiting.answered
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """Names of the tools that were allowed before."""
+        return self._waiting.allowed
+
+    @property
+    def decided(self) -> dict[str, Decision]:
+        """Call id -> decision, with those made before; a call behind which a paused run stands was allowed."""
+        waiting = self._waiting
+        made = {call.id: self.decisions[call.id] for call in waiting.calls if call.id in self.decisions}
+        return {**waiting.decided, **made, **dict.fromkeys(waiting.nested, Allow())}
+
+    @property
+    def nested(self) -> dict[str, Resumption]:
+        """Call id -> the paused run behind it, with the decisions on its calls."""
+        return {outer: Resumption(run, self._of(f"{outer}/")) for outer, run in self._waiting.nested.items()}
+
+    def _of(self, prefix: str) -> dict[str, Decision]:
+        own = {id.removeprefix(prefix): id for id in self.decisions if id.startswith(prefix)}
+        return {id: self.decisions[whole] for id, whole in own.items()}
+
+    @property
+    def _waiting(self) -> Waiting:
+        return self.run.waiting or Waiting()
+
+
+def _waiting_from(data: Mapping[str, Any]) -> Waiting:
+    return Waiting(
+        calls=_calls_from(data["calls"]),
+        decided={id: decision_from_dict(each) for id, each in data["decided"].items()},
+        answered=cast("tuple[ToolMessage, ...]", _messages_from(data["answered"])),
+        nested={id: RunResult.from_dict(each) for id, each in data["nested"].items()},
+        allowed=tuple(data["allowed"]),
+    )
+
+
+def _calls_to_dicts(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+    return message_to_dict(AssistantMessage(tool_calls=tuple(calls))).get("tool_calls", [])
+
+
+def _calls_from(data: Any) -> tuple[ToolCall, ...]:
+    holder = message_from_dict({"role": "assistant", "tool_calls": data})
+    return cast("AssistantMessage", holder).tool_calls
+
+
+def _messages_from(data: Any) -> tuple[Message, ...]:
+    return tuple(message_from_dict(item) for item in data)
