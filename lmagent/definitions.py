@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from copy import copy, deepcopy
 from dataclasses import replace
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from lmagent.context import RunContext
@@ -118,6 +119,14 @@ class Definition:
                 is_async_callable(inject.factory) for inject in injects if inject and not isinstance(inject, type)
             )
         return self._is_async
+
+    def is_same(self, other: Definition) -> bool:
+        """Return whether both stand for one callable with the same options."""
+        if self is other:
+            return True
+        mine, theirs = self.target, other.target
+        one_target = mine is theirs or (isinstance(mine, MethodType) and mine == theirs)
+        return one_target and type(self) is type(other) is Definition and self.options == other.options
 
     def for_class(self, owner: type) -> Definition:
         """Return the same tool as a class method, for `@classmethod` that stands over `@function`; always the same."""

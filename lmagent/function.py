@@ -177,9 +177,9 @@ class Tool(Generic[P, R_co]):
         return self._derived(Changed(self._definition, _options(self._definition.options, **options)), self._bound)
 
     def is_same(self, other: Tool[..., Any]) -> bool:
-        """Return whether both are one tool: the same definition on the same instance."""
+        """Return whether both are one tool: the same callable with the same options on the same instance."""
         mine, theirs = self._bound, other._bound
-        return self._definition is other._definition and len(mine) == len(theirs) and all(map(_is, mine, theirs))
+        return self._definition.is_same(other._definition) and len(mine) == len(theirs) and all(map(_is, mine, theirs))
 
     def _derived(self, definition: Definition, bound: tuple[Any, ...]) -> Tool[Any, Any]:
         tool = cast("Tool[Any, Any]", type(self).__new__(type(self)))

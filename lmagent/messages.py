@@ -146,6 +146,11 @@ class UserMessage:
     """Encoded forms, kept by codecs under a key of theirs. Messages never change, so neither do these."""
     role: ClassVar[Literal["user"]] = "user"
 
+    def __post_init__(self) -> None:
+        content: Any = self.content
+        if not isinstance(content, str | tuple):  # a list could be changed behind the encoded forms
+            object.__setattr__(self, "content", tuple(content))
+
     @property
     def text(self) -> str:
         """The text parts, joined."""
@@ -168,6 +173,11 @@ class AssistantMessage:
     """Provider name -> plain JSON that its codec needs to see again (signatures, `thoughts`). Read-only."""
     wire: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
     role: ClassVar[Literal["assistant"]] = "assistant"
+
+    def __post_init__(self) -> None:
+        calls: Any = self.tool_calls
+        if not isinstance(calls, tuple):  # as the content of a user message
+            object.__setattr__(self, "tool_calls", tuple(calls))
 
     @property
     def text(self) -> str:

@@ -42,7 +42,7 @@ def message_to_dict(message: Message) -> dict[str, Any]:
             content = (
                 message.content if isinstance(message.content, str) else [_part_to_dict(p) for p in message.content]
             )
-            return {"role": "user", "content": content, **({"name": message.name} if message.name else {})}
+            return {"role": "user", "content": content, **({} if message.name is None else {"name": message.name})}
         case ToolMessage():
             out: dict[str, Any] = {"role": "tool", "content": message.content, "tool_call_id": message.tool_call_id}
             return out | _filled(message, ("name", "is_error"))
@@ -109,6 +109,14 @@ def _text(data: Mapping[str, Any], name: str = "content", *, optional: bool = Fa
     return value
 
 
+def _optional(data: Mapping[str, Any], *names: str) -> str:
+    """Return the first of some fields that is there and not empty, which must be text, or nothing."""
+    name, value = next(((name, data[name]) for name in names if data.get(name)), ("", ""))
+    if not isinstance(value, str):
+        raise MessageError(f"{name!r} must be text, got {value!r:.80}.")
+    return value
+
+
 def _part_from(item: Any) -> Part:
     if isinstance(item, TextPart | ImagePart | FilePart):
         return item
@@ -123,7 +131,11 @@ def _part_from(item: Any) -> Part:
     if kind not in _PART_FIELDS:
         raise MessageError(f"A content part has a type of {sorted(_PART_FIELDS)} or 'image_url', got {kind!r}.")
     made, names = _PART_FIELDS[kind]
-    return made(**{name: part[name] for name in names if name in part})
+    fields = {name: part[name] for name in names if name in part}
+    for name, value in fields.items():
+        if not isinstance(value, str | None):
+            raise MessageError(f"{name!r} of a content part must be text, got {value!r:.80}.")
+    return made(**fields)
 
 
 def _image_from_url(value: Any) -> ImagePart:
@@ -141,24 +153,26 @@ def _user_from(data: Mapping[str, Any]) -> UserMessage:
         if not isinstance(content, list | tuple):
             raise MessageError(f"'content' of a user message must be text or a list of parts, got {content!r:.80}.")
         content = tuple(_part_from(item) for item in cast("list[Any]", content))
-    return UserMessage(content, name=data.get("name"))
+    return UserMessage(content, name=_optional(data, "name") if data.get("name") is not None else None)
 
 
 def _call_from(data: Any, index: int) -> ToolCall:
     if isinstance(data, ToolCall):
         return data
     inner: Mapping[str, Any] = data.get("function", data)
-    arguments = inner.get("arguments")
+    name, arguments = inner["name"], inner.get("arguments")
+    if not isinstance(name, str):
+        raise MessageError(f"'name' of a tool call must be text, got {name!r:.80}.")
     if not isinstance(arguments, str):
         from lmagent.jsontext import dumps_text  # only for dicts handed over by people; keeps this module light
 
         arguments = dumps_text({} if arguments is None else arguments)
     return ToolCall(
-        id=data.get("id") or f"call_{index}",
-        name=inner["name"],
+        id=_optional(data, "id") or f"call_{index}",
+        name=name,
         arguments=arguments,
         repairs=tuple(data.get("repairs", ())),
-        problem=data.get("problem", ""),
+        problem=_optional(data, "problem"),
     )
 
 
@@ -170,8 +184,8 @@ def _assistant_from(data: Mapping[str, Any]) -> AssistantMessage:
     return AssistantMessage(
         _text(data, optional=True),
         tool_calls=tuple(_call_from(call, index) for index, call in enumerate(calls)),
-        reasoning=data.get("reasoning") or data.get("reasoning_content") or "",
-        refusal=data.get("refusal") or "",
+        reasoning=_optional(data, "reasoning", "reasoning_content"),
+        refusal=_optional(data, "refusal"),
         details=dict(data.get("details") or {}),
     )
 
@@ -183,7 +197,7 @@ def _tool_from(data: Mapping[str, Any]) -> ToolMessage:
     if not isinstance(call_id, str):
         raise MessageError(f"A tool message needs the 'tool_call_id' it answers: {_shown(data)}.")
     return ToolMessage(
-        _text(data), tool_call_id=call_id, name=data.get("name") or "", is_error=bool(data.get("is_error", False))
+        _text(data), tool_call_id=call_id, name=_optional(data, "name"), is_error=bool(data.get("is_error", False))
     )
 
 

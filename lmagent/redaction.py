@@ -70,7 +70,8 @@ def _remember(value: str) -> None:
     global _known
     shown = mask(value)
     encoded = base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
-    spellings = {value, quote(value, safe="", errors="replace"), encoded.rstrip("=")}
+    quoted = {quote(value, safe=safe, errors="replace") for safe in ("", "/")}
+    spellings = {value, *quoted, value.replace("/", "\\/"), encoded.rstrip("=")}
     if not spellings <= _known.keys():
         # The longest first, or a key that begins like another would leave its rest behind; a new dict each time,
         # because other threads may be reading the old one.

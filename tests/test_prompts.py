@@ -23,6 +23,9 @@ ALL = [
     SystemMessage("be brief"),
     UserMessage("你好"),
     UserMessage("hi", name="ann"),
+    UserMessage("", name=""),
+    UserMessage("lone \ud83d \x00 \u2028"),
+    AssistantMessage("", details={"x": {"huge": 10**400, "none": None}}),
     UserMessage((TextPart("what is it?"), ImagePart(url="https://x/y.png", detail="low"), ImagePart(data="aGk="))),
     UserMessage((FilePart(data="aGk=", name="a.pdf"), FilePart(file_id="f1"))),
     AssistantMessage("hello"),
@@ -42,6 +45,15 @@ ALL = [
 @pytest.mark.parametrize("message", ALL, ids=lambda m: m.role)
 def test_a_message_round_trips_through_json_without_loss(message):
     assert message_from_dict(json.loads(json.dumps(message_to_dict(message)))) == message
+
+
+def test_what_is_given_as_a_list_cannot_be_changed_behind_a_message():
+    parts, calls = [TextPart("a")], [ToolCall(id="c1", name="f")]
+    asked, answered = UserMessage(parts), AssistantMessage("", tool_calls=calls)
+    parts.clear()
+    calls.clear()
+    assert asked == UserMessage((TextPart("a"),))
+    assert answered == AssistantMessage("", tool_calls=(ToolCall(id="c1", name="f"),))
 
 
 def test_prompt_forms_give_the_same_messages():
@@ -106,6 +118,13 @@ def test_legacy_function_messages_get_the_id_of_their_call():
         ({"role": "function", "name": "f", "content": "x"}, "no such call"),
         ({"role": "user", "content": [{"type": "image"}]}, "url"),
         ({"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}, "name"),
+        ({"role": "assistant", "tool_calls": [{"id": "1", "name": 5}]}, "'name'.* 5"),
+        ({"role": "assistant", "tool_calls": [{"id": 5, "name": "f"}]}, "'id'.* 5"),
+        ({"role": "assistant", "content": "x", "reasoning": 5}, "'reasoning'.* 5"),
+        ({"role": "user", "content": "x", "name": 5}, "'name'.* 5"),
+        ({"role": "user", "content": [{"type": "text", "text": 5}]}, "'text'.* 5"),
+        ({"role": "user", "content": [{"type": "image", "url": 5}]}, "'url'.* 5"),
+        ({"role": "tool", "content": "x", "tool_call_id": "1", "name": 5}, "'name'.* 5"),
         ([], "empty"),
     ],
 )

@@ -84,6 +84,13 @@ def test_ordinary_words_stay(text):
     assert redact(text) == text
 
 
+def test_every_spelling_of_a_key_with_awkward_characters():
+    key = Secret("canary+a/b=0006").reveal()
+    slashed = key.replace("/", "\\/")
+    for spelling in (key, quote(key), quote(key, safe=""), slashed, base64.b64encode(key.encode()).decode()):
+        assert redact(f"<{spelling}>") == "<…0006>", spelling
+
+
 def test_values_inside_json():
     Secret("canary-json-value-0004")
     value = {"error": ["bad canary-json-value-0004", 1, None, {"canary-json-value-0004": True}]}

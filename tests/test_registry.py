@@ -172,6 +172,24 @@ def test_specs_are_one_snapshot_until_a_change():
     assert len(specs) == 1
 
 
+def test_the_same_callable_twice_is_one_tool():
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    class Counter:
+        def count(self) -> int:
+            return 1
+
+    counter = Counter()
+    tools = ToolRegistry([add, add, counter.count, counter.count])
+    tools.add(add, counter.count)
+    assert tools.names == ("add", "count")
+    with pytest.raises(ConfigurationError, match="'count'"):
+        tools.add(Counter().count)
+    with pytest.raises(ConfigurationError, match="'add'"):
+        tools.add(function(add, timeout=1))
+
+
 def test_filter_prefix_rename_merge():
     registry = ToolRegistry([add, shout])
     assert registry.filter(tags="math").names == ("add",)
