@@ -22,9 +22,8 @@ from tests.dialect_servers import VENDORS, DialectServer, as_text, calls_then, p
 from tests.dialects import Asked, Turn
 from tests.four_ways import MODEL_VERBS
 from tests.loopback import LoopbackServer, Received, json_answer, sse_answer
-from tests.provider_tables import INDEX, ROOT, environment, rendered
+from tests.provider_tables import INDEX, PAGES, ROOT, environment, rendered
 
-PAGES = sorted((ROOT / "docs" / "providers").glob("*.md"))
 ADDING = (ROOT / "docs" / "adding-a-provider.md").read_text(encoding="utf-8")
 
 
@@ -43,9 +42,10 @@ def _own_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lmagent.loading, "_TABLE", provider_table())
 
 
-def test_the_tables_are_those_of_the_code():
-    page = INDEX.read_text(encoding="utf-8")
-    assert page == rendered(page), "refresh with: python -m tests.provider_tables"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_tables_are_those_of_the_code(page: Path):
+    text = page.read_text(encoding="utf-8")
+    assert text == rendered(text), "refresh with: python -m tests.provider_tables"
 
 
 def test_every_provider_is_on_a_page():
@@ -70,7 +70,9 @@ def test_every_vendor_has_a_section():
     page = (ROOT / "docs" / "providers" / "compatible.md").read_text(encoding="utf-8")
     for prefix, entry in provider_table().items():
         if prefix in VENDORS:
-            assert f"\n## {entry.title}\n\n`{prefix}/" in page
+            section = page.partition(f"\n## {entry.title}\n")[2].partition("\n## ")[0]
+            assert section.startswith("\n**Key**: "), prefix
+            assert all(f"`{name}`" in section for group in entry.keys for name in group), prefix
 
 
 def _written_down(module: str) -> set[str]:

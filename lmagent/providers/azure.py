@@ -31,7 +31,6 @@ AZURE = replace(
     default_model="",
     parameters={**OPENAI.parameters, "data_sources": "data_sources"},
     model_rules=(),
-    docs="The model is the name of a deployment; reasoning=True says that a reasoning model is behind it.",
 )
 """What Azure's models have in common with OpenAI's."""
 

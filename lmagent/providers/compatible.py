@@ -88,7 +88,6 @@ DEEPSEEK = Profile(
     reasoning_back="tools",
     # "Thinking mode does not support this tool_choice"; thinking is on by default.
     forced_adds={"thinking": {"type": "disabled"}},
-    docs="A forced tool_choice switches thinking off for that request, because thinking refuses it.",
 )
 
 MOONSHOT = Profile(
@@ -107,7 +106,6 @@ MOONSHOT = Profile(
     ),
     stream_usage=True,
     reasoning_back="calls",
-    docs="Keys of platform.moonshot.cn want base_url='https://api.moonshot.cn/v1'.",
 )
 
 QWEN = Profile(
@@ -148,7 +146,6 @@ QWEN = Profile(
     error_texts=(("free quota", QuotaExceeded), ("free tier", QuotaExceeded), ("free allocated", QuotaExceeded)),
     merge_system=True,
     arguments_must_be_json=True,
-    docs="Other regions by base_url, e.g. https://dashscope-intl.aliyuncs.com/compatible-mode/v1.",
 )
 
 BAILIAN = replace(QWEN, provider="bailian")
@@ -183,7 +180,6 @@ MISTRAL = Profile(
     after_tool=ACKNOWLEDGED,
     required_word="any",
     schema_drop=frozenset({"$id", "$schema", "strict", "additionalProperties"}),
-    docs="Call ids of other providers are sent as 9 letters and digits derived from them.",
 )
 
 GROQ = Profile(
@@ -222,7 +218,6 @@ OPENROUTER = Profile(
     files=True,
     reasoning_details=True,
     strict=True,
-    docs="Model names are vendor/name; name your app with extra_headers={'HTTP-Referer': ..., 'X-Title': ...}.",
 )
 
 TOGETHER = Profile(
@@ -262,7 +257,6 @@ STEPFUN = Profile(
     default_model="step-3.5-flash",
     features=Features(tool_choice=_AUTO_NONE, json_schema="object", reasoning=True),
     stream_usage=True,
-    docs="Outside China: base_url='https://api.stepfun.ai/v1'.",
 )
 
 YI = Profile(
@@ -272,7 +266,6 @@ YI = Profile(
     base_url_env=("YI_BASE_URL",),
     default_model="yi-lightning",
     features=Features(tool_choice=_AUTO_NONE, json_schema="object"),
-    docs="Function calls only on some models, such as yi-large-fc; tool_mode='prompt' works with all.",
 )
 
 SILICONFLOW = Profile(
@@ -295,7 +288,6 @@ VOLCENGINE = Profile(
     features=Features(json_schema="object", reasoning=True),
     parameters=_with("thinking", "repetition_penalty", "service_tier"),
     stream_usage=True,
-    docs="The model is a model name or an endpoint id (ep-...).",
 )
 
 _LOCAL = Profile(
@@ -314,7 +306,6 @@ OLLAMA = replace(
     base_url_env=("OLLAMA_BASE_URL", "OLLAMA_HOST"),
     default_model="qwen3",
     features=Features(tool_choice=_AUTO, reasoning=True, constrained="json_schema"),
-    docs="The context is small unless the server is told otherwise (num_ctx); long tool lists are cut silently.",
 )
 
 VLLM = replace(
@@ -334,7 +325,6 @@ VLLM = replace(
         "structured_outputs",
     ),
     merge_system=True,
-    docs="Tools need the server flags --enable-auto-tool-choice and --tool-call-parser; else use tool_mode='prompt'.",
 )
 
 LLAMA_CPP = replace(
@@ -346,7 +336,6 @@ LLAMA_CPP = replace(
     features=Features(reasoning=True, constrained="grammar"),
     parameters=_with("top_k", "min_p", repetition_penalty="repeat_penalty", grammar="grammar"),
     merge_system=True,
-    docs="Tools need the server flag --jinja; several calls at once need parallel_tool_calls=True.",
 )
 
 LM_STUDIO = replace(
@@ -355,7 +344,6 @@ LM_STUDIO = replace(
     base_url="http://localhost:1234/v1",
     base_url_env=("LM_STUDIO_BASE_URL",),
     key_env=("LM_STUDIO_API_KEY",),
-    docs="A model without a tool template answers with text such as [TOOL_REQUEST]; use tool_mode='prompt' then.",
 )
 
 
@@ -394,7 +382,6 @@ ZHIPU = Profile(
     reasoning_placeholder="",
     arguments_must_be_json=True,
     error_codes=ZHIPU_ERRORS,
-    docs="Outside China: base_url='https://api.z.ai/api/paas/v4'. temperature=0 is sent as do_sample=false and 0.01.",
 )
 """Zhipu v4."""
 
@@ -446,7 +433,6 @@ MINIMAX = Profile(
     finish_reasons={"max_output": "length"},
     error_codes=MINIMAX_ERRORS,
     code_in_message=True,
-    docs="Keys of the Chinese platform want base_url='https://api.minimaxi.com/v1'. temperature=0 is sent as 0.01.",
 )
 """MiniMax's current API."""
 
@@ -486,7 +472,6 @@ WENXIN = Profile(
         "invalid_iam_token": AuthenticationFailed,
         "no_parameter_permission": PermissionDenied,
     },
-    docs="The key is a Qianfan v2 key (bce-v3/ALTAK-...), not the key pair of the classic API.",
 )
 """Qianfan v2, Wenxin's current API."""
 

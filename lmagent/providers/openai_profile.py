@@ -244,8 +244,6 @@ class Profile:
     auth: Literal["bearer", "api-key"] = "bearer"
     """`Authorization: Bearer <key>`, or the header `api-key`."""
     default_model: str = ""
-    docs: str = ""
-    """What a user should know, in one line."""
     features: Features = field(default_factory=Features)
 
     parameters: Mapping[str, ParameterRule] = field(default_factory=lambda: COMMON_PARAMETERS)
@@ -365,7 +363,6 @@ GENERIC = Profile(
         **{n: n for n in ("top_k", "min_p", "repetition_penalty", "verbosity", "metadata", "service_tier")},
     },
     files=True,
-    docs="Any server with /chat/completions; the body holds only what was asked for.",
 )
 """An unknown server: the most conservative body."""
 
