@@ -18,7 +18,8 @@ from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Req
 from lmagent.providers.failures import quoted
 from lmagent.providers.openai_errors import sort_error
 from lmagent.providers.openai_profile import OPENAI, ModelRule, Profile, profile_at
-from lmagent.providers.openai_reply import ChatState, end_of, quick_delta, read_chunk
+from lmagent.providers.openai_quick import cut_delta, quick_delta
+from lmagent.providers.openai_reply import ChatState, end_of, read_chunk
 from lmagent.providers.openai_request import MessageWriter, choice_members, format_members, tool_bytes
 from lmagent.schema import ToolSpec
 
@@ -181,6 +182,9 @@ class OpenAICodec(Codec):
         """
         if state.ended:
             return ()
+        delta = cut_delta(state, data)
+        if delta is not None:
+            return (delta,)
         if data.strip() == _DONE:
             return self._end(state)
         try:
@@ -191,7 +195,7 @@ class OpenAICodec(Codec):
             raise InvalidResponse(
                 f"A chunk of the stream is not JSON: {data[:80]!r}", provider=self.provider, model=self.model
             ) from error
-        delta = quick_delta(state, chunk)
+        delta = quick_delta(state, data, chunk)
         if delta is not None:
             return (delta,)
         if chunk is None:

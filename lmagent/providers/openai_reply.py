@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from lmagent.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from lmagent.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta
 from lmagent.messages import FinishReason, Usage
 from lmagent.providers.fields import mapping, objects
 from lmagent.providers.openai_calls import CallState, end_calls, read_calls
 from lmagent.providers.openai_profile import FINISH_REASONS, Profile
 from lmagent.providers.openai_think import ThinkSplitter
 
-__all__ = ["ChatState", "end_of", "quick_delta", "read_chunk", "usage_of"]
+__all__ = ["ChatState", "end_of", "read_chunk", "usage_of"]
 
 
 class ChatState:
@@ -29,7 +29,9 @@ class ChatState:
         "details",
         "ended",
         "finish_reason",
+        "lessons",
         "native_calls",
+        "pattern",
         "raw",
         "reasoning_size",
         "response_id",
@@ -46,7 +48,11 @@ class ChatState:
         self.details: list[dict[str, Any]] = []
         self.ended = False
         self.finish_reason: str | None = None
+        self.lessons = 8
+        """How many more patterns may be learned: it is not worth it where a server makes each chunk different."""
         self.native_calls = False
+        self.pattern: Any = None
+        """What the chunks look like, for `openai_quick`."""
         self.raw: Any = None
         self.reasoning_size = 0
         self.response_id: str | None = None
@@ -55,56 +61,6 @@ class ChatState:
         self.splitter = ThinkSplitter() if profile.think_tags else None
         self.text_size = 0
         self.usage: Usage | None = None
-
-
-_RARE = ("refusal", "function_call", "reasoning_details")
-
-
-def quick_delta(state: ChatState, chunk: Any) -> TextDelta | ReasoningDelta | ToolCallDelta | None:
-    """Return the delta of a chunk that is one piece of one thing; None when it must be read in full.
-
-    Nearly every chunk of a stream is one of these, so this is what streaming costs.
-    """
-    try:
-        (choice,) = chunk["choices"]
-        delta = choice["delta"]
-        if (
-            not state.seen
-            or choice.get("finish_reason") is not None
-            or choice.get("index") != state.choice
-            or chunk.get("usage")
-            or "error" in chunk
-            or (len(delta) > 1 and any(delta.get(name) for name in _RARE))
-        ):
-            return None
-        text, items = delta.get("content"), delta.get("tool_calls")
-        thought = delta.get("reasoning_content") or delta.get("reasoning")
-        if thought:
-            if text or items or type(thought) is not str:
-                return None
-            state.reasoning_size += len(thought)
-            state.raw = chunk
-            return ReasoningDelta(thought)
-        if items:
-            (item,) = items
-            call = state.calls.slots[item["index"]]
-            function = item["function"]
-            piece = function["arguments"]
-            if text or item.get("id") or function.get("name") or type(piece) is not str or not call.size:
-                return None
-            if len(piece) == call.size or call.settled or not piece:
-                return None
-            call.pieces.append(piece)
-            call.size += len(piece)
-            state.raw = chunk
-            return ToolCallDelta(call.index, "", "", piece)
-        if type(text) is not str or not text or state.splitter is not None:
-            return None
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
-    state.text_size += len(text)
-    state.raw = chunk
-    return TextDelta(text)
 
 
 def read_chunk(profile: Profile, state: ChatState, chunk: Mapping[str, Any], *, whole: bool = False) -> list[Delta]:
