@@ -1,4 +1,4 @@
-"""One framework at the work of the benchmarks: `python -m tests.benchmarks.peer NAME URL`, by one that has it.
+"""One framework at the work of the benchmarks: `python -m tests.benchmarks.peer NAME URL` in its own environment.
 
 Each entry of `PEERS` shows its framework the way its own documentation does. Prints a JSON object. Imports nothing of
 ours but for `lmagent` itself, since a peer's environment has only the peer.
