@@ -10,11 +10,14 @@ from lmagent.prompting.scanner import Scanner
 
 __all__ = ["ObjectReader"]
 
-_OPEN = re.compile(r"\s*(?:```(?:json)?\s*)?\{\s*", re.IGNORECASE)
-_OPENING = re.compile(r"\s*(?:`{1,3}|```j?s?o?n?\s*)?", re.IGNORECASE)
+_OPEN = re.compile(r"\s{0,400}(?:```(?:json)?\s{0,400})?\{\s*", re.IGNORECASE)
+_OPENING = re.compile(r"\s{0,400}(?:`{1,3}|```j?s?o?n?\s{0,400})?", re.IGNORECASE)
 _KEY = re.compile(r'\s*"(thought|response)"\s*:\s*(?=\S)')
 _KEY_ROOM = 64
+_SLICE = 1024
+"""Characters taken at a time: a step copies what is left of the buffer, which so stays short."""
 _PLAIN = re.compile(r'[^"\\]+')
+_BLANKS = re.compile(r"\s{0,64}")
 _HEX = re.compile(r"[0-9a-fA-F]{4}")
 _STRUCTURE = re.compile(r'["{}\[\]]')
 _SCALAR = re.compile(r"(-?[0-9][0-9.eE+-]*|true|false|null)\s*(?=[,}])")
@@ -52,9 +55,14 @@ class ObjectReader:
         """Return the pieces that `text` completes."""
         if self._step is None:
             return self._scanner.feed(text)
-        self._buf += text
-        while self._step is not None and self._step():
-            pass
+        for start in range(0, len(text), _SLICE):
+            piece = text[start : start + _SLICE]
+            if self._step is None:
+                self._pieces.extend(self._scanner.feed(piece))
+                continue
+            self._buf += piece
+            while self._step is not None and self._step():
+                pass
         return self._take()
 
     def finish(self, finish_reason: str = "stop") -> list[Piece]:
@@ -133,12 +141,14 @@ class ObjectReader:
                 at = run.end()
                 continue
             if buf[at] == '"':
-                after = buf[at + 1 :].lstrip()
-                if not after and not self._ended:
+                blanks = _BLANKS.match(buf, at + 1)
+                after = blanks.end() if blanks else at + 1
+                endless = after - at > 64  # a weak model that has closed its answer may write blanks for ever
+                if after >= len(buf) and not self._ended and not endless:
                     break
-                if not after or after[0] in ",}":
+                if after >= len(buf) or endless or buf[after] in ",}":
                     self._show("".join(text))
-                    self._buf, self._step = after, self._after
+                    self._buf, self._step = buf[after:], self._after
                     return True
                 text.append('"')  # a quote that the model forgot to escape
                 at += 1
@@ -213,7 +223,7 @@ class ObjectReader:
         return False
 
     def _after(self) -> bool:
-        rest = self._buf.lstrip()
+        self._buf = rest = self._buf.lstrip()
         if not rest:
             return False
         if rest[0] == ",":
@@ -225,6 +235,19 @@ class ObjectReader:
         return self._hand_over(rest)
 
     def _rest(self) -> bool:
-        """After the object: nothing, or the end of a fence; anything else is the scanner's."""
-        rest = self._buf.strip().strip("`").strip()
-        return self._hand_over(self._buf.lstrip().lstrip("`")) if rest else False
+        self._buf = self._buf.lstrip()
+        if self._buf:
+            self._step = self._fence_end
+        return bool(self._buf)
+
+    def _fence_end(self) -> bool:
+        """Pass the end of a fence, or surplus braces."""
+        self._buf = self._buf.lstrip("}`")
+        if self._buf:
+            self._step = self._surplus
+        return bool(self._buf)
+
+    def _surplus(self) -> bool:
+        """After the object: anything is the scanner's."""
+        self._buf = self._buf.lstrip()
+        return self._hand_over(self._buf) if self._buf else False

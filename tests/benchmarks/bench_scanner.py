@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from lmagent.prompting.json_reader import JSONReadError, read_json
+from lmagent.prompting.objects import ObjectReader
 from lmagent.prompting.scanner import Scanner
 
 TOOLS = {
@@ -65,6 +66,8 @@ TEXTS: dict[str, Callable[[int], str]] = {
     "thinking in a line": inside("a <think>", "</thin"),
     "closings of thinking": repeated("</think>"),
     "after a result": inside("<tool_response>", "</think"),
+    "named functions": repeated("<function=say>x"),
+    "disordered GLM keys": repeated("<tool_call>say\n<arg_key>a</arg_key>x"),
     "parameters": inside("<tool_call><function=say>", "<parameter=text>x</parameter>"),
     "open parameter": inside("<tool_call><function=say><parameter=text>", "</parameter"),
     "GLM keys": inside("<tool_call>say\n", "<arg_key>a</arg_key><arg_value>b</arg_value>"),
@@ -73,6 +76,16 @@ TEXTS: dict[str, Callable[[int], str]] = {
     "harmony": repeated("<|start|>assistant<|channel|>"),
     "functools": repeated("functools["),
 }
+OBJECTS: dict[str, Callable[[int], str]] = {
+    "answer": inside('{"response": "', "word "),
+    "answer: odd quotes": inside('{"response": "', '" '),
+    "answer: escapes": inside('{"response": "', "\\n"),
+    "answer: nested": inside('{"response": ', '{"a": '),
+    "answer: blanks after it": inside('{"response": "a"', " "),
+    "answer: blanks before it": repeated(" "),
+    "answer: thoughts": inside("{", '"thought": "x", '),
+}
+"""Whole-reply objects, as they come."""
 JSON_TEXTS: dict[str, Callable[[int], str]] = {
     "JSON: strings": inside("[", '"x",', "1]"),
     "JSON: single quotes": inside("[", "'x',", "1]"),
@@ -88,17 +101,10 @@ JSON_TEXTS: dict[str, Callable[[int], str]] = {
 }
 
 
-def scan_whole(text: str) -> None:
-    scanner = Scanner(TOOLS)
-    scanner.feed(text)
-    scanner.finish("length")
-
-
-def scan_in_chunks(text: str) -> None:
-    scanner = Scanner(TOOLS)
-    for start in range(0, len(text), 7):
-        scanner.feed(text[start : start + 7])
-    scanner.finish("length")
+def scan(text: str, reader: Scanner | ObjectReader, size: int) -> None:
+    for start in range(0, len(text), size):
+        reader.feed(text[start : start + size])
+    reader.finish("length")
 
 
 def read(text: str) -> None:
@@ -114,9 +120,15 @@ def seconds(work: Callable[[str], None], text: str) -> float:
 
 def measure(size: int) -> Iterator[tuple[str, float, float]]:
     """Yield name, seconds for half of `size`, seconds for `size`."""
-    for name, build in TEXTS.items():
-        for label, work in (("whole", scan_whole), ("chunks", scan_in_chunks)):
-            yield f"{name} ({label})", seconds(work, build(size // 2)), seconds(work, build(size))
+    readers = ((TEXTS, lambda: Scanner(TOOLS)), (OBJECTS, lambda: ObjectReader(Scanner(TOOLS))))
+    for texts, make in readers:
+        for name, build in texts.items():
+            for label, piece in (("whole", size), ("chunks", 7)):
+                half, full = (
+                    seconds(lambda text, piece=piece, make=make: scan(text, make(), piece), build(chars))
+                    for chars in (size // 2, size)
+                )
+                yield f"{name} ({label})", half, full
     for name, build in JSON_TEXTS.items():
         yield name, seconds(read, build(size // 2)), seconds(read, build(size))
 
