@@ -107,8 +107,10 @@ class CompletionEngine:
         _check("error_mode", error_mode, ("raise", "return", "skip"))
         _check("on_change", on_change, ("refuse", "accept"))
         _check("retry_failed", retry_failed, (True, False, "retryable"))
-        if async_capacity < 1 or grace < 0 or (ahead is not None and ahead < async_capacity):
-            raise ConfigurationError("async_capacity is 1 or more, grace 0 or more, and ahead at least the capacity.")
+        _check_number("async_capacity", async_capacity, int, 1)
+        _check_number("grace", grace, float, 0)
+        if ahead is not None:
+            _check_number("ahead", ahead, int, async_capacity)
         if budget is not None and prices is not None:
             raise ConfigurationError("Prices are the budget's when there is one: Budget(prices=...).")
         self._target = Target(model_or_agent, parameters)
@@ -127,6 +129,7 @@ class CompletionEngine:
         progress_of(progress_bar)
         self._progress_bar: ProgressBar = progress_bar
         self._journal = _journal_of(journal, share_identical)
+        self._keeps = journal is not None
         self._budget = budget
         self._prices = prices
         self._adaptive = adaptive
@@ -151,7 +154,8 @@ class CompletionEngine:
         """Yield a completion an item, as they come; works inside a running event loop too.
 
         The work is done by a private event loop in one thread, which takes the items from `prompts` as well. Closing
-        the iterator, or leaving it in any other way, ends the run, the thread and its connections.
+        the iterator, or leaving it in any other way, ends the run, the thread and its connections. With a journal
+        Ctrl-C waits first, for `grace` seconds at most, and keeps what is running; a second one ends it at once.
 
         Args:
             prompts: Any iterable (also an endless one) of prompts, or of dicts with `prompt`, `id` and `parameters`; or
@@ -163,7 +167,9 @@ class CompletionEngine:
             LMAgentError: What stopped the run; see `error_mode`.
         """
         source = _source_of(prompts)
-        return iterate(lambda: self._completions(source, _total(prompts)))
+        # On Ctrl-C what is paid for is kept, where there is a place to keep it.
+        stop = self.stop if self._keeps else None
+        return iterate(lambda: self._completions(source, _total(prompts)), stop=stop)
 
     def async_run(self, prompts: Iterable[Any] | AsyncIterable[Any] | WorkSource) -> AsyncGenerator[Completion]:
         """`run`, asynchronous, in the running event loop. Use `contextlib.aclosing` when you may leave it early."""
@@ -206,6 +212,14 @@ class CompletionEngine:
 def _check(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         raise ConfigurationError(f"{name} is one of {', '.join(map(repr, allowed))}, not {value!r}.")
+
+
+def _check_number(name: str, value: object, kind: type[int] | type[float], least: int) -> None:
+    wanted = int if kind is int else int | float
+    if not isinstance(value, wanted) or not value >= least:  # the second way round, for NaN
+        raise ConfigurationError(
+            f"{name} is {'a whole' if kind is int else 'a'} number of at least {least}, not {value!r}."
+        )
 
 
 def _journal_of(given: str | PathLike[str] | Journal | None, share_identical: bool) -> Callable[[], Journal] | None:

@@ -19,6 +19,8 @@ __all__ = ["iterate"]
 T = TypeVar("T")
 
 _BUFFER = 64
+_NAP = 0.5
+"""Longest sleep of the reader, in seconds: a Ctrl-C that comes just before it would be heard only at its end."""
 
 
 class _Channel(deque[T]):
@@ -53,7 +55,7 @@ class _Channel(deque[T]):
         while True:
             with self.changed:
                 while not self and not self.over:
-                    self.changed.wait()
+                    self.changed.wait(_NAP)
                 if not self:
                     break
                 item = self.popleft()
@@ -75,8 +77,14 @@ class _Channel(deque[T]):
                 self.loop.call_soon_threadsafe(self.task.cancel)
 
 
-def iterate(make: Callable[[], AsyncGenerator[T]]) -> Generator[T]:
-    """Yield what the async iterator of `make()` yields, or raise what it raises."""
+def iterate(make: Callable[[], AsyncGenerator[T]], *, stop: Callable[[], None] | None = None) -> Generator[T]:
+    """Yield what the async iterator of `make()` yields, or raise what it raises.
+
+    Args:
+        make: Makes the async iterator, in its loop.
+        stop: What Ctrl-C does instead of closing the iterator, which then runs to its end unheard; a second Ctrl-C
+            closes it.
+    """
     channel: _Channel[T] = _Channel()
     context = copy_context()
 
@@ -97,6 +105,12 @@ def iterate(make: Callable[[], AsyncGenerator[T]]) -> Generator[T]:
     thread.start()
     try:
         yield from channel.read()
+    except KeyboardInterrupt:
+        if stop is not None:
+            stop()
+            with suppress(Exception):
+                deque(channel.read(), maxlen=0)
+        raise
     finally:
         channel.cancel()
         thread.join()

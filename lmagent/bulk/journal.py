@@ -70,9 +70,9 @@ class SQLiteJournal:
         """
         if self._db is not None:
             raise JournalError(f"The journal {self._name} is used by another run.")
-        self._lock = FileLock(self._path.with_name(self._path.name + ".lock")) if self._path else None
         try:
             with _as_journal_error(self._path):
+                self._lock = FileLock(self._path.with_name(self._path.name + ".lock")) if self._path else None
                 self._open(fingerprint, accept_change)
         except BaseException:
             self.close()
@@ -127,15 +127,15 @@ class SQLiteJournal:
         self._db.executemany("insert or replace into lmagent_bulk values (?, ?)", list(values.items()))
         self._db.execute("commit")  # a full or read-only disk shows here, before anything is paid for
 
-    def claim(self, base: str) -> str:
-        """Return the key of the next item whose hash is `base`."""
+    def ordinal(self, base: str) -> int:
+        """Count an item whose hash is `base`; return how many of its equals came before in this run."""
         assert self._reader is not None
         with _as_journal_error(self._path):
             (times,) = self._reader.execute(
                 "insert into seen values (?, 1) on conflict (base) do update set times = times + 1 returning times",
                 (base,),
             ).fetchone()
-        return f"{base}-{times - 1}"
+        return times - 1
 
     def find(self, key: str) -> Row | None:
         """Return what is kept under `key`."""

@@ -111,8 +111,8 @@ class Journal(Protocol):
         """
         ...
 
-    def claim(self, base: str) -> str:
-        """Return the key of the next item of this run whose hash is `base`: the n-th of its equals."""
+    def ordinal(self, base: str) -> int:
+        """Count an item of this run whose hash is `base`; return how many of its equals came before."""
         ...
 
     def find(self, key: str) -> Row | None:

@@ -26,7 +26,7 @@ from lmagent.bulk.completion import (
 from lmagent.bulk.gate import Gate
 from lmagent.bulk.parts import Journal, Row, Work, WorkSource
 from lmagent.bulk.target import Target
-from lmagent.errors import JournalError, LimitExceeded, ProviderError
+from lmagent.errors import JournalError, LimitExceeded, LMAgentError, ProviderError
 from lmagent.messages import Usage
 
 __all__ = ["BulkRun", "ErrorMode", "RetryFailed", "Settings"]
@@ -283,15 +283,17 @@ class BulkRun:
         if journal is None:
             return await self._ask(work, "")
         base = self._target.identity(work)
-        key = f"{base}-0" if self._settings.share_identical else journal.claim(base)
+        ordinal = journal.ordinal(base)
+        shares = self._settings.share_identical
+        key = f"{base}-{0 if shares else ordinal}"
         known = journal.find(key)
-        self._used += known is not None
+        self._used += known is not None and (not ordinal or not shares)
         if known is not None and not self._asks_again(known):
             return self._read(work, known)
         if known is None and not self._settings.ask_in_doubt and journal.is_in_doubt(key):
             error = JournalError("This item was being asked when an earlier run was killed, and ask_in_doubt is off.")
             return Completion(index=work.index, id=work.id, error=error)
-        if not self._settings.share_identical:
+        if not shares:
             return await self._asked_and_kept(work, key, known)
         equal = self._sharing.get(key)
         if equal is not None:
@@ -366,10 +368,17 @@ def _row_of(completion: Completion, key: str, started: float) -> Row:
         id=completion.id,
         result=result_to_dict(completion.result) if completion.result is not None else None,
         error=error_to_dict(error) if error is not None else None,
-        retryable=error is not None and (is_fatal(error) or (isinstance(error, ProviderError) and error.retryable)),
+        retryable=error is not None and _may_pass(error),
         attempts=completion.attempts,
         started=started,
         finished=time.time(),
+    )
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same item may succeed later: the cause may be gone, or a mistake in someone's code mended."""
+    return (
+        is_fatal(error) or not isinstance(error, LMAgentError) or (isinstance(error, ProviderError) and error.retryable)
     )
 
 

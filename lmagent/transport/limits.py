@@ -222,7 +222,7 @@ class RateLimiter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         limits = [limit for limit in (max_requests_per_minute, max_tokens_per_minute) if limit is not None]
-        if burst < 1 or window <= 0 or pace <= 0 or min(limits, default=1) <= 0:
+        if not all(number > 0 for number in (*limits, window, pace)) or burst < 1:  # so that NaN is refused as well
             raise ConfigurationError("A rate limit, its window and its burst are greater than zero.")
         self._requests = (
             _Budget(max_requests_per_minute, burst, window, slack, pace) if max_requests_per_minute else None

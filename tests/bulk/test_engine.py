@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 from lmagent import Agent, CompletionEngine, function
 from lmagent.budget import Budget, Price
+from lmagent.bulk.journal import read_journal
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -289,6 +291,32 @@ def test_stop_ends_early_and_keeps_what_was_running():
     assert engine.summary.requests == len(seen)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_waits_for_what_is_running_and_keeps_it(tmp_path: Any, times: int):
+    transport = SlowTransport(seconds=0.5 if times == 1 else 5.0)
+    engine = CompletionEngine(model(transport), async_capacity=3, journal=tmp_path / "run.db")
+
+    def press() -> None:
+        while transport.open < 3:
+            time.sleep(0.001)
+        for _ in range(times):
+            time.sleep(0.05)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threads = threading.active_count()
+    presser = threading.Thread(target=press)
+    presser.start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(engine.run(str(index) for index in range(1000)))
+    presser.join()
+    assert time.monotonic() - began < 3
+    assert transport.asked == ["0", "1", "2"]
+    assert [row.id for row in read_journal(tmp_path / "run.db")] == (transport.asked if times == 1 else [])
+    assert engine.summary.done == (3 if times == 1 else 0)
+    assert (transport.open, threading.active_count()) == (0, threads)
+
+
 def test_agents_run_whole_with_tools():
     @function
     def double(number: int) -> int:
@@ -420,6 +448,11 @@ def test_memory_does_not_grow_with_the_input():
     "wrong",
     [
         {"async_capacity": 0},
+        {"async_capacity": 2.5},
+        {"async_capacity": "5"},
+        {"grace": -1},
+        {"ahead": 2},
+        {"max_tokens_per_minute": float("nan")},
         {"error_mode": "explode"},
         {"max_requests_per_minute": 0},
         {"progress_bar": "loud"},

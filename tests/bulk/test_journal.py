@@ -68,6 +68,33 @@ def test_a_changed_input_is_noticed(tmp_path: Path):
     assert "1 journaled answers unused" in str(engine.summary)
 
 
+def test_what_is_unused_is_told_where_equal_items_share_an_answer(tmp_path: Path):
+    path = tmp_path / "j.db"
+    run(path, ["a", "b", "c"])
+    _, engine, transport = run(path, ["a", "a", "d", "a", "d"], share_identical=True)
+    assert transport.asked == ["d"]
+    assert engine.summary.unused == 2
+
+
+def test_a_failure_by_a_mistake_in_code_is_asked_again(tmp_path: Path):
+    def broken(request: Any) -> FakeAnswer:
+        raise NameError("a slip in a hook")
+
+    path = tmp_path / "j.db"
+    items, _, _ = run(path, ["a"], SlowTransport(broken))
+    assert isinstance(items[0].error, NameError)
+    items, _, transport = run(path, ["a"])
+    assert (items[0].reply, transport.asked) == ("re a", ["a"])
+
+
+def test_a_folder_that_is_not_there_or_cannot_be_written_is_a_journal_error(tmp_path: Path):
+    with pytest.raises(JournalError, match="No such file"):
+        run(tmp_path / "no" / "j.db", ["a"])
+    (tmp_path / "file").touch()
+    with pytest.raises(JournalError, match="Not a directory"):
+        run(tmp_path / "file" / "j.db", ["a"])
+
+
 def test_another_model_is_refused_by_name_or_accepted(tmp_path: Path):
     path = tmp_path / "j.db"
     run(path, ["a"])
@@ -241,8 +268,8 @@ def test_rows_are_found_by_key(tmp_path: Path):
         with pytest.raises(JournalError, match="another run"):
             journal.open({"model": "m"})
         try:
-            assert journal.claim("h") == "h-0"
-            assert journal.claim("h") == "h-1"
+            assert journal.ordinal("h") == 0
+            assert journal.ordinal("h") == 1
             row = Row(key="h-1", index=7, id="x", error={"type": "ServerFailed", "message": "m"}, retryable=True)
             await journal.put(row)
             assert journal.find("h-1") == row

@@ -46,9 +46,9 @@ class MemoryJournal:
         self.fingerprint, self.seen = fingerprint, Counter[str]()
         self.known, self.in_doubt = len(self.rows), len(self.begun)
 
-    def claim(self, base: str) -> str:
+    def ordinal(self, base: str) -> int:
         self.seen[base] += 1
-        return f"{base}-{self.seen[base] - 1}"
+        return self.seen[base] - 1
 
     def find(self, key: str) -> Row | None:
         return self.rows.get(key)
