@@ -5,11 +5,17 @@ Results go to standard output, everything else to standard error. Exit codes: se
 
 from __future__ import annotations
 
+import sys
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line; leaves the process with its exit code."""
-    from lmagent.cli.app import run_app  # typer and rich are not needed to import the package
+    try:
+        from lmagent.cli.app import run_app  # typer and rich are not needed to import the package
 
-    run_app()
+        run_app()
+    except KeyboardInterrupt:  # before a command began
+        sys.stderr.write("\nlmagent: interrupted\n")
+        raise SystemExit(130) from None

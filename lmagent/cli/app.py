@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from io import TextIOWrapper
 from typing import Annotated, Any, cast
@@ -12,7 +13,7 @@ from typer.core import TyperGroup
 from lmagent import __version__
 from lmagent.cli.batch import batch
 from lmagent.cli.chatting import chat
-from lmagent.cli.exits import EXIT_CODES, leave
+from lmagent.cli.exits import EXIT_CODES, FAILED, OK, USAGE, leave
 from lmagent.cli.info import doctor, models
 from lmagent.cli.probe import probe
 from lmagent.cli.running import run
@@ -22,7 +23,7 @@ from lmagent.errors import LMAgentError
 
 __all__ = ["app", "run_app"]
 
-_CODES = "\n\n".join(f"{code}: {meaning}" for _, code, meaning in EXIT_CODES)
+_MEANINGS = {code: meaning for _, code, meaning in EXIT_CODES} | {OK: "done", USAGE: "wrong command line"}
 
 
 class _Commands(TyperGroup):
@@ -41,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Tool-using assistants whose tools work on every model.",
-    epilog=f"Exit codes:\n\n0: done\n\n2: wrong command line\n\n{_CODES}",
+    epilog="\n".join(["Exit codes:", *(f"{code}: {_MEANINGS[code]}" for code in sorted(_MEANINGS))]),
 )
 app.command()(run)
 app.command()(chat)
@@ -70,12 +71,23 @@ def _main(
 
 def run_app() -> None:
     """Run the command line; every error becomes one line and an exit code."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the caller closed it
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # until the process ends
     stdout: object = sys.stdout
     if isinstance(stdout, TextIOWrapper):  # an answer may hold what the terminal's encoding lacks
         cast("TextIOWrapper[Any]", stdout).reconfigure(errors="backslashreplace")
     try:
-        app()
-    except BrokenPipeError:
-        # Whoever read our output has gone; writing on at exit would only complain.
-        sys.stderr.close()
-        raise SystemExit(1) from None
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        # A reader that has gone is no news; a full disk is.
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"lmagent: {error}\n")
+        # What is still buffered goes nowhere: the interpreter would only complain about it at exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        raise SystemExit(FAILED) from None

@@ -64,11 +64,13 @@ def batch(
 ) -> None:
     """Answer every prompt of a file, within rate limits, paying for none of them twice.
 
-    A line of IN is a JSON text, or an object with "prompt" (or "messages") and, if wanted, "id" and "parameters"; a CSV
-    needs a column "prompt" and may have "id" and "system". Finished answers are kept in a journal beside OUT: after a
-    crash, an interruption or failures, the same command with --resume goes on.
+    A line of IN is a JSON text, or an object with "prompt" (or "messages") and,
+    if wanted, "id" and "parameters"; a CSV needs a column "prompt" and may have
+    "id" and "system". Finished answers are kept in a journal beside OUT: after a
+    crash, an interruption or failures the same command with --resume goes on.
 
-    Exit codes beside the usual: 0 all answered, 1 some prompts failed (OUT says which), 130 interrupted.
+    Exit codes beside the usual: 0 all answered, 1 some prompts failed (OUT says
+    which), 130 interrupted.
     """
     kept = journal or target.with_name(target.name + ".journal")
     resume = resume or retry_failed

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from lmagent.chat_engine import ChatEngine
-from lmagent.cli.exits import fail
 from lmagent.cli.options import (
+    ApproveOption,
     ModelOption,
     ParameterOption,
     ToolOption,
@@ -40,13 +40,11 @@ def chat(
     tool: ToolOption = None,
     system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
     param: ParameterOption = None,
-    approve: Annotated[str, typer.Option(help="Calls that need approval: ask, always or never.")] = "ask",
+    approve: ApproveOption = "ask",
     trace: TraceOption = None,
     trace_content: ContentOption = False,
 ) -> None:
     """Talk to a model; it may call the tools given. Prompts come from the terminal or, one a line, from a pipe."""
-    if approve not in ("ask", "always", "never"):
-        fail(f"--approve is ask, always or never, not {approve!r}.")
     is_person = sys.stdin.isatty()
     engine = ChatEngine(
         build_model(model),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
 from inspect import signature
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import typer
 
 from lmagent.approval import Allow, Decision, Deny
 from lmagent.errors import ConfigurationError
+from lmagent.jsontext import JSONError, loads
 from lmagent.loading import load_from_model_id
 from lmagent.messages import ToolCall
 from lmagent.model import ChatModel
@@ -20,7 +20,7 @@ from lmagent.printer import printable
 from lmagent.registry import ToolRegistry
 
 __all__ = [
-    "Approval",
+    "ApproveOption",
     "ModelOption",
     "ParameterOption",
     "ToolOption",
@@ -28,6 +28,8 @@ __all__ = [
     "build_model",
     "build_tools",
     "read_parameters",
+    "read_stdin",
+    "value_of",
 ]
 
 ModelOption = Annotated[
@@ -51,7 +53,17 @@ ParameterOption = Annotated[
     list[str] | None,
     typer.Option("--param", "-p", help="A model parameter, e.g. -p temperature=0 -p max_tokens=200."),
 ]
-Approval = Literal["ask", "always", "never"]
+
+
+def _policy(given: str) -> str:
+    if given not in ("ask", "always", "never"):
+        raise typer.BadParameter(f"it is ask, always or never, not {given!r}.")
+    return given
+
+
+ApproveOption = Annotated[
+    str, typer.Option("--approve", callback=_policy, help="Calls that need approval: ask, always or never.")
+]
 
 
 def build_model(model_id: str | None, **options: Any) -> ChatModel:
@@ -127,20 +139,30 @@ def _asked(about: str) -> bool:
 
 
 def read_parameters(given: list[str] | None) -> dict[str, Any]:
-    """Return `-p name=value` options as parameters; a value is JSON when it can be read so, else text."""
+    """Return `-p name=value` options as parameters."""
     values: dict[str, Any] = {}
     for item in given or ():
         name, equals, text = item.partition("=")
-        if not equals:
+        if not equals or not name:
             raise ConfigurationError(f"A parameter is given as name=value, not {item!r}.")
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
+        values[name] = value_of(text)
     return values
 
 
-def approver(policy: Approval) -> Any:
+def value_of(text: str) -> Any:
+    """Return what stands behind `name=`: JSON when it can be read so, else text."""
+    try:
+        return loads(text)
+    except JSONError:
+        return text
+
+
+def read_stdin() -> str:
+    """Return all of standard input, which is UTF-8 whatever the locale says."""
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def approver(policy: str) -> Any:
     """Return what decides on calls that need approval: by policy, or by asking at the terminal."""
 
     def decide(call: ToolCall, context: Any) -> Decision:

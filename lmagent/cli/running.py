@@ -13,6 +13,7 @@ from lmagent.agent import Agent
 from lmagent.approval import Allow, Deny, Edit, Pause, decision_to_dict
 from lmagent.cli.exits import fail
 from lmagent.cli.options import (
+    ApproveOption,
     ModelOption,
     ParameterOption,
     ToolOption,
@@ -20,6 +21,7 @@ from lmagent.cli.options import (
     build_model,
     build_tools,
     read_parameters,
+    read_stdin,
 )
 from lmagent.cli.trace import ContentOption, TraceOption, trace_file
 from lmagent.events import Event, TextDelta, TextEnd, TextStart
@@ -41,7 +43,7 @@ def run(
     param: ParameterOption = None,
     tool_choice: Annotated[str, typer.Option(help="auto, required, none or a tool's name.")] = "auto",
     tool_mode: Annotated[str, typer.Option(help="auto, native or prompt.")] = "auto",
-    approve: Annotated[str, typer.Option(help="Calls that need approval: ask, always or never.")] = "ask",
+    approve: ApproveOption = "ask",
     max_rounds: Annotated[int, typer.Option(help="Asks of the model at most.", min=1)] = 20,
     timeout: Annotated[float, typer.Option(help="Seconds for each request.", min=0.1)] = 600.0,
     stream: Annotated[bool | None, typer.Option("--stream/--no-stream", help="Default: in a terminal.")] = None,
@@ -54,8 +56,6 @@ def run(
     """Ask one question and print the answer; tools run as the model asks for them."""
     if as_json and as_jsonl:
         fail("--json and --jsonl exclude each other.")
-    if approve not in ("ask", "always", "never"):
-        fail(f"--approve is ask, always or never, not {approve!r}.")
     prompt = _question(question)
     agent = Agent(
         build_model(model, tool_mode=tool_mode, timeout=timeout),
@@ -77,13 +77,11 @@ def run(
 
 
 def _question(given: str | None) -> str:
-    if given is not None and given != "-":
-        return given
     if given is None and sys.stdin.isatty():
         fail("What is the question? Give it as an argument, or on standard input.")
-    text = sys.stdin.buffer.read().decode("utf-8", "replace").strip()
-    if not text:
-        fail("The question on standard input is empty.")
+    text = read_stdin().strip() if given in (None, "-") else given
+    if not text.strip():
+        fail("The question is empty.")
     return text
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from lmagent.cli.exits import fail
-from lmagent.cli.options import ToolOption, build_tools
+from lmagent.cli.options import ToolOption, build_tools, read_stdin, value_of
 from lmagent.errors import ToolError
 from lmagent.jsontext import dumps_text
 from lmagent.messages import ToolCall
+from lmagent.printer import printable
 from lmagent.registry import ToolRegistry
 
 __all__ = ["tools_app"]
 
 tools_app = typer.Typer(no_args_is_help=True, help="List, show and call tools.")
+
+
+NameArgument = Annotated[str, typer.Argument(help="As `tools list` shows it.")]
 
 
 def _registry(sources: list[str] | None) -> ToolRegistry:
@@ -47,7 +50,7 @@ def list_tools(
         return
     width = max((len(each.name) for each in registry), default=0)
     for each in registry:
-        sys.stdout.write(f"{each.name:<{width}}  {each.description.partition(chr(10))[0]}\n")
+        sys.stdout.write(f"{each.name:<{width}}  {printable(each.description.partition(chr(10))[0])}\n")
     if tool:
         return
     from importlib import import_module
@@ -61,32 +64,32 @@ def list_tools(
 
 
 @tools_app.command("show")
-def show_tool(name: str, tool: ToolOption = None) -> None:
+def show_tool(name: NameArgument, tool: ToolOption = None) -> None:
     """Print what a model sees of a tool, as JSON."""
     sys.stdout.write(dumps_text(_registry(tool).get(name).json_schema, indent=2) + "\n")
 
 
 @tools_app.command("call")
 def call_tool(
-    name: str,
+    name: NameArgument,
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(help='Arguments: one JSON object, or name=value pairs. "-" reads standard input.'),
+        typer.Argument(help="One JSON object, or name=value pairs; - reads the object from standard input."),
     ] = None,
     tool: ToolOption = None,
 ) -> None:
     """Call a tool as a model would, and print what the model would get."""
     registry = _registry(tool)
-    registry.get(name)
-    outcome = registry.run_one(ToolCall(id="cli", name=name, arguments=_arguments(arguments or [])))
+    written = _arguments(arguments or [], registry.get(name).json_schema["parameters"]["properties"])
+    outcome = registry.run_one(ToolCall(id="cli", name=name, arguments=written))
     if outcome.is_error:
         raise ToolError(outcome.content)
-    sys.stdout.write(outcome.content + "\n")
+    sys.stdout.write(printable(outcome.content) + "\n")
 
 
-def _arguments(given: list[str]) -> str:
+def _arguments(given: list[str], schemas: dict[str, Any]) -> str:
     if given == ["-"]:
-        return sys.stdin.read()
+        return read_stdin()
     if len(given) == 1 and given[0].lstrip().startswith("{"):
         return given[0]
     values: dict[str, Any] = {}
@@ -94,8 +97,10 @@ def _arguments(given: list[str]) -> str:
         key, equals, text = item.partition("=")
         if not equals:
             fail(f"Arguments are one JSON object or name=value pairs, not {item!r}.")
-        try:
-            values[key] = json.loads(text)
-        except ValueError:
-            values[key] = text
+        values[key] = text if _takes_text(schemas.get(key, {})) else value_of(text)
     return dumps_text(values)
+
+
+def _takes_text(schema: dict[str, Any]) -> bool:
+    """Whether `17` may be text to a parameter."""
+    return any(each.get("type") == "string" for each in (schema, *schema.get("anyOf", ())))

@@ -82,6 +82,24 @@ def test_what_goes_wrong_with_tools(arguments: tuple[str, ...], code: int, said:
     assert said in done.stderr
 
 
+def test_what_a_call_is_given_and_what_it_prints(tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from lmagent import function\n@function\n"
+        "def repeat(text: str | None, times: int, more: bool = False) -> str:\n"
+        "    '''Repeat.'''\n    return f'{text!r} {times} {more} \\x1b]0;owned'\n",
+        "utf-8",
+    )
+    done = lmagent("tools", "call", "repeat", "text=17", "times=3", "more=true", "--tool", str(path))
+    assert (done.returncode, done.stdout) == (0, "'17' 3 True \\x1b]0;owned\n")
+    done = lmagent("tools", "call", "repeat", "-", "--tool", str(path), given='{"text": "你", "times": 2}')
+    assert done.stdout == "'你' 2 False \\x1b]0;owned\n"
+    done = lmagent("tools", "call", "repeat", "text=a", "times=1e400", "--tool", str(path))
+    assert done.returncode == 7
+    assert "times: Input should be a valid integer" in done.stderr
+    assert lmagent("tools", "call", "calculator", "expression=17").stdout == "17\n"
+
+
 def test_tools_with_settings(tmp_path: Path):
     (tmp_path / "a.txt").write_text("内容", "utf-8")
     listed = lmagent("tools", "list", "--tool", f"files:root={tmp_path}")

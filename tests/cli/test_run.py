@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.cli.shell import CANARY, lmagent, over, started
+from lmagent.cli import main
+from tests.cli.shell import CANARY, ROOT, environment, lmagent, over, started
 from tests.loopback import STALL, json_answer, raw
 from tests.openai_server import openai_server
 
@@ -100,9 +103,10 @@ def test_the_question_from_standard_input():
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("run",), 2, "The question on standard input is empty"),
+        (("run",), 2, "The question is empty"),
+        (("run", " "), 2, "The question is empty"),
         (("run", "?", "--json", "--jsonl"), 2, "exclude each other"),
-        (("run", "?", "--approve", "maybe"), 2, "--approve is ask, always or never, not 'maybe'"),
+        (("run", "?", "--approve", "maybe"), 2, "is ask, always or never, not 'maybe'"),
         (("run", "?", "--nothing"), 2, "--nothing"),
         (("run", "?", "--max-rounds", "0"), 2, "max-rounds"),
         (("run", "?", "-m", "openai/x"), 3, "No API key for 'openai'"),
@@ -177,6 +181,39 @@ def test_a_reader_that_goes_away_is_no_traceback():
         assert process.wait(20) != 0
         assert "Traceback" not in said
         assert "BrokenPipe" not in said
+
+
+@pytest.mark.parametrize(
+    ("streams", "code", "said"),
+    [
+        (">/dev/full", 1, "lmagent: [Errno 28] No space left on device\n"),
+        (">&-", 0, ""),
+        ("<&-", 2, "lmagent: The question is empty.\n"),
+        ("<&- 2>&-", 2, ""),
+    ],
+)
+def test_standard_streams_that_are_full_or_closed(streams: str, code: int, said: str):
+    with openai_server("hi") as server:
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" -m lmagent run {streams}', sys.executable],
+            input=b"?",
+            capture_output=True,
+            cwd=ROOT,
+            env=environment(over(server.url)),
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr.decode()) == (code, said)
+
+
+def test_ctrl_c_before_the_command_has_begun(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmagent.cli.app.run_app", interrupted)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err.strip() == "lmagent: interrupted"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--stream",), ("--jsonl",)])
