@@ -54,7 +54,7 @@ class BailianChat(ChatModel):
         workspace: Id of a workspace. Default: `DASHSCOPE_WORKSPACE_ID`.
         incremental: Native: whether streams come in pieces; False is what the oldest models know.
         multimodal: Native: whether the model lives on the path for pictures; None: by its name.
-        session_id: Apps: a session that the server keeps.
+        session_id: Apps: names the session on the server; the history is sent all the same.
         **options: See `ModelOptions`.
 
     Raises:

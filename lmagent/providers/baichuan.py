@@ -23,7 +23,7 @@ from lmagent.framing import LineDecoder
 from lmagent.jsontext import JSON, storable
 from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, Usage
 from lmagent.providers.base import Auth, AuthFlow, ChatCall, Codec, Features, ParameterRule, Request, error_for_status
-from lmagent.providers.failures import quoted, retry_after
+from lmagent.providers.failures import quoted
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
 from lmagent.redaction import Secret
@@ -153,9 +153,7 @@ class BaichuanCodec(Codec):
         )
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
+        self.check(body)
         builder, state = ReplyBuilder(prefix), self.new_state()
         with self.reading(body):
             for delta in self._read(state, body):
@@ -168,9 +166,7 @@ class BaichuanCodec(Codec):
 
     def parse_event(self, state: _State, data: bytes, event: str = "") -> Iterable[Delta]:
         body = object_of(self, data)
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
+        self.check(body)
         with self.reading(body):
             yield from self._read(state, body)
         if state.reason and state.usage is not None and not state.ended:
@@ -202,18 +198,17 @@ class BaichuanCodec(Codec):
         code = fields.get("code")
         if status < 400 and code in (None, 0, "0"):
             return None
-        message = quoted(fields.get("msg")) or quoted(text, f"HTTP status {status} without a message")
+        message = quoted(fields.get("msg")) or quoted(text)
         if str(code) in _CLOCK:
             message += " (check the clock of this machine)"
-        return _class_of(status, str(code), message)(
+        return self.failure(
+            _class_of(status, str(code), message),
             message,
-            provider=self.provider,
-            model=self.model,
             status=status,
-            code=None if code in (None, 0) else str(code),
-            request_id=headers.get("x-bc-request-id"),
-            retry_after=retry_after(headers),
+            headers=headers,
             body=body,
+            code=code,
+            request_ids=(headers.get("x-bc-request-id"),),
         )
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lmagent.errors import (
-    InvalidResponse,
     ParameterError,
     ProviderError,
 )
@@ -44,7 +43,6 @@ from lmagent.providers.base import (
     joined,
 )
 from lmagent.providers.calls import RAW_ARGUMENTS, arguments_object, fitting_ids
-from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import answered, messages_of, split_system, text_only, turns
 from lmagent.schema import ToolSpec
@@ -214,9 +212,7 @@ class BailianCodec(Codec):
                 raise self.refuse("a user message with a file")
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
+        self.check(body)
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             state = BailianState()
@@ -236,9 +232,7 @@ class BailianCodec(Codec):
             return ()
         chunk = object_of(self, data)
         if event == "error" or "output" not in chunk:
-            error = self.parse_error(200, {}, chunk)
-            if error is not None:
-                raise error
+            self.check(chunk)
         with self.reading(chunk):
             return list(self._chunk(state, chunk))
 
@@ -260,19 +254,15 @@ class BailianCodec(Codec):
         code = str(inner.get("code") or "")
         if status < 400 and (not code or code in ("200", "Success") or "output" in answer):
             return None
-        message = inner.get("message") or text
-        message = message if isinstance(message, str) else str(message)
-        otherwise = error_for_status(status) if status >= 400 else InvalidResponse
-        request_id = answer.get("request_id") or headers.get("x-request-id")
-        return (bailian_error_class(code, message) or otherwise)(
-            quoted(message, f"HTTP status {status}"),
-            provider=self.provider,
-            model=self.model,
+        message = str(inner.get("message") or text)
+        return self.failure(
+            bailian_error_class(code, message) or error_for_status(status),
+            message,
             status=status,
-            code=code or None,
-            request_id=None if request_id is None else str(request_id),
-            retry_after=retry_after(headers),
+            headers=headers,
             body=body,
+            code=code,
+            request_ids=(answer.get("request_id"), headers.get("x-request-id")),
         )
 
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from lmagent.errors import InvalidResponse, MessageError, ProviderError
+from lmagent.errors import MessageError, ProviderError
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
 from lmagent.jsontext import JSON, dumps
 from lmagent.messages import Message, Reply, Usage
 from lmagent.providers.bailian_errors import bailian_error_class
 from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status
-from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import mapping, object_of, objects, text
 from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
 
@@ -40,7 +39,7 @@ class BailianAppCodec(Codec):
     Args:
         app_id: Id of the app; stands for the model.
         base_url: Scheme and host.
-        session_id: Continues a session that the server keeps; None: the history is sent.
+        session_id: Names the session on the server; sent beside the history.
         new_request_id: Makes the id of one request, 32 hex digits.
     """
 
@@ -105,9 +104,7 @@ class BailianAppCodec(Codec):
         return alternating(tools_as_text(text_only(system_in_front(messages), self.refuse)))
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
+        self.check(body)
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             builder.add(TextDelta(text(body["Data"]["Text"])))
@@ -121,9 +118,7 @@ class BailianAppCodec(Codec):
         if data.strip() == b"[DONE]":
             return self.finish(state)
         chunk = object_of(self, data)
-        error = self.parse_error(200, {}, chunk)
-        if error is not None:
-            raise error
+        self.check(chunk)
         with self.reading(chunk):
             whole = text(mapping(chunk["Data"]).get("Text")).rstrip("\ufffd")
             state.last = chunk
@@ -148,17 +143,14 @@ class BailianAppCodec(Codec):
             return None
         code = str(answer.get("Code") or "")
         message = str(answer.get("Message") or text)
-        otherwise = error_for_status(status) if status >= 400 else InvalidResponse
-        request_id = answer.get("RequestId")
-        return (bailian_error_class(code, message) or otherwise)(
-            quoted(message, f"HTTP status {status}"),
-            provider=self.provider,
-            model=self.model,
+        return self.failure(
+            bailian_error_class(code, message) or error_for_status(status),
+            message,
             status=status,
-            code=code or None,
-            request_id=None if request_id is None else str(request_id),
-            retry_after=retry_after(headers),
+            headers=headers,
             body=body,
+            code=code,
+            request_ids=(answer.get("RequestId"),),
         )
 
 

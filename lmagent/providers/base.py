@@ -31,6 +31,7 @@ from lmagent.events import Delta
 from lmagent.framing import Framing, SSEDecoder
 from lmagent.jsontext import JSON, dumps
 from lmagent.messages import Message, Reply
+from lmagent.providers.failures import quoted, retry_after
 from lmagent.schema import ToolSpec
 from lmagent.values import record
 
@@ -257,6 +258,47 @@ class Codec(ABC):
             body: The decoded body, or None when it is no JSON.
             text: The start of the body as text, for messages.
         """
+
+    def check(self, body: JSON) -> None:
+        """Raise the failure that hides in a body of status 200, if there is one."""
+        error = self.parse_error(200, {}, body)
+        if error is not None:
+            raise error
+
+    def failure(
+        self,
+        kind: type[ProviderError],
+        message: object,
+        *,
+        status: int,
+        headers: Mapping[str, str],
+        body: JSON | None,
+        text: str = "",
+        code: object = None,
+        request_ids: Iterable[object] = (),
+    ) -> ProviderError:
+        """Return an error of this provider, with as much of its words as may be shown.
+
+        Args:
+            kind: Its class.
+            message: The provider's words.
+            status: HTTP status.
+            headers: Lower-case names; they may ask for a wait.
+            body: The decoded body.
+            text: The start of the body, shown where there are no words.
+            code: The provider's own; 0 and the empty text are none.
+            request_ids: Where the id of the request may stand, the best place first.
+        """
+        return kind(
+            quoted(message) or quoted(text, f"HTTP status {status} without a message"),
+            provider=self.provider,
+            model=self.model,
+            status=status,
+            code=str(code) if code not in (None, 0, "") else None,
+            request_id=next((str(one) for one in request_ids if one), None),
+            retry_after=retry_after(headers),
+            body=body,
+        )
 
     @contextmanager
     def reading(self, body: JSON) -> Generator[None]:

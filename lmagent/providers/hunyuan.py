@@ -16,7 +16,6 @@ from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
     ContentFiltered,
-    InvalidResponse,
     NotFound,
     Overloaded,
     ParameterError,
@@ -50,7 +49,6 @@ from lmagent.providers.base import (
     error_for_status,
 )
 from lmagent.providers.calls import fitting_ids
-from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import answered, messages_of, split_system, text_only, tools_as_text, turns
 from lmagent.schema import ToolSpec
@@ -250,9 +248,7 @@ class HunyuanCodec(Codec):
         )
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
+        self.check(body)
         builder, state = ReplyBuilder(prefix), self.new_state()
         with self.reading(body):
             response = mapping(body.get("Response", body))
@@ -271,9 +267,7 @@ class HunyuanCodec(Codec):
         if state.done or data.strip() == b"[DONE]":
             return ()
         chunk = object_of(self, data)
-        error = self.parse_error(200, {}, chunk)
-        if error is not None:
-            raise error
+        self.check(chunk)
         with self.reading(chunk):
             return list(self._chunk(state, mapping(chunk.get("Response", chunk))))
 
@@ -295,18 +289,15 @@ class HunyuanCodec(Codec):
         if not fault and status < 400:
             return None
         code = str(fault.get("Code") or "")
-        message = quoted(fault.get("Message") or fault.get("Msg") or text, f"HTTP status {status}")
-        kind = _class_of(code) or (error_for_status(status) if status >= 400 else InvalidResponse)
-        request_id = answer.get("RequestId") or headers.get("x-tc-requestid")
-        return kind(
-            message,
-            provider=self.provider,
-            model=self.model,
+        return self.failure(
+            _class_of(code) or error_for_status(status),
+            fault.get("Message") or fault.get("Msg"),
             status=status,
-            code=code or None,
-            request_id=None if request_id is None else str(request_id),
-            retry_after=retry_after(headers),
+            headers=headers,
             body=body,
+            text=text,
+            code=code,
+            request_ids=(answer.get("RequestId"), headers.get("x-tc-requestid")),
         )
 
 

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 from lmagent.errors import (
     AuthenticationFailed,
-    InvalidResponse,
     ProviderError,
     QuotaExceeded,
     RateLimited,
@@ -35,7 +34,6 @@ from lmagent.providers.base import (
     Request,
     error_for_status,
 )
-from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
 from lmagent.redaction import Secret
@@ -159,9 +157,7 @@ class HyllmCodec(Codec):
         ]
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
+        self.check(body)
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             choice = body["choices"][0]
@@ -178,9 +174,7 @@ class HyllmCodec(Codec):
         if state[0] or data.strip() == b"[DONE]":
             return ()
         chunk = object_of(self, data)
-        error = self.parse_error(200, {}, chunk)
-        if error is not None:
-            raise error
+        self.check(chunk)
         deltas: list[Delta] = []
         with self.reading(chunk):
             for choice in objects(chunk.get("choices")):
@@ -198,20 +192,16 @@ class HyllmCodec(Codec):
         if not answer.get("error") and status < 400:
             return None
         fault = mapping(answer.get("error"))
-        code, request_id = fault.get("code"), answer.get("req_id")
-        message = quoted(fault.get("message") or text, f"HTTP status {status}")
-        lowered = message.lower()
-        by_words = (kind for words, kind in _WORDS if any(word in lowered for word in words))
-        kind = next(by_words, error_for_status(status) if status >= 400 else InvalidResponse)
-        return kind(
+        message = str(fault.get("message") or text)
+        by_words = (kind for words, kind in _WORDS if any(word in message.lower() for word in words))
+        return self.failure(
+            next(by_words, error_for_status(status)),
             message,
-            provider=self.provider,
-            model=self.model,
             status=status,
-            code=None if code is None else str(code),
-            request_id=None if request_id is None else str(request_id),
-            retry_after=retry_after(headers),
+            headers=headers,
             body=body,
+            code=fault.get("code"),
+            request_ids=(answer.get("req_id"),),
         )
 
 

@@ -36,7 +36,6 @@ from lmagent.providers.base import (
     joined,
 )
 from lmagent.providers.calls import fitting_ids
-from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import call_arguments, first_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import (
     alternating,
@@ -171,9 +170,7 @@ class _OldCodec(Codec):
         """Return the text and the function call of a reply (`whole`) or of one event."""
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
+        self.check(body)
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             state = self.new_state()
@@ -190,9 +187,7 @@ class _OldCodec(Codec):
         if state.ended or data.strip() == b"[DONE]":
             return
         body = object_of(self, data)
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
+        self.check(body)
         with self.reading(body):
             usage = usage_of(body.get("usage"), "prompt_tokens", "completion_tokens", "total_tokens")
             if usage is not None and usage.total_tokens:
@@ -228,16 +223,15 @@ class _OldCodec(Codec):
         code = resp.get("status_code")
         if status < 400 and code in (None, 0, "0"):
             return None
-        kind = MINIMAX_ERRORS.get(str(code)) or error_for_status(status)
-        return kind(
-            quoted(resp.get("status_msg")) or quoted(text, f"HTTP status {status} without a message"),
-            provider=self.provider,
-            model=self.model,
+        return self.failure(
+            MINIMAX_ERRORS.get(str(code)) or error_for_status(status),
+            resp.get("status_msg"),
             status=status,
-            code=None if code in (None, 0) else str(code),
-            request_id=first_text(fields.get("id"), fields.get("request_id"), headers.get("trace-id")),
-            retry_after=retry_after(headers),
+            headers=headers,
             body=body,
+            text=text,
+            code=code,
+            request_ids=(fields.get("id"), fields.get("request_id"), headers.get("trace-id")),
         )
 
 

@@ -285,9 +285,7 @@ class WenxinCodec(Codec):
         return {}
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
+        self.check(body)
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             for delta in self._read(self.new_state(), body, last=True):
@@ -301,9 +299,7 @@ class WenxinCodec(Codec):
         if state.ended or data.strip() == b"[DONE]":
             return
         body = object_of(self, data)
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
+        self.check(body)
         with self.reading(body):
             yield from self._read(state, body, last=bool(body.get("is_end")))
 

@@ -18,7 +18,6 @@ from lmagent.errors import (
     ConfigurationError,
     ContentFiltered,
     ContextTooLong,
-    InvalidResponse,
     NotFound,
     Overloaded,
     ParameterError,
@@ -42,7 +41,6 @@ from lmagent.providers.base import (
     Request,
     error_for_status,
 )
-from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import mapping, objects, text, usage_of
 from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
 from lmagent.redaction import Secret
@@ -229,9 +227,7 @@ class ZhipuCodec(Codec):
         return [{"role": message.role, "content": message.content} for message in others]
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
+        self.check(body)
         builder = ReplyBuilder(prefix)
         with self.reading(body):
             data = body["data"]
@@ -286,20 +282,17 @@ class ZhipuCodec(Codec):
     def _fault(self, status: int, headers: Mapping[str, str], body: JSON | None, text: str) -> ProviderError:
         answer = mapping(body)
         inner = mapping(answer.get("error")) or answer
-        code = str(inner.get("code") or "")
-        message = inner.get("msg") or inner.get("message") or text
-        task_failed = mapping(answer.get("data")).get("task_status") == "FAIL"
-        otherwise = error_for_status(status) if status >= 400 else ServerFailed if task_failed else InvalidResponse
-        request_id = answer.get("request_id") or mapping(answer.get("data")).get("request_id")
-        return ERRORS.get(code, otherwise)(
-            quoted(message, f"HTTP status {status}"),
-            provider=self.provider,
-            model=self.model,
+        code, data = str(inner.get("code") or ""), mapping(answer.get("data"))
+        task_failed = status < 400 and data.get("task_status") == "FAIL"
+        return self.failure(
+            ERRORS.get(code, ServerFailed if task_failed else error_for_status(status)),
+            inner.get("msg") or inner.get("message"),
             status=status,
-            code=code or None,
-            request_id=None if request_id is None else str(request_id),
-            retry_after=retry_after(headers),
+            headers=headers,
             body=body,
+            text=text,
+            code=code,
+            request_ids=(answer.get("request_id"), data.get("request_id")),
         )
 
 
