@@ -36,6 +36,7 @@ _FORMATS: dict[Any, str] = {
     datetime.timedelta: "duration",
 }
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
+_SELF: Any = getattr(typing, "Self")  # noqa: B009  # no type outside a class, says the type checker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,44 +266,31 @@ def _pydantic_schema(signature: Signature, arguments: list[Argument]) -> tuple[T
     maker = TypeAdapterOf(signature)
     if not any(_is_indescribable(a.hint) for a in arguments):
         try:
-            adapter = maker.make(arguments)
-            return adapter, _schema_of(adapter)
-        except _refusals():
+            return maker.described(arguments)
+        except Exception:  # noqa: S110  # whoever it is will be found below; types bring hooks that raise anything
             pass
     for argument in arguments:
         cause = maker.problem(argument)
         if cause is not None and argument.required:
             raise FunctionDefinitionError(
                 f"{signature.name}: parameter {argument.name!r}: {argument.hint!r} cannot be described as JSON"
+                f"{_why(cause)}"
             ) from cause
         argument.hidden = cause is not None
     signature.reserved |= {a.name for a in arguments if a.hidden}
     try:
-        adapter = maker.make(arguments)
-        return adapter, _schema_of(adapter)
-    except _refusals() as error:
+        return maker.described(arguments)
+    except Exception as error:
         raise FunctionDefinitionError(
             f"{signature.name}: cannot be described as JSON ({_first_line(error)})"
         ) from error
 
 
-@cache
-def _refusals() -> tuple[type[Exception], ...]:
-    from pydantic import PydanticUserError
-    from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, PydanticUndefinedAnnotation
-    from pydantic_core import SchemaError
+def _why(cause: Exception) -> str:
+    """Return what the author of a type says, such as which package to install; pydantic's own words say no more."""
+    from pydantic.errors import PydanticErrorMixin
 
-    # TypeError, ValueError, NameError: hints that pydantic stumbles over before it has words for them.
-    return (
-        PydanticUserError,
-        PydanticSchemaGenerationError,
-        PydanticInvalidForJsonSchema,
-        PydanticUndefinedAnnotation,
-        SchemaError,
-        TypeError,
-        ValueError,
-        NameError,
-    )
+    return "" if isinstance(cause, PydanticErrorMixin | TypeError) else f" ({_first_line(cause)})"
 
 
 def _first_line(error: Exception) -> str:
@@ -310,8 +298,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _is_indescribable(hint: Any) -> bool:
-    """Return whether a hint holds `complex`, which pydantic writes as text that no model can guess."""
-    return hint is complex or any(_is_indescribable(inner) for inner in typing.get_args(hint))
+    """Return whether a hint holds what pydantic describes all the same: `complex` as text, `Self` as our own dict."""
+    return hint is complex or hint is _SELF or any(map(_is_indescribable, typing.get_args(hint)))
 
 
 class TypeAdapterOf:
@@ -331,15 +319,20 @@ class TypeAdapterOf:
                 hints[argument.name] = hint if argument.required else NotRequired[hint]
         return self._adapter(hints)
 
+    def described(self, arguments: list[Argument]) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+        """Return the adapter of `make` and its schema."""
+        adapter = self.make(arguments)
+        return adapter, _schema_of(adapter)
+
     def problem(self, argument: Argument) -> Exception | None:
         """Return why an argument cannot be described, if so."""
         if argument.hint is EMPTY:
             return None
         if _is_indescribable(argument.hint):
-            return TypeError("complex is no JSON type")
+            return TypeError("no JSON type")
         try:
             _schema_of(self._adapter({argument.name: argument.hint}, extra=False))
-        except _refusals() as error:
+        except Exception as error:  # as above
             return error
         return None
 

@@ -213,8 +213,8 @@ class Tool(Generic[P, R_co]):
             return self._derived(definition, (owner if owner is not None else type(instance),))
         return self if instance is None else self._derived(definition, (instance,))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tool[P, R_co]:
-        return self
+    def __reduce__(self) -> str:
+        return self.__qualname__  # pickled by name as a function is, and its own copy
 
     def __repr__(self) -> str:
         return f"<Tool {self._definition.options.name or self.__qualname__}>"

@@ -200,18 +200,20 @@ def _name(target: Any, inner: Any) -> str:
 def _documentation(target: Any, inner: Any, owner: type | None) -> str:
     while isinstance(target, functools.partial):
         target = cast(Any, target).func
-    if (
-        isinstance(inner, type)
-        and dataclasses.is_dataclass(inner)
-        and (inner.__doc__ or "").startswith(inner.__name__ + "(")
-    ):
-        return ""  # written by @dataclass: the signature, not a description
-    text = getattr(cast(Any, inner), "__doc__", None)
-    if not text:
-        text = inspect.getdoc(inner) if isinstance(inner, type) else _inherited_documentation(inner, owner)
-    if not text and not inspect.isroutine(target) and not isinstance(target, type):
-        text = inspect.getdoc(cast(Any, type(target)))
-    return text or ""
+    if isinstance(inner, type):
+        return _class_documentation(cast("type[Any]", inner))
+    text = getattr(inner, "__doc__", None) or _inherited_documentation(inner, owner)
+    if text or inspect.isroutine(target) or isinstance(target, type):
+        return text
+    return _class_documentation(cast("type[Any]", type(target)))
+
+
+def _class_documentation(cls: type[Any]) -> str:
+    """Return a class's own text, else that of its `__init__`; not one that a decorator made of the signature."""
+    text = vars(cls).get("__doc__") or ""
+    if text.startswith(f"{cls.__name__}("):
+        text = ""
+    return text or getattr(vars(cls).get("__init__"), "__doc__", None) or ""
 
 
 def _inherited_documentation(inner: Any, owner: type | None) -> str:
@@ -286,7 +288,10 @@ def _or_none(hint: Any) -> Any:
         return hint
     if typing.get_origin(hint) is Annotated:  # its marks stay outermost, where they are looked for
         return Annotated[(_or_none(hint.__origin__), *hint.__metadata__)]  # type: ignore[return-value]  # built at run time
-    return typing.Optional[hint]  # noqa: UP045  # `hint | None` fails for text hints and for classes with an `|` of their own
+    try:
+        return typing.Optional[hint]  # noqa: UP045  # `hint | None` fails for text hints and for classes with an own `|`
+    except TypeError:  # no hint at all; describing it says so
+        return hint
 
 
 def _add_keywords(signature: Signature, hint: Any, reader: _HintReader) -> None:
@@ -361,6 +366,8 @@ class _HintReader:
             raise FunctionDefinitionError(
                 f"{self._name}: parameter {parameter.name!r}: hint {_hint_text(hint)!r} cannot be resolved ({error})"
             ) from error
+        if isinstance(hint, dataclasses.InitVar):
+            hint = cast(Any, hint).type
         return hint, _injection(hint)
 
     def _resolved(self, name: str, hint: Any) -> Any:

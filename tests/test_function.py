@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import dataclasses
 import datetime
 import decimal
 import enum
 import functools
+import inspect
 import ipaddress
 import json
 import pathlib
+import pickle
 import re
 import socket
 import subprocess
@@ -1400,6 +1403,59 @@ def test_a_boolean_goes_where_one_is_wanted():
     assert [type(value) for value in called] == [bool, bool, bool, Loud]
 
 
+class Hooked:
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        raise RuntimeError("install the plugin")
+
+
+@pytest.mark.parametrize(
+    ("hint", "why"),
+    [(Hooked, r" \(install the plugin\)"), (typing.Self, ""), (list[complex], ""), ({"type": 5}, ""), ([int], "")],
+)
+def test_whatever_a_hint_does_it_is_refused_or_hidden(hint: Any, why: str):
+    def f(x: Any): ...
+    def g(x: Any = None): ...
+
+    f.__annotations__["x"] = g.__annotations__["x"] = hint
+    with pytest.raises(FunctionDefinitionError, match=rf"f: parameter 'x': .* cannot be described as JSON{why}$"):
+        function(f).check()
+    assert properties(function(g)) == {}
+
+
+def test_a_class_is_described_by_its_own_words():
+    class Silent(BaseModel):
+        a: int
+
+    class Maker:
+        def __init__(self, size: int):
+            """Make one.
+
+            Args:
+                size: How large.
+            """
+
+    class Asker(BaseModel):
+        def __call__(self, question: str): ...
+
+    assert function(Silent).description == function(Asker()).description == ""
+    assert function(Maker).description == "Make one."
+    assert properties(function(Maker))["size"]["description"] == "How large."
+
+
+def test_an_init_var_is_a_parameter():
+    @dataclass
+    class Order:
+        item: str
+        count: dataclasses.InitVar[int]
+
+        def __post_init__(self, count: int):
+            self.total = count
+
+    assert properties(function(Order))["count"] == {"type": "integer"}
+    assert function(Order).call('{"item": "x", "count": "3"}').total == 3
+
+
 def test_items_of_an_iterable_are_checked_before_the_body_runs():
     @function
     def f(a: typing.Iterable[int], b: Annotated[typing.Iterable[int], "text"] | None = None):
@@ -1611,8 +1667,9 @@ def test_a_tool_stays_a_function_for_python():
     assert transfer.__doc__ is not None
     assert transfer("a", 1.0) == ("a", 1.0, None)
     assert "transfer" in repr(transfer)
-    assert list(__import__("inspect").signature(transfer).parameters) == ["account", "amount", "memo"]
-    assert __import__("copy").deepcopy(transfer) is transfer
+    assert list(inspect.signature(transfer).parameters) == ["account", "amount", "memo"]
+    assert copy.deepcopy(transfer) is copy.copy(transfer) is transfer
+    assert pickle.loads(pickle.dumps(transfer)) is transfer
 
 
 # Given schemas
