@@ -7,8 +7,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Annotated, Any, TextIO
 
@@ -34,6 +35,9 @@ from lmagent.jsontext import JSONError, dumps_text, loads
 from lmagent.printer import printable
 
 __all__ = ["batch"]
+
+_LONGEST = 16 * 1024 * 1024
+"""Characters of one field of a CSV."""
 
 
 def batch(
@@ -72,9 +76,10 @@ def batch(
     Exit codes beside the usual: 0 all answered, 1 some prompts failed (OUT says
     which), 130 interrupted.
     """
-    kept = journal or target.with_name(target.name + ".journal")
+    kept = journal or Path(f"{target}.journal")
     resume = resume or retry_failed
     _check_files(source, target, kept, resume)
+    items = _items(source)
     priced = _prices(prices)
     chat_model = build_model(model, timeout=timeout)
     asked = _asked(chat_model, tool, system, max_rounds)
@@ -95,7 +100,7 @@ def batch(
     stopped: LMAgentError | None = None
     with chat_model, _signals(engine) as interrupted, _written(target) as out:
         try:
-            for completion in engine.run(_items(source)):
+            for completion in engine.run(items):
                 out.write(dumps_text(completion.to_dict()) + "\n")
         except LMAgentError as error:
             stopped = error
@@ -113,13 +118,12 @@ def batch(
 def _check_files(source: str, target: Path, kept: Path, resume: bool) -> None:
     if source != "-" and not Path(source).is_file():
         fail(f"There is no file {source!r}.")
-    if source.lower().endswith(".csv"):
-        with open(source, encoding="utf-8-sig", newline="") as file:
-            _header(csv.DictReader(file))
     if source != "-" and target.exists() and os.path.samefile(source, target):
         fail("IN and OUT are the same file.")
     if not target.parent.is_dir():
         fail(f"There is no folder {str(target.parent)!r}.")
+    if str(target) == "-" or (target.exists() and not target.is_file()):
+        fail(f"OUT is a file, which is put in place at the end; {str(target)!r} is none.")
     if resume:
         return
     for path in (kept, target):
@@ -152,7 +156,7 @@ def _prices(path: Path | None) -> dict[str, Price] | None:
 @contextmanager
 def _written(target: Path) -> Generator[TextIO]:
     """Write beside OUT and put it in place when done: OUT is never half a file."""
-    part = target.with_name(target.name + ".part")
+    part = Path(f"{target}.part")
     with open(part, "w", encoding="utf-8", newline="\n") as out:
         try:
             yield out
@@ -186,57 +190,64 @@ def _signals(engine: CompletionEngine) -> Generator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _items(source: str) -> Iterator[Any] | _File:
+def _items(source: str) -> Iterable[Any]:
     return _lines(sys.stdin.buffer) if source == "-" else _File(source)
 
 
 class _File:
-    """The prompts of a file, read as they are needed; counted beforehand, for the time left."""
+    """The prompts of a file, read as they are needed; gone through once beforehand, for the time left and for what is
+    wrong with a CSV as a whole.
+
+    Raises:
+        ConfigurationError: It is a CSV that cannot be read.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._is_csv = path.lower().endswith(".csv")
-        with self._opened() as file:
-            self._count = sum(1 for row in (csv.reader(file) if self._is_csv else file) if row and row != b"\n")
-        self._count -= self._is_csv
-
-    def _opened(self) -> IO[Any]:
-        if self._is_csv:
-            return open(self._path, encoding="utf-8-sig", newline="")
-        return open(self._path, "rb")
+        self._read = _rows if path.lower().endswith(".csv") else _lines
+        self._count = sum(1 for _ in self)
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Any]:
-        with self._opened() as file:
-            yield from (_csv if self._is_csv else _lines)(file)
+        with open(self._path, "rb") as file:
+            yield from self._read(file)
 
 
-def _lines(file: Any) -> Iterator[Any]:
+def _lines(file: IO[bytes]) -> Iterator[Any]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
         try:
-            yield loads(line)
+            yield loads(line.decode("utf-8"))
+        except UnicodeDecodeError:
+            yield MessageError(f"Line {number} is no UTF-8.")
         except JSONError as error:
-            yield MessageError(f"Line {number} is no JSON: {error}")
+            yield MessageError(f"Line {number} is no JSON: {str(error).replace('at line 1 ', 'at ')}")
 
 
-def _header(rows: csv.DictReader[str]) -> None:
-    names = list(rows.fieldnames or ())
-    if "prompt" not in names:
-        raise ConfigurationError(f"The CSV needs a column 'prompt'; it has {names}.")
-
-
-def _csv(file: IO[str]) -> Iterator[Any]:
-    rows = csv.DictReader(file)
-    _header(rows)
+def _rows(file: IO[bytes]) -> Iterator[Any]:
+    # Strict: a quote that is never closed would make one prompt of the rest of the file.
+    rows = csv.DictReader(TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
+    csv.field_size_limit(_LONGEST)
     try:
+        if "prompt" not in (rows.fieldnames or ()):
+            raise ConfigurationError(f"The CSV needs a column 'prompt'; it has {list(rows.fieldnames or ())}.")
         for row in rows:
-            prompt: list[dict[str, str]] = [{"role": "user", "content": row["prompt"] or ""}]
-            if row.get("system"):
-                prompt.insert(0, {"role": "system", "content": row["system"]})
-            yield {"prompt": prompt, "id": row.get("id") or None}
+            yield _item(row, rows.line_num)
     except csv.Error as error:
-        raise ConfigurationError(f"Line {rows.line_num} of the CSV cannot be read: {error}") from error
+        raise ConfigurationError(f"The CSV cannot be read behind line {rows.line_num}: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError("The CSV is no UTF-8; save it as UTF-8 first.") from error
+
+
+def _item(row: dict[Any, Any], line: int) -> Any:
+    if None in row:
+        return MessageError(f"Line {line} has more fields than the header: a prompt with commas stands in quotes.")
+    if not row["prompt"]:
+        return MessageError(f"Line {line} has no prompt.")
+    prompt = [{"role": "user", "content": row["prompt"]}]
+    if row.get("system"):
+        prompt.insert(0, {"role": "system", "content": row["system"]})
+    return {"prompt": prompt, "id": row.get("id") or None}

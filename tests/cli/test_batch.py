@@ -186,17 +186,72 @@ def test_tools_and_the_system_prompt(tmp_path: Path):
     assert line["tool_calls"][0]["arguments"] == '{"expression": "2+3"}'
 
 
+ODD_FILES: list[tuple[str, bytes, list[str]]] = [
+    ("bom.jsonl", b'\xef\xbb\xbf"a"\r\n\r\n  \n"b"', ["re a", "re b"]),
+    (
+        "broken.jsonl",
+        b'"a"\nnot json\n{"promt": 1}\n"caf\xe9"\n{"prompt": "c"',
+        [
+            "re a",
+            "Line 2 is no JSON: expected ident at column 2",
+            "Item 2 is a dict with 'prompt' (or 'messages') and, if wanted, 'id' and 'parameters'; it has ['promt'].",
+            "Line 4 is no UTF-8.",
+            "Line 5 is no JSON: EOF while parsing an object at column 14",
+        ],
+    ),
+    ("empty.jsonl", b"", []),
+    ("header.csv", b"prompt\n", []),
+    (
+        "a.CSV",
+        b'\xef\xbb\xbfid,prompt\r\n1,"two\r\nlines, ""q"""\r\n\r\n2\r\n3,one, two\r\n4,\r\n',
+        [
+            're two\r\nlines, "q"',
+            "Line 5 has no prompt.",
+            "Line 6 has more fields than the header: a prompt with commas stands in quotes.",
+            "Line 7 has no prompt.",
+        ],
+    ),
+    ("long.csv", b"prompt\n" + b"x" * 200_000, ["re " + "x" * 200_000]),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "expected"), ODD_FILES, ids=[name for name, _, _ in ODD_FILES])
+def test_odd_files(tmp_path: Path, name: str, content: bytes, expected: list[str]):
+    (tmp_path / name).write_bytes(content)
+    with LoopbackServer(reply) as server:
+        done = lmagent("batch", str(tmp_path / name), str(tmp_path / "out"), env=over(server.url))
+    lines = lines_of(tmp_path / "out")
+    assert [line["reply"] if "reply" in line else line["error"]["message"] for line in lines] == expected
+    assert done.returncode == any("error" in line for line in lines), done.stderr
+    assert done.stderr.startswith(f"{len(expected)}/{len(expected)}")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"prompt\ncaf\xe9\n", "The CSV is no UTF-8; save it as UTF-8 first."),
+        (b'prompt\na\n"never closed\nb\n', "The CSV cannot be read behind line 2: unexpected end of data."),
+        (b"question\na\n", "The CSV needs a column 'prompt'; it has ['question']."),
+    ],
+)
+def test_a_csv_that_cannot_be_read_is_told_before_anything_is_asked(tmp_path: Path, content: bytes, said: str):
+    (tmp_path / "in.csv").write_bytes(content)
+    with LoopbackServer(reply) as server:
+        done = lmagent("batch", str(tmp_path / "in.csv"), str(tmp_path / "out"), env=over(server.url))
+        assert server.requests == []
+    assert (done.returncode, done.stderr) == (3, f"lmagent: ConfigurationError: {said}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
 def test_wrong_command_lines(tmp_path: Path):
     source = written(tmp_path / "in.jsonl", "a")
     env = over("http://127.0.0.1:9")
     assert lmagent("batch", "missing.jsonl", str(tmp_path / "o"), env=env).returncode == 2
     assert lmagent("batch", source, source, "--resume", env=env).returncode == 2
     assert lmagent("batch", source, str(tmp_path / "no" / "o"), env=env).returncode == 2
-    (tmp_path / "bad.csv").write_text("question\na\n")
-    done = lmagent("batch", str(tmp_path / "bad.csv"), str(tmp_path / "o"), env=env)
-    assert done.returncode == 3
-    assert "column 'prompt'" in done.stderr
-    assert not (tmp_path / "o").exists()
+    for out in ("-", ".", "/dev/stdout"):
+        done = lmagent("batch", source, out, "--resume", env=env)
+        assert (done.returncode, "OUT is a file" in done.stderr) == (2, True)
     (tmp_path / "prices.json").write_text("[]")
     done = lmagent("batch", source, str(tmp_path / "o"), "--prices", str(tmp_path / "prices.json"), env=env)
     assert done.returncode == 3
