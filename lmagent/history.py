@@ -1,17 +1,18 @@
 """What a valid history is, and how an invalid one is mended. Pure; knows no provider and no store.
 
-The rules: every call of an assistant message is answered exactly once, right behind it and in call order; a call id
-is unique in its message; no result stands without its call.
+The rules: every call of an assistant message is answered exactly once, right behind it and in call order; a call has an
+id, and no other call of the conversation has the same; no result stands without its call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
+from itertools import count
 
 from lmagent.messages import AssistantMessage, Message, ToolCall, ToolMessage
 
-__all__ = ["NOT_RUN", "History", "history_problems", "in_order", "open_calls", "repair_history"]
+__all__ = ["NOT_RUN", "History", "history_problems", "in_order", "open_calls", "own_id", "repair_history"]
 
 NOT_RUN = "Not run: the run was cancelled before this call finished. Its effect is unknown; call again if needed."
 
@@ -33,6 +34,7 @@ def history_problems(messages: Iterable[Message]) -> list[str]:
     """Return what is wrong with a history, one line each; empty when it is valid."""
     problems: list[str] = []
     waiting: list[ToolCall] = []
+    taken: set[str] = set()
     for index, message in enumerate(messages):
         if isinstance(message, ToolMessage):
             if not waiting or message.tool_call_id not in (call.id for call in waiting):
@@ -44,31 +46,38 @@ def history_problems(messages: Iterable[Message]) -> list[str]:
             continue
         problems.extend(f"message {index}: the call {call.id!r} before it has no result" for call in waiting)
         waiting = list(message.tool_calls) if isinstance(message, AssistantMessage) else []
-        ids = [call.id for call in waiting]
-        problems.extend(
-            f"message {index}: the call id {i!r} is repeated" for i in sorted({i for i in ids if ids.count(i) > 1})
-        )
+        for call in waiting:
+            if not call.id:
+                problems.append(f"message {index}: a call of {call.name!r} has no id")
+            elif call.id in taken:
+                problems.append(f"message {index}: the call id {call.id!r} is repeated")
+            taken.add(call.id)
     problems.extend(f"at the end: the call {call.id!r} has no result" for call in waiting)
     return problems
 
 
-def in_order(messages: Sequence[Message]) -> bool:
-    """Whether each call has an id of its own and is answered at once; else servers refuse the history.
+def in_order(messages: Sequence[Message], taken: set[str] | None = None) -> bool:
+    """Whether a history has no problems.
 
     The one look at every message of a turn, so it does nothing but compare types while no call is open.
+
+    Args:
+        messages: All, or those behind others that are in order.
+        taken: The ids of the calls of those others; it grows by what is found here.
     """
     waiting: list[str] = []
+    taken = set() if taken is None else taken
     for message in messages:
         if isinstance(message, ToolMessage):
-            if message.tool_call_id not in waiting:
+            if not waiting or message.tool_call_id != waiting.pop():
                 return False
-            waiting.remove(message.tool_call_id)
         elif waiting:
             return False
         elif isinstance(message, AssistantMessage) and message.tool_calls:
-            waiting = [call.id for call in message.tool_calls]
-            if "" in waiting or len(set(waiting)) < len(waiting):
+            waiting = [call.id for call in reversed(message.tool_calls)]
+            if "" in waiting or not taken.isdisjoint(waiting) or len(set(waiting)) < len(waiting):
                 return False
+            taken.update(waiting)
     return not waiting
 
 
@@ -81,6 +90,7 @@ def repair_history(messages: Iterable[Message], *, missing: str = NOT_RUN) -> tu
     if in_order(items):  # nearly always, and looking takes a fourth of the time of mending
         return tuple(items)
     out: list[Message] = []
+    taken: set[str] = set()
     position = 0
     while position < len(items):
         message = items[position]
@@ -94,7 +104,7 @@ def repair_history(messages: Iterable[Message], *, missing: str = NOT_RUN) -> tu
         while position < len(items) and isinstance(result := items[position], ToolMessage):
             results.append(result)
             position += 1
-        calls = _unique(message.tool_calls)
+        calls = _unique(message.tool_calls, taken)
         out.append(message if calls == message.tool_calls else replace(message, tool_calls=calls))
         for old, call in zip(message.tool_calls, calls, strict=True):
             found = next((result for result in results if result.tool_call_id == old.id), None)
@@ -106,15 +116,21 @@ def repair_history(messages: Iterable[Message], *, missing: str = NOT_RUN) -> tu
     return tuple(out)
 
 
-def _unique(calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
-    seen: set[str] = set()
+def _unique(calls: tuple[ToolCall, ...], taken: set[str]) -> tuple[ToolCall, ...]:
+    """Return the calls with ids of their own, and note them in `taken`."""
     unique: list[ToolCall] = []
-    for index, call in enumerate(calls):
-        if call.id in seen:
-            call = replace(call, id=f"{call.id}_{index}")
-        seen.add(call.id)
-        unique.append(call)
+    for call in calls:
+        own = own_id(call.id, taken)
+        taken.add(own)
+        unique.append(call if own == call.id else replace(call, id=own))
     return tuple(unique)
+
+
+def own_id(id: str, taken: Collection[str]) -> str:
+    """Return `id`, or one made from it that is not taken."""
+    if id and id not in taken:
+        return id
+    return next(made for number in count(2) if (made := f"{id or 'call'}_{number}") not in taken)
 
 
 class History:
@@ -147,6 +163,11 @@ class History:
 
     def __len__(self) -> int:
         return len(self._messages)
+
+    def call_ids(self) -> set[str]:
+        """Return the ids of all calls."""
+        spoken = [message.tool_calls for message in self._messages if isinstance(message, AssistantMessage)]
+        return {call.id for calls in spoken for call in calls}
 
     def append(self, message: Message) -> None:
         """Add one message."""

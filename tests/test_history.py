@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmagent.history import NOT_RUN, History, history_problems, open_calls, repair_history
+from lmagent.history import NOT_RUN, History, history_problems, in_order, open_calls, repair_history
 from lmagent.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
 
 
@@ -47,13 +47,24 @@ def test_repeated_call_ids_are_told_apart():
     assert [m.content for m in mended[1:]] == ["1", "2"]
 
 
+def test_each_call_has_an_id_of_its_own_in_the_whole_conversation():
+    once = AssistantMessage("", tool_calls=(call("a"),))
+    nameless = AssistantMessage("", tool_calls=(call(""), call("")))
+    messages = [once, result("a", "1"), once, result("a", "2"), nameless, result("", "3"), result("", "4")]
+    assert len(history_problems(messages)) == 4
+    mended = repair_history(messages)
+    assert history_problems(mended) == []
+    assert [m.content for m in mended if isinstance(m, ToolMessage)] == ["1", "2", "3", "4"]
+    assert len(History(messages).call_ids()) == 4
+
+
 def test_problems_are_named():
     assert history_problems([result("x")]) == ["message 0: a result for 'x', which is no open call"]
     assert "has no result" in history_problems([ASKED, UserMessage("hi")])[0]
     assert history_problems([ASKED, result("b"), result("a")]) == ["message 1: the result for 'b' is out of order"]
 
 
-ids = st.sampled_from("abc")
+ids = st.sampled_from(["a", "b", "a_2", ""])
 messages = st.lists(
     st.one_of(
         st.just(UserMessage("u")),
@@ -68,6 +79,7 @@ messages = st.lists(
 def test_whatever_comes_in_a_valid_history_comes_out(items):
     mended = repair_history(items)
     assert history_problems(mended) == []
+    assert in_order(items) == (history_problems(items) == [])
     assert repair_history(mended) == mended
     spoken = [m for m in items if not isinstance(m, ToolMessage)]
     assert [m.content for m in mended if not isinstance(m, ToolMessage)] == [m.content for m in spoken]
