@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lmagent.approval import Approver, Decision, Deny, Pause, as_decision
 from lmagent.context import RunContext
 from lmagent.errors import LMAgentError
-from lmagent.events import Event, RunEnd, ToolEnd, ToolStart
+from lmagent.events import Event, RunEnd, ToolCallDelta, ToolCallEnd, ToolCallStart, ToolEnd, ToolStart
 from lmagent.flow import Approve, AskModel, PausedRun, RunState, RunTools, Step
 from lmagent.hooks import Hooks
 from lmagent.messages import Reply, SystemMessage, ToolCall, ToolMessage
@@ -207,7 +207,7 @@ def stream(job: Job) -> Iterator[Event]:
                                 if type(item) is Reply:
                                     outcome = _changed(job, "after_model", seen(item))
                                 else:
-                                    yield item
+                                    yield _named(job, item) if type(item) in _OF_CALLS else item
                         except LMAgentError as error:
                             _changed(job, "on_error", error)
                             raise
@@ -250,7 +250,7 @@ async def async_stream(job: Job) -> AsyncIterator[Event]:
                                     if type(item) is Reply:
                                         outcome = await _async_changed(job, "after_model", seen(item))
                                     else:
-                                        yield item
+                                        yield _named(job, item) if type(item) in _OF_CALLS else item
                             except LMAgentError as error:
                                 await _async_changed(job, "on_error", error)
                                 raise
@@ -271,6 +271,19 @@ async def async_stream(job: Job) -> AsyncIterator[Event]:
                 case _:
                     yield step
                     outcome = None
+
+
+_OF_CALLS = frozenset((ToolCallStart, ToolCallDelta, ToolCallEnd))
+
+
+def _named(job: Job, event: Any) -> Any:
+    """Give an event of a call the id that the call has in the history."""
+    id = job.state.own_id(event.id)
+    if id == event.id:
+        return event
+    if isinstance(event, ToolCallEnd):
+        return ToolCallEnd(id, event.index, replace(event.call, id=id))
+    return replace(event, id=id)
 
 
 async def _watched_tools(job: Job, step: RunTools) -> AsyncGenerator[Any]:

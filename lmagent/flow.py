@@ -15,7 +15,7 @@ from lmagent.approval import Allow, Decision, Deny, Edit, Pause, Ruling
 from lmagent.budget import Budget, Price, check_limit, price_of
 from lmagent.errors import LimitExceeded, OutputError
 from lmagent.events import Event, RoundEnd, RoundStart, ToolDecided
-from lmagent.history import History
+from lmagent.history import History, own_id
 from lmagent.jsontext import dumps, dumps_text
 from lmagent.messages import AssistantMessage, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.outcomes import ToolOutcome
@@ -172,6 +172,8 @@ class RunState:
     requests: int = 0
     started: float = 0.0
     calls: list[ToolCall] = field(default_factory=list[ToolCall])
+    ids: set[str] | None = None
+    """Of all calls of the history, once somebody asked."""
     allowed: set[str] = field(default_factory=set[str])
     last: Reply | None = None
     repeated: tuple[str, int] = ("", 0)
@@ -190,6 +192,12 @@ class RunState:
         self.allowed = set(resumed.allowed)
         price = price_of(self.limits.prices, paused.model_id)
         self.cost = price.of(paused.usage) if price else 0.0
+
+    def own_id(self, id: str) -> str:
+        """Return the id of a call of the newest reply: the server's, or another where an earlier call has it."""
+        if self.ids is None:
+            self.ids = self.history.call_ids()
+        return own_id(id, self.ids)
 
     def result(self) -> RunResult:
         """Return the run as it stands."""
@@ -240,7 +248,8 @@ def agent_flow(state: RunState) -> Generator[Step, Any, RunResult]:
             yield RoundStart(state.rounds)
             length = len(state.history)
             schema = state.output.schema if state.output else None
-            reply: Reply = yield AskModel(state.history.messages, _choice(state), schema, state.rounds)
+            asked = AskModel(state.history.messages, _choice(state), schema, state.rounds)
+            reply = _with_own_ids(state, (yield asked))
             _take(state, reply)
             calls = _calls_to_run(state, reply)
             if calls:
@@ -261,6 +270,17 @@ def _choice(state: RunState) -> ToolChoice:
     if state.output and state.output.tool and state.tool_choice == "auto":
         return "required"  # the answer is a call, too
     return state.tool_choice if state.rounds == 1 or state.tool_choice == "none" else "auto"
+
+
+def _with_own_ids(state: RunState, reply: Reply) -> Reply:
+    """A server that numbers the calls of each reply from anew repeats ids; in a history each is there once."""
+    calls = reply.message.tool_calls
+    if not calls:
+        return reply
+    own = tuple(call if call.id == (id := state.own_id(call.id)) else replace(call, id=id) for call in calls)
+    assert state.ids is not None
+    state.ids.update(call.id for call in own)
+    return reply if own == calls else replace(reply, message=replace(reply.message, tool_calls=own))
 
 
 def _take(state: RunState, reply: Reply) -> None:

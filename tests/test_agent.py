@@ -18,9 +18,18 @@ from lmagent.errors import (
     ParameterError,
     ServerFailed,
 )
-from lmagent.events import RoundEnd, RunEnd, TextDelta, ToolEnd, ToolStart
+from lmagent.events import (
+    RoundEnd,
+    RunEnd,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolEnd,
+    ToolStart,
+)
 from lmagent.history import NOT_RUN, history_problems
-from lmagent.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage
+from lmagent.messages import AssistantMessage, Reply, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.providers.base import NamedTool
 from lmagent.testing import ScriptedModel, ScriptError, calls
 from tests.four_ways import AGENT_VERBS, AgentVerb, no_tasks_left, nothing_left
@@ -566,3 +575,31 @@ def test_a_registry_may_be_shared_and_may_grow():
     registry.add(function(lambda n: n * 2, name="double"))
     assert _results(agent.run("Go.").messages) == ["8"]
     assert repr(agent) == "Agent('scripted/script', tools=['add', 'double'])"
+
+
+@every_verb
+def test_a_server_that_numbers_the_calls_of_each_reply_from_anew(verb: AgentVerb):
+    def once(text: str) -> Any:
+        made = tuple(
+            ToolCall(id=f"call_{number}", name="add", arguments=f'{{"a": {number}, "b": {len(text)}}}')
+            for number in range(2)
+        )
+        return Reply(message=AssistantMessage(text, tool_calls=made), finish_reason="tool_calls")
+
+    agent = Agent(ScriptedModel([once("a"), once("bb"), "done"]), [add])
+    result = verb(agent, "Go.")
+    assert history_problems(result.messages) == []
+    assert [call.id for call in result.tool_calls] == ["call_0", "call_1", "call_0_2", "call_1_2"]
+    assert _results(result.messages) == ["1", "2", "2", "3"]
+
+
+def test_events_have_the_ids_of_the_history():
+    reply = Reply(message=AssistantMessage(tool_calls=(ToolCall(id="x", name="add", arguments='{"a": 1, "b": 1}'),)))
+    ids: list[str] = []
+    for event in Agent(ScriptedModel([reply, reply, "done"]), [add]).stream_run("Go."):
+        if isinstance(event, ToolCallStart | ToolCallDelta | ToolCallEnd):
+            ids.append(event.id)
+        elif isinstance(event, ToolStart | ToolEnd):
+            ids.append(event.call.id)
+    assert list(dict.fromkeys(ids)) == ["x", "x_2"]
+    assert ids == sorted(ids)

@@ -270,9 +270,13 @@ def test_one_good_result_in_a_round_is_no_round_of_errors():
     flow = agent_flow(_state(limits=Limits(tool_errors=2)))
     _until(flow, AskModel)
     for number in range(4):
-        asked = (_call(arguments=f"[{number}]"), _call(arguments=f"[{-number}, 0]", number=2))
-        _until(flow, RunTools, _reply(*asked))
-        _until(flow, AskModel, [ToolOutcome("c1", "look", "no", True), ToolOutcome("c2", "look", "yes")])
+        asked = (
+            _call(arguments=f"[{number}]", number=number),
+            _call(arguments=f"[{-number}, 0]", number=number + 10),
+        )
+        run = _until(flow, RunTools, _reply(*asked))
+        bad, good = run.calls
+        _until(flow, AskModel, [ToolOutcome(bad.id, "look", "no", True), ToolOutcome(good.id, "look", "yes")])
 
 
 def test_a_call_that_cannot_be_run_is_answered_with_its_problem():

