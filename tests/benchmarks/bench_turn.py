@@ -73,7 +73,7 @@ def _conversation() -> list[Message]:
     result = json.dumps([{"day": day, "high": 20 + day, "low": 11, "sky": "sunny", "wind": "NE 3"} for day in range(9)])
     answer = "It stays sunny in Shanghai all week, 20 to 28 degrees, with a light wind from the north-east. " * 5
     for number in range(MESSAGES // 4):
-        call = ToolCall(id=f"call_{number}", name="get_weather", arguments='{"city":"Shanghai"}')
+        call = ToolCall(id=f"old_{number}", name="get_weather", arguments='{"city":"Shanghai"}')
         messages += [
             UserMessage(
                 f"Question {number}: what is the weather in Shanghai (上海), and what should I wear there today?"
