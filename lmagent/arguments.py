@@ -31,13 +31,17 @@ __all__ = [
     "Repair",
     "invalid_arguments",
     "read_object",
+    "shown_name",
     "shown_value",
 ]
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
+_SURELY_SHORT = MAX_BYTES // 4
+"""Characters; so many are within the limit in any script."""
 _MAX_ROUNDS = 8
 _MAX_SHOWN = 80
+_MAX_PROBLEMS = 50
 
 Repair: TypeAlias = Callable[[str, Mapping[str, Any]], tuple[str | None, tuple[str, ...]] | None]
 """Takes text that could not be read or validated and the schema; gives mended JSON text and the repairs' names."""
@@ -81,7 +85,9 @@ class BoundArguments:
 
 
 def invalid_arguments(name: str, problems: list[str]) -> InvalidArguments:
-    """Return the error that goes back to the model."""
+    """Return the error that goes back to the model. It tells the first problems if there are absurdly many."""
+    if len(problems) > _MAX_PROBLEMS:
+        problems = [*problems[:_MAX_PROBLEMS], f"and {len(problems) - _MAX_PROBLEMS} more problems"]
     return InvalidArguments("\n".join([f"{name}: invalid arguments", *problems]), problems=problems)
 
 
@@ -132,7 +138,7 @@ class ArgumentReader:
         Raises:
             InvalidArguments: With every problem, one a line.
         """
-        if self._is_direct and len(text) <= MAX_BYTES and (self._is_bounded or _is_tame(text)):
+        if self._is_direct and len(text) <= _SURELY_SHORT and (self._is_bounded or _is_tame(text)):
             try:
                 values = self._validate(text, strict=True)
             except Exception:  # a validator of the user may raise anything; careful reading says what
@@ -193,7 +199,7 @@ class ArgumentReader:
         refused = [key for key in data if key in self._hidden]
         if self._is_model and self._known is not None:
             refused += [key for key in data if key not in self._known]
-        return [f"{key}: Extra inputs are not permitted (got {shown_value(data[key])})" for key in refused]
+        return [f"{shown_name(key)}: Extra inputs are not permitted (got {shown_value(data[key])})" for key in refused]
 
 
 def _is_bounded(schema: Any) -> bool:
@@ -334,7 +340,7 @@ def _problem_lines(errors: list[Any], data: Any) -> list[str]:
             messages.append(message)
     lines: list[str] = []
     for path, messages in places.items():
-        shown = ".".join(map(str, path)) or "arguments"
+        shown = ".".join(map(shown_name, path)) or "arguments"
         parent = _at(data, path[:-1])
         is_there = not path or isinstance(parent, list) or (isinstance(parent, dict) and path[-1] in parent)
         got = f" (got {shown_value(_at(data, path))})" if is_there else ""
@@ -344,7 +350,15 @@ def _problem_lines(errors: list[Any], data: Any) -> list[str]:
 
 def shown_value(value: Any) -> str:
     """Return a value as short JSON, for an error line."""
-    text = dumps_text(value)
+    return _shortened(dumps_text(value))
+
+
+def shown_name(name: str | int) -> str:
+    """Return a name that a model wrote, for an error line."""
+    return _shortened(str(name))
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from lmagent.arguments import BoundArguments, Repair, invalid_arguments, read_object, shown_value
+from lmagent.arguments import BoundArguments, Repair, invalid_arguments, read_object, shown_name, shown_value
 from lmagent.jsontext import JSONError, loads
 
 __all__ = ["SchemaReader", "problems_of"]
@@ -169,7 +169,7 @@ def _referenced(reference: str, root: Mapping[str, Any]) -> Any:
 
 
 def _joined(path: str, name: str | int) -> str:
-    return f"{path}.{name}" if path else str(name)
+    return f"{path}.{shown_name(name)}" if path else shown_name(name)
 
 
 def _line(path: str, message: str, value: Any) -> str:

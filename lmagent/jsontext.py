@@ -51,8 +51,9 @@ def loads(data: bytes | str, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX
     Raises:
         JSONError: Not JSON, too long, too deep, NaN or Infinity, or an absurdly long number.
     """
-    if len(data) > max_bytes:
-        raise JSONError(f"{len(data)} bytes of JSON, more than {max_bytes}")
+    size = len(data) if isinstance(data, bytes) or data.isascii() else len(data.encode("utf-8", "surrogatepass"))
+    if size > max_bytes:
+        raise JSONError(f"{size} bytes of JSON, more than {max_bytes}")
     if isinstance(data, bytes) and data.startswith(b"\xef\xbb\xbf"):
         data = data[3:]
     elif isinstance(data, str) and data.startswith("\ufeff"):

@@ -34,6 +34,8 @@ __all__ = ["ToolRegistry"]
 
 _AnyTool = Tool[..., Any]
 _READY = (PreparedCall, ToolOutcome)
+_MAX_NAME = 100
+"""More of a name that a model made up is not repeated."""
 
 
 class ToolRegistry:
@@ -250,12 +252,12 @@ class ToolRegistry:
         return call if isinstance(call, _READY) else self.prepare(call, repair=repair)
 
     def _unknown(self, name: str) -> str:
+        shown = repr(name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…")
         if not self._tools:
-            return f"There is no tool {name!r}; no tools are available"
-        close = get_close_matches(name, self._tools, n=3)
-        if close:
-            return f"There is no tool {name!r}. Did you mean {' or '.join(close)}? All tools: {', '.join(self._tools)}"
-        return f"There is no tool {name!r}. All tools: {', '.join(self._tools)}"
+            return f"There is no tool {shown}; no tools are available"
+        close = get_close_matches(name[:_MAX_NAME], self._tools, n=3)
+        guess = f" Did you mean {' or '.join(close)}?" if close else ""
+        return f"There is no tool {shown}.{guess} All tools: {', '.join(self._tools)}"
 
 
 def _registry_of(tools: Iterable[_AnyTool]) -> ToolRegistry:

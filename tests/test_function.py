@@ -1123,6 +1123,21 @@ def test_limits_of_size_and_depth():
     assert len(f.call(wide)) == 1000
     assert f.call(json.dumps({"a": "[" * 1000})) == "[" * 1000
     assert "more than" in problems(f, json.dumps({"a": "x" * 1_100_000}))[0]
+    assert len(f.call(json.dumps({"a": "值" * 340_000}, ensure_ascii=False))) == 340_000
+    assert "more than" in problems(f, json.dumps({"a": "值" * 360_000}, ensure_ascii=False))[0]
+
+
+def test_an_error_is_short_however_much_is_wrong():
+    @function
+    def f(a: int): ...
+
+    given = Tool.from_schema("g", "", {"properties": {"a": {"type": "integer"}}, "additionalProperties": False}, f)
+    for tool in (f, given):
+        many = problems(tool, json.dumps({"a": "x"} | {f"k{i}": i for i in range(1000)}))
+        assert many[0].startswith("a: ")
+        assert many[-1] == "and 951 more problems"
+        assert len(many) == 51
+        assert max(map(len, problems(tool, json.dumps({"a": 1, "k" * 100_000: 1})))) < 200
 
 
 @pytest.mark.parametrize("text", ['{"a": "\\ud800"}', '{"a": "\ud800"}', '{"a": {"\\udc00": 1}}'])

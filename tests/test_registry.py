@@ -85,6 +85,13 @@ def test_add_get_remove_and_the_rest():
     assert ToolRegistry(add).names == ("add",)
 
 
+def test_a_made_up_name_is_not_repeated_in_full():
+    outcome = ToolRegistry([add]).run_one(ToolCall(id="c1", name="x" * 100_000))
+    assert outcome.kind == "unknown_tool"
+    assert len(outcome.content) < 200
+    assert outcome.content.endswith("All tools: add")
+
+
 def test_everything_callable_can_be_added():
     class Kit:
         def __init__(self, word: str) -> None:
