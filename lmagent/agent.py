@@ -95,9 +95,9 @@ class Agent:
         self.system_prompt = system_prompt
         self._system = (SystemMessage(system_prompt),) if system_prompt else ()
         self._tool_choice: ToolChoice = resolve_tool_choice(tool_choice, self.tools.specs)
-        self._policy = Policy(self.tools, approval or {})
-        self.hooks = hooks or Hooks()
         self._repair = mend_arguments if repair else None
+        self._policy = Policy(self.tools, approval or {}, repair=self._repair)
+        self.hooks = hooks or Hooks()
         self.tool_settings: Mapping[str, Any] = {
             "max_concurrent": max_concurrent_tools,
             "default_timeout": tool_timeout,
@@ -356,7 +356,7 @@ class _HandOver:
 def _check_type(name: str, value: object, kind: Any, wanted: str) -> None:
     """Refuse the commonest slips where they are made, and not in the middle of a run."""
     if not isinstance(value, kind):
-        raise TypeError(f"Agent({name}=...) is {wanted}, not {value!r:.80}.")
+        raise TypeError(f"Agent({name}=...) takes {wanted}, not {value!r:.80}.")
 
 
 def _check_prices(limits: Limits, model_id: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 from lmagent.context import RunContext
 from lmagent.errors import ConfigurationError, MessageError
 from lmagent.messages import ToolCall
+from lmagent.outcomes import ToolOutcome
 from lmagent.registry import ToolRegistry
 from lmagent.values import record
 
@@ -82,16 +83,20 @@ class Policy:
     A tool that declares an effect other than `reads` is asked about unless a rule says otherwise. A tool that declares
     none is taken at its word.
 
+    Nobody is asked about a call that cannot run as it stands: its error goes to the model.
+
     Args:
         tools: The tools of the agent; it may grow.
         rules: Name of a tool, or `*`, -> rule.
+        repair: How arguments are mended, as `ToolRegistry.prepare` takes it.
 
     Raises:
         ConfigurationError: A rule that is none, or a name that no tool has.
     """
 
-    def __init__(self, tools: ToolRegistry, rules: Mapping[str, ApprovalRule]) -> None:
+    def __init__(self, tools: ToolRegistry, rules: Mapping[str, ApprovalRule], *, repair: Any = None) -> None:
         self._tools = tools
+        self._repair = repair
         self.rules = dict(rules)
         for name, rule in self.rules.items():
             if not callable(rule) and rule not in _RULES:
@@ -109,7 +114,13 @@ class Policy:
             allowed: Names of the tools that were allowed in this run.
         """
         if call.name not in self._tools:
-            return None  # an unknown tool is answered, not run
+            return None
+        ruling = self._ruling(call, allowed)
+        if ruling is not None and isinstance(self._tools.prepare(call, repair=self._repair), ToolOutcome):
+            return None
+        return ruling
+
+    def _ruling(self, call: ToolCall, allowed: Collection[str]) -> Ruling | None:
         options = self._tools.get(call.name).options
         for rule in (self.rules.get(call.name), options.requires_approval, self.rules.get("*")):
             if rule is not None:

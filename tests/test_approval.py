@@ -92,6 +92,16 @@ def test_a_rule_that_is_none_is_refused_at_once():
         function(requires_approval="sometimes")  # type: ignore[call-overload]
 
 
+@every_verb
+def test_nobody_is_asked_about_a_call_that_cannot_run(verb: AgentVerb):
+    script = [calls(("pay", {"amount": "much"}), ("pya", {}), ("pay", '{"amount": 3,}')), "done"]
+    asked: list[str] = []
+    agent = Agent(ScriptedModel(script), [pay], approve=lambda call, context: asked.append(call.arguments) or True)
+    contents = _contents(verb(agent, "Go."))
+    assert asked == ['{"amount": 3,}']
+    assert ("amount" in contents[0], "pya" in contents[1], contents[2]) == (True, True, "paid 3")
+
+
 # Who decides
 
 
