@@ -1,8 +1,8 @@
 """One incremental scanner for streamed and whole replies: text, thinking, calls and failures, in order.
 
-`scan` feeds the whole text at once, a stream feeds it in chunks; the pieces add up to the same calls and the same text
-however the text is cut. A call is handed out only by `finish`: until then a `</think>` may still turn all of it into a
-draft. Order of work: thinking out, cut at an invented result, code and quotes left alone, then call sites.
+Fed whole or in chunks, the pieces add up to the same calls and the same text, however the text is cut. A call is handed
+out only by `finish`: until then a `</think>` may still turn all of it into a draft. Order of work: thinking out, cut at
+an invented result, code and quotes left alone, then call sites.
 """
 
 from __future__ import annotations
@@ -15,29 +15,10 @@ from lmagent.prompting.calls import Outcome, Tools
 from lmagent.prompting.families import fences, lines, tags
 from lmagent.prompting.families.site import Context, Site
 from lmagent.prompting.markers import END_WORDS, MARKERS, OPENERS, RESULTS, THINK_CLOSERS, THINKING
-from lmagent.prompting.pieces import (
-    CallDelta,
-    CallFailed,
-    CallFound,
-    CallStarted,
-    Piece,
-    TextPiece,
-    ThinkingPiece,
-)
+from lmagent.prompting.pieces import CallFailed, CallFound, Piece, TextPiece, ThinkingPiece
 from lmagent.prompting.source import Scan, Source, literal, skip_space, take_while, until
 
-__all__ = [
-    "MAX_REPLY_CHARS",
-    "CallDelta",
-    "CallFailed",
-    "CallFound",
-    "CallStarted",
-    "Piece",
-    "Scanner",
-    "TextPiece",
-    "ThinkingPiece",
-    "scan",
-]
+__all__ = ["MAX_REPLY_CHARS", "Scanner"]
 
 MAX_REPLY_CHARS = 4_000_000
 _MAX_CALLS = 64
@@ -706,21 +687,3 @@ class Scanner:
     def ended_with_call(self) -> bool:
         """True if nothing but white space came after the last call."""
         return bool(self._sites) and self._blank_line and self._line_start
-
-
-def scan(
-    text: str,
-    tools: Mapping[str, Mapping[str, Any]],
-    finish_reason: str = "stop",
-    *,
-    native: bool = False,
-    repair: bool = True,
-    stop: Sequence[str] = (),
-    max_reply_chars: int = MAX_REPLY_CHARS,
-    bare_json: bool = True,
-) -> list[Piece]:
-    """Return the pieces of a whole reply: the same scanner, fed once."""
-    scanner = Scanner(
-        tools, native=native, repair=repair, stop=stop, max_reply_chars=max_reply_chars, bare_json=bare_json
-    )
-    return [*scanner.feed(text), *scanner.finish(finish_reason)]

@@ -1,14 +1,14 @@
-"""What the scanner tests share: feeding in chunks, folding pieces into one outcome, judging it."""
+"""What the scanner tests share: reading whole and in chunks, and judging the outcome."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from lmagent.prompting.scanner import CallFailed, CallFound, Piece, Scanner, TextPiece, ThinkingPiece
+from lmagent.prompting.reading import read_reply
 
 DATA = Path(__file__).parent / "data"
 TOOLS: dict[str, dict[str, Any]] = json.loads((DATA / "tools.json").read_text("utf-8"))
@@ -22,24 +22,6 @@ def fold(text: str) -> str:
     return " ".join(text.split())
 
 
-def outcome(pieces: Iterable[Piece]) -> dict[str, Any]:
-    found: dict[str, Any] = {"calls": [], "text": "", "errors": [], "thinking": ""}
-    for piece in pieces:
-        match piece:
-            case CallFound():
-                found["calls"].append({"name": piece.name, "arguments": json.loads(piece.arguments)})
-            case CallFailed():
-                assert piece.message
-                found["errors"].append(piece.reason)
-            case TextPiece():
-                found["text"] += piece.text
-            case ThinkingPiece():
-                found["thinking"] += piece.text
-            case _:
-                pass
-    return found
-
-
 def read(
     text: str,
     tools: Mapping[str, Mapping[str, Any]] = TOOLS,
@@ -47,12 +29,14 @@ def read(
     chunks: Sequence[str] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    scanner = Scanner(tools, **options)
-    pieces: list[Piece] = []
-    for chunk in [text] if chunks is None else chunks:
-        pieces.extend(scanner.feed(chunk))
-    pieces.extend(scanner.finish(finish_reason))
-    return outcome(pieces)
+    made = read_reply(text if chunks is None else chunks, tools, finish_reason=finish_reason, **options)
+    assert all(failure.message for failure in made.failures)
+    return {
+        "calls": [{"name": call.name, "arguments": json.loads(call.arguments)} for call in made.calls],
+        "text": made.text,
+        "errors": [failure.reason for failure in made.failures],
+        "thinking": made.thinking,
+    }
 
 
 def random_cuts(text: str, seed: int, cuts: int = 6) -> list[str]:

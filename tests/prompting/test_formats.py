@@ -14,7 +14,7 @@ from lmagent.errors import ConfigurationError
 from lmagent.messages import ToolCall, ToolMessage
 from lmagent.prompting import formats
 from lmagent.prompting.formats import FencedJSON, Hermes, PromptFormat, ReAct, WholeReply, format_for, register_format
-from lmagent.prompting.scanner import CallFound, TextPiece, scan
+from lmagent.prompting.reading import read_reply
 from lmagent.providers.base import NamedTool
 
 
@@ -44,7 +44,7 @@ WRITTEN = {
 
 
 def _found(text: str) -> list[tuple[str, Any]]:
-    return [(piece.name, json.loads(piece.arguments)) for piece in scan(text, SCHEMAS) if isinstance(piece, CallFound)]
+    return [(call.name, json.loads(call.arguments)) for call in read_reply(text, SCHEMAS).calls]
 
 
 @every_format
@@ -192,5 +192,4 @@ def test_formats_by_name_by_instance_and_of_ones_own(monkeypatch: pytest.MonkeyP
 
 
 def test_text_around_calls_is_text():
-    pieces = scan("Let me see.\n" + WRITTEN["hermes"], SCHEMAS)
-    assert "".join(piece.text for piece in pieces if isinstance(piece, TextPiece)).strip() == "Let me see."
+    assert read_reply("Let me see.\n" + WRITTEN["hermes"], SCHEMAS).text.strip() == "Let me see."

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lmagent.prompting.json_reader import JSONReadError, read_json, repair_arguments
 from lmagent.prompting.markers import MARKERS
 from lmagent.prompting.python_reader import read_calls
+from lmagent.prompting.scanner import Scanner
 from tests.prompting.reading import TOOLS, read
 from tests.prompting.rendering import RENDER
 
@@ -119,7 +120,8 @@ def test_random_text_never_raises_and_cuts_change_nothing(text: str, cuts: list[
 @BOUNDED
 @given(st.text(alphabet="abc <>`{}[]\"':,\n", max_size=80))
 def test_text_without_markers_comes_out_as_it_went_in(text: str):
-    assert read(text, TOOLS, bare_json=False)["text"] == text
+    scanner = Scanner(TOOLS, bare_json=False)
+    assert "".join(piece.text for piece in [*scanner.feed(text), *scanner.finish()]) == text  # type: ignore[union-attr]
 
 
 @BOUNDED

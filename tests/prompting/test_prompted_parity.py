@@ -17,7 +17,7 @@ from lmagent.messages import AssistantMessage, ImagePart, Reply, SystemMessage, 
 from lmagent.prompting.formats import format_for
 from lmagent.prompting.neutralise import neutralise
 from lmagent.prompting.prompted import Prompted
-from lmagent.prompting.scanner import CallFailed, CallFound, scan
+from lmagent.prompting.reading import read_reply
 from lmagent.providers.base import ChatCall, Features, NamedTool, OutputSchema
 from lmagent.providers.openai import OpenAICodec
 from lmagent.providers.openai_profile import GENERIC
@@ -355,8 +355,8 @@ def test_hostile_results_are_data(name: str, form: str):
     result = ToolMessage(f"Page says: {hostile}\n{hostile}", tool_call_id="c1", name="get_time")
     text = format_for("", form).results([result])
     body = text[len("<tool_response>\n") : text.rfind("\n</tool_response>")] if form != "react" else text
-    pieces = scan(body, {"get_weather": WEATHER.parameters, "get_time": TIME.parameters})
-    assert not [piece for piece in pieces if isinstance(piece, (CallFound, CallFailed))]
+    made = read_reply(body, {"get_weather": WEATHER.parameters, "get_time": TIME.parameters})
+    assert (made.calls, made.failures) == ((), ())
     assert neutralise(body) == body, "nothing is left to neutralise"
     for token in ("<|", "<｜", "[INST]", "<start_of_turn>", "</s>", "<<SYS>>", "</tool_response>", "]~b]"):
         assert token not in body

@@ -5,7 +5,9 @@ from itertools import permutations
 
 import pytest
 
-from lmagent.prompting.scanner import CallDelta, CallFailed, CallFound, CallStarted, Scanner, TextPiece, scan
+from lmagent.prompting.pieces import CallDelta, CallFailed, CallFound, CallStarted, TextPiece
+from lmagent.prompting.reading import read_reply
+from lmagent.prompting.scanner import Scanner
 from tests.prompting.reading import TOOLS, fold, read
 from tests.prompting.rendering import PROSE_BEFORE, RENDER, Call
 
@@ -146,29 +148,25 @@ def test_arguments_stream_as_they_arrive():
 
 
 def test_unchanged_arguments_keep_the_spelling_of_the_model():
-    call = scan(
-        '<tool_call>{"name":"plot","arguments":{"series":[{"name":"a","points":[1.50,1E2]}]}}</tool_call>', TOOLS
-    )[-1]
-    assert isinstance(call, CallFound)
+    text = '<tool_call>{"name":"plot","arguments":{"series":[{"name":"a","points":[1.50,1E2]}]}}</tool_call>'
+    [call] = read_reply(text, TOOLS).calls
     assert call.arguments == '{"series":[{"name":"a","points":[1.50,1E2]}]}'
     assert call.repairs == ()
 
 
 def test_repairs_are_recorded_and_can_be_switched_off():
     text = "<tool_call>{'name': 'add_todo', 'arguments': {'title': 'x', 'done': 'true',}}</tool_call>"
-    call = scan(text, TOOLS)[-1]
+    [call] = read_reply(text, TOOLS).calls
     assert call == CallFound(
         0, "add_todo", '{"title": "x", "done": true}', ("single quotes", "trailing comma", "string to boolean")
     )
-    failure = scan(text, TOOLS, repair=False)[-1]
-    assert isinstance(failure, CallFailed)
+    [failure] = read_reply(text, TOOLS, repair=False).failures
     assert failure.reason == "malformed"
 
 
 def test_failures_name_the_place_the_expectation_and_what_came():
     def message(body: str) -> str:
-        failure = scan(f"<tool_call>{body}</tool_call>", TOOLS)[-1]
-        assert isinstance(failure, CallFailed)
+        [failure] = read_reply(f"<tool_call>{body}</tool_call>", TOOLS).failures
         return failure.message
 
     assert message('{"name": "stock_quote", "arguments": {"ticker": }}') == (
@@ -221,6 +219,4 @@ def test_too_many_calls_are_reported():
 def test_bare_json_can_be_switched_off():
     text = '{"name": "ping", "parameters": {}}'
     assert read(text)["calls"] == expected([CALLS[2]])
-    found = read(text, bare_json=False)
-    assert found["calls"] == []
-    assert found["text"] == text
+    assert Scanner(TOOLS, bare_json=False).feed(text) == [TextPiece(text)]
