@@ -82,15 +82,16 @@ class Printer:
                 if self._reasoning:
                     self._piece("reasoning", event.text)
             case TextEnd() | ReasoningEnd():
-                self._end_line()
+                self.end_line()
             case ToolCallEnd():
                 self._call(event.call)
             case ToolEnd():
                 self._result(event.message)
             case RoundStart():
                 self._shown.clear()
+                self._open = ""  # an answer that was stopped has left its line open
             case RoundEnd():
-                self._end_line()
+                self.end_line()
                 self._round(event)
             case _:
                 pass
@@ -120,7 +121,7 @@ class Printer:
         self._line("function", _as_json(message.content))
 
     def _line(self, label: str, text: str) -> None:
-        self._end_line()
+        self.end_line()
         self._write(label, text, end="\n")
 
     def _piece(self, label: str, text: str) -> None:
@@ -128,11 +129,12 @@ class Printer:
         if self._open == label:
             self._write("", text, end="")
             return
-        self._end_line()
+        self.end_line()
         self._open = label
         self._write(label, text, end="")
 
-    def _end_line(self) -> None:
+    def end_line(self) -> None:
+        """End the line of an answer that broke off."""
         if self._open:
             self._open = ""
             self._write("", "", end="\n")

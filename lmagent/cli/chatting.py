@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -46,11 +47,12 @@ def chat(
 ) -> None:
     """Talk to a model; it may call the tools given. Prompts come from the terminal or, one a line, from a pipe."""
     is_person = sys.stdin.isatty()
+    printer = _TerminalPrinter() if is_person else Printer()
     engine = ChatEngine(
         build_model(model),
         build_tools(tool),
         system_prompt=system,
-        printer=_TerminalPrinter() if is_person else Printer(),
+        printer=printer,
         approve=approver(approve),
         hooks=trace_file(trace, trace_content),
         **read_parameters(param),
@@ -63,7 +65,7 @@ def chat(
                 if not _command(engine, prompt):
                     return
                 continue
-            _answer(engine, prompt, is_person)
+            _answer(engine, printer, prompt, is_person)
 
 
 class _TerminalPrinter(Printer):
@@ -73,7 +75,7 @@ class _TerminalPrinter(Printer):
         return None
 
 
-def _answer(engine: ChatEngine, prompt: str, is_person: bool) -> None:
+def _answer(engine: ChatEngine, printer: Printer, prompt: str, is_person: bool) -> None:
     try:
         engine.chat(prompt)
     except KeyboardInterrupt:
@@ -81,6 +83,7 @@ def _answer(engine: ChatEngine, prompt: str, is_person: bool) -> None:
             raise
         sys.stderr.write("\n(stopped)\n")
     except LMAgentError as error:
+        printer.end_line()
         if not is_person:
             raise
         sys.stderr.write(f"lmagent: {type(error).__name__}: {printable(str(error))}\n")
@@ -93,8 +96,9 @@ def _prompts(is_person: bool) -> Iterator[str]:
             if text:
                 yield text
         return
-    with suppress(ImportError):
-        import_module("readline")  # gives `input` its editing and its history, where the platform has it
+    if _speaks_utf8():
+        with suppress(ImportError):
+            import_module("readline")  # gives `input` its editing and its history, where the platform has it
     while True:
         try:
             text = input("user: ").strip()
@@ -109,6 +113,14 @@ def _prompts(is_person: bool) -> Iterator[str]:
             continue
         if text:
             yield text
+
+
+def _speaks_utf8() -> bool:
+    """Whether readline takes other keys than ASCII: it goes by the locale, Python does not."""
+    try:
+        return locale.nl_langinfo(locale.CODESET).upper() in ("UTF-8", "UTF8")
+    except AttributeError:  # Windows
+        return True
 
 
 def _command(engine: ChatEngine, line: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.shell import CANARY, Terminal, lmagent, over
 from tests.cli.test_run import WEATHER
-from tests.loopback import STALL, chunk, head, json_answer, raw
+from tests.loopback import CLOSE, STALL, chunk, head, json_answer, raw
 from tests.openai_server import openai_server
 
 needs_terminal = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
@@ -111,7 +111,7 @@ def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on():
         terminal.wait_for("user: ")
         assert server.wait_closed()
         terminal.type("3\n")
-        terminal.wait_for("Here I am.")
+        terminal.wait_for("assistant: Here I am.")
         terminal.wait_for("user: ")
         time.sleep(0.1)  # Python shows the prompt a moment before it waits for keys and signals
         terminal.interrupt()
@@ -135,6 +135,33 @@ def test_an_error_at_a_terminal_does_not_end_the_conversation():
         terminal.type("2\n")
         terminal.wait_for("Now.")
         terminal.wait_for("user: ")
+        terminal.type("\x04")
+        assert terminal.finish() == 0
+
+
+@needs_terminal
+def test_an_answer_that_breaks_off_and_the_next_one_have_lines_of_their_own():
+    begun = b'data: {"choices":[{"index":0,"delta":{"content":"Well"},"finish_reason":null}]}\n\n'
+    broken = raw(head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"}) + chunk(begun), CLOSE)
+    with openai_server(broken, "Now.") as server, Terminal("chat", env=over(server.url)) as terminal:
+        terminal.wait_for("user: ")
+        terminal.type("1\n")
+        terminal.wait_for("assistant: Well\nlmagent: StreamInterrupted: ")
+        terminal.wait_for("user: ")
+        terminal.type("2\n")
+        terminal.wait_for("assistant: Now.\n")
+        terminal.wait_for("user: ")
+        terminal.type("\x04")
+        assert terminal.finish() == 0
+
+
+@needs_terminal
+def test_chinese_keys_where_the_locale_knows_only_ascii():
+    with openai_server("好。") as server, Terminal("chat", env={**over(server.url), "LC_ALL": "C"}) as terminal:
+        terminal.wait_for("user: ")
+        terminal.type("你好\n")
+        terminal.wait_for("好。")
+        assert server.requests[0].json["messages"][0]["content"] == "你好"
         terminal.type("\x04")
         assert terminal.finish() == 0
 
