@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Unpack
-from urllib.parse import urlsplit
 
+from lmagent.chat_models.addresses import with_default_path
 from lmagent.credentials import find_secret, find_setting, require_secret
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
@@ -86,4 +86,4 @@ def _address(profile: Profile, url: str | None) -> str:
         return url
     if "://" not in url:
         url = f"http://{url}"
-    return url if urlsplit(url).path.strip("/") else url.rstrip("/") + urlsplit(profile.base_url).path
+    return with_default_path(url, profile.base_url)

@@ -35,7 +35,17 @@ from lmagent.messages import (
     UserMessage,
 )
 from lmagent.providers.anthropic_reply import ReplyState, sort_error
-from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
+from lmagent.providers.base import (
+    ChatCall,
+    Codec,
+    Features,
+    NamedTool,
+    OutputSchema,
+    ParameterRule,
+    Request,
+    elsewhere,
+    joined,
+)
 from lmagent.providers.calls import arguments_object, called_names, kept_items, settled
 from lmagent.providers.fields import mapping, object_of
 from lmagent.providers.history import BEGIN, CONTINUE
@@ -70,11 +80,6 @@ def _temperature(value: float) -> dict[str, Any]:
     return {"temperature": value}
 
 
-def _elsewhere(value: object) -> dict[str, Any]:
-    """The parameter is put in its place by `build_request` itself."""
-    return {}
-
-
 _RULES: dict[str, ParameterRule] = {
     "temperature": _temperature,
     "top_p": "top_p",
@@ -84,13 +89,13 @@ _RULES: dict[str, ParameterRule] = {
     "thinking": "thinking",
     "service_tier": "service_tier",
     "cache_control": "cache_control",
-    "user": _elsewhere,
-    "metadata": _elsewhere,
-    "parallel_tool_calls": _elsewhere,
-    "reasoning_effort": _elsewhere,
-    "output_config": _elsewhere,
-    "prompt_cache": _elsewhere,
-    "betas": _elsewhere,
+    "user": elsewhere,
+    "metadata": elsewhere,
+    "parallel_tool_calls": elsewhere,
+    "reasoning_effort": elsewhere,
+    "output_config": elsewhere,
+    "prompt_cache": elsewhere,
+    "betas": elsewhere,
 }
 
 

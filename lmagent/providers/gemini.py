@@ -38,7 +38,17 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
-from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
+from lmagent.providers.base import (
+    ChatCall,
+    Codec,
+    Features,
+    NamedTool,
+    OutputSchema,
+    ParameterRule,
+    Request,
+    elsewhere,
+    joined,
+)
 from lmagent.providers.calls import arguments_object, kept_items, settled
 from lmagent.providers.fields import mapping, object_of
 from lmagent.providers.gemini_reply import ReplyState, blocked, sort_error
@@ -71,11 +81,6 @@ def _parallel(value: bool) -> dict[str, Any]:
     return {}
 
 
-def _elsewhere(value: object) -> dict[str, Any]:
-    """The parameter is put in its place by `build_request` itself."""
-    return {}
-
-
 _GENERATION: dict[str, ParameterRule] = {
     "temperature": "temperature",
     "top_p": "topP",
@@ -89,12 +94,12 @@ _GENERATION: dict[str, ParameterRule] = {
     "top_logprobs": "logprobs",
     "response_modalities": "responseModalities",
     "media_resolution": "mediaResolution",
-    "thinking_config": _elsewhere,
-    "include_thoughts": _elsewhere,
-    "reasoning_effort": _elsewhere,
+    "thinking_config": elsewhere,
+    "include_thoughts": elsewhere,
+    "reasoning_effort": elsewhere,
     "parallel_tool_calls": _parallel,
-    "safety_settings": _elsewhere,
-    "cached_content": _elsewhere,
+    "safety_settings": elsewhere,
+    "cached_content": elsewhere,
 }
 _TOP = {"safety_settings": "safetySettings", "cached_content": "cachedContent"}
 

@@ -14,10 +14,10 @@ from lmagent.errors import InvalidResponse, ParameterError, ProviderError
 from lmagent.events import Delta, ReplyBuilder
 from lmagent.jsontext import JSON, JSONError, loads
 from lmagent.messages import Reply
-from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, joined
+from lmagent.providers.base import ChatCall, Codec, Features, Request, joined
 from lmagent.providers.failures import quoted
 from lmagent.providers.openai_errors import sort_error
-from lmagent.providers.openai_profile import OPENAI, ModelRule, Profile, profile_at
+from lmagent.providers.openai_profile import OPENAI, ModelRule, Profile, profile_at, rules_of_model
 from lmagent.providers.openai_quick import cut_delta, quick_delta
 from lmagent.providers.openai_reply import ChatState, end_of, read_chunk
 from lmagent.providers.openai_request import MessageWriter, choice_members, format_members, tool_bytes
@@ -129,18 +129,8 @@ class OpenAICodec(Codec):
         """Return the parameters in wire form, without `extra_body`."""
         if not given:
             return {}
-        rules: Mapping[str, ParameterRule] = self.profile.parameters
-        for rule in self.model_rules:
-            if not rule.fits(self.model, given):
-                continue
-            refused = sorted(rule.refuses & given.keys())
-            if refused:
-                raise ParameterError(
-                    f"{self.model_id} does not take {', '.join(refused)}"
-                    + (" while it reasons (reasoning_effort='none' allows it)" if rule.while_reasoning else "")
-                    + "; leave it away, or pass model_rules=() if this model takes it."
-                )
-            rules = {**rules, **rule.parameters}
+        own = rules_of_model(self.model_id, self.model_rules, given)
+        rules = {**self.profile.parameters, **own} if own else self.profile.parameters
         stop = given.get("stop")
         if stop and self.profile.max_stop and len(stop) > self.profile.max_stop:
             raise ParameterError(f"{self.provider} takes at most {self.profile.max_stop} stop texts, got {len(stop)}.")

@@ -6,7 +6,7 @@ The codec reads profiles and knows no vendor. The table of vendors is `compatibl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeAlias
@@ -44,6 +44,7 @@ __all__ = [
     "nearest",
     "only",
     "profile_at",
+    "rules_of_model",
     "within",
 ]
 
@@ -106,6 +107,28 @@ class ModelRule:
         if self.while_reasoning and given.get("reasoning_effort") in (None, "none"):
             return False
         return any(fnmatchcase(model, pattern) for pattern in self.models)
+
+
+def rules_of_model(model_id: str, rules: Sequence[ModelRule], given: Mapping[str, Any]) -> dict[str, ParameterRule]:
+    """Return the parameter rules that go before the profile's for this model.
+
+    Raises:
+        ParameterError: The model refuses one of the parameters given.
+    """
+    model = model_id.partition("/")[2]
+    own: dict[str, ParameterRule] = {}
+    for rule in rules:
+        if not rule.fits(model, given):
+            continue
+        refused = sorted(rule.refuses & given.keys())
+        if refused:
+            raise ParameterError(
+                f"{model_id} does not take {', '.join(refused)}"
+                + (" while it reasons (reasoning_effort='none' allows it)" if rule.while_reasoning else "")
+                + "; leave it away, or pass model_rules=() if this model takes it."
+            )
+        own |= rule.parameters
+    return own
 
 
 COMMON_PARAMETERS: Mapping[str, ParameterRule] = {
@@ -300,37 +323,14 @@ class Profile:
     """Body members that a forced tool choice needs, unless the user set them."""
 
 
+_SAMPLING = frozenset(
+    {"temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs"}
+)
+
 REASONING_MODELS: tuple[ModelRule, ...] = (
-    ModelRule(
-        models=("o1*", "o3*", "o4*", "gpt-5", "gpt-5-*"),
-        refuses=frozenset(
-            {
-                "temperature",
-                "top_p",
-                "presence_penalty",
-                "frequency_penalty",
-                "logit_bias",
-                "logprobs",
-                "top_logprobs",
-            }
-        ),
-    ),
+    ModelRule(models=("o1*", "o3*", "o4*", "gpt-5", "gpt-5-*"), refuses=_SAMPLING),
     ModelRule(models=("o3*", "o4-mini*"), refuses=frozenset({"stop"})),
-    ModelRule(
-        models=("gpt-5.*", "gpt-6*"),
-        while_reasoning=True,
-        refuses=frozenset(
-            {
-                "temperature",
-                "top_p",
-                "presence_penalty",
-                "frequency_penalty",
-                "logit_bias",
-                "logprobs",
-                "top_logprobs",
-            }
-        ),
-    ),
+    ModelRule(models=("gpt-5.*", "gpt-6*"), while_reasoning=True, refuses=_SAMPLING),
 )
 """OpenAI's reasoning models and what they refuse (docs and clients as of November 2026)."""
 

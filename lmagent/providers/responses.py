@@ -33,11 +33,21 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
-from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
+from lmagent.providers.base import (
+    ChatCall,
+    Codec,
+    Features,
+    NamedTool,
+    OutputSchema,
+    ParameterRule,
+    Request,
+    elsewhere,
+    joined,
+)
 from lmagent.providers.calls import kept_items, settled
 from lmagent.providers.fields import mapping, object_of
 from lmagent.providers.openai_errors import sort_error
-from lmagent.providers.openai_profile import OPENAI, REASONING_MODELS, ModelRule
+from lmagent.providers.openai_profile import OPENAI, REASONING_MODELS, ModelRule, rules_of_model
 from lmagent.providers.responses_reply import ERROR_CODES, ReplyState
 from lmagent.schema import ToolSpec, openai_strict
 
@@ -56,11 +66,6 @@ _ANY_ID = re.compile(r".+", re.DOTALL)
 _MAX_ID = 64
 
 
-def _elsewhere(value: object) -> dict[str, Any]:
-    """The parameter is put in its place by `build_request` itself."""
-    return {}
-
-
 _SAME = (
     "temperature", "top_p", "top_logprobs", "user", "max_tool_calls", "metadata", "previous_response_id",
     "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "truncation",
@@ -68,7 +73,7 @@ _SAME = (
 _PLACED = ("include", "logprobs", "parallel_tool_calls", "reasoning", "reasoning_effort", "store", "text", "verbosity")
 _RULES: dict[str, ParameterRule] = {
     **{name: name for name in _SAME},
-    **dict.fromkeys(_PLACED, _elsewhere),
+    **dict.fromkeys(_PLACED, elsewhere),
     "max_tokens": "max_output_tokens",
 }
 
@@ -141,14 +146,7 @@ class ResponsesCodec(Codec):
         )
 
     def _rendered(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        for rule in self.model_rules:
-            refused = sorted(rule.refuses & given.keys() & _RULES.keys()) if rule.fits(self.model, given) else []
-            if refused:
-                raise ParameterError(
-                    f"{self.model_id} does not take {', '.join(refused)} while it reasons; "
-                    "leave it away, or give the codec model_rules=() if this model does."
-                )
-        return self.render_parameters(given, _RULES)
+        return self.render_parameters(given, {**_RULES, **rules_of_model(self.model_id, self.model_rules, given)})
 
     def _placed(self, given: Mapping[str, Any], schema: OutputSchema | None) -> dict[str, Any]:
         """Return the members that several parameters share."""
