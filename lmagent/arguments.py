@@ -122,7 +122,6 @@ class ArgumentReader:
         self._is_model = signature.model is not None
         known = set(cast("Mapping[str, Any]", schema["properties"]))
         self._known = known | _other_names(signature.model) if schema.get("additionalProperties") is False else None
-        self._optional = known - set(schema.get("required", ()))
         self._hidden = signature.reserved | frozenset(keys.values()) if signature.has_extra else frozenset[str]()
         self._is_direct = not self._is_model and not self._hidden
         self._is_bounded = _is_bounded(schema)
@@ -165,7 +164,7 @@ class ArgumentReader:
             data, repairs = read_object(text)
         except JSONError as error:
             return [f"arguments: {error}"], None
-        mending = _Mending(data, self._optional)
+        mending = _Mending(data, self._schema)
         unknown = self._unknown(data)
         for _ in range(_MAX_ROUNDS):
             try:
@@ -246,16 +245,15 @@ def _other_names(model: type | None) -> set[str]:
 class _Mending:
     """Second chances at the places that failed: null for a default, JSON text for the value it spells."""
 
-    def __init__(self, data: dict[str, Any], optional: set[str]) -> None:
+    def __init__(self, data: dict[str, Any], schema: Mapping[str, Any]) -> None:
         self._data = data
-        self._optional = optional
-        self._removed = set[_Path]()
-        self._kept = set[_Path]()
+        self._schema = schema
+        self._nulls = 0
         self._texts = 0
 
     @property
     def names(self) -> tuple[str, ...]:
-        return ("null_as_default",) * bool(self._removed) + ("json_text_as_value",) * bool(self._texts)
+        return ("null_as_default",) * bool(self._nulls) + ("json_text_as_value",) * bool(self._texts)
 
     def mend(self, errors: list[Any]) -> bool:
         """Change the data where a second chance applies; give whether anything changed."""
@@ -270,17 +268,12 @@ class _Mending:
             return False
         parent: Any = _at(self._data, path[:-1])
         key: Any = path[-1]
-        if "missing" in kinds and path in self._removed:  # no default there after all
-            parent[key] = None
-            self._removed.discard(path)
-            self._kept.add(path)
-            return True
         value = _at(self._data, path)
-        if value is None and isinstance(parent, dict) and key in parent and path not in self._kept:
-            if len(path) == 1 and key not in self._optional:
+        if value is None and isinstance(parent, dict) and key in parent:
+            if not _is_optional(path, self._schema, self._schema):
                 return False
             del parent[key]
-            self._removed.add(path)
+            self._nulls += 1
             return True
         wants_container = not kinds.isdisjoint(_CONTAINER_EXPECTED)
         if isinstance(value, str) and wants_container and not any(kind.startswith("string_") for kind in kinds):
@@ -290,6 +283,25 @@ class _Mending:
                 self._texts += 1
                 return True
         return False
+
+
+def _is_optional(path: _Path, schema: Any, root: Mapping[str, Any]) -> bool:
+    """Return whether the schema knows a property at this path and lets it be left out, in one form of it at least."""
+    if not isinstance(schema, Mapping):
+        return False
+    node = cast("Mapping[str, Any]", schema)
+    if "$ref" in node:
+        return _is_optional(path, root["$defs"].get(str(node["$ref"]).removeprefix("#/$defs/")), root)
+    if any(_is_optional(path, form, root) for word in ("anyOf", "oneOf", "allOf") for form in node.get(word, ())):
+        return True
+    key, rest = path[0], path[1:]
+    if isinstance(key, int):
+        first: list[Any] = node.get("prefixItems", [])
+        return bool(rest) and _is_optional(rest, first[key] if key < len(first) else node.get("items"), root)
+    properties: Mapping[str, Any] = node.get("properties", {})
+    if rest:
+        return _is_optional(rest, properties.get(key, node.get("additionalProperties")), root)
+    return key in properties and key not in node.get("required", ())
 
 
 def _as_container(text: Any) -> Any:

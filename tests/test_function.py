@@ -1176,6 +1176,22 @@ def test_null_for_a_default_also_inside():
     assert problems(f, '{"b": {"street": null}}') == ["b.street: Input should be a valid string (got null)"]
 
 
+def test_null_is_not_dropped_where_nothing_has_a_default():
+    @function
+    def f(counts: dict[str, int], order: Order, stops: list[OrderModel] = []) -> Any:  # noqa: B006
+        return counts, order, stops
+
+    assert problems(f, '{"counts": {"a": null}, "order": {"item": "x", "extra": null}}') == [
+        "counts.a: Input should be a valid integer (got null)",
+        "order.extra: Unexpected keyword argument (got null)",
+    ]
+    assert f.call('{"counts": {}, "order": {"item": "x", "count": null}, "stops": [{"item": "y", "count": null}]}') == (
+        {},
+        Order("x"),
+        [OrderModel(item="y")],
+    )
+
+
 def test_null_where_it_is_required_stays_an_error():
     assert problems(transfer, '{"account": null, "amount": null}') == [
         "account: Input should be a valid string (got null)",
