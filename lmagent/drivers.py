@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lmagent.approval import Approver, Decision, Deny, Pause, as_decision
 from lmagent.context import RunContext
 from lmagent.errors import LMAgentError
-from lmagent.events import Event, RunEnd, ToolCallDelta, ToolCallEnd, ToolCallStart, ToolEnd, ToolStart
+from lmagent.events import Event, RunEnd, ToolCallDelta, ToolCallEnd, ToolCallStart, ToolDecided, ToolEnd, ToolStart
 from lmagent.flow import Approve, AskModel, PausedRun, RunState, RunTools, Step
 from lmagent.hooks import Hooks
 from lmagent.messages import Reply, SystemMessage, ToolCall, ToolMessage
@@ -102,6 +102,11 @@ class Job:
             return UNSEEN
         return self.watch.sight("model", call, agent=self.agent.name, model_id=self.agent.model.model_id)
 
+    def note(self, event: Event) -> None:
+        """Tell those who watch what the flow decided."""
+        if self.watch and isinstance(event, ToolDecided):
+            self.watch.decided(event)
+
     def take_outcomes(self, outcomes: Sequence[ToolOutcome]) -> None:
         """Change the agent when a tool handed the conversation over."""
         target = next((outcome.value for outcome in outcomes if isinstance(outcome.value, Handoff)), None)
@@ -154,9 +159,10 @@ def drive(job: Job) -> RunResult:
                 case RunTools():
                     outcome = _run_tools(job, step)
                 case Approve():
-                    outcome = _told(job, step, [_decide(job, call) for call in step.calls])
+                    outcome = [_decide(job, call) for call in step.calls]
                 case _:
                     outcome = None
+                    job.note(step)
                     if job.emit:
                         job.emit(step)
 
@@ -176,9 +182,10 @@ async def async_drive(job: Job) -> RunResult:
                 case RunTools():
                     outcome = await _async_run_tools(job, step)
                 case Approve():
-                    outcome = _told(job, step, [await _async_decide(job, call) for call in step.calls])
+                    outcome = [await _async_decide(job, call) for call in step.calls]
                 case _:
                     outcome = None
+                    job.note(step)
                     if job.emit:
                         job.emit(step)
 
@@ -221,10 +228,11 @@ def stream(job: Job) -> Iterator[Event]:
                         if not isinstance(ended.value, PausedRun):
                             yield _tool_end(call, ended)
                 case Approve():
-                    outcome = _told(job, step, [_decide(job, call) for call in step.calls])
+                    outcome = [_decide(job, call) for call in step.calls]
                 case _:
-                    yield step
                     outcome = None
+                    job.note(step)
+                    yield step
 
 
 async def async_stream(job: Job) -> AsyncIterator[Event]:
@@ -267,10 +275,11 @@ async def async_stream(job: Job) -> AsyncIterator[Event]:
                         if not isinstance(ended.value, PausedRun):
                             yield _tool_end(call, ended)
                 case Approve():
-                    outcome = _told(job, step, [await _async_decide(job, call) for call in step.calls])
+                    outcome = [await _async_decide(job, call) for call in step.calls]
                 case _:
-                    yield step
                     outcome = None
+                    job.note(step)
+                    yield step
 
 
 _OF_CALLS = frozenset((ToolCallStart, ToolCallDelta, ToolCallEnd))
@@ -425,9 +434,3 @@ def _failed(call: ToolCall, error: Exception) -> tuple[Decision, str]:
     """An approver that raises has not allowed anything; the program learns why from the log."""
     library_logger("agent").warning("the approver raised %s for %s", type(error).__name__, call.name, exc_info=error)
     return Deny("Not allowed: the approval could not be decided."), "approver"
-
-
-def _told(job: Job, step: Approve, made: list[tuple[Decision, str]]) -> list[tuple[Decision, str]]:
-    if job.watch:
-        job.watch.decisions(step.calls, [decision for decision, _ in made])
-    return made

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any
 
 from lmagent.errors import ConfigurationError
+from lmagent.events import ToolDecided
 from lmagent.hooks import Hooks
 from lmagent.jsontext import JSONError, dumps, loads
 from lmagent.messages import Reply, ToolCall, Usage
@@ -89,9 +90,11 @@ class TraceFile(Observer):
         error = _error_facts(span.error, content=self.content) if span.error is not None else {}
         self._write(f"{span.kind}_end", span, {"seconds": seconds, **facts, **error})
 
-    def decided(self, span: Span, call: ToolCall, decision: Any) -> None:
-        """Write a decision on a call that needed approval."""
+    def decided(self, span: Span, decided: ToolDecided) -> None:
+        """Write a decision on a call that needed one."""
+        call, decision = decided.call, decided.decision
         facts: dict[str, Any] = {"call": call.id, "tool": call.name, "decision": type(decision).__name__.lower()}
+        facts |= {"rule": decided.rule, "by": decided.by}
         if self.content and getattr(decision, "reason", ""):
             facts["reason"] = decision.reason
         self._write("decision", span, facts)

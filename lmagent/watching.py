@@ -10,6 +10,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
+from lmagent.events import ToolDecided
 from lmagent.messages import ToolCall
 from lmagent.outcomes import ToolOutcome
 from lmagent.redaction import library_logger
@@ -54,8 +55,8 @@ class Observer:
     def ended(self, span: Span) -> None:
         """A span is over: `outcome` or `error` is set."""
 
-    def decided(self, span: Span, call: ToolCall, decision: Any) -> None:
-        """An approver, or nobody, decided on a call of the run `span`."""
+    def decided(self, span: Span, decided: ToolDecided) -> None:
+        """It was decided whether a call of the run `span` runs."""
 
     def entered(self, span: Span) -> Any:
         """The body of a tool begins, on this thread and in this context; the answer is handed to `left`."""
@@ -116,10 +117,9 @@ class Watch:
                 self.start(span)
             self.end(span, outcome)
 
-    def decisions(self, calls: Sequence[ToolCall], decisions: Sequence[Any]) -> None:
-        """Tell what was decided."""
-        for call, decision in zip(calls, decisions, strict=True):
-            self._tell("decided", self.span, call, decision)
+    def decided(self, event: ToolDecided) -> None:
+        """Tell of a decision."""
+        self._tell("decided", self.span, event)
 
     def start(self, span: Span) -> None:
         """Begin a part of the run."""

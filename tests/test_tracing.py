@@ -228,7 +228,7 @@ def test_decisions_are_lines(tmp_path: Path, verb: Any):
     )
     verb(agent, "?")
     decision = next(event for event in events_of(trace) if event["event"] == "decision")
-    assert (decision["tool"], decision["decision"]) == ("double", "deny")
+    assert [decision[name] for name in ("tool", "decision", "rule", "by")] == ["double", "deny", "always", "approver"]
     assert "reason" not in decision
 
 
