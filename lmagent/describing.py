@@ -425,20 +425,20 @@ def _described(schema: dict[str, Any], cls: Any) -> dict[str, Any]:
         schema["description"] = documentation.summary
         if not documentation.summary:
             del schema["description"]
-    hints = _safe_hints(cls)
     fields: dict[str, Any] = getattr(cls, "__pydantic_fields__", {})
     names = {_alias(info) or name: name for name, info in fields.items()}
+    marks = {name: info.metadata for name, info in fields.items()} or _marks_of_fields(cls)
     for key, schema_ in properties.items():
         name = names.get(key, key)
-        hint, _ = without_qualifiers(hints.get(name), True)
-        found = annotated_text(hint) or documentation.parameters.get(name)
+        found = annotated_text(marks.get(name, ())) or documentation.parameters.get(name)
         if found and "description" not in schema_:
             schema_["description"] = found
     return schema
 
 
-def _safe_hints(cls: Any) -> dict[str, Any]:
+def _marks_of_fields(cls: Any) -> dict[str, tuple[Any, ...]]:
     try:
-        return typing.get_type_hints(cls, include_extras=True)
+        hints = typing.get_type_hints(cls, include_extras=True)
     except Exception:  # text hints of a local class; pydantic has resolved them in its own way
         return {}
+    return {name: marks_of(without_qualifiers(hint, True)[0]) for name, hint in hints.items()}

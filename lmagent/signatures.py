@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, cast
 
 from lmagent.context import Inject, RunContext
@@ -250,7 +250,7 @@ def _add(signature: Signature, parameter: inspect.Parameter, reader: _HintReader
         return
     required = default is EMPTY
     if kind is _Kind.VAR_POSITIONAL:
-        text = annotated_text(hint)
+        text = annotated_text(marks_of(hint))
         hint = list[Any] if hint is EMPTY else list[hint]
         signature.arguments.append(
             Argument(name=name, kind=kind, hint=hint, default=OMITTED, required=False, text=text)
@@ -276,7 +276,7 @@ def _add(signature: Signature, parameter: inspect.Parameter, reader: _HintReader
             hint=hint,
             default=default,
             required=required,
-            text=annotated_text(hint),
+            text=annotated_text(marks_of(hint)),
             inject=inject,
         )
     )
@@ -304,7 +304,7 @@ def _add_keywords(signature: Signature, hint: Any, reader: _HintReader) -> None:
         bare, required = without_qualifiers(key_hint, name in keys.__required_keys__)
         default = EMPTY if required else OMITTED
         signature.arguments.append(
-            Argument(name=name, hint=bare, default=default, required=required, text=annotated_text(bare))
+            Argument(name=name, hint=bare, default=default, required=required, text=annotated_text(marks_of(bare)))
         )
 
 
@@ -332,9 +332,9 @@ def marks_of(hint: Any) -> tuple[Any, ...]:
     return hint.__metadata__ if isinstance(hint, _ANNOTATED) else ()
 
 
-def annotated_text(hint: Any) -> str:
+def annotated_text(marks: Iterable[Any]) -> str:
     """Return the text of `Annotated[T, "text"]` or `Annotated[T, Doc("text")]`, else nothing."""
-    for mark in marks_of(hint):
+    for mark in marks:
         if isinstance(mark, str):
             return mark
         extensions = sys.modules.get("typing_extensions")

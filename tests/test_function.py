@@ -972,10 +972,16 @@ def test_nested_texts():
 
         c: int
 
+    class Model(BaseModel):
+        d: Annotated[int, "fifth"]
+        e: Annotated[Inner, Doc("sixth")]
+
     @function
-    def f(x: Inner, y: Config, z: Annotated[int, Doc("fourth")] = 0): ...
+    def f(x: Inner, y: Config, w: Model, z: Annotated[int, Doc("fourth")] = 0): ...
 
     definitions = f.parameters["$defs"]
+    assert definitions["Model"]["properties"]["d"] == {"type": "integer", "description": "fifth"}
+    assert definitions["Model"]["properties"]["e"] == {"$ref": "#/$defs/Inner", "description": "sixth"}
     assert definitions["Inner"]["properties"]["a"] == {"type": "integer", "description": "first"}
     assert definitions["Inner"]["properties"]["b"] == {"type": "integer", "description": "second", "default": 2}
     assert definitions["Config"]["description"] == "Settings of it."
@@ -1178,7 +1184,7 @@ def test_null_for_a_default_also_inside():
 
 def test_null_is_not_dropped_where_nothing_has_a_default():
     @function
-    def f(counts: dict[str, int], order: Order, stops: list[OrderModel] = []) -> Any:  # noqa: B006
+    def f(counts: dict[str, int], order: Order, stops: list[OrderModel] = []) -> Any:
         return counts, order, stops
 
     assert problems(f, '{"counts": {"a": null}, "order": {"item": "x", "extra": null}}') == [
