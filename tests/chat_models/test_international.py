@@ -48,7 +48,7 @@ def serve(platform: str) -> Callable[[Received], Any]:
         streams = "stream" in request.path or request.json.get("stream")
         case = load(platform, "06-stream-text" if streams else "01-chat")
         kind = "text/event-stream" if streams else "application/json"
-        return answer(case.body, headers={"content-type": kind})
+        return answer(case.content, headers={"content-type": kind})
 
     return reply
 
@@ -84,15 +84,15 @@ def test_a_busy_provider_is_asked_again_and_then_told(platform: str):
     names = {"anthropic": "24-error-529", "gemini": "23-error-503", "openai-responses": "11-failed"}
     case = load(platform, names[platform])
     build, _ = PLATFORMS[platform]
-    failing = answer(case.body, case.status, {"retry-after-ms": "1"})
-    whole = answer(load(platform, "01-chat").body)
+    failing = answer(case.content, case.status, {"retry-after-ms": "1"})
+    whole = answer(load(platform, "01-chat").content)
     with LoopbackServer([failing, whole]) as server, build(api_key="k", base_url=server.url) as model:
         reply = model.chat_completion("hi")
         assert (reply.reply, reply.attempts) == ("Hello! How can I help?", 2)
 
 
 def test_an_error_event_in_mid_stream_keeps_what_came():
-    body = load("anthropic", "26-stream-error-event").body
+    body = load("anthropic", "26-stream-error-event").content
     with (
         LoopbackServer(answer(body, headers={"content-type": "text/event-stream"})) as server,
         AnthropicChat(api_key="k", base_url=server.url, max_retries=RetryPolicy(max_retries=0)) as model,

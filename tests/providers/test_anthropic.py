@@ -199,7 +199,7 @@ def test_streams_are_read_however_they_are_cut(name: str):
     case = load("anthropic", name)
     one = codec_for(case)
     first = None
-    for pieces in cuts(case.body):
+    for pieces in cuts(case.content):
         reply, events = read_stream(one, pieces)
         first = first or reply
         assert reply.message == first.message
@@ -264,7 +264,7 @@ def test_a_refusal_with_an_explanation_keeps_its_words():
 
 def test_thinking_of_a_stream_travels_back_byte_for_byte():
     case = load("anthropic", "12-stream-thinking")
-    reply, _ = read_stream(codec(), [case.body])
+    reply, _ = read_stream(codec(), [case.content])
     history = (WEATHER, reply.message, ToolMessage("18 C", "toolu_Wthr0001"))
     body = body_of(codec().build_request(ask(*history, tools=(GET_WEATHER,))))
     assert body["messages"][1]["content"] == [
@@ -277,7 +277,7 @@ def test_thinking_of_a_stream_travels_back_byte_for_byte():
 def test_a_changed_message_is_sent_as_it_now_is():
     from dataclasses import replace
 
-    reply, _ = read_stream(codec(), [load("anthropic", "12-stream-thinking").body])
+    reply, _ = read_stream(codec(), [load("anthropic", "12-stream-thinking").content])
     changed = replace(reply.message, content="Never mind.", tool_calls=())
     body = body_of(codec().build_request(ask(WEATHER, changed, UserMessage("why?"))))
     assert body["messages"][1] == {"role": "assistant", "content": "Never mind."}
@@ -366,7 +366,7 @@ def test_an_error_hidden_in_a_200_body_is_found():
 def test_an_error_event_in_mid_stream_is_raised():
     case = load("anthropic", "26-stream-error-event")
     state = codec().new_state()
-    *frames, last = codec().framing().feed(case.body)
+    *frames, last = codec().framing().feed(case.content)
     deltas = [delta for frame in frames for delta in codec().parse_event(state, frame.data, frame.event)]
     text = "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
     with pytest.raises(Overloaded, match="Overloaded") as caught:
@@ -376,7 +376,7 @@ def test_an_error_event_in_mid_stream_is_raised():
 
 
 def test_a_stream_without_its_end_has_no_done():
-    body = load("anthropic", "06-stream-text").body
+    body = load("anthropic", "06-stream-text").content
     with pytest.raises(AssertionError, match="no end"):
         read_stream(codec(), [body[: body.index(b"event: message_stop")]])
 

@@ -61,7 +61,7 @@ def test_whole_answers(platform: str, name: str):
     case = load(platform, name)
     for path in paths(case.json):
         for odd in (*ODD, MISSING):
-            body = changed(case.body.decode(), path, odd)
+            body = changed(case.content.decode(), path, odd)
             if case.status >= 400:
                 assert isinstance(codec.parse_error(case.status, {}, body), ProviderError)
                 continue
@@ -75,7 +75,7 @@ def test_whole_answers(platform: str, name: str):
 @pytest.mark.parametrize(("platform", "name"), [(p, n) for p in CODECS for n in names(p, streams=True)])
 def test_streams(platform: str, name: str):
     codec = CODECS[platform]
-    frames = [frame.data.decode() for frame in codec.framing().feed(load(platform, name).body)]
+    frames = [frame.data.decode() for frame in codec.framing().feed(load(platform, name).content)]
     for at, data in enumerate(frames):
         for path in paths(json.loads(data)):
             if platform == "openai-responses" and len(path) > 4:

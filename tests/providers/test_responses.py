@@ -161,7 +161,7 @@ def test_streams_are_read_however_they_are_cut(name: str):
     case = load(PLATFORM, name)
     one = codec()
     first = None
-    for pieces in cuts(case.body):
+    for pieces in cuts(case.content):
         answer, events = read_stream(one, pieces)
         first = first or answer
         assert answer.message == first.message
@@ -174,7 +174,7 @@ def test_streams_are_read_however_they_are_cut(name: str):
 def test_streams_are_read_one_byte_at_a_time():
     for name in names(PLATFORM, streams=True):
         case = load(PLATFORM, name)
-        compare(read_stream(codec(), [bytes([byte]) for byte in case.body])[0], case.expected)
+        compare(read_stream(codec(), [bytes([byte]) for byte in case.content])[0], case.expected)
 
 
 FINISH = {
@@ -246,7 +246,7 @@ def test_a_conflict_may_be_gone_the_next_time():
 def test_what_the_model_put_out_travels_back_in_order():
     for name in ("04-parallel-calls", "07-stream-tool-calls"):
         case = load(PLATFORM, name)
-        answer = read_stream(codec(), [case.body])[0] if "stream" in name else codec().parse_reply(case.json)
+        answer = read_stream(codec(), [case.content])[0] if "stream" in name else codec().parse_reply(case.json)
         results = [ToolMessage("x", c.id, c.name) for c in answer.tool_calls]
         body = body_of(codec().build_request(ask(BOTH, answer.message, *results, tools=(GET_WEATHER, GET_TIME))))
         rules_responses.check(body)
@@ -284,8 +284,8 @@ def test_mended_arguments_reach_the_wire_beside_the_reasoning():
 def test_streams_of_servers_that_say_less():
     """Items without deltas, or an end without output: the same reply."""
     full = load(PLATFORM, "07-stream-tool-calls")
-    events = [json.loads(line[6:]) for line in full.body.decode().splitlines() if line.startswith("data: ")]
-    expected, _ = read_stream(codec(), [full.body])
+    events = [json.loads(line[6:]) for line in full.content.decode().splitlines() if line.startswith("data: ")]
+    expected, _ = read_stream(codec(), [full.content])
 
     def answer(kept: list[dict[str, Any]]) -> Any:
         return read_stream(codec(), [f"data: {json.dumps(event)}\n\n".encode() for event in kept])[0]
@@ -297,7 +297,7 @@ def test_streams_of_servers_that_say_less():
 
 
 def test_a_stream_without_its_end_has_no_done():
-    body = load(PLATFORM, "06-stream-text").body
+    body = load(PLATFORM, "06-stream-text").content
     with pytest.raises(AssertionError, match="no end"):
         read_stream(codec(), [body[: body.index(b"event: response.completed")]])
 

@@ -37,7 +37,7 @@ def script(platform: str, *cases: str) -> Callable[[Received], Any]:
         side = request.path.split("/")[1]
         case = load(platform, cases[counts.setdefault(side, 0)])
         counts[side] += 1
-        return answer(case.body, case.status, {"content-type": case.headers["content-type"]})
+        return answer(case.content, case.status, {"content-type": case.headers["content-type"]})
 
     return reply
 

@@ -1,24 +1,36 @@
-"""Loads the wire cases of the international platforms (`tests/wire/<platform>/NN-case.json`) and reads their answers.
+"""Calls, tools and readers for the wire cases of the international platforms that are not shaped like OpenAI's chat.
 
-The form of a case: `request` (what the SDK sent), `response` (status, headers, file), `expected` (what the SDK read).
+The cases themselves are loaded by `wire`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from lmagent.events import Event, ReplyBuilder, TextDelta
-from lmagent.jsontext import loads
 from lmagent.messages import Message, Reply, ToolCall
 from lmagent.providers.base import ChatCall, Codec, Request
 from lmagent.schema import ToolSpec
+from tests.providers.wire import load, names
 
-WIRE = Path(__file__).parent.parent / "wire"
+__all__ = [
+    "GET_TIME",
+    "GET_WEATHER",
+    "ORDER_SCHEMA",
+    "PNG",
+    "ask",
+    "body_of",
+    "call",
+    "calls_of",
+    "cuts",
+    "load",
+    "names",
+    "read_stream",
+    "shown_text",
+    "spec",
+]
 
 GET_WEATHER = ToolSpec(
     name="get_weather",
@@ -64,51 +76,6 @@ ORDER_SCHEMA = {
     "type": "object",
 }
 """The pydantic schema that the recordings were made with."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One recorded exchange."""
-
-    name: str
-    request: dict[str, Any]
-    status: int
-    headers: dict[str, str]
-    body: bytes
-    """The answer as the server would send it."""
-    expected: dict[str, Any]
-
-    @property
-    def json(self) -> Any:
-        """The answer decoded; for those that are one JSON value."""
-        return loads(self.body)
-
-
-@cache
-def load(platform: str, name: str) -> Case:
-    """Return a case by its file name without `.json`."""
-    folder = WIRE / platform
-    case = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    response = case["response"]
-    body = (folder / response["file"]).read_bytes()
-    return Case(name, case["request"], response["status"], response["headers"], body, case["expected"])
-
-
-def names(platform: str, *, streams: bool | None = None, errors: bool | None = None) -> list[str]:
-    """Return the names of a platform's cases, those that stream or fail or those that do not."""
-    found = sorted(
-        path.name.removesuffix(".json")
-        for path in (WIRE / platform).glob("*.json")
-        if not path.name.endswith(".response.json")
-    )
-    assert found
-    answer: list[str] = []
-    for name in found:
-        case = load(platform, name)
-        is_stream = case.headers["content-type"].startswith("text/event-stream")
-        if streams in (None, is_stream) and errors in (None, "error" in case.expected and case.status >= 400):
-            answer.append(name)
-    return answer
 
 
 def body_of(request: Request) -> Any:
