@@ -26,6 +26,7 @@ from lmagent.providers.base import Auth, AuthFlow, ChatCall, Codec, Features, Pa
 from lmagent.providers.failures import quoted
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
+from lmagent.providers.parameter_rules import within
 from lmagent.redaction import Secret
 
 __all__ = ["BASE_URL", "BaichuanCodec", "BaichuanSignatureAuth"]
@@ -49,23 +50,10 @@ _LIMIT_WORDS = ("limit", "frequen", "too many", "限", "频")
 _FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
 
 
-def _between(name: str, low: float, high: float) -> ParameterRule:
-    def rule(value: float) -> dict[str, Any]:
-        if not low <= value <= high:
-            raise ParameterError(f"{name}={value!r}: baichuan takes {low:g} to {high:g}.")
-        return {name: value}
-
-    return rule
-
-
-def _top_p(value: float) -> dict[str, Any]:
-    return {"top_p": min(value, 0.99)}  # 1 is refused by the server; this is the nearest it knows
-
-
 _PARAMETERS: Mapping[str, ParameterRule] = {
-    "temperature": _between("temperature", 0, 1),
-    "top_p": _top_p,
-    "top_k": _between("top_k", 0, 20),
+    "temperature": within("temperature", 0, 1),
+    "top_p": within("top_p", 0, 1, sent=(0, 0.99)),
+    "top_k": within("top_k", 0, 20),
     "with_search_enhance": "with_search_enhance",
 }
 

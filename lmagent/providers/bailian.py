@@ -45,6 +45,7 @@ from lmagent.providers.base import (
 from lmagent.providers.calls import RAW_ARGUMENTS, arguments_object, fitting_ids
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import answered, messages_of, split_system, text_only, turns
+from lmagent.providers.parameter_rules import same, switched, within
 from lmagent.schema import ToolSpec
 
 __all__ = ["BASE_URL", "BailianCodec", "BailianState"]
@@ -352,55 +353,25 @@ def _tool_bytes(tool: ToolSpec) -> bytes:
     return known
 
 
-def _between(name: str, low: float, high: float, nearest_low: float, nearest_high: float) -> ParameterRule:
-    """An end of the range that the API refuses is sent as the nearest value it takes."""
-
-    def rule(value: float) -> dict[str, Any]:
-        if not low <= value <= high:
-            raise ParameterError(f"{name}={value!r}: bailian takes a {name} from {low:g} to {high:g}.")
-        return {name: min(max(value, nearest_low), nearest_high)}
-
-    return rule
-
-
-def _repetition(value: float) -> dict[str, Any]:
-    if value <= 0:
-        raise ParameterError(f"repetition_penalty={value!r}: bailian takes more than 0; 1.0 is no penalty.")
-    return {"repetition_penalty": value}
-
-
-def _n(value: int) -> dict[str, Any]:
-    if not 1 <= value <= 4:
-        raise ParameterError(f"n={value!r}: bailian takes from 1 to 4.")
-    return {"n": value}
-
-
-def _effort(value: str) -> dict[str, Any]:
-    """DashScope knows thinking and not thinking; `thinking_budget` says how long."""
-    return {"enable_thinking": value != "none"}
-
-
-_SAME = (
-    "top_k",
-    "max_tokens",
-    "seed",
-    "stop",
-    "parallel_tool_calls",
-    "logprobs",
-    "top_logprobs",
-    "enable_search",
-    "search_options",
-    "enable_thinking",
-    "thinking_budget",
-    "response_format",
-)
-
 _PARAMETERS: dict[str, ParameterRule] = {
-    "temperature": _between("temperature", 0, 2, 0, 1.99),
-    "top_p": _between("top_p", 0, 1, 0.01, 1),
-    "presence_penalty": _between("presence_penalty", -2, 2, -2, 2),
-    "repetition_penalty": _repetition,
-    "n": _n,
-    "reasoning_effort": _effort,
-    **{name: name for name in _SAME},
+    "temperature": within("temperature", 0, 2, sent=(0, 1.99)),
+    "top_p": within("top_p", 0, 1, sent=(0.01, 1)),
+    "n": within("n", 1, 4),
+    "reasoning_effort": switched("enable_thinking"),  # `thinking_budget` says how long
+    **same(
+        "top_k",
+        "max_tokens",
+        "seed",
+        "stop",
+        "presence_penalty",
+        "repetition_penalty",
+        "parallel_tool_calls",
+        "logprobs",
+        "top_logprobs",
+        "enable_search",
+        "search_options",
+        "enable_thinking",
+        "thinking_budget",
+        "response_format",
+    ),
 }

@@ -329,7 +329,7 @@ class Codec(ABC):
             rules: Neutral name -> the wire name, or a function from the value to a dict of wire members.
 
         Raises:
-            ParameterError: A parameter the dialect has no word for. Nothing is dropped silently.
+            ParameterError: The dialect has no word for a parameter, or refuses its value. Nothing is dropped silently.
         """
         body: dict[str, Any] = {}
         for name, value in given.items():
@@ -341,7 +341,10 @@ class Codec(ABC):
                     f"{self.provider} has no parameter {name!r} (given {value!r}). It takes {sorted(rules)}; "
                     "send a key of its own through extra_body={...}."
                 )
-            body.update({rule: value} if isinstance(rule, str) else rule(value))
+            try:
+                body.update({rule: value} if isinstance(rule, str) else rule(value))
+            except ParameterError as error:
+                raise ParameterError(f"{self.provider}: {error}") from error
         return body | dict(given.get("extra_body") or {})
 
     def refuse(self, what: str) -> MessageError:

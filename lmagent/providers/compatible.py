@@ -28,7 +28,8 @@ from lmagent.errors import (
 from lmagent.providers.base import Features, ParameterRule
 from lmagent.providers.history import ACKNOWLEDGED
 from lmagent.providers.minimax import MINIMAX_ERRORS
-from lmagent.providers.openai_profile import COMMON_PARAMETERS, GENERIC, ModelRule, Profile, nearest, only, within
+from lmagent.providers.openai_profile import COMMON_PARAMETERS, GENERIC, ModelRule, Profile
+from lmagent.providers.parameter_rules import only, same, within
 from lmagent.providers.zhipu import ERRORS as ZHIPU_ERRORS
 
 __all__ = [
@@ -68,12 +69,12 @@ _NO_REQUIRED: _Choices = frozenset({"auto", "none", "named"})
 
 def _with(*names: str, **rules: ParameterRule) -> dict[str, ParameterRule]:
     """Return the common parameters and a vendor's own."""
-    return {**COMMON_PARAMETERS, **{name: name for name in names}, **rules}
+    return {**COMMON_PARAMETERS, **same(*names), **rules}
 
 
 def _only_these(*names: str, **rules: ParameterRule) -> dict[str, ParameterRule]:
     """Return a closed set: the vendor refuses or has never heard of the others."""
-    return {**{name: name for name in names}, **rules}
+    return {**same(*names), **rules}
 
 
 DEEPSEEK = Profile(
@@ -122,8 +123,8 @@ QWEN = Profile(
         "thinking_budget",
         "enable_search",
         "search_options",
-        temperature=nearest("temperature", 0, 2, allowed=(0, 1.99)),
-        top_p=nearest("top_p", 0, 1, allowed=(0.01, 1)),
+        temperature=within("temperature", 0, 2, sent=(0, 1.99)),
+        top_p=within("top_p", 0, 1, sent=(0.01, 1)),
     ),
     stream_usage=True,
     error_codes={
@@ -347,11 +348,12 @@ LM_STUDIO = replace(
 )
 
 
+_zhipu_range = within("temperature", 0, 1, sent=(0.01, 0.99))
+
+
 def _zhipu_temperature(value: Any) -> dict[str, Any]:
     """Zhipu takes the open interval (0, 1): 0 means no sampling, sent as its own SDK does."""
-    if value == 0:
-        return {"temperature": 0.01, "do_sample": False}
-    return nearest("temperature", 0, 1, allowed=(0.01, 0.99))(value)
+    return _zhipu_range(value) | ({"do_sample": False} if value == 0 else {})
 
 
 ZHIPU = Profile(
@@ -374,7 +376,7 @@ ZHIPU = Profile(
         "meta",
         "sensitive_word_check",
         temperature=_zhipu_temperature,
-        top_p=nearest("top_p", 0, 1, allowed=(0.01, 0.99)),
+        top_p=within("top_p", 0, 1, sent=(0.01, 0.99)),
         user="user_id",
     ),
     max_stop=1,
@@ -423,8 +425,8 @@ MINIMAX = Profile(
     parameters=_with(
         "reasoning_split",
         "thinking",
-        temperature=nearest("temperature", 0, 1, allowed=(0.01, 1)),
-        top_p=nearest("top_p", 0, 1, allowed=(0.01, 1)),
+        temperature=within("temperature", 0, 1, sent=(0.01, 1)),
+        top_p=within("top_p", 0, 1, sent=(0.01, 1)),
     ),
     stream_usage=True,
     think_tags=True,
@@ -442,8 +444,8 @@ MINIMAX_V2 = replace(
     path="/text/chatcompletion_v2",
     default_model="MiniMax-Text-01",
     parameters=_with(
-        temperature=nearest("temperature", 0, 1, allowed=(0.01, 1)),
-        top_p=nearest("top_p", 0, 1, allowed=(0.01, 1)),
+        temperature=within("temperature", 0, 1, sent=(0.01, 1)),
+        top_p=within("top_p", 0, 1, sent=(0.01, 1)),
     ),
     stream_usage=False,
     think_tags=False,

@@ -51,6 +51,7 @@ from lmagent.providers.base import (
 from lmagent.providers.calls import fitting_ids
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import answered, messages_of, split_system, text_only, tools_as_text, turns
+from lmagent.providers.parameter_rules import switched, within
 from lmagent.schema import ToolSpec
 
 __all__ = ["BASE_URL", "NO_OUTPUT", "HunyuanCodec", "HunyuanState", "obeys_tools"]
@@ -378,23 +379,12 @@ def _done(response: dict[str, Any], reason: str, raw: JSON) -> Done:
     )
 
 
-def _seed(value: int) -> dict[str, Any]:
-    if not 1 <= value <= 10000:
-        raise ParameterError(f"seed={value!r}: hunyuan takes a seed from 1 to 10000.")
-    return {"Seed": value}
-
-
-def _effort(value: str) -> dict[str, Any]:
-    """The API knows thinking and not thinking."""
-    return {"EnableThinking": value != "none"}
-
-
 _PARAMETERS: dict[str, ParameterRule] = {
     "temperature": "Temperature",
     "top_p": "TopP",
     "stop": "Stop",
-    "seed": _seed,
-    "reasoning_effort": _effort,
+    "seed": within("seed", 1, 10000, wire="Seed"),
+    "reasoning_effort": switched("EnableThinking"),
     "enable_enhancement": "EnableEnhancement",
     "force_search_enhancement": "ForceSearchEnhancement",
     "search_info": "SearchInfo",

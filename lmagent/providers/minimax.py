@@ -32,6 +32,7 @@ from lmagent.providers.base import (
     Features,
     ParameterRule,
     Request,
+    elsewhere,
     error_for_status,
     joined,
 )
@@ -46,6 +47,7 @@ from lmagent.providers.history import (
     text_only,
     tools_as_text,
 )
+from lmagent.providers.parameter_rules import one_call_a_reply, same, within
 from lmagent.schema import ToolSpec, inline_refs, never_blank
 
 __all__ = ["BASE_URL", "BOT_NAME", "MINIMAX_ERRORS", "USER_NAME", "MinimaxCodec", "MinimaxProCodec"]
@@ -79,46 +81,22 @@ MINIMAX_ERRORS: Mapping[str, type[ProviderError]] = {
 _FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "max_output": "length"}
 
 
-def _above_zero(name: str) -> ParameterRule:
-    def rule(value: float) -> dict[str, Any]:
-        if value > 1:
-            raise ParameterError(f"{name}={value!r}: minimax takes more than 0 and at most 1 (0 is sent as 0.01).")
-        return {name: value or 0.01}  # 0 is refused by the server; this is the nearest it knows
-
-    return rule
-
-
-def _beam_width(value: int) -> dict[str, Any]:
-    if not 1 <= value <= 4:
-        raise ParameterError(f"beam_width={value!r}: minimax takes 1 to 4.")
-    return {"beam_width": value}
-
-
-def _one_call(value: bool) -> dict[str, Any]:
-    if value:
-        raise ParameterError("parallel_tool_calls=True: minimax's pro API makes one call a reply.")
-    return {}
-
-
 _SHARED: Mapping[str, ParameterRule] = {
-    "temperature": _above_zero("temperature"),
-    "top_p": _above_zero("top_p"),
+    "temperature": within("temperature", 0, 1, sent=(0.01, 1)),
+    "top_p": within("top_p", 0, 1, sent=(0.01, 1)),
     "max_tokens": "tokens_to_generate",
 }
 _CHAT_PARAMETERS: Mapping[str, ParameterRule] = {
     **_SHARED,
-    "beam_width": _beam_width,
-    "skip_info_mask": "skip_info_mask",
-    "continue_last_message": "continue_last_message",
+    "beam_width": within("beam_width", 1, 4),
+    **same("skip_info_mask", "continue_last_message"),
 }
 _PRO_PARAMETERS: Mapping[str, ParameterRule] = {
     **_SHARED,
-    "parallel_tool_calls": _one_call,
-    "mask_sensitive_info": "mask_sensitive_info",
-    "sample_messages": "sample_messages",
-    "plugins": "plugins",
-    "bot_setting": lambda _: {},  # rendered by build_request, which needs it for the names too
-    "glyph": lambda _: {},
+    "parallel_tool_calls": one_call_a_reply,
+    **same("mask_sensitive_info", "sample_messages", "plugins"),
+    "bot_setting": elsewhere,
+    "glyph": elsewhere,
 }
 
 

@@ -6,7 +6,7 @@ The codec reads profiles and knows no vendor. The table of vendors is `compatibl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeAlias
@@ -41,52 +41,11 @@ __all__ = [
     "ErrorClass",
     "ModelRule",
     "Profile",
-    "nearest",
-    "only",
     "profile_at",
     "rules_of_model",
-    "within",
 ]
 
 ErrorClass: TypeAlias = type[ProviderError]
-
-
-def within(name: str, low: float, high: float) -> Callable[[Any], dict[str, Any]]:
-    """Return a parameter rule: a number from `low` to `high`, anything else is a `ParameterError`."""
-
-    def rule(value: Any) -> dict[str, Any]:
-        if not low <= value <= high:
-            raise ParameterError(f"{name} must be from {low:g} to {high:g} here, got {value!r}.")
-        return {name: value}
-
-    return rule
-
-
-def nearest(name: str, low: float, high: float, *, allowed: tuple[float, float]) -> Callable[[Any], dict[str, Any]]:
-    """Return a rule for a server that refuses the ends of a range: they are sent as the nearest value it takes.
-
-    Args:
-        name: Wire name.
-        low: Smallest value the user may ask for.
-        high: Largest value the user may ask for.
-        allowed: Smallest and largest value that is sent.
-    """
-
-    def rule(value: Any) -> dict[str, Any]:
-        return {name: min(max(within(name, low, high)(value)[name], allowed[0]), allowed[1])}
-
-    return rule
-
-
-def only(name: str, value: Any) -> Callable[[Any], dict[str, Any]]:
-    """Return a rule for a parameter that has one legal value."""
-
-    def rule(given: Any) -> dict[str, Any]:
-        if given != value:
-            raise ParameterError(f"{name} can only be {value!r} for this model, got {given!r}.")
-        return {name: given}
-
-    return rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -49,6 +49,7 @@ from lmagent.providers.history import (
     text_only,
     tools_as_text,
 )
+from lmagent.providers.parameter_rules import one_call_a_reply, same, within
 from lmagent.schema import ToolSpec, never_blank, wenxin_subset
 
 __all__ = ["BASE_URL", "MODELS", "WenxinCodec", "WenxinModel", "wenxin_error"]
@@ -147,52 +148,32 @@ def wenxin_error(
     )
 
 
-def _temperature(value: float) -> dict[str, Any]:
-    if value > 1:
-        raise ParameterError(f"temperature={value!r}: wenxin takes more than 0 and at most 1 (0 is sent as 0.01).")
-    return {"temperature": value or 0.01}  # 0 is refused by the server; this is the nearest it knows
-
-
 def _max_tokens(value: int) -> dict[str, Any]:
     return {"max_output_tokens": max(value, 2)}  # 1 is refused by the server
 
 
 def _stop(value: list[str]) -> dict[str, Any]:
     if len(value) > 4 or any(len(text) > 20 for text in value):
-        raise ParameterError(f"stop={value!r}: wenxin takes at most 4 texts of at most 20 characters.")
+        raise ParameterError(f"stop takes at most 4 texts of at most 20 characters, got {value!r}.")
     return {"stop": value}
-
-
-def _penalty_score(value: float) -> dict[str, Any]:
-    if not 1 <= value <= 2:
-        raise ParameterError(f"penalty_score={value!r}: wenxin takes 1 to 2.")
-    return {"penalty_score": value}
 
 
 def _response_format(value: Mapping[str, Any] | str) -> dict[str, Any]:
     kind = value if isinstance(value, str) else value.get("type")  # a plain word here, an object elsewhere
     if kind not in ("json_object", "text"):
-        raise ParameterError(f"response_format={value!r}: wenxin's classic API takes 'json_object' or 'text'.")
+        raise ParameterError(f"response_format must be 'json_object' or 'text' in the classic API, got {value!r}.")
     return {"response_format": kind}
 
 
-def _one_call(value: bool) -> dict[str, Any]:
-    if value:
-        raise ParameterError("parallel_tool_calls=True: wenxin's classic API makes one call a reply.")
-    return {}
-
-
 _PARAMETERS: Mapping[str, ParameterRule] = {
-    "temperature": _temperature,
-    "top_p": "top_p",
+    "temperature": within("temperature", 0, 1, sent=(0.01, 1)),
     "max_tokens": _max_tokens,
     "stop": _stop,
     "user": "user_id",
-    "parallel_tool_calls": _one_call,
-    "penalty_score": _penalty_score,
-    "disable_search": "disable_search",
-    "enable_citation": "enable_citation",
+    "parallel_tool_calls": one_call_a_reply,
+    "penalty_score": within("penalty_score", 1, 2),
     "response_format": _response_format,
+    **same("top_p", "disable_search", "enable_citation"),
 }
 
 

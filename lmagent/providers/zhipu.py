@@ -20,7 +20,6 @@ from lmagent.errors import (
     ContextTooLong,
     NotFound,
     Overloaded,
-    ParameterError,
     PermissionDenied,
     ProviderError,
     QuotaExceeded,
@@ -43,6 +42,7 @@ from lmagent.providers.base import (
 )
 from lmagent.providers.fields import mapping, objects, text, usage_of
 from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
+from lmagent.providers.parameter_rules import same, within
 from lmagent.redaction import Secret
 
 __all__ = [
@@ -364,19 +364,8 @@ def _done(data: dict[str, Any], reason: str, raw: JSON) -> Done:
     )
 
 
-def _inside(name: str) -> ParameterRule:
-    """Both ends of the range are refused by the API; the nearest values it takes are sent, as its SDK does."""
-
-    def rule(value: float) -> dict[str, Any]:
-        if not 0 <= value <= 1:
-            raise ParameterError(f"{name}={value!r}: zhipu takes a {name} from 0 to 1.")
-        return {name: min(max(value, 0.01), 0.99)}
-
-    return rule
-
-
 _PARAMETERS: Mapping[str, ParameterRule] = {
-    "temperature": _inside("temperature"),
-    "top_p": _inside("top_p"),
-    **{name: name for name in ("request_id", "return_type", "ref")},
+    "temperature": within("temperature", 0, 1, sent=(0.01, 0.99)),
+    "top_p": within("top_p", 0, 1, sent=(0.01, 0.99)),
+    **same("request_id", "return_type", "ref"),
 }

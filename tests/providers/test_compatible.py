@@ -213,7 +213,7 @@ def test_ranges_and_nearest_values() -> None:
     assert given(ZHIPU, temperature=1, top_p=1) == {"temperature": 0.99, "top_p": 0.99}
     assert given(ZHIPU, user="u-123456") == {"user_id": "u-123456"}
     for profile in (MOONSHOT, MINIMAX, ZHIPU, BAICHUAN):
-        with pytest.raises(ParameterError, match=r"temperature must be from 0 to 1 here, got 1\.5"):
+        with pytest.raises(ParameterError, match=rf"{profile.provider}: temperature must be from 0 to 1, got 1\.5"):
             given(profile, temperature=1.5)
 
 
