@@ -19,6 +19,7 @@ WenxinAPI: TypeAlias = Literal["classic", "v2"]
 
 CLASSIC_MODELS = (
     "ERNIE-Bot*",
+    "ernie-bot*",
     "ERNIE-3.5-*",
     "ERNIE-4.0-*",
     "ERNIE-Lite-*",
@@ -31,7 +32,7 @@ CLASSIC_MODELS = (
     "ernie_*",
     "llama_2_*",
 )
-"""Shell patterns of model names of the classic API, case and all: v2 spells its names in lower case."""
+"""Shell patterns of model names of the classic API. Case counts: v2 has some of these names in lower case."""
 
 _CLASSIC_DEFAULT = "ERNIE-Bot"
 _PAIRS = (("WENXIN_API_KEY", "WENXIN_SECRET_KEY"), ("QIANFAN_AK", "QIANFAN_SK"), ("EB_AK", "EB_SK"))

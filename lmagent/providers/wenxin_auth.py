@@ -14,7 +14,7 @@ from lmagent.errors import AuthenticationFailed, ProviderError
 from lmagent.jsontext import JSON
 from lmagent.providers.auth import TokenAuth
 from lmagent.providers.base import Auth, AuthFlow, Request
-from lmagent.providers.failures import seconds
+from lmagent.providers.failures import quoted, seconds
 from lmagent.providers.fields import first_text, mapping
 from lmagent.providers.wenxin import BASE_URL, wenxin_error
 from lmagent.redaction import Secret
@@ -157,7 +157,7 @@ def _secret(body: JSON, name: str) -> Secret:
     if isinstance(value, str) and value:
         return Secret(value)
     raise AuthenticationFailed(
-        f"The token endpoint gave no token: {fields.get('message') or fields.get('msg') or 'unknown answer'}.",
+        f"The token endpoint gave no token: {quoted(fields.get('message') or fields.get('msg'), 'unknown answer')}.",
         provider="wenxin",
         code=str(fields["code"]) if fields.get("code") else None,
         request_id=first_text(fields.get("requestId")),

@@ -133,7 +133,7 @@ def test_the_api_follows_from_the_name_and_can_be_overruled():
         options = {"api_key": "k-000000", "secret_key": "s-000000", **options}
         return type(WenxinChat(model, **options).codec).__name__
 
-    for name in ("ERNIE-Bot", "ERNIE-Bot-4", "ERNIE-3.5-8K", "ERNIE-Functions-8K"):
+    for name in ("ERNIE-Bot", "ERNIE-Bot-4", "ernie-bot-turbo", "ERNIE-3.5-8K", "ERNIE-Functions-8K"):
         assert spoken(name, tool_mode="auto", tools=True) == "WenxinCodec"
     for name in ("ernie-4.5-turbo-128k", "ernie-x1-turbo", "ERNIE-5.5-Flash-Preview", "deepseek-v3"):
         assert spoken(name) == "WenxinV2Codec"
