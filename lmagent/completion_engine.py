@@ -167,9 +167,7 @@ class CompletionEngine:
             LMAgentError: What stopped the run; see `error_mode`.
         """
         source = _source_of(prompts)
-        # On Ctrl-C what is paid for is kept, where there is a place to keep it.
-        stop = self.stop if self._keeps else None
-        return iterate(lambda: self._completions(source, _total(prompts)), stop=stop)
+        return iterate(lambda: self._completions(source, _total(prompts)), stop=self._hear_ctrl_c)
 
     def async_run(self, prompts: Iterable[Any] | AsyncIterable[Any] | WorkSource) -> AsyncGenerator[Completion]:
         """`run`, asynchronous, in the running event loop. Use `contextlib.aclosing` when you may leave it early."""
@@ -200,12 +198,20 @@ class CompletionEngine:
             elif tick is not None:
                 tick(summary)
 
+    def _hear_ctrl_c(self) -> bool:
+        """Let what runs end where it is kept; False: nothing is, or this was asked before."""
+        if not self._keeps or any(run.asked_to_stop for _, run in self._running):
+            return False
+        self.stop()
+        return True
+
     def stop(self) -> None:
         """End the runs in progress early, from any thread or signal handler: nothing new is asked.
 
         What runs may end within the grace time; it is kept and yielded, then the iterator ends.
         """
         for loop, run in list(self._running):
+            run.asked_to_stop = True
             loop.call_soon_threadsafe(run.stop)
 
 

@@ -77,12 +77,12 @@ class _Channel(deque[T]):
                 self.loop.call_soon_threadsafe(self.task.cancel)
 
 
-def iterate(make: Callable[[], AsyncGenerator[T]], *, stop: Callable[[], None] | None = None) -> Generator[T]:
+def iterate(make: Callable[[], AsyncGenerator[T]], *, stop: Callable[[], bool] = lambda: False) -> Generator[T]:
     """Yield what the async iterator of `make()` yields, or raise what it raises.
 
     Args:
         make: Makes the async iterator, in its loop.
-        stop: What Ctrl-C does instead of closing the iterator, which then runs to its end unheard; a second Ctrl-C
+        stop: Asked at a Ctrl-C; True: the iterator is about to end, and runs to its end unheard. A second Ctrl-C
             closes it.
     """
     channel: _Channel[T] = _Channel()
@@ -106,8 +106,7 @@ def iterate(make: Callable[[], AsyncGenerator[T]], *, stop: Callable[[], None] |
     try:
         yield from channel.read()
     except KeyboardInterrupt:
-        if stop is not None:
-            stop()
+        if stop():
             with suppress(Exception):
                 deque(channel.read(), maxlen=0)
         raise

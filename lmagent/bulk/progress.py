@@ -49,11 +49,11 @@ class Progress:
                 self._stream.write(describe(summary) + "\n")
                 self._stream.flush()
             return
-        self._bar = self._bar or self._started()
+        self._bar = self._bar or self._started(summary)
         self._bar.update(self._task, completed=summary.finished, total=summary.total, facts=describe(summary))
         self._bar.refresh()
 
-    def _started(self) -> Any:
+    def _started(self, summary: Summary) -> Any:
         from rich.console import Console  # 50 ms that only a terminal needs
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
@@ -61,8 +61,8 @@ class Progress:
         columns = (BarColumn(bar_width=24), TextColumn("{task.fields[facts]}", markup=False))
         # No refresh thread of its own: nothing is left when the run ends.
         bar = Bar(*columns, console=Console(file=self._stream), auto_refresh=False)
+        self._task = bar.add_task("", total=summary.total, facts=describe(summary))
         bar.start()
-        self._task = bar.add_task("", total=None, facts="")
         return bar
 
     def close(self, summary: Summary) -> None:

@@ -88,6 +88,8 @@ class BulkRun:
         self._taker: asyncio.Task[Any] | None = None
         self._sharing: dict[str, asyncio.Future[Row]] = {}
         self._stopping = False
+        self.asked_to_stop = False
+        """Whether someone asked, from whatever thread: `stop` may not have been called yet."""
         self._fatal: BaseException | None = None
         self._fatal_place: int | None = None
         self._stopped_at = 0.0

@@ -179,8 +179,8 @@ def _signals(engine: CompletionEngine) -> Generator[Callable[[], bool]]:
         times += 1
         if times > 1:
             raise KeyboardInterrupt
-        sys.stderr.write("\nlmagent: finishing what runs; once more to stop at once\n")
         engine.stop()
+        sys.stderr.write("\nlmagent: finishing what runs; once more to stop at once\n")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

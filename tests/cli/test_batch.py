@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.shell import lmagent, over, started
-from tests.loopback import Answer, LoopbackServer, Received, json_answer, raw
+from tests.loopback import STALL, Answer, LoopbackServer, Received, json_answer, raw
 
 
 def said(request: Received) -> str:
@@ -151,9 +152,27 @@ def test_ctrl_c_lets_what_runs_end_and_goes_on_later(tmp_path: Path):
     assert [line["index"] for line in lines_of(out)] == list(range(300))
 
 
-def _wait(server: LoopbackServer, count: int) -> bool:
-    import time
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of another kind")
+def test_the_second_ctrl_c_ends_at_once(tmp_path: Path):
+    source = written(tmp_path / "in.jsonl", "a", "b", "c")
+    with (
+        LoopbackServer(raw(STALL)) as server,
+        started("batch", source, str(tmp_path / "out"), "-q", env=over(server.url)) as process,
+    ):
+        assert process.stderr is not None
+        assert _wait(server, 3)
+        os.kill(process.pid, signal.SIGINT)
+        process.stderr.readline()
+        assert b"finishing what runs" in process.stderr.readline()
+        before = time.monotonic()
+        os.kill(process.pid, signal.SIGINT)
+        _, complaint = process.communicate(timeout=20)
+        assert (process.returncode, complaint.decode()) == (130, "\nlmagent: interrupted\n")
+        assert time.monotonic() - before < 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.journal"]
 
+
+def _wait(server: LoopbackServer, count: int) -> bool:
     until = time.monotonic() + 20
     while len(server.requests) < count and time.monotonic() < until:
         time.sleep(0.01)
