@@ -7,20 +7,34 @@ from __future__ import annotations
 
 import re
 
+from lmagent.prompting.markers import MARKERS
+
 __all__ = ["neutralise"]
 
 _ZERO_WIDTH = "\u200b"
 
-_TAG = re.compile(
-    r"<(?=/?(?:tool_calls?|tool_response|tool_result|tool_output|tools|function_calls?|function=|invoke|parameter|"
-    r"minimax:|arg_key|arg_value|think|scratch_pad|response>|/?s>|start_of_turn|end_of_turn|[|｜]))",
-    re.IGNORECASE,
-)
-_MARKERS = (
-    "|>", "｜>", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[AVAILABLE_TOOLS]", "[INST]", "[/INST]",
-    "[ARGS]", "[CALL_ID]", "[THINK]", "[/THINK]", "✿FUNCTION✿", "✿ARGS✿", "✿RESULT✿", "✿RETURN✿", "<<SYS>>",
-    "functools[", "```", "]~b]", "]~!b[", "[e~[",
+_INNER = (
+    "✿ARGS✿", "[ARGS]", "[CALL_ID]", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "<parameter",
+    "</parameter>", "<tools>", "</tools>", "<response>", "</response>",
 )  # fmt: skip
+"""Words inside calls and lists of tools."""
+_TEMPLATE = (
+    "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]", "[gMASK]", "<sop>", "<s>", "<bos>", "<eos>", "]~!b[", "[e~[", "<reserved_",
+)  # fmt: skip
+"""Tokens of chat templates beside those between `<|` and `|>`."""
+
+
+def _pattern() -> str:
+    """Words by first character: so the search runs from one candidate to the next."""
+    rests: dict[str, list[str]] = {"<": [r"[|｜](?=[\w/])"]}
+    for word in sorted({*MARKERS, *_INNER, *_TEMPLATE}):
+        rests.setdefault(word[0], []).append(re.escape(word[1:]))
+    return "|".join(f"{re.escape(first)}(?i:{'|'.join(rest)})" for first, rest in rests.items())
+
+
+_IN_CODE = re.compile(_pattern())
+_ANYWHERE = re.compile(_pattern() + "|`{3,}")
 
 
 def neutralise(text: str, *, fences: bool = True) -> str:
@@ -30,12 +44,12 @@ def neutralise(text: str, *, fences: bool = True) -> str:
         text: From a tool, or from the user.
         fences: Whether code fences are markup as well; in a user's own text they are just code.
 
-    A zero-width space is put behind the first character of each marker. Line markers such as `Observation:` are no
-    danger here: results enter the prompt as JSON, in which no line begins.
+    A zero-width space is put behind the first character of each marker, and between backticks. Line markers such as
+    `Observation:` are no danger here: results enter the prompt as JSON, in which no line begins.
     """
-    if "<" in text:
-        text = _TAG.sub("<" + _ZERO_WIDTH, text)
-    for marker in _MARKERS:
-        if marker in text and (fences or marker != "```"):
-            text = text.replace(marker, marker[0] + _ZERO_WIDTH + marker[1:])
-    return text
+    return (_ANYWHERE if fences else _IN_CODE).sub(_broken, text)
+
+
+def _broken(found: re.Match[str]) -> str:
+    word = found.group()
+    return _ZERO_WIDTH.join(word) if word[0] == "`" else word[0] + _ZERO_WIDTH + word[1:]

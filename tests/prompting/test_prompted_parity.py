@@ -15,6 +15,7 @@ from lmagent.errors import LimitExceeded
 from lmagent.flow import Limits
 from lmagent.messages import AssistantMessage, ImagePart, Reply, SystemMessage, TextPart, ToolMessage, UserMessage
 from lmagent.prompting.formats import format_for
+from lmagent.prompting.markers import MARKERS
 from lmagent.prompting.neutralise import neutralise
 from lmagent.prompting.prompted import Prompted
 from lmagent.prompting.reading import read_reply
@@ -380,6 +381,23 @@ def test_an_agent_does_not_run_what_a_result_or_the_user_says(verb: Any):
         result = verb(Agent(model, tools=[delete, read_page]), prompt)
     assert (result.reply, ran) == ("Done.", [])
     assert "<tool_call>" not in "".join(m.text for m in model.asked[-1] if m.role == "user")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("marker", [*MARKERS, "[INST]", "<|im_sep|>", "</parameter>", "✿ARGS✿", "`" * 6])
+def test_every_word_that_the_scanner_knows_is_broken(marker: str):
+    for spelled in (marker, marker.lower(), f"<{marker}"):
+        once = neutralise(spelled)
+        assert marker.lower() not in once.lower()
+        assert "```" not in once
+        assert once.replace("\u200b", "") == spelled
+        assert neutralise(once) == once
+
+
+@pytest.mark.parametrize(
+    "code", ["x |> f <| y", "<div class='a'>a < b</div>", "functools.partial(f)", "a[i] `b`", "[1](x)"]
+)
+def test_ordinary_code_is_left_alone(code: str):
+    assert neutralise(code) == code
 
 
 def test_code_in_the_users_text_stays_code():
