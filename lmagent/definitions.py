@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from lmagent.context import RunContext
+from lmagent.context import Inject, RunContext
 from lmagent.schema import ToolSpec
 from lmagent.values import record
 
@@ -90,7 +90,6 @@ class Definition:
         self._spec: ToolSpec | None = None
         self._signature: Signature | None = None
         self._description: Description | None = None
-        self._is_async: bool | None = None
         self.plan: Plan | None = None
         """None until `make_plan`."""
         self._class_form: Definition | None = None
@@ -107,18 +106,6 @@ class Definition:
     def signature(self) -> Signature:
         _ = self.spec
         return cast("Signature", self._signature)
-
-    @property
-    def is_async(self) -> bool:
-        """Whether body or a factory of an injected parameter must be awaited."""
-        if self._is_async is None:
-            from lmagent.signatures import is_async_callable
-
-            injects = [argument.inject for argument in self.signature.arguments]
-            self._is_async = is_async_callable(self.target) or any(
-                is_async_callable(inject.factory) for inject in injects if inject and not isinstance(inject, type)
-            )
-        return self._is_async
 
     def is_same(self, other: Definition) -> bool:
         """Return whether both stand for one callable with the same options."""
@@ -143,7 +130,7 @@ class Definition:
         form.kind, form.takes_self = "class", True
         home = str(getattr(self.target, "__qualname__", "")).rpartition(".")[0]
         form.owner = next((base for base in owner.__mro__ if base.__qualname__ == home), owner)
-        form._spec = form._signature = form._description = form._is_async = form.plan = form._class_form = None
+        form._spec = form._signature = form._description = form.plan = form._class_form = None
         return form
 
     def make_plan(self) -> Plan:
@@ -191,7 +178,7 @@ class Definition:
             name=self.spec.name,
             options=self.options,
             read=ArgumentReader(signature, description.parameters, description.keys, adapter).read,
-            is_async=self.is_async,
+            is_async=_is_async(self.target, signature),
             binder=None if binder.is_plain else binder,
             supplies=supplies,
             is_model=is_model,
@@ -224,7 +211,7 @@ class Given(Definition):
             name=self.spec.name,
             options=self.options,
             read=SchemaReader(self._parameters).read,
-            is_async=self.is_async,
+            is_async=_is_async(self.target, self.signature),
         )
 
 
@@ -258,6 +245,14 @@ class Changed(Definition):
 
     def _make_plan(self) -> Plan:
         return replace(self._original.make_plan(), name=self.spec.name, options=self.options)
+
+
+def _is_async(target: Any, signature: Signature) -> bool:
+    """Return whether the body or a factory of an injected parameter must be awaited."""
+    from lmagent.signatures import is_async_callable
+
+    factories = [a.inject.factory for a in signature.arguments if isinstance(a.inject, Inject)]
+    return any(map(is_async_callable, (target, *factories)))
 
 
 def _supply(argument: Argument) -> Supply:

@@ -26,7 +26,7 @@ from lmagent.signatures import EMPTY, OMITTED, Argument, Signature, annotated_te
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["Description", "TypeAdapterOf", "clean_name", "describe", "make_adapter"]
+__all__ = ["Description", "clean_name", "describe", "make_adapter"]
 
 _KINDS: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 _FORMATS: dict[Any, str] = {
@@ -244,7 +244,7 @@ _PLAIN_GENERICS: dict[Any, Callable[[Any], dict[str, Any] | None]] = {
 
 def make_adapter(signature: Signature) -> TypeAdapter[Any]:
     """Return the adapter that validates an argument object into Python values by argument name."""
-    return TypeAdapterOf(signature).make(signature.arguments)
+    return _AdapterMaker(signature).make(signature.arguments)
 
 
 def _describe_model(signature: Signature, description: str) -> Description:
@@ -263,7 +263,7 @@ def _describe_model(signature: Signature, description: str) -> Description:
 
 def _pydantic_schema(signature: Signature, arguments: list[Argument]) -> tuple[TypeAdapter[Any], dict[str, Any]]:
     """Build adapter and schema of some arguments; hide defaulted ones JSON cannot describe, refuse required ones."""
-    maker = TypeAdapterOf(signature)
+    maker = _AdapterMaker(signature)
     if not any(_is_indescribable(a.hint) for a in arguments):
         try:
             return maker.described(arguments)
@@ -302,7 +302,7 @@ def _is_indescribable(hint: Any) -> bool:
     return hint is complex or hint is _SELF or any(map(_is_indescribable, typing.get_args(hint)))
 
 
-class TypeAdapterOf:
+class _AdapterMaker:
     """Makes the one dynamic TypedDict of a signature, which any parameter name fits, and its adapter."""
 
     def __init__(self, signature: Signature) -> None:

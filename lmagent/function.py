@@ -11,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from operator import is_
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
@@ -133,12 +134,7 @@ class Tool(Generic[P, R_co]):
     @property
     def is_async(self) -> bool:
         """Whether a call must be awaited."""
-        return self._definition.is_async
-
-    @property
-    def wants_context(self) -> bool:
-        """Whether a parameter is filled from the run context."""
-        return bool(self.plan.supplies)
+        return self._definition.make_plan().is_async
 
     @property
     def plan(self) -> Plan:
@@ -179,7 +175,7 @@ class Tool(Generic[P, R_co]):
     def is_same(self, other: Tool[..., Any]) -> bool:
         """Return whether both are one tool: the same callable with the same options on the same instance."""
         mine, theirs = self._bound, other._bound
-        return self._definition.is_same(other._definition) and len(mine) == len(theirs) and all(map(_is, mine, theirs))
+        return self._definition.is_same(other._definition) and len(mine) == len(theirs) and all(map(is_, mine, theirs))
 
     def _derived(self, definition: Definition, bound: tuple[Any, ...]) -> Tool[Any, Any]:
         tool = cast("Tool[Any, Any]", type(self).__new__(type(self)))
@@ -298,10 +294,6 @@ def _waited(make: Callable[[], Any]) -> Any:
     from lmagent.portal import run_coroutine  # asyncio is not needed by a program of synchronous tools
 
     return run_coroutine(make)
-
-
-def _is(one: Any, other: Any) -> bool:
-    return one is other
 
 
 def _options(base: ToolOptions = _DEFAULTS, **given: Any) -> ToolOptions:
