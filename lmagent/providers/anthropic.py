@@ -35,20 +35,11 @@ from lmagent.messages import (
     UserMessage,
 )
 from lmagent.providers.anthropic_reply import ReplyState, sort_error
-from lmagent.providers.base import (
-    ChatCall,
-    Codec,
-    Features,
-    NamedTool,
-    OutputSchema,
-    ParameterRule,
-    Request,
-    elsewhere,
-    joined,
-)
+from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
 from lmagent.providers.calls import arguments_object, called_names, kept_items, settled
 from lmagent.providers.fields import mapping, object_of
 from lmagent.providers.history import BEGIN, CONTINUE
+from lmagent.providers.parameter_rules import elsewhere, same, within
 from lmagent.providers.schema_dialects import anthropic_strict, schema_as_text
 from lmagent.schema import ToolSpec
 
@@ -74,28 +65,12 @@ _EFFORT = {"none": None, "minimal": "low", "low": "low", "medium": "medium", "hi
 _FORCED = {"required": "any", "none": "none", "auto": "auto"}
 
 
-def _temperature(value: float) -> dict[str, Any]:
-    if value > 1:
-        raise ParameterError(f"anthropic takes a temperature from 0 to 1, got {value!r}.")
-    return {"temperature": value}
-
-
+_PLACED = ("user", "metadata", "parallel_tool_calls", "reasoning_effort", "output_config", "prompt_cache", "betas")
 _RULES: dict[str, ParameterRule] = {
-    "temperature": _temperature,
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "max_tokens": "max_tokens",
+    **same("top_p", "top_k", "max_tokens", "thinking", "service_tier", "cache_control"),
+    "temperature": within("temperature", 0, 1),
     "stop": "stop_sequences",
-    "thinking": "thinking",
-    "service_tier": "service_tier",
-    "cache_control": "cache_control",
-    "user": elsewhere,
-    "metadata": elsewhere,
-    "parallel_tool_calls": elsewhere,
-    "reasoning_effort": elsewhere,
-    "output_config": elsewhere,
-    "prompt_cache": elsewhere,
-    "betas": elsewhere,
+    **dict.fromkeys(_PLACED, elsewhere),
 }
 
 

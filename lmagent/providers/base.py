@@ -47,7 +47,6 @@ __all__ = [
     "ParameterRule",
     "Request",
     "ToolChoice",
-    "elsewhere",
     "error_for_status",
     "joined",
 ]
@@ -187,11 +186,6 @@ class Features:
 
 ParameterRule: TypeAlias = "str | Callable[[Any], dict[str, Any]]"
 """A wire name, or a function that renders the value (ranges, nearest values, nesting)."""
-
-
-def elsewhere(value: object) -> dict[str, Any]:
-    """A rule for a parameter that `build_request` itself puts in its place."""
-    return {}
 
 
 class Codec(ABC):

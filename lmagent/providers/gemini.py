@@ -38,21 +38,12 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
-from lmagent.providers.base import (
-    ChatCall,
-    Codec,
-    Features,
-    NamedTool,
-    OutputSchema,
-    ParameterRule,
-    Request,
-    elsewhere,
-    joined,
-)
+from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
 from lmagent.providers.calls import arguments_object, kept_items, settled
 from lmagent.providers.fields import mapping, object_of
 from lmagent.providers.gemini_reply import ReplyState, blocked, sort_error
 from lmagent.providers.history import BEGIN, CONTINUE
+from lmagent.providers.parameter_rules import elsewhere, same
 from lmagent.providers.schema_dialects import gemini_openapi, gemini_subset, schema_as_text
 from lmagent.schema import ToolSpec
 
@@ -77,29 +68,25 @@ _URIS = ("https://generativelanguage.googleapis.com/", "gs://", "https://www.you
 
 def _parallel(value: bool) -> dict[str, Any]:
     if not value:
-        raise ParameterError("gemini has no switch against parallel calls (parallel_tool_calls=False).")
+        raise ParameterError("parallel_tool_calls can only be True: there is no switch against parallel calls.")
     return {}
 
 
+_PLACED = ("thinking_config", "include_thoughts", "reasoning_effort", "safety_settings", "cached_content")
 _GENERATION: dict[str, ParameterRule] = {
-    "temperature": "temperature",
+    **same("temperature", "seed"),
     "top_p": "topP",
     "top_k": "topK",
     "max_tokens": "maxOutputTokens",
     "stop": "stopSequences",
-    "seed": "seed",
     "presence_penalty": "presencePenalty",
     "frequency_penalty": "frequencyPenalty",
     "logprobs": "responseLogprobs",
     "top_logprobs": "logprobs",
     "response_modalities": "responseModalities",
     "media_resolution": "mediaResolution",
-    "thinking_config": elsewhere,
-    "include_thoughts": elsewhere,
-    "reasoning_effort": elsewhere,
     "parallel_tool_calls": _parallel,
-    "safety_settings": elsewhere,
-    "cached_content": elsewhere,
+    **dict.fromkeys(_PLACED, elsewhere),
 }
 _TOP = {"safety_settings": "safetySettings", "cached_content": "cachedContent"}
 

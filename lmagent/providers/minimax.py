@@ -26,16 +26,7 @@ from lmagent.errors import (
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDelta
 from lmagent.jsontext import JSON, dumps
 from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolMessage, Usage
-from lmagent.providers.base import (
-    ChatCall,
-    Codec,
-    Features,
-    ParameterRule,
-    Request,
-    elsewhere,
-    error_for_status,
-    joined,
-)
+from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status, joined
 from lmagent.providers.calls import fitting_ids
 from lmagent.providers.fields import call_arguments, first_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import (
@@ -47,7 +38,7 @@ from lmagent.providers.history import (
     text_only,
     tools_as_text,
 )
-from lmagent.providers.parameter_rules import one_call_a_reply, same, within
+from lmagent.providers.parameter_rules import elsewhere, one_call_a_reply, same, within
 from lmagent.schema import ToolSpec, inline_refs, never_blank
 
 __all__ = ["BASE_URL", "BOT_NAME", "MINIMAX_ERRORS", "USER_NAME", "MinimaxCodec", "MinimaxProCodec"]

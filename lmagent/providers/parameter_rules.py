@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from lmagent.errors import ParameterError
 from lmagent.providers.base import ParameterRule
 
-__all__ = ["one_call_a_reply", "only", "same", "switched", "within"]
+__all__ = ["elsewhere", "one_call_a_reply", "only", "same", "switched", "within"]
 
 _Rule: TypeAlias = "Callable[[Any], dict[str, Any]]"
 
@@ -20,6 +20,11 @@ _Rule: TypeAlias = "Callable[[Any], dict[str, Any]]"
 def same(*names: str) -> dict[str, ParameterRule]:
     """Return rules for parameters that are sent as they are, under their own names."""
     return {name: name for name in names}
+
+
+def elsewhere(value: object) -> dict[str, Any]:
+    """The rule for a parameter that `build_request` itself puts in its place."""
+    return {}
 
 
 def within(name: str, low: float, high: float, *, sent: tuple[float, float] | None = None, wire: str = "") -> _Rule:

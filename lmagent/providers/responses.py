@@ -33,21 +33,12 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
-from lmagent.providers.base import (
-    ChatCall,
-    Codec,
-    Features,
-    NamedTool,
-    OutputSchema,
-    ParameterRule,
-    Request,
-    elsewhere,
-    joined,
-)
+from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
 from lmagent.providers.calls import kept_items, settled
 from lmagent.providers.fields import mapping, object_of
 from lmagent.providers.openai_errors import sort_error
 from lmagent.providers.openai_profile import OPENAI, REASONING_MODELS, ModelRule, rules_of_model
+from lmagent.providers.parameter_rules import elsewhere, same
 from lmagent.providers.responses_reply import ERROR_CODES, ReplyState
 from lmagent.schema import ToolSpec, openai_strict
 
@@ -72,7 +63,7 @@ _SAME = (
 )  # fmt: skip
 _PLACED = ("include", "logprobs", "parallel_tool_calls", "reasoning", "reasoning_effort", "store", "text", "verbosity")
 _RULES: dict[str, ParameterRule] = {
-    **{name: name for name in _SAME},
+    **same(*_SAME),
     **dict.fromkeys(_PLACED, elsewhere),
     "max_tokens": "max_output_tokens",
 }
