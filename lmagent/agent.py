@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from lmagent.approval import ApprovalRule, Approver, Policy
@@ -17,7 +18,7 @@ from lmagent.flow import Limits, PausedRun, RunState, agent_flow
 from lmagent.function import Tool, function
 from lmagent.history import History
 from lmagent.hooks import Hooks
-from lmagent.messages import Message, Prompt, SystemMessage
+from lmagent.messages import Prompt, SystemMessage
 from lmagent.model import ChatModel, resolve_tool_choice
 from lmagent.output import OutputMode, TypedOutput
 from lmagent.prompts import as_messages
@@ -123,11 +124,6 @@ class Agent:
             return None
         return TypedOutput(output_type, self.model.codec.features, mode=self._output_mode, repair=self._repair)
 
-    def _instructions(self, output: TypedOutput | None) -> tuple[SystemMessage, ...]:
-        if output is None or not output.instruction:
-            return self._system
-        return (SystemMessage(f"{self.system_prompt}\n\n{output.instruction}".strip()),)
-
     def __repr__(self) -> str:
         return f"Agent({self.model.model_id!r}, tools={list(self.tools.names)})"
 
@@ -135,7 +131,7 @@ class Agent:
         self,
         prompt: Prompt | Resumption,
         *,
-        history: History | Sequence[Message] | None = None,
+        history: History | Prompt | None = None,
         deps: Any = None,
         limits: Limits | None = None,
         tool_choice: ToolChoice | str | None = None,
@@ -150,7 +146,7 @@ class Agent:
         Args:
             prompt: Text, a message, a dict, or a list of them; or a paused run with decisions (`RunResult.decide`).
             history: What was said before. A `History` grows as the run goes on, so that nothing a cancelled or
-                failed run had done is lost; a sequence is copied.
+                failed run had done is lost; messages in any other form are copied.
             deps: Handed to tools that ask for a `RunContext`.
             limits: Instead of the agent's.
             tool_choice: Instead of the agent's.
@@ -174,7 +170,7 @@ class Agent:
         self,
         prompt: Prompt | Resumption,
         *,
-        history: History | Sequence[Message] | None = None,
+        history: History | Prompt | None = None,
         deps: Any = None,
         limits: Limits | None = None,
         tool_choice: ToolChoice | str | None = None,
@@ -194,7 +190,7 @@ class Agent:
         self,
         prompt: Prompt | Resumption,
         *,
-        history: History | Sequence[Message] | None = None,
+        history: History | Prompt | None = None,
         deps: Any = None,
         limits: Limits | None = None,
         tool_choice: ToolChoice | str | None = None,
@@ -213,7 +209,7 @@ class Agent:
         self,
         prompt: Prompt | Resumption,
         *,
-        history: History | Sequence[Message] | None = None,
+        history: History | Prompt | None = None,
         deps: Any = None,
         limits: Limits | None = None,
         tool_choice: ToolChoice | str | None = None,
@@ -258,15 +254,20 @@ class Agent:
 
     def take_over(self, job: Job) -> None:
         """Make a run in progress this agent's (the drivers call it on a hand-off)."""
-        output = job.state.output
-        job.parameters = self._parameters
-        job.system = self._instructions(output if isinstance(output, TypedOutput) else None)
-        job.specs = (*self.tools.specs, output.tool) if output and output.tool else self.tools.specs
+        job.agent = self
         job.approve = self.approve or job.approve
-        job.hooks = self.hooks
-        job.state.agent_name = self.name
         job.state.tool_choice = "auto"
-        job.state.policy = self._policy
+        self._equip(job, self._parameters)
+
+    def _equip(self, job: Job, parameters: Mapping[str, Any]) -> None:
+        """Give a run what it has from its agent."""
+        state, output = job.state, job.state.output
+        state.agent_name, state.policy = self.name, self._policy
+        job.parameters, job.hooks = parameters, self.hooks
+        job.specs = (*self.tools.specs, output.tool) if output and output.tool else self.tools.specs
+        job.system = self._system
+        if output and output.instruction:
+            job.system = (SystemMessage(f"{self.system_prompt}\n\n{output.instruction}".strip()),)
 
     def _shared(self, context: RunContext[Any]) -> dict[str, Any]:
         """What a nested run has from the run that calls it."""
@@ -282,7 +283,7 @@ class Agent:
     def _job(
         self,
         prompt: Prompt | Resumption,
-        history: History | Sequence[Message] | None,
+        history: History | Prompt | None,
         deps: Any,
         limits: Limits | None,
         tool_choice: ToolChoice | str | None,
@@ -308,29 +309,25 @@ class Agent:
             clock=time.monotonic,
             limits=limits,
             start=start,
-            agent_name=agent.name,
             tool_choice=choice,
             output=output,
             budget=budget,
-            policy=agent._policy,
             canonical=canonical_arguments,
         )
         if isinstance(prompt, Resumption):
             state.go_on(prompt)
-        return Job(
+        job = Job(
             agent=agent,
             state=state,
             flow=agent_flow(state),
-            parameters=checked,
-            system=agent._instructions(output),
-            specs=(*agent.tools.specs, output.tool) if output and output.tool else agent.tools.specs,
             deps=deps,
             approve=approve or agent.approve,
             approval_timeout=agent.approval_timeout,
-            hooks=agent.hooks,
             stream=streams,
             emit=on_event,
         )
+        agent._equip(job, checked)
+        return job
 
     def _who_paused(self, name: str) -> Agent:
         """Return the agent of that name among this one and those it may hand over to; this one when there is none."""
@@ -368,7 +365,7 @@ def _check_prices(limits: Limits, model_id: str) -> None:
                 )
 
 
-def _begun(prompt: Prompt | Resumption, history: History | Sequence[Message] | None) -> tuple[History, int]:
+def _begun(prompt: Prompt | Resumption, history: History | Prompt | None) -> tuple[History, int]:
     """Return the history of a run with its prompt, and where in it the run begins."""
     if isinstance(prompt, Resumption):
         paused = prompt.run
@@ -402,21 +399,14 @@ _NO_TIMEOUT = 86_400.0
 """A nested agent has limits and clocks of its own."""
 
 
-class _as_tool:  # reads as a statement: `with _as_tool(agent):`
-    """Turns a nested run's own limits into a result that the outer model can act on."""
-
-    __slots__ = ("_agent",)
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, LimitExceeded | OutputError):
-            so_far = getattr(error.run, "reply", "") or "nothing"
-            raise ToolError(f"{self._agent.name} stopped: {error.message} Its answer so far: {so_far}") from error
+@contextmanager
+def _as_tool(agent: Agent) -> Generator[None]:
+    """Turn a nested run's own limits into a result that the outer model can act on."""
+    try:
+        yield
+    except (LimitExceeded, OutputError) as error:
+        so_far = getattr(error.run, "reply", "") or "nothing"
+        raise ToolError(f"{agent.name} stopped: {error.message} Its answer so far: {so_far}") from error
 
 
 def mend_arguments(text: str, schema: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:

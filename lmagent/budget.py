@@ -74,7 +74,7 @@ class Budget:
         clock: Seconds from any monotonic clock.
 
     Raises:
-        ValueError: A limit is no number from 0 on.
+        ValueError: A limit is no number from 0 on, or `at_limit` is none of these.
     """
 
     def __init__(
@@ -99,6 +99,8 @@ class Budget:
         for name, value in self.limits.items():
             check_limit(f"Budget({name}={value!r})", value)
         """By name; a function given as `at_limit` may raise them."""
+        if not callable(at_limit) and at_limit not in ("stop", "answer"):
+            raise ValueError(f"Budget(at_limit={at_limit!r}): it is 'stop', 'answer' or a function.")
         self.at_limit = at_limit
         self._prices = dict(prices or {})
         self._clock = clock

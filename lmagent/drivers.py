@@ -51,13 +51,13 @@ class Job:
     """Who answers; a hand-off changes it."""
     state: RunState
     flow: Generator[Step, Any, RunResult]
-    parameters: Mapping[str, Any]
-    system: tuple[SystemMessage, ...]
-    specs: tuple[ToolSpec, ...]
-    deps: Any
-    approve: Approver | None
-    approval_timeout: float | None
-    hooks: Hooks
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    system: tuple[SystemMessage, ...] = ()
+    specs: tuple[ToolSpec, ...] = ()
+    hooks: Hooks = Hooks()
+    deps: Any = None
+    approve: Approver | None = None
+    approval_timeout: float | None = None
     stream: bool = False
     emit: Callable[[Any], None] | None = None
     watch: Watch | None = None

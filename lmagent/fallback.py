@@ -40,6 +40,9 @@ class FallbackModel(ChatModel):
     def __init__(self, models: Sequence[ChatModel], *, on: tuple[type[ProviderError], ...] = (ProviderError,)) -> None:
         if not models:
             raise ConfigurationError("FallbackModel needs at least one model.")
+        for model in models:
+            if not isinstance(model, ChatModel):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise TypeError(f"FallbackModel takes models, such as load_from_model_id('local'), not {model!r:.80}.")
         self.models = tuple(models)
         self.on = on
         self.codec = copy(self.models[0].codec)

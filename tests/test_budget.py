@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lmagent import Agent, LMAgentError, function
+from lmagent import Agent, Limits, LMAgentError, function
 from lmagent.budget import Budget, Price, load_prices
-from lmagent.errors import LimitExceeded, ServerFailed
+from lmagent.errors import ConfigurationError, LimitExceeded, ServerFailed
 from lmagent.history import history_problems
 from lmagent.messages import Usage
 from lmagent.testing import ScriptedModel, calls, text
@@ -105,3 +105,29 @@ def test_prices_come_from_plain_json():
     assert load_prices({"a/b": {"input": 1, "output": 2, "cached": 0.5}})["a/b"].of(
         Usage(input_tokens=2_000_000, output_tokens=1_000_000, cached_tokens=1_000_000, total_tokens=3_000_000)
     ) == pytest.approx(1 + 0.5 + 2)
+
+
+def test_prices_come_from_a_file(tmp_path):
+    path = tmp_path / "prices.json"
+    path.write_text('{"a/b": {"input": 1, "output": 2}}')
+    assert load_prices(path) == {"a/b": Price(input=1, output=2)}
+    for wrong in ("[1]", "{", '{"a/b": {"input": "cheap", "output": 1}}', '{"a/b": {"in": 1}}'):
+        path.write_text(wrong)
+        with pytest.raises(ConfigurationError, match="no prices"):
+            load_prices(path)
+    with pytest.raises(ConfigurationError, match="no prices"):
+        load_prices(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("wrong", [{"requests": -1}, {"cost": "1"}, {"tokens": True}, {"at_limit": "ask"}])
+def test_what_is_no_limit_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"Budget.{next(iter(wrong))}="):
+        Budget(**wrong)
+
+
+def test_a_cost_limit_of_a_run_needs_a_price_before_any_request():
+    model = ScriptedModel(["free"])
+    with pytest.raises(ConfigurationError, match="no price for 'scripted/script'"):
+        Agent(model).run("go", limits=Limits(cost=1.0))
+    prices = {"scripted/*": Price(input=1.0, output=1.0)}
+    assert Agent(model).run("go", limits=Limits(cost=1.0, prices=prices)).reply == "free"

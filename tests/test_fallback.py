@@ -59,6 +59,11 @@ def test_the_last_error_is_raised():
         model.chat_completion("hi")
 
 
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match="takes models"):
+        FallbackModel(["openai/gpt-4"])  # type: ignore[list-item]
+
+
 def test_no_models_is_an_error():
     with pytest.raises(ConfigurationError):
         FallbackModel([])
