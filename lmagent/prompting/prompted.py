@@ -19,7 +19,7 @@ from lmagent.prompting.lifting import Blanks, delta_of
 from lmagent.prompting.neutralise import neutralise
 from lmagent.prompting.objects import ObjectReader
 from lmagent.prompting.pieces import CallFailed, Piece
-from lmagent.prompting.reasks import complaint, without_failures
+from lmagent.prompting.reasks import complaint, failures_at_end, without_failures
 from lmagent.prompting.scanner import Scanner
 from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request
 from lmagent.schema import inline_refs
@@ -28,6 +28,8 @@ __all__ = ["Prompted", "neutralise_user"]
 
 _OWN_CALLS = 100
 """Index of the first call that the server has read itself, behind those that stood in the text."""
+_WARM = 0.3
+"""Least temperature of a second re-ask: the same question at temperature 0 repeats the same fault."""
 _DRAFT = 4000
 """Characters after an invented result in which a thinking model may still show that it all was a draft."""
 
@@ -124,6 +126,8 @@ class Prompted(Codec):
             messages = _with_section(messages, text) if text else messages
         if offered and self.format.stop() and self.inner.features.stop:
             parameters["stop"] = list(dict.fromkeys((*parameters.get("stop", ()), *self.format.stop())))
+        if "temperature" in parameters and failures_at_end(call.messages) > 1:
+            parameters["temperature"] = max(parameters["temperature"], _WARM)
         return replace(
             call, messages=messages, tools=(), tool_choice="auto", parameters=parameters, output_schema=schema
         )

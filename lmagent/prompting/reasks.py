@@ -10,7 +10,7 @@ from lmagent.jsontext import JSONError, dumps_text, loads
 from lmagent.messages import AssistantMessage, Message, ToolMessage
 from lmagent.prompting.pieces import CallFailed
 
-__all__ = ["complaint", "without_failures"]
+__all__ = ["complaint", "failures_at_end", "without_failures"]
 
 _POSITION = re.compile(r"\(char (\d+)\)")
 _PARAMETER = re.compile(r"(?:^|; )([\w.\[\]-]+): ")
@@ -73,6 +73,17 @@ def without_failures(messages: Sequence[Message]) -> Sequence[Message]:
             dropped.add(after)
             after += 1
     return tuple(_kept(messages, dropped))
+
+
+def failures_at_end(messages: Sequence[Message]) -> int:
+    """Return how many answers in a row, up to the end, held nothing but unreadable calls."""
+    count = 0
+    for message in reversed(messages):
+        if _failed(message):
+            count += 1
+        elif not isinstance(message, ToolMessage):
+            break
+    return count
 
 
 def _kept(messages: Sequence[Message], dropped: set[int]) -> Iterable[Message]:

@@ -13,7 +13,16 @@ from pydantic import BaseModel
 from lmagent import Agent, ChatModel
 from lmagent.errors import LimitExceeded
 from lmagent.flow import Limits
-from lmagent.messages import AssistantMessage, ImagePart, Reply, SystemMessage, TextPart, ToolMessage, UserMessage
+from lmagent.messages import (
+    AssistantMessage,
+    ImagePart,
+    Reply,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 from lmagent.prompting.formats import format_for
 from lmagent.prompting.markers import MARKERS
 from lmagent.prompting.neutralise import neutralise
@@ -337,6 +346,15 @@ def test_re_asks_are_bounded(verb: Any):
     assert caught.value.limit == "call_retries"
     with ScriptedModel([BROKEN], tool_mode="prompt", prompt_format="json") as model, pytest.raises(LimitExceeded):
         verb(Agent(model, tools=[get_weather], limits=Limits(call_retries=0)), "Weather?")
+
+
+def test_a_second_re_ask_is_a_little_warmer():
+    failed = AssistantMessage(tool_calls=(ToolCall(id="c", name="unreadable_call", arguments="{", problem="broken"),))
+    pair = (failed, ToolMessage("broken", "c", "unreadable_call", is_error=True))
+    for failures, given, sent in ((1, 0, 0), (2, 0, 0.3), (2, 0.9, 0.9)):
+        call = ask(messages=(UserMessage("?"), *pair * failures), parameters={"temperature": given})
+        assert prompted("json").render(call).parameters["temperature"] == sent
+    assert "temperature" not in prompted("json").render(ask(messages=(UserMessage("?"), *pair * 2))).parameters
 
 
 # Safety
