@@ -12,7 +12,7 @@ def host_of(url: str, version: str = "/v1") -> str:
     return url.rstrip("/").removesuffix(version)
 
 
-def with_default_path(url: str, default: str) -> str:
-    """Return `url` with the path of `default` when it has none of its own."""
-    url = url.rstrip("/")
+def with_default_path(url: str | None, default: str) -> str:
+    """Return `url`, with the path of `default` when it has none of its own; `default` when there is no `url`."""
+    url = (url or default).rstrip("/")
     return url if urlsplit(url).path else url + urlsplit(default).path

@@ -72,7 +72,7 @@ class BaichuanChat(ChatModel):
             codec = OpenAICodec(
                 model or BAICHUAN.default_model,
                 profile=BAICHUAN,
-                base_url=with_default_path(url or BAICHUAN.base_url, BAICHUAN.base_url),
+                base_url=with_default_path(url, BAICHUAN.base_url),
             )
             auth = BearerAuth(key)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Unpack
 
+from lmagent.chat_models.addresses import with_default_path
 from lmagent.credentials import find_secret, find_setting, require_secret, require_setting
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
@@ -130,7 +131,7 @@ def _door(api_key: str | Secret | None, access_key_id: str | Secret | None) -> B
 def _url(api: str, base_url: str | None, region: str | None, workspace: str | None) -> str:
     found = find_setting(base_url, _URL_NAMES[api])
     if found:
-        return found
+        return with_default_path(found, _HOSTS["cn-beijing"] + _PATHS[api])
     place = find_setting(region, _REGION) or "cn-beijing"
     host = _HOSTS.get(place)
     if host is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal, Unpack
 
+from lmagent.chat_models.addresses import with_default_path
 from lmagent.credentials import find_secret, find_setting, require_secret, require_setting
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
@@ -75,12 +76,15 @@ class HunyuanChat(ChatModel):
         auth: Auth
         match door:
             case "compatible" | "tokenhub":
+                from lmagent.providers.compatible import HUNYUAN
                 from lmagent.providers.hunyuan_compatible import HunyuanCompatibleCodec
 
-                hub = door == "tokenhub"
-                url = base_url or _TOKENHUB_URL if hub else find_setting(base_url, _BASE_URL)
+                if door == "tokenhub":
+                    url, key_names = with_default_path(base_url, _TOKENHUB_URL), _TOKENHUB_KEY
+                else:
+                    url, key_names = with_default_path(find_setting(base_url, _BASE_URL), HUNYUAN.base_url), _KEY
                 codec = HunyuanCompatibleCodec(model, base_url=url, tools=native_tools)
-                auth = BearerAuth(require_secret("hunyuan", api_key, _TOKENHUB_KEY if hub else _KEY))
+                auth = BearerAuth(require_secret("hunyuan", api_key, key_names))
             case "tc3":
                 from lmagent.providers.hunyuan import BASE_URL, HunyuanCodec
                 from lmagent.providers.hunyuan_auth import TC3Auth
@@ -94,7 +98,7 @@ class HunyuanChat(ChatModel):
                 number = require_setting("hunyuan", "app id", "app_id", number, _APP_ID)
                 if not number.isdecimal():
                     raise ConfigurationError(f"Hunyuan's app_id is a number, not {number!r}.")
-                codec = HyllmCodec(model, base_url=base_url or BASE_URL)
+                codec = HyllmCodec(model, base_url=with_default_path(base_url, BASE_URL))
                 auth = HyllmAuth(int(number), *_pair(secret_id, secret_key))
             case _:
                 raise ConfigurationError(f"api is 'compatible', 'tokenhub', 'tc3' or 'hyllm', not {door!r}.")

@@ -87,7 +87,7 @@ class MinimaxChat(ChatModel):
             codec = MinimaxV2Codec(
                 model or profile.default_model,
                 profile=profile,
-                base_url=with_default_path(url or profile.base_url, profile.base_url),
+                base_url=with_default_path(url, profile.base_url),
             )
         else:
             raise ConfigurationError(f"api is 'classic', 'v2' or 'current', not {api!r}.")

@@ -99,7 +99,7 @@ class WenxinChat(ChatModel):
 
             if endpoint is not None or tools is not None:
                 raise ConfigurationError("endpoint= and tools= belong to the classic API; add api='classic'.")
-            url = find_setting(base_url, WENXIN.base_url_env, WENXIN.base_url) or WENXIN.base_url
+            url = find_setting(base_url, WENXIN.base_url_env)
             codec = WenxinV2Codec(model or WENXIN.default_model, base_url=with_default_path(url, WENXIN.base_url))
             auth = _v2_auth(api_key, iam)
         else:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal, Unpack
 
+from lmagent.chat_models.addresses import with_default_path
 from lmagent.credentials import find_setting, require_secret
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
@@ -22,7 +23,6 @@ _API_OF_MODEL: Sequence[tuple[str, ZhipuApi]] = (("chatglm*", "v3"), ("character
 """The first pattern that fits a model's name says which API it lives on."""
 
 _KEY = ("ZHIPU_API_KEY", "ZHIPUAI_API_KEY", "ZAI_API_KEY")
-_BASE_URL = ("ZHIPUAI_BASE_URL", "ZAI_BASE_URL")
 _V4_LIFETIME_S = 210.0
 
 
@@ -59,11 +59,11 @@ class ZhiPuChat(ChatModel):
         version = _version(model, api)
         auth = _auth(version, require_secret("zhipu", api_key, _KEY), signed)
         if version == "v3":
-            super().__init__(ZhipuCodec(model, base_url=base_url or BASE_URL), auth=auth, **options)
+            super().__init__(ZhipuCodec(model, base_url=_v3_url(base_url)), auth=auth, **options)
         else:
             from lmagent.providers.zhipu_v4 import ZhipuV4Codec
 
-            super().__init__(ZhipuV4Codec(model, base_url=find_setting(base_url, _BASE_URL)), auth=auth, **options)
+            super().__init__(ZhipuV4Codec(model, base_url=_v4_url(base_url)), auth=auth, **options)
 
 
 class ZhiPuCharacterChat(ChatModel):
@@ -100,18 +100,27 @@ class ZhiPuCharacterChat(ChatModel):
         version = _version(model, api)
         auth = _auth(version, require_secret("zhipu-character", api_key, _KEY), signed)
         if version == "v3":
-            super().__init__(CharacterCodec(model, base_url=base_url or BASE_URL, meta=meta), auth=auth, **options)
+            super().__init__(CharacterCodec(model, base_url=_v3_url(base_url), meta=meta), auth=auth, **options)
         else:
             from lmagent.providers.zhipu_v4 import CharacterV4Codec
 
-            url = find_setting(base_url, _BASE_URL)
-            super().__init__(CharacterV4Codec(model, base_url=url, meta=meta), auth=auth, **options)
+            super().__init__(CharacterV4Codec(model, base_url=_v4_url(base_url), meta=meta), auth=auth, **options)
 
 
 def _version(model: str, api: ZhipuApi | None) -> ZhipuApi:
     if api not in (None, "v3", "v4"):
         raise ConfigurationError(f"api is 'v3' or 'v4', not {api!r}.")
     return api or next(version for pattern, version in _API_OF_MODEL if fnmatchcase(model, pattern))
+
+
+def _v3_url(base_url: str | None) -> str:
+    return with_default_path(base_url, BASE_URL)
+
+
+def _v4_url(base_url: str | None) -> str:
+    from lmagent.providers.compatible import ZHIPU
+
+    return with_default_path(find_setting(base_url, ZHIPU.base_url_env), ZHIPU.base_url)
 
 
 def _auth(version: ZhipuApi, key: Secret, signed: bool) -> Auth:

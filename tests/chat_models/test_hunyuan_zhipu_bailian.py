@@ -181,6 +181,24 @@ def test_the_api_follows_the_name_and_a_keyword_wins():
         HunyuanChat(api="v5", api_key="k")  # type: ignore[arg-type]
 
 
+def test_a_bare_host_gets_the_vendors_path_and_a_path_stays():
+    here, key = "http://localhost:1", {"api_key": ZHIPU_KEY}
+    for model, path in (
+        (ZhiPuChat("glm-4.6", base_url=here, **key), "/api/paas/v4/chat/completions"),
+        (ZhiPuChat("chatglm_turbo", base_url=here, **key), "/api/paas/v3/model-api/chatglm_turbo/invoke"),
+        (ZhiPuCharacterChat("charglm-4", base_url=here, **key), "/api/paas/v4/chat/completions"),
+        (ZhiPuCharacterChat("characterglm", base_url=here, **key), "/api/paas/v3/model-api/characterglm/invoke"),
+        (ZhiPuChat(base_url=f"{here}/proxy", **key), "/proxy/chat/completions"),
+        (HunyuanChat(base_url=here, api_key="k"), "/v1/chat/completions"),
+        (HunyuanChat(base_url=here, api="tokenhub", api_key="k"), "/v1/chat/completions"),
+        (HunyuanChat("v1", base_url=here, app_id=1, **PAIR), "/hyllm/v1/chat/completions"),
+        (BailianChat(base_url=here, api_key="k"), "/api/v1/services/aigc/text-generation/generation"),
+        (BailianChat(base_url=here, api_key="k", api="compatible"), "/compatible-mode/v1/chat/completions"),
+        (BailianChat("my-app", base_url=here, api_key="k", api="app"), "/v2/app/completions"),
+    ):
+        assert url_of(model) == here + path
+
+
 def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(ConfigurationError, match="HUNYUAN_API_KEY"):
         HunyuanChat()

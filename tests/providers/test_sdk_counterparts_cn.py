@@ -53,10 +53,6 @@ OPENAI_TOLD = [
 PARAMETERS = {"temperature": 0.5, "top_p": 0.8}
 
 
-_PATHS = {"bailian": "/api/v1", "zhipu": "/api/paas/v4"}
-"""What belongs to the address of a platform beside its host."""
-
-
 def server_of(name: str) -> DialectServer:
     """A server that takes whatever an SDK says beside."""
     return DialectServer(
@@ -65,7 +61,7 @@ def server_of(name: str) -> DialectServer:
 
 
 def ours(server: DialectServer, messages: tuple[Message, ...], *, stream: bool, **parameters: Any) -> Reply:
-    with server.dialect.model(server.url + _PATHS.get(server.dialect.name, "")) as model:
+    with server.dialect.model(server.url) as model:
         if not stream:
             return model.chat_completion(messages, tools=(SPEC,), **parameters)
         *_, last = model.stream_chat_completion(messages, tools=(SPEC,), **parameters)
