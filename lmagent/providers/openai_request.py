@@ -320,7 +320,7 @@ def _tool(profile: Profile, spec: ToolSpec, *, legacy: bool) -> dict[str, Any]:
     if strict:
         schema, problem = openai_strict(schema)
         if problem:
-            raise ParameterError(f"The tool {spec.name!r} cannot be strict: {problem}. Leave strict=True away.")
+            raise ParameterError(f"{spec.name}: {problem}; leave strict=True away.")
     if profile.schema_drop:
         schema = _without(schema, profile.schema_drop)
     described = {"description": spec.description} if spec.description else {}
