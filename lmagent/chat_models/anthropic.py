@@ -32,6 +32,7 @@ class AnthropicChat(ChatModel):
         betas: Values of the `anthropic-beta` header of every request.
         max_tokens: Longest answer when a call does not say; the API wants one. A thinking budget comes on top.
         sampling: Whether `temperature`, `top_p` and `top_k` are sent; None: unless version or model refuse them.
+        prefill: Whether a history may end with the beginning of the answer; models from 4.6 on refuse that.
         **options: See `ModelOptions`.
 
     Raises:
@@ -51,6 +52,7 @@ class AnthropicChat(ChatModel):
         betas: Sequence[str] = (),
         max_tokens: int = DEFAULT_MAX_TOKENS,
         sampling: bool | None = None,
+        prefill: bool = False,
         **options: Unpack[ModelOptions],
     ) -> None:
         url = find_setting(base_url, _BASE_URL, DEFAULT_URL) or DEFAULT_URL
@@ -60,6 +62,12 @@ class AnthropicChat(ChatModel):
             key = require_secret("anthropic", None, (*_KEY, *_TOKEN))
         auth = HeaderAuth(key, "x-api-key") if key else BearerAuth(token) if token else None
         codec = AnthropicCodec(
-            model, base_url=url, version=version, betas=betas, max_tokens=max_tokens, sampling=sampling
+            model,
+            base_url=url,
+            version=version,
+            betas=betas,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            prefill=prefill,
         )
         super().__init__(codec, auth=auth, **options)

@@ -8,6 +8,7 @@ from lmagent.credentials import find_secret, find_setting, require_secret
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth, HeaderAuth
+from lmagent.providers.base import Auth
 from lmagent.providers.gemini import DEFAULT_URL, DEFAULT_VERSION, GeminiCodec
 from lmagent.redaction import Secret
 
@@ -35,6 +36,8 @@ class GeminiChat(ChatModel):
         location: For Vertex AI. Default: `GOOGLE_CLOUD_LOCATION`, else `global`.
         access_token: For Vertex AI: a bearer token, as `gcloud auth print-access-token` gives it. It is not renewed.
         signatures: Whether calls without a thought signature get the dummy one; None: by model name.
+        budgets: Whether `reasoning_effort` is sent as a thinking budget, not as a level; None: by model name.
+        schema_with_tools: Whether the schema of a structured answer is sent beside tools; None: by model name.
         schemas: `openapi` describes tools and answers in the API's older form, for servers that know only that.
         **options: See `ModelOptions`.
 
@@ -55,35 +58,34 @@ class GeminiChat(ChatModel):
         location: str | None = None,
         access_token: str | Secret | None = None,
         signatures: bool | None = None,
+        budgets: bool | None = None,
+        schema_with_tools: bool | None = None,
         schemas: Literal["json", "openapi"] = "json",
         **options: Unpack[ModelOptions],
     ) -> None:
+        auth: Auth | None
         if project is not None:
             token = find_secret(access_token, ())
             if token is None:
                 raise ConfigurationError("No token for Vertex AI: pass access_token=... beside project=...")
             place = find_setting(location, _LOCATION, "global") or "global"
-            codec = GeminiCodec(
-                model,
-                base_url=_vertex(base_url, project, place),
-                version="",
-                signatures=signatures,
-                schemas=schemas,
-                any_url=True,
-            )
-            super().__init__(codec, auth=BearerAuth(token), **options)
-            return
-        url = find_setting(base_url, _BASE_URL, DEFAULT_URL) or DEFAULT_URL
-        key = require_secret("gemini", api_key, _KEY) if url == DEFAULT_URL else find_secret(api_key, _KEY)
-        named = find_setting(version, _VERSION, DEFAULT_VERSION) or DEFAULT_VERSION
+            url, named, auth = _vertex(base_url, project, place), "", BearerAuth(token)
+        else:
+            url = find_setting(base_url, _BASE_URL, DEFAULT_URL) or DEFAULT_URL
+            key = require_secret("gemini", api_key, _KEY) if url == DEFAULT_URL else find_secret(api_key, _KEY)
+            named = find_setting(version, _VERSION, DEFAULT_VERSION) or DEFAULT_VERSION
+            auth = HeaderAuth(key, "x-goog-api-key") if key else None
         codec = GeminiCodec(
             model,
             base_url=url,
             version=_VERSION_WORDS.get(named, named),
             signatures=signatures,
+            budgets=budgets,
+            schema_with_tools=schema_with_tools,
             schemas=schemas,
+            any_url=project is not None,
         )
-        super().__init__(codec, auth=HeaderAuth(key, "x-goog-api-key") if key else None, **options)
+        super().__init__(codec, auth=auth, **options)
 
 
 def _vertex(base_url: str | None, project: str, location: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Unpack
 
 from lmagent.credentials import find_secret, find_setting, require_secret
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth
+from lmagent.providers.openai_profile import REASONING_MODELS, ModelRule
 from lmagent.providers.responses import DEFAULT_URL, ResponsesCodec
 from lmagent.redaction import Secret
 
@@ -30,6 +32,7 @@ class OpenAIResponsesChat(ChatModel):
         organization: Default: `OPENAI_ORG_ID`.
         project: Default: `OPENAI_PROJECT_ID`.
         encrypted_reasoning: Whether to ask for encrypted reasoning; None: for models known to have it.
+        model_rules: Which parameters the model refuses; default: a table of OpenAI's reasoning models. `()` sends all.
         **options: See `ModelOptions`.
 
     Raises:
@@ -47,6 +50,7 @@ class OpenAIResponsesChat(ChatModel):
         organization: str | None = None,
         project: str | None = None,
         encrypted_reasoning: bool | None = None,
+        model_rules: Sequence[ModelRule] = REASONING_MODELS,
         **options: Unpack[ModelOptions],
     ) -> None:
         url = find_setting(base_url, _BASE_URL, DEFAULT_URL) or DEFAULT_URL
@@ -59,6 +63,7 @@ class OpenAIResponsesChat(ChatModel):
             model,
             base_url=url,
             encrypted_reasoning=encrypted_reasoning,
+            model_rules=model_rules,
             headers={name: value for name, value in headers.items() if value},
         )
         super().__init__(codec, auth=BearerAuth(key) if key else None, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from lmagent.loading import load_from_model_id
 from lmagent.model import ChatModel
 from lmagent.providers.anthropic import AnthropicCodec
 from lmagent.providers.gemini import GeminiCodec
+from lmagent.providers.responses import ResponsesCodec
 from lmagent.transport.retry import RetryPolicy
 from tests.loopback import LoopbackServer, Received, answer
 from tests.providers.wire_intl import load
@@ -190,7 +192,32 @@ def test_parameters_reach_the_wire(platform: str, given: dict[str, Any], sent: d
         assert {name: body[name] for name in sent} == sent
 
 
+def test_every_switch_of_a_codec_is_at_its_front_door():
+    plumbing = {"self", "base_url", "provider", "store", "headers", "params", "any_url"}
+    for door, codec in (
+        (AnthropicChat, AnthropicCodec),
+        (GeminiChat, GeminiCodec),
+        (OpenAIResponsesChat, ResponsesCodec),
+    ):
+        switches = set(inspect.signature(codec.__init__).parameters) - plumbing
+        assert switches <= set(inspect.signature(door.__init__).parameters), door.__name__
+
+
+def test_what_a_model_refuses_can_be_overridden_at_the_front_door():
+    with pytest.raises(ParameterError, match=r"pass model_rules=\(\)"):
+        OpenAIResponsesChat("o3", api_key="k").chat_completion("hi", temperature=0)
+    with (
+        LoopbackServer(serve("openai-responses")) as server,
+        OpenAIResponsesChat("o3", api_key="k", base_url=server.url, model_rules=()) as model,
+    ):
+        model.chat_completion("hi", temperature=0)
+        assert server.requests[0].json["temperature"] == 0
+
+
 def test_codec_settings_pass_through():
+    gemini = GeminiChat("m", api_key="k", budgets=True, schema_with_tools=False, signatures=False).codec
+    assert isinstance(gemini, GeminiCodec)
+    assert (gemini.budgets, gemini.schema_with_tools, gemini.signatures) == (True, False, False)
     codec = AnthropicChat("m", api_key="k", version="2026-10-21", max_tokens=7, betas=["b"], sampling=True).codec
     assert isinstance(codec, AnthropicCodec)
     assert (codec.version, codec.max_tokens, codec.betas, codec.sends_sampling) == ("2026-10-21", 7, ("b",), True)
