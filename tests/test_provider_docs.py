@@ -16,7 +16,7 @@ from lmagent.cli.capabilities import DOORS, Door
 from lmagent.loading import provider_table
 from lmagent.messages import AssistantMessage, Reply
 from lmagent.providers.azure import AZURE
-from lmagent.providers.compatible import PROFILES
+from lmagent.providers.compatible import PROFILES, ZHIPU
 from lmagent.transport.exchange import Exchange
 from tests.dialect_servers import VENDORS, DialectServer, as_text, calls_then, prompted
 from tests.dialects import Asked, Turn
@@ -86,7 +86,7 @@ def _written_down(module: str) -> set[str]:
 @pytest.mark.parametrize("prefix", set(provider_table()) - {"local"})
 def test_the_table_has_every_variable_that_is_read(prefix: str):
     entry = provider_table()[prefix]
-    profile = {**PROFILES, "azure": AZURE}.get(prefix)
+    profile = {**PROFILES, "azure": AZURE, "zhipu": ZHIPU, "zhipu-character": ZHIPU}.get(prefix)
     of_profile = {*profile.key_env, *profile.base_url_env} if profile else set[str]()
     assert set(entry.variables) == of_profile | _written_down(str(entry.home).partition(":")[0])
 
