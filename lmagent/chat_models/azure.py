@@ -37,6 +37,7 @@ class AzureChat(ChatModel):
         reasoning: The deployment is a reasoning model (its name does not say so).
         headers: Sent with every request, e.g. the opt-in of a preview feature.
         model_rules: Which parameters the deployment refuses; default: by `reasoning`. `()` sends all.
+        stream_usage: Whether a stream is asked to tell its usage (`stream_options`); None: where the version knows it.
         **options: See `ModelOptions`.
 
     Raises:
@@ -56,6 +57,7 @@ class AzureChat(ChatModel):
         reasoning: bool = False,
         headers: Mapping[str, str] | None = None,
         model_rules: Sequence[ModelRule] | None = None,
+        stream_usage: bool | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
         codec = AzureCodec(
@@ -65,6 +67,7 @@ class AzureChat(ChatModel):
             reasoning=reasoning,
             headers=headers,
             model_rules=model_rules,
+            stream_usage=stream_usage,
         )
         super().__init__(codec, auth=_auth(api_key, ad_token), **options)
 

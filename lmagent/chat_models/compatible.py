@@ -33,6 +33,7 @@ class OpenAICompatibleChat(ChatModel):
         legacy_functions: Speak the old `functions` form instead of `tools`.
         headers: Sent with every request, e.g. OpenRouter's `X-Title`.
         model_rules: Which parameters the model refuses; default: the vendor's table. `()` sends all.
+        stream_usage: Whether a stream is asked to tell its usage (`stream_options`); None: as the vendor's profile says.
         **options: See `ModelOptions`.
 
     Raises:
@@ -51,6 +52,7 @@ class OpenAICompatibleChat(ChatModel):
         legacy_functions: bool = False,
         headers: Mapping[str, str] | None = None,
         model_rules: Sequence[ModelRule] | None = None,
+        stream_usage: bool | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
         profile = vendor if isinstance(vendor, Profile) else profile_of(vendor)
@@ -71,6 +73,7 @@ class OpenAICompatibleChat(ChatModel):
             legacy_functions=legacy_functions,
             headers=headers,
             model_rules=model_rules,
+            stream_usage=stream_usage,
         )
         super().__init__(codec, auth=auth, **options)
 

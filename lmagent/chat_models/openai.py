@@ -34,6 +34,7 @@ class OpenAIChat(ChatModel):
         project: Default: `OPENAI_PROJECT_ID`.
         legacy_functions: Speak the old `functions` form instead of `tools`, for servers that know only that.
         model_rules: Which parameters the model refuses; default: a table of OpenAI's reasoning models. `()` sends all.
+        stream_usage: Whether a stream is asked to tell its usage (`stream_options`); None: yes.
         **options: See `ModelOptions`.
 
     Raises:
@@ -52,6 +53,7 @@ class OpenAIChat(ChatModel):
         project: str | None = None,
         legacy_functions: bool = False,
         model_rules: Sequence[ModelRule] | None = None,
+        stream_usage: bool | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
         from lmagent.providers.openai import OpenAICodec  # with the first model, not with the front door
@@ -67,6 +69,7 @@ class OpenAIChat(ChatModel):
             base_url=url,
             legacy_functions=legacy_functions,
             model_rules=model_rules,
+            stream_usage=stream_usage,
             headers={name: value for name, value in headers.items() if value},
         )
         super().__init__(codec, auth=BearerAuth(key) if key else None, **options)

@@ -11,13 +11,18 @@ from typing import Any
 import pytest
 
 from lmagent.chat_models.anthropic import AnthropicChat
+from lmagent.chat_models.azure import AzureChat
+from lmagent.chat_models.compatible import OpenAICompatibleChat
 from lmagent.chat_models.gemini import GeminiChat
+from lmagent.chat_models.openai import OpenAIChat
 from lmagent.chat_models.responses import OpenAIResponsesChat
 from lmagent.errors import ConfigurationError, Overloaded, ParameterError, StreamInterrupted
 from lmagent.loading import load_from_model_id
 from lmagent.model import ChatModel
 from lmagent.providers.anthropic import AnthropicCodec
+from lmagent.providers.azure import AzureCodec
 from lmagent.providers.gemini import GeminiCodec
+from lmagent.providers.openai import OpenAICodec
 from lmagent.providers.responses import ResponsesCodec
 from lmagent.transport.retry import RetryPolicy
 from tests.loopback import LoopbackServer, Received, answer
@@ -193,8 +198,11 @@ def test_parameters_reach_the_wire(platform: str, given: dict[str, Any], sent: d
 
 
 def test_every_switch_of_a_codec_is_at_its_front_door():
-    plumbing = {"self", "base_url", "provider", "store", "headers", "params", "any_url"}
+    plumbing = {"self", "base_url", "provider", "profile", "store", "headers", "params", "any_url"}
     for door, codec in (
+        (OpenAIChat, OpenAICodec),
+        (OpenAICompatibleChat, OpenAICodec),
+        (AzureChat, AzureCodec),
         (AnthropicChat, AnthropicCodec),
         (GeminiChat, GeminiCodec),
         (OpenAIResponsesChat, ResponsesCodec),
@@ -212,6 +220,13 @@ def test_what_a_model_refuses_can_be_overridden_at_the_front_door():
     ):
         model.chat_completion("hi", temperature=0)
         assert server.requests[0].json["temperature"] == 0
+
+
+def test_usage_in_streams_is_asked_for_or_not():
+    for wanted in (True, False):
+        model = OpenAIChat("m", api_key="k", base_url="http://127.0.0.1:9", stream_usage=wanted)
+        body = json.loads(model.codec.build_request(model.call("hi", stream=True)).content)
+        assert ("stream_options" in body) is wanted
 
 
 def test_codec_settings_pass_through():
