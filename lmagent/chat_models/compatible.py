@@ -33,7 +33,7 @@ class OpenAICompatibleChat(ChatModel):
         legacy_functions: Speak the old `functions` form instead of `tools`.
         headers: Sent with every request, e.g. OpenRouter's `X-Title`.
         model_rules: Which parameters the model refuses; default: the vendor's table. `()` sends all.
-        stream_usage: Whether a stream is asked to tell its usage (`stream_options`); None: as the vendor's profile says.
+        stream_usage: Whether a stream is asked to tell its usage (`stream_options`); None: as the profile says.
         **options: See `ModelOptions`.
 
     Raises:
