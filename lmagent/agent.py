@@ -311,7 +311,7 @@ class Agent:
             start=start,
             tool_choice=choice,
             output=output,
-            budget=budget,
+            budget=limits.shared(budget),
             canonical=canonical_arguments,
         )
         if isinstance(prompt, Resumption):

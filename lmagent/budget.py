@@ -71,6 +71,7 @@ class Budget:
         at_limit: `stop`: the run ends with `LimitExceeded` and its partial result; `answer`: the model is asked once
             more, without tools, for its best answer (one request over); a function: called with the budget, it may
             raise limits and return True to go on.
+        parent: A budget around this one: what is spent here is spent there too, and both hold.
         clock: Seconds from any monotonic clock.
 
     Raises:
@@ -87,6 +88,7 @@ class Budget:
         tool_calls: int | None = None,
         prices: Mapping[str, Price] | None = None,
         at_limit: Literal["stop", "answer"] | Callable[[Budget], bool] = "stop",
+        parent: Budget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.limits: dict[str, float | None] = {
@@ -102,6 +104,7 @@ class Budget:
         if not callable(at_limit) and at_limit not in ("stop", "answer"):
             raise ValueError(f"Budget(at_limit={at_limit!r}): it is 'stop', 'answer' or a function.")
         self.at_limit = at_limit
+        self._parent = parent
         self._prices = dict(prices or {})
         self._clock = clock
         self._lock = threading.Lock()
@@ -145,6 +148,8 @@ class Budget:
                     limit="cost",
                     value=limit,
                 )
+            if self._parent:
+                self._parent.before_request(model_id)
             self._started = now if self._started is None else self._started
             self._requests += 1
 
@@ -157,6 +162,8 @@ class Budget:
         with self._lock:
             self._usage += usage
             self._cost += price.of(usage) if price else 0.0
+        if self._parent:
+            self._parent.after_reply(reply)
 
     def take_tool_calls(self, count: int) -> None:
         """Count tool calls that are about to run.
@@ -168,6 +175,8 @@ class Budget:
             limit = self.limits["tool_calls"]
             if limit is not None and self._tool_calls + count > limit:
                 raise _error("tool_calls", limit, f"{self._tool_calls} were made, {count} more are asked for.")
+            if self._parent:
+                self._parent.take_tool_calls(count)
             self._tool_calls += count
 
     def check(self) -> Literal["go", "last"]:
@@ -176,17 +185,18 @@ class Budget:
         Raises:
             LimitExceeded: A limit is reached and the budget says to stop.
         """
+        around = self._parent.check() if self._parent else "go"
         now = self._clock()
         with self._lock:
             exceeded = self._exceeded(now)
         if exceeded is None:
-            return "go"
+            return around
         if callable(self.at_limit):
             if self.at_limit(self):
                 with self._lock:
                     exceeded = self._exceeded(now)
                 if exceeded is None:
-                    return "go"
+                    return around
         elif self.at_limit == "answer" and not self._last_word:
             self._last_word = True
             return "last"

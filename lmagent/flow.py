@@ -79,6 +79,12 @@ class Limits:
             value = getattr(self, name)
             check_limit(f"Limits({name}={value!r})", value)
 
+    def shared(self, budget: Budget | None) -> Budget | None:
+        """Return the budget of a run and of the agents nested in it: what these limits say of spending, in `budget`."""
+        if self.tokens is None and self.cost is None and self.seconds is None:
+            return budget
+        return Budget(tokens=self.tokens, cost=self.cost, seconds=self.seconds, prices=self.prices, parent=budget)
+
 
 _LIMITS = tuple(each.name for each in fields(Limits) if each.name != "prices")
 

@@ -36,6 +36,12 @@ class Hooks:
     """Told of the spans of every run (the run, each ask, each tool call) and of the runs nested in it; see
     `lmagent.tracing` and `lmagent.otel`. They watch and change nothing."""
 
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            given = getattr(self, item.name)
+            if not isinstance(given, Sequence):
+                raise TypeError(f"Hooks({item.name}=...) takes a list, not {given!r:.80}.")
+
     def __add__(self, other: Hooks) -> Hooks:
         points = [item.name for item in fields(self)]
         return Hooks(**{point: (*getattr(self, point), *getattr(other, point)) for point in points})

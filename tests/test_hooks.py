@@ -74,3 +74,8 @@ def test_errors_are_shown_to_the_hook_and_raised(streamed):
 
 def test_hooks_add_up():
     assert (Hooks(after_tool=[len]) + Hooks(after_tool=[str])).after_tool == (len, str)
+
+
+def test_a_point_takes_a_list():
+    with pytest.raises(TypeError, match="before_model"):
+        Hooks(before_model=print)  # type: ignore[arg-type]

@@ -7,9 +7,12 @@ import asyncio
 import pytest
 
 from lmagent import Agent, RunContext, function
+from lmagent.budget import Price
+from lmagent.errors import LimitExceeded
 from lmagent.events import NestedEvent, RunEnd, TextDelta, ToolEnd
 from lmagent.flow import Limits
 from lmagent.history import history_problems
+from lmagent.messages import Usage
 from lmagent.testing import ScriptedModel, calls
 
 
@@ -17,6 +20,12 @@ from lmagent.testing import ScriptedModel, calls
 def secret(context: RunContext[str]) -> str:
     """Tell the secret."""
     return f"the secret is {context.deps}"
+
+
+@function
+def look(page: int) -> str:
+    """Look at a page."""
+    return f"page {page}: see the next one"
 
 
 def family(**inner_options):
@@ -72,6 +81,21 @@ def test_limits_of_the_nested_agent_are_told_to_the_outer_model():
     assert result.messages[2].is_error
     assert "oracle stopped" in result.messages[2].content
     assert result.reply == "42!"
+
+
+@pytest.mark.parametrize("how", ["tokens", "cost"])
+def test_a_nested_agent_that_loops_for_ever_stops_at_the_limits_of_the_run_around_it(how):
+    used = Usage(input_tokens=10, total_tokens=10)
+    prices = {"scripted/*": Price(input=100_000, output=0)}
+    inner = Agent(ScriptedModel([calls(("look", {"page": n}), usage=used) for n in range(19)]), [look], name="reader")
+    outer_model = ScriptedModel([calls(("reader", {"prompt": "?"}), usage=used)] * 5)
+    limits = Limits(tokens=50) if how == "tokens" else Limits(cost=5, prices=prices)
+    with pytest.raises(LimitExceeded) as caught:
+        Agent(outer_model, [inner.as_function()]).run("go", limits=limits)
+    assert caught.value.limit == how
+    assert (len(inner.model.asked), len(outer_model.asked)) == (4, 1)
+    assert caught.value.run.messages[2].is_error
+    assert "reader stopped" in caught.value.run.messages[2].content
 
 
 def test_a_hand_off_goes_on_with_the_other_agent_and_the_history():
