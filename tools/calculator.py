@@ -100,6 +100,8 @@ def _python_text(expression: str) -> str:
     written: list[str] = []
     for index, (_, piece) in enumerate(pieces):
         after_kind, after = pieces[index + 1] if index + 1 < len(pieces) else ("end", "")
+        if piece == after == "!":
+            raise ToolError("5!! is a double factorial to some: write factorial(factorial(5)), or 5 * 3 * 1.")
         if piece == "%" and (after_kind == "number" or after == "(" or (after_kind == "name" and after != "of")):
             written.append("%")
         elif piece == "of" and index and pieces[index - 1][1] == "%":

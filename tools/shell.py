@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -107,75 +108,23 @@ def run_program(
 
 
 _STARTERS = frozenset(
-    (
-        # They run code that is given as an argument, a file or by standard input ...
-        *(
-            "sh",
-            "bash",
-            "dash",
-            "ash",
-            "zsh",
-            "fish",
-            "ksh",
-            "mksh",
-            "csh",
-            "tcsh",
-            "rbash",
-            "pwsh",
-            "powershell",
-            "cmd",
-        ),
-        *("python", "pypy", "ipython", "perl", "ruby", "irb", "node", "nodejs", "deno", "bun", "php", "lua", "luajit"),
-        *("tclsh", "wish", "expect", "awk", "gawk", "mawk", "nawk", "sed", "gsed", "java", "jshell", "groovy", "scala"),
-        *(
-            "r",
-            "rscript",
-            "julia",
-            "guile",
-            "ghci",
-            "runghc",
-            "ocaml",
-            "erl",
-            "elixir",
-            "iex",
-            "swift",
-            "go",
-            "osascript",
-        ),
-        *("sqlite", "psql", "mysql", "gdb", "lldb", "m4", "bc", "dc", "ed", "ex", "vi", "vim", "nvim", "emacs", "nano"),
-        *("make", "gmake", "cmake", "ninja", "just", "npm", "npx", "yarn", "pnpm", "pip", "pipx", "uv", "uvx", "cargo"),
-        # ... or start the program that is named by an argument, or show output through one that does.
-        *("busybox", "toybox", "env", "xargs", "parallel", "find", "fd", "nice", "nohup", "timeout", "time", "stdbuf"),
-        *(
-            "setsid",
-            "setpriv",
-            "unshare",
-            "nsenter",
-            "chroot",
-            "ionice",
-            "taskset",
-            "flock",
-            "watch",
-            "strace",
-            "ltrace",
-        ),
-        *(
-            "script",
-            "screen",
-            "tmux",
-            "sudo",
-            "su",
-            "doas",
-            "pkexec",
-            "runuser",
-            "systemd-run",
-            "at",
-            "batch",
-            "crontab",
-        ),
-        *("ssh", "scp", "sftp", "rsync", "docker", "podman", "kubectl", "less", "more", "man", "nc", "ncat", "socat"),
-    )
+    """
+    sh bash dash ash zsh fish ksh mksh csh tcsh rbash pwsh powershell cmd
+    python pypy ipython perl ruby irb node nodejs deno bun php lua luajit
+    tclsh wish expect awk gawk mawk nawk sed gsed java jshell groovy scala
+    r rscript julia guile ghci runghc ocaml erl elixir iex swift go osascript
+    sqlite psql mysql gdb lldb m4 bc dc ed ex vi vim nvim emacs nano
+    make gmake cmake ninja just npm npx yarn pnpm pip pipx uv uvx cargo
+    busybox toybox env xargs parallel find fd nice nohup timeout time stdbuf
+    setsid setpriv unshare nsenter chroot ionice taskset flock watch strace ltrace
+    setarch i386 linux32 linux64 x86_64 chrt prlimit ld.so start-stop-daemon run-parts dbus-run-session
+    script screen tmux sudo su doas pkexec runuser systemd-run at batch crontab
+    ssh scp sftp rsync docker podman kubectl less more man nc ncat socat
+    """.split()
 )
+"""Programs that run code given as an argument, a file or standard input, that start the program an argument names, or
+that show output through one that does."""
+_VERSION = re.compile(r"[-.]?\d.*")
 
 
 def _located(command: Sequence[str], root: str) -> str:
@@ -190,7 +139,7 @@ def _located(command: Sequence[str], root: str) -> str:
         name = os.path.basename(candidate).lower()
         # `/bin/wc` is a link to busybox on Alpine, and does by its own name only what wc does.
         multicall = candidate != path and name in ("busybox", "toybox")
-        if not multicall and _STARTERS & {name, name.rstrip("0123456789.-")}:
+        if not multicall and _STARTERS & {name, _VERSION.sub("", name)}:
             raise ValueError(f"run_program: {command[0]!r} can run any other program, so it cannot be allowed.")
         if os.path.commonpath((candidate, root)) == root:
             raise ValueError(f"run_program: {command[0]!r} lies below the root, where a model could replace it.")

@@ -108,15 +108,15 @@ def web_fetch(
 
 _NOT_PUBLIC = tuple(
     ip_network(network)
-    for network in (
-        # The special-purpose registries of IANA. `ipaddress` knows them too, but answers differ by Python version.
-        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
-        *("192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24"),
-        *("198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
-        "168.63.129.16/32",  # a public number that answers inside Azure: its wire server
-        # Inside 2000::/3, where all public IPv6 is: protocol assignments with Teredo, documentation, 6to4.
-        *("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "2620:4f:8000::/48"),
-    )
+    # The special-purpose registries of IANA (`ipaddress` knows them too, but answers differ by Python version), and
+    # 168.63.129.16, a public number that answers inside Azure. Of IPv6 what is inside 2000::/3, where all that is
+    # public is: protocol assignments with Teredo, documentation, 6to4.
+    for network in """
+    0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
+    192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24
+    203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 168.63.129.16/32
+    2001::/23 2001:db8::/32 2002::/16 3fff::/20 2620:4f:8000::/48
+    """.split()
 )
 _PUBLIC_V6 = ip_network("2000::/3")
 
@@ -202,17 +202,16 @@ def _target(url: str) -> _Target:
     # `urlsplit` drops some control characters, and browsers read a backslash as a slash: neither may pass.
     if any(not c.isprintable() or c in ' \\"<>' for c in url):
         raise ToolError("The address contains characters that no address contains (spaces, control characters, \\).")
+    if url.partition("://")[0].lower() not in _PORTS:
+        raise ToolError("Only addresses that begin with https:// or http:// can be fetched.")
     try:
         parts = urlsplit(url)
-        port = parts.port
-        host = _canonical_host(parts.hostname or "")
+        host, port = _canonical_host(parts.hostname or ""), parts.port
     except ValueError:
         host = port = parts = None
-    if parts is None or parts.scheme not in _PORTS:
-        raise ToolError("Only addresses that begin with https:// or http:// can be fetched.")
-    if "@" in parts.netloc:
+    if parts is not None and "@" in parts.netloc:
         raise ToolError("Addresses with a user name or password are not fetched.")
-    if not host or port == 0:
+    if parts is None or not host or port == 0:
         raise ToolError(f"{url!r} does not name a host.")
     path = quote(parts.path or "/", safe="%/:=&~+!$,;'@()*") + (f"?{_quoted(parts.query)}" if parts.query else "")
     return _Target(parts.scheme, host, port or _PORTS[parts.scheme], path)
@@ -415,16 +414,11 @@ _TEXT = re.compile(
 )
 _CHARSETS = frozenset(
     codecs.lookup(name).name
-    for name in (
-        *("utf-8", "ascii", "utf-16", "utf-16-le", "utf-16-be", "gb2312", "gbk", "gb18030", "big5", "shift_jis"),
-        *(
-            "euc_jp",
-            "euc_kr",
-            "koi8-r",
-            *(f"cp125{n}" for n in range(9)),
-            *(f"iso8859-{n}" for n in (*range(1, 11), 15)),
-        ),
-    )
+    for name in """
+    utf-8 ascii utf-16 utf-16-le utf-16-be gb2312 gbk gb18030 big5 shift_jis euc_jp euc_kr koi8-r
+    cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258
+    iso8859-1 iso8859-2 iso8859-3 iso8859-4 iso8859-5 iso8859-6 iso8859-7 iso8859-8 iso8859-9 iso8859-10 iso8859-15
+    """.split()
 )
 """Known beforehand: Python would also decode by `punycode` or `unicode_escape`, slowly or strangely."""
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
@@ -566,26 +560,10 @@ def _unescape(text: str) -> str:
 
 
 _BLOCKS = frozenset(
-    (
-        *("address", "article", "aside", "blockquote", "body", "br", "dd", "div", "dl", "dt", "fieldset", "figcaption"),
-        *(
-            "figure",
-            "footer",
-            "form",
-            "header",
-            "hr",
-            "li",
-            "main",
-            "nav",
-            "ol",
-            "option",
-            "p",
-            "pre",
-            "section",
-            "table",
-        ),
-        *("title", "tr", "ul", "h1", "h2", "h3", "h4", "h5", "h6"),
-    )
+    """
+    address article aside blockquote body br dd div dl dt fieldset figcaption figure footer form header hr li main nav
+    ol option p pre section table title tr ul h1 h2 h3 h4 h5 h6
+    """.split()
 )
 _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _PARAGRAPHS = frozenset(("p", "pre", "title", *_HEADINGS))

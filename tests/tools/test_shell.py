@@ -142,7 +142,9 @@ def test_interpreters_and_starters_are_refused(root: Path, name: str):
         run_program(programs=[name], root=root, approve=yes)
 
 
-@pytest.mark.parametrize("name", ["python3.13", "PERL", "node18", "pypy3.10", "bash-5.2", "m4", "Rscript"])
+@pytest.mark.parametrize(
+    "name", ["python3.13", "PERL", "node18", "pypy3.10", "bash-5.2", "m4", "Rscript", "perl5.36-linux", "setarch"]
+)
 def test_interpreters_are_known_by_every_version(root: Path, script: Callable[..., str], name: str):
     with pytest.raises(ValueError, match="can run any other program"):
         run_program(programs=[script("", name)], root=root, approve=yes)
