@@ -112,8 +112,8 @@ class Tools:
                 return canonical(fields)
         return answer if isinstance(answer, str) else "" if answer is None else canonical(answer)
 
-    def response_text(self, raw: str) -> str | None:
-        """Return the text of `{"response": "..."}` (a `thought` may come first), None for anything else."""
+    def whole_reply(self, raw: str) -> tuple[str, list[Outcome]] | None:
+        """Return text and calls of `{"thought": ..., "tool_calls": [...], "response": ...}`, None for anything else."""
         try:
             value = read_json(raw).value
         except JSONReadError:
@@ -121,8 +121,12 @@ class Tools:
         if not isinstance(value, dict):
             return None
         fields = cast("dict[str, Any]", value)
-        answer = fields.get("response")
-        return answer if isinstance(answer, str) and set(fields) <= {"response", "thought"} else None
+        calls: Any = fields.get("tool_calls") or []
+        answer: Any = fields.get("response")
+        if not set(fields) <= {"thought", "tool_calls", "response"} or not isinstance(answer, str | None):
+            return None
+        outcomes = self.from_envelopes(canonical(calls), sure=False) if calls else []
+        return None if outcomes is None or (answer is None and not outcomes) else (answer or "", outcomes)
 
     def _beyond_doubt(self, envelopes: list[Envelope]) -> bool:
         """Known tools with arguments that are no schema; an unknown name only when all else is that of a call."""
@@ -244,14 +248,18 @@ class Tools:
             name[:64],
         )
 
+    def _no_tool(self, name: str, raw: str) -> CallFailed | None:
+        """A name that is no tool fails, unless it is a stand-in of a template (`<tool name>`) or leaked text."""
+        if self.native or (is_placeholder(name) and not self.knows(name.strip("[]<>"))):
+            return None
+        return self.unknown(name, raw)
+
     def from_arguments(self, name: str, text: str, raw: str, *, closed: bool = False) -> Outcome | None:
         """Read the arguments of a call whose name stood outside the JSON; None for a template."""
         cleaned = self.clean(name)
-        if is_placeholder(cleaned):
-            return None
         schema = self.schemas.get(cleaned)
         if schema is None:
-            return None if self.native else self.unknown(cleaned, raw)
+            return self._no_tool(cleaned, raw)
         notes: list[str] = []
         try:
             arguments = read_arguments(text, notes, repair=self.repair, closed=closed)
@@ -266,7 +274,7 @@ class Tools:
         cleaned = self.clean(name)
         schema = self.schemas.get(cleaned)
         if schema is None:
-            return None if self.native else self.unknown(cleaned, raw)
+            return self._no_tool(cleaned, raw)
         notes: list[str] = []
         empty = text.strip() in ("", "None", "null", "N/A", "none")
         arguments: Any = {} if empty else self._plain_text(text.strip(), schema, notes)
@@ -275,11 +283,9 @@ class Tools:
     def from_fields(self, name: str, fields: Sequence[RawField], raw: str) -> Outcome | None:
         """Read a call whose values stood between tags; their types come from the schema."""
         cleaned = self.clean(name)
-        if is_placeholder(cleaned):
-            return None
         schema = self.schemas.get(cleaned)
         if schema is None:
-            return None if self.native else self.unknown(cleaned, raw)
+            return self._no_tool(cleaned, raw)
         arguments: dict[str, Any] = {}
         notes: list[str] = []
         properties = cast("Mapping[str, Any]", schema.get("properties") or {})

@@ -116,16 +116,16 @@ def bare(context: Context, at: int) -> Scan[Site | None]:
 
 
 def _answer(context: Context, at: int) -> Scan[Site | None]:
-    """`{"response": "text"}` of a constrained whole-reply object is text."""
+    """`{"response": "text"}` of a constrained whole-reply object is text; calls may stand beside it."""
     src = context.src
     opened = yield from skip_space(src, at + 1)
-    if not (yield from literal(src, opened, ('"response"', '"thought"'))):
+    if not (yield from literal(src, opened, ('"response"', '"thought"', '"tool_calls"'))):
         return None
     extent = yield from json_extent(src, at)
     if not extent.balanced or (yield from skip_space(src, extent.end)) < len(src.buf):
         return None
-    text = context.tools.response_text(context.raw(at, extent.end))
-    return None if text is None else Site(len(src.buf), text=text or " ")
+    found = context.tools.whole_reply(context.raw(at, extent.end))
+    return None if found is None else Site(len(src.buf), found[1], text=found[0] or " ")
 
 
 def _bare_python(context: Context, at: int, first: str, arguments: int) -> Scan[Site | None]:

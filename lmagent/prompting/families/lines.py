@@ -44,7 +44,8 @@ def action(context: Context, start: int, at: int) -> Scan[Site | None]:
     here = yield from skip_space(src, at)
     if here >= len(src.buf):
         return None
-    if src.buf[here] in "{[｛［":
+    first = yield from skip_space(src, here + 1)
+    if src.buf[here] in "{｛" or (src.buf[here] in "[［" and src.buf[first : first + 1] in ("{", "｛")):
         return (yield from _action_json(context, here))
     if src.buf[here] == "`":
         run = yield from take_while(src, here, _TICK, 10)
