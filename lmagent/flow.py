@@ -255,7 +255,11 @@ def agent_flow(state: RunState) -> Generator[Step, Any, RunResult]:
             length = len(state.history)
             schema = state.output.schema if state.output else None
             asked = AskModel(state.history.messages, _choice(state), schema, state.rounds)
-            reply = _with_own_ids(state, (yield asked))
+            reply = yield asked
+            if _is_lost(reply):
+                _count(state, reply)
+                reply = yield asked
+            reply = _with_own_ids(state, reply)
             _take(state, reply)
             calls = _calls_to_run(state, reply)
             if calls:
@@ -289,11 +293,20 @@ def _with_own_ids(state: RunState, reply: Reply) -> Reply:
     return reply if own == calls else replace(reply, message=replace(reply.message, tool_calls=own))
 
 
+def _is_lost(reply: Reply) -> bool:
+    """Whether the provider failed with nothing said, as Gemini does with a call it cannot read: worth asking again."""
+    return reply.finish_reason == "error" and not (reply.message.content or reply.message.tool_calls)
+
+
 def _take(state: RunState, reply: Reply) -> None:
     state.last = reply
+    state.history.append(reply.message)
+    _count(state, reply)
+
+
+def _count(state: RunState, reply: Reply) -> None:
     state.requests += reply.attempts
     state.usage += reply.usage
-    state.history.append(reply.message)
     if state.limits.cost is not None and reply.usage:
         price = price_of(state.limits.prices, reply.model_id)
         if price is None:

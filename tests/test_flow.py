@@ -60,6 +60,33 @@ def _result(flow: Flow, outcome: Any) -> RunResult:
     return caught.value.value
 
 
+def test_a_reply_lost_by_the_provider_is_asked_for_once_more():
+    lost = Reply(message=AssistantMessage(""), finish_reason="error", usage=Usage(total_tokens=3))
+    state = _state()
+    flow = agent_flow(state)
+    first = _until(flow, AskModel)
+    again = _until(flow, AskModel, lost)
+    assert again == first
+    result = _result(flow, _reply(text="here", tokens=4))
+    assert [message.content for message in result.messages] == ["?", "here"]
+    assert (result.reply, result.requests, result.rounds, result.usage.total_tokens) == ("here", 2, 1, 7)
+
+
+def test_a_reply_lost_twice_ends_the_run_and_says_so():
+    lost = Reply(message=AssistantMessage(""), finish_reason="error")
+    flow = agent_flow(_state())
+    _until(flow, AskModel)
+    _until(flow, AskModel, lost)
+    assert _result(flow, lost).finish_reason == "error"
+
+
+def test_words_of_a_failed_reply_are_kept():
+    flow = agent_flow(_state())
+    _until(flow, AskModel)
+    failed = Reply(message=AssistantMessage("half"), finish_reason="error")
+    assert _result(flow, failed).reply == "half"
+
+
 def test_a_round_with_a_tool_and_the_answer():
     state = _state()
     flow = agent_flow(state)
