@@ -21,12 +21,12 @@ from lmagent.errors import (
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
 from lmagent.framing import LineDecoder
 from lmagent.jsontext import JSON, storable
-from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, Usage
-from lmagent.providers.base import Auth, AuthFlow, ChatCall, Codec, Features, ParameterRule, Request, error_for_status
+from lmagent.messages import FinishReason, Reply, Usage
+from lmagent.providers.base import Auth, AuthFlow, ChatCall, ParameterRule, Request, error_for_status
 from lmagent.providers.failures import quoted
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
-from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
 from lmagent.providers.parameter_rules import within
+from lmagent.providers.text_only import TextOnlyCodec
 from lmagent.redaction import Secret
 
 __all__ = ["BASE_URL", "BaichuanCodec", "BaichuanSignatureAuth"]
@@ -95,7 +95,7 @@ class _State:
         self.ended = False
 
 
-class BaichuanCodec(Codec):
+class BaichuanCodec(TextOnlyCodec):
     """The signed API of 2023 (`Baichuan2-53B`).
 
     Args:
@@ -105,16 +105,6 @@ class BaichuanCodec(Codec):
 
     provider: ClassVar[str] = "baichuan"
     framing = LineDecoder
-    features = Features(
-        tools=False,
-        parallel_calls=False,
-        stream_tools=False,
-        tool_choice=frozenset(),
-        images=False,
-        json_schema="none",
-        system=False,
-        stop=False,
-    )
 
     def __init__(self, model: str, *, base_url: str = BASE_URL) -> None:
         self.model = model
@@ -125,20 +115,13 @@ class BaichuanCodec(Codec):
 
         System text stands in front of the first user message; calls and results of earlier turns become text.
         """
-        if call.tools and call.tool_choice != "none":
-            raise self.refuse("function calls in its old API; use tool_mode='prompt'")
-        messages = alternating(tools_as_text(system_in_front(text_only(messages_of(call), self.refuse))))
-        body: dict[str, Any] = {"model": self.model, "messages": [_message(message) for message in messages]}
+        body: dict[str, Any] = {"model": self.model, "messages": self.turns(call)}
         given = {name: value for name, value in call.parameters.items() if name != "extra_body"}
         parameters = self.render_parameters(given, _PARAMETERS)
         if parameters:
             body["parameters"] = dict(sorted(parameters.items()))
         body |= call.parameters.get("extra_body") or {}
-        return Request(
-            url=f"{self.base_url}/v1/{'stream/chat' if call.stream else 'chat'}",
-            content=_encoded(body),
-            headers={"content-type": "application/json", **(call.parameters.get("extra_headers") or {})},
-        )
+        return self.post(f"{self.base_url}/v1/{'stream/chat' if call.stream else 'chat'}", _encoded(body), call)
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)
@@ -214,11 +197,6 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
         return storable(json.dumps(body, ensure_ascii=False, allow_nan=False)).encode()
     except (TypeError, ValueError) as error:
         raise ParameterError(f"The request is not JSON: {error}.") from error
-
-
-def _message(message: Message) -> dict[str, str]:
-    role = "assistant" if isinstance(message, AssistantMessage) else "user"
-    return {"role": role, "content": message.content if isinstance(message.content, str) else ""}
 
 
 def _done(state: _State) -> Done:

@@ -144,11 +144,9 @@ class BailianCodec(Codec):
             {"tools": [_tool_bytes(tool) for tool in call.tools]} if call.tools and "tools" not in parameters else {}
         )
         head = dumps({"model": self.model, **extra})[:-1]
-        return Request(
-            url=self.base_url + (_MULTIMODAL_PATH if self.multimodal else _TEXT_PATH),
-            content=b"".join((head, b',"input":', inner, b',"parameters":', joined(parameters, tools), b"}")),
-            headers={**headers, **(given.get("extra_headers") or {})},
-        )
+        content = b"".join((head, b',"input":', inner, b',"parameters":', joined(parameters, tools), b"}"))
+        path = _MULTIMODAL_PATH if self.multimodal else _TEXT_PATH
+        return self.post(self.base_url + path, content, call, headers=headers)
 
     def _choice(self, call: ChatCall) -> dict[str, Any]:
         names = [tool.name for tool in call.tools]

@@ -5,19 +5,19 @@ The bearer token is made from an access key by a cloud call: `bailian_token.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
-from lmagent.errors import MessageError, ProviderError
+from lmagent.errors import ProviderError
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
 from lmagent.jsontext import JSON, dumps
-from lmagent.messages import Message, Reply, Usage
+from lmagent.messages import Reply, Usage
 from lmagent.providers.bailian_errors import bailian_error_class
-from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status
+from lmagent.providers.base import ChatCall, ParameterRule, Request, error_for_status
 from lmagent.providers.fields import mapping, object_of, objects, text
-from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
+from lmagent.providers.text_only import TextOnlyCodec
 
 __all__ = ["BASE_URL", "BailianAppCodec", "BailianAppState"]
 
@@ -33,7 +33,7 @@ class BailianAppState:
     done: bool = False
 
 
-class BailianAppCodec(Codec):
+class BailianAppCodec(TextOnlyCodec):
     """The app completions API.
 
     Args:
@@ -44,15 +44,7 @@ class BailianAppCodec(Codec):
     """
 
     provider = "bailian"
-    features = Features(
-        tools=False,
-        parallel_calls=False,
-        stream_tools=False,
-        tool_choice=frozenset(),
-        images=False,
-        json_schema="none",
-        system=False,
-    )
+    features = replace(TextOnlyCodec.features, stop=True)
 
     def __init__(
         self,
@@ -68,8 +60,8 @@ class BailianAppCodec(Codec):
         self._new_request_id = new_request_id
 
     def build_request(self, call: ChatCall) -> Request:
-        if call.tools and call.tool_choice != "none":
-            raise self.refuse("tools in an app; use prompt mode, or a model instead of an app")
+        *texts, prompt = [turn["content"] for turn in self.turns(call)]
+        pairs = [{"User": user, "Bot": bot} for user, bot in zip(texts[::2], texts[1::2], strict=True)]
         given = dict(call.parameters)
         extra: Mapping[str, Any] = given.pop("extra_body", None) or {}
         top = {name: value for name, value in given.items() if name in _TOP}
@@ -77,7 +69,8 @@ class BailianAppCodec(Codec):
         body: dict[str, Any] = {
             "RequestId": self._new_request_id(),
             "AppId": self.model,
-            **self._conversation(messages_of(call)),
+            "Prompt": prompt,
+            **({"History": pairs} if pairs else {}),
             "Stream": call.stream,
             "HasThoughts": False,
             **self.render_parameters(top, _TOP),
@@ -85,23 +78,11 @@ class BailianAppCodec(Codec):
         }
         if self.session_id is not None:
             body["SessionId"] = self.session_id
-        return Request(
-            url=f"{self.base_url}/v2/app/completions",
-            content=dumps({**body, **extra}),
-            headers={
-                "content-type": "application/json;charset=UTF-8",
-                "accept": "text/event-stream" if call.stream else "*/*",
-                **(given.get("extra_headers") or {}),
-            },
-        )
-
-    def _conversation(self, messages: Sequence[Message]) -> dict[str, Any]:
-        texts = [_said(message) for message in self._turns(messages)]
-        pairs = [{"User": user, "Bot": bot} for user, bot in zip(texts[:-1:2], texts[1::2], strict=True)]
-        return {"Prompt": texts[-1], **({"History": pairs} if pairs else {})}
-
-    def _turns(self, messages: Iterable[Message]) -> list[Message]:
-        return alternating(tools_as_text(text_only(system_in_front(messages), self.refuse)))
+        headers = {
+            "content-type": "application/json;charset=UTF-8",
+            "accept": "text/event-stream" if call.stream else "*/*",
+        }
+        return self.post(f"{self.base_url}/v2/app/completions", dumps({**body, **extra}), call, headers=headers)
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)
@@ -152,12 +133,6 @@ class BailianAppCodec(Codec):
             code=code,
             request_ids=(answer.get("RequestId"),),
         )
-
-
-def _said(message: Message) -> str:
-    if not isinstance(message.content, str):
-        raise MessageError("bailian's apps take text only.")
-    return message.content
 
 
 def _done(body: dict[str, Any]) -> Done:

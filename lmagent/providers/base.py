@@ -341,9 +341,32 @@ class Codec(ABC):
                 raise ParameterError(f"{self.provider}: {error}") from error
         return body | dict(given.get("extra_body") or {})
 
+    def post(
+        self,
+        url: str,
+        content: bytes,
+        call: ChatCall,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Request:
+        """Return a POST of JSON, with the headers that the user adds to `call`."""
+        given: Mapping[str, str] = call.parameters.get("extra_headers") or {}
+        return Request(
+            url=url,
+            content=content,
+            headers={"content-type": "application/json", **(headers or {}), **given},
+            params=params or {},
+        )
+
     def refuse(self, what: str) -> MessageError:
         """Return the error for something this dialect cannot express."""
         return MessageError(f"{self.provider} cannot express {what}.")
+
+    def refuse_tools(self, call: ChatCall) -> None:
+        """Raise `MessageError` when a model without function calls may call tools."""
+        if call.tools and call.tool_choice != "none":
+            raise self.refuse(f"function calls with {self.model!r}; use tool_mode='prompt'")
 
 
 def joined(head: Mapping[str, Any], parts: Mapping[str, list[bytes]]) -> bytes:

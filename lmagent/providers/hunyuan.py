@@ -169,7 +169,6 @@ class HunyuanCodec(Codec):
         )
         options = {"x-tc-region": region, "x-tc-language": language}
         self._headers = {
-            "content-type": "application/json",
             "x-tc-action": "ChatCompletions",
             "x-tc-version": _VERSION,
             **{name: value for name, value in options.items() if value},
@@ -182,11 +181,7 @@ class HunyuanCodec(Codec):
         if call.tools and (self.features.tools or call.tool_choice != "none"):
             body |= self._tools(call)
         body |= self.render_parameters(call.parameters, _PARAMETERS)
-        return Request(
-            url=f"{self.base_url}/",
-            content=dumps(body),
-            headers={**self._headers, **(call.parameters.get("extra_headers") or {})},
-        )
+        return self.post(f"{self.base_url}/", dumps(body), call, headers=self._headers)
 
     def _messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         system, others = split_system(messages)

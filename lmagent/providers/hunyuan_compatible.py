@@ -52,8 +52,7 @@ class HunyuanCompatibleCodec(OpenAICodec):
 
     def build_request(self, call: ChatCall) -> Request:
         if not self.features.tools:
-            if call.tools and call.tool_choice != "none":
-                raise self.refuse(f"tools for {self.model!r}; use prompt mode")
+            self.refuse_tools(call)
             call = replace(call, tools=(), tool_choice="auto")
         return super().build_request(replace(call, messages=tuple(self._in_turns(call.messages))))
 

@@ -23,19 +23,17 @@ from lmagent.errors import (
 )
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
 from lmagent.jsontext import JSON, dumps, loads
-from lmagent.messages import FinishReason, Message, Reply
+from lmagent.messages import FinishReason, Reply
 from lmagent.providers.base import (
     Auth,
     AuthFlow,
     ChatCall,
-    Codec,
-    Features,
     ParameterRule,
     Request,
     error_for_status,
 )
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
-from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
+from lmagent.providers.text_only import TextOnlyCodec
 from lmagent.redaction import Secret
 
 __all__ = ["BASE_URL", "HyllmAuth", "HyllmCodec", "signed_text"]
@@ -109,7 +107,7 @@ def _as_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-class HyllmCodec(Codec):
+class HyllmCodec(TextOnlyCodec):
     """Hunyuan's API of 2023.
 
     Args:
@@ -118,16 +116,6 @@ class HyllmCodec(Codec):
     """
 
     provider = "hunyuan"
-    features = Features(
-        tools=False,
-        parallel_calls=False,
-        stream_tools=False,
-        tool_choice=frozenset(),
-        images=False,
-        json_schema="none",
-        system=False,
-        stop=False,
-    )
     max_messages = 40
 
     def __init__(self, model: str = "v1", *, base_url: str = BASE_URL) -> None:
@@ -135,26 +123,12 @@ class HyllmCodec(Codec):
         self.base_url = base_url.rstrip("/")
 
     def build_request(self, call: ChatCall) -> Request:
-        if call.tools and call.tool_choice != "none":
-            raise self.refuse("tools; use prompt mode")
         body = {
-            "messages": self._messages(messages_of(call)),
+            "messages": self.turns(call),
             "stream": int(call.stream),
             **self.render_parameters(call.parameters, _PARAMETERS),
         }
-        return Request(
-            url=f"{self.base_url}/chat/completions",
-            content=dumps(body),
-            headers={"content-type": "application/json", **(call.parameters.get("extra_headers") or {})},
-        )
-
-    def _messages(self, messages: Iterable[Message]) -> list[dict[str, str]]:
-        others = alternating(tools_as_text(text_only(system_in_front(messages), self.refuse)))
-        if len(others) > self.max_messages:
-            raise self.refuse(f"{len(others)} messages; it takes at most {self.max_messages} (shorten the history)")
-        return [
-            {"role": message.role, "content": message.content} for message in others if isinstance(message.content, str)
-        ]
+        return self.post(f"{self.base_url}/chat/completions", dumps(body), call)
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)

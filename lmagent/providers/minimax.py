@@ -127,12 +127,8 @@ class _OldCodec(Codec):
         self.bot_name = bot_name
 
     def _request(self, call: ChatCall, head: Mapping[str, Any], parts: Mapping[str, list[bytes]]) -> Request:
-        return Request(
-            url=f"{self.base_url}{self.path}",
-            content=joined(head, {name: items for name, items in parts.items() if name not in head}),
-            headers={"content-type": "application/json", **(call.parameters.get("extra_headers") or {})},
-            params={"GroupId": self.group_id},
-        )
+        content = joined(head, {name: items for name, items in parts.items() if name not in head})
+        return self.post(f"{self.base_url}{self.path}", content, call, params={"GroupId": self.group_id})
 
     @abstractmethod
     def _answer(self, body: JSON, *, whole: bool) -> tuple[str, Mapping[str, Any] | None]:
@@ -244,8 +240,7 @@ class MinimaxCodec(_OldCodec):
 
     def build_request(self, call: ChatCall) -> Request:
         """Render `call` as one POST. Calls and results of earlier turns become text."""
-        if call.tools and call.tool_choice != "none":
-            raise self.refuse("function calls in its old API; use tool_mode='prompt'")
+        self.refuse_tools(call)
         system, messages = system_apart(text_only(messages_of(call), self.refuse))
         messages = alternating(tools_as_text(messages))
         going_on = bool(call.parameters.get("continue_last_message"))

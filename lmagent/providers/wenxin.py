@@ -242,15 +242,12 @@ class WenxinCodec(Codec):
         if call.stream:
             head["stream"] = True
         head |= self.render_parameters(call.parameters, _PARAMETERS)
-        return Request(
-            url=f"{self.base_url}{_PATH}{self.endpoint}",
-            content=joined(head, {name: items for name, items in parts.items() if name not in head}),
-            headers={"content-type": "application/json", **(call.parameters.get("extra_headers") or {})},
-        )
+        content = joined(head, {name: items for name, items in parts.items() if name not in head})
+        return self.post(f"{self.base_url}{_PATH}{self.endpoint}", content, call)
 
     def _specs(self, call: ChatCall) -> tuple[ToolSpec, ...]:
-        if call.tools and not self.features.tools:
-            raise self.refuse(f"function calls with {self.model!r}, which ignores them; use tool_mode='prompt'")
+        if not self.features.tools:
+            self.refuse_tools(call)
         return () if call.tool_choice == "none" else call.tools
 
     def _tool_choice(self, call: ChatCall) -> dict[str, Any]:

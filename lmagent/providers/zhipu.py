@@ -29,20 +29,18 @@ from lmagent.errors import (
 from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
 from lmagent.framing import MAX_EVENT, Frame, FramingError, SSEDecoder
 from lmagent.jsontext import JSON, JSONError, dumps, loads
-from lmagent.messages import Message, Reply
+from lmagent.messages import Reply
 from lmagent.providers.base import (
     Auth,
     AuthFlow,
     ChatCall,
-    Codec,
-    Features,
     ParameterRule,
     Request,
     error_for_status,
 )
 from lmagent.providers.fields import mapping, objects, text, usage_of
-from lmagent.providers.history import alternating, messages_of, system_in_front, text_only, tools_as_text
 from lmagent.providers.parameter_rules import same, within
+from lmagent.providers.text_only import TextOnlyCodec
 from lmagent.redaction import Secret
 
 __all__ = [
@@ -173,7 +171,7 @@ class ZhipuState:
     done: bool = False
 
 
-class ZhipuCodec(Codec):
+class ZhipuCodec(TextOnlyCodec):
     """The model API v3.
 
     Args:
@@ -185,16 +183,6 @@ class ZhipuCodec(Codec):
 
     provider = "zhipu"
     framing = MetaDecoder
-    features = Features(
-        tools=False,
-        parallel_calls=False,
-        stream_tools=False,
-        tool_choice=frozenset(),
-        images=False,
-        json_schema="none",
-        system=False,
-        stop=False,
-    )
 
     def __init__(self, model: str, *, base_url: str = BASE_URL, incremental: bool | None = None) -> None:
         self.model = model
@@ -202,17 +190,11 @@ class ZhipuCodec(Codec):
         self.incremental = incremental
 
     def build_request(self, call: ChatCall) -> Request:
-        if call.tools and call.tool_choice != "none":
-            raise self.refuse("tools in v3; use prompt mode, or a model of v4")
-        body: dict[str, Any] = {"prompt": self._prompt(messages_of(call)), **self._own()}
+        body: dict[str, Any] = {"prompt": self.turns(call), **self._own()}
         if call.stream and self.incremental is not None:
             body["incremental"] = self.incremental
         body |= self.render_parameters(call.parameters, self.parameters)
-        return Request(
-            url=f"{self.base_url}/{self.model}/{'sse-invoke' if call.stream else 'invoke'}",
-            content=dumps(body),
-            headers={"content-type": "application/json", **(call.parameters.get("extra_headers") or {})},
-        )
+        return self.post(f"{self.base_url}/{self.model}/{'sse-invoke' if call.stream else 'invoke'}", dumps(body), call)
 
     def _own(self) -> dict[str, Any]:
         return {}
@@ -221,10 +203,6 @@ class ZhipuCodec(Codec):
     def parameters(self) -> Mapping[str, ParameterRule]:
         """How parameters are written."""
         return _PARAMETERS
-
-    def _prompt(self, messages: Iterable[Message]) -> list[dict[str, Any]]:
-        others = alternating(tools_as_text(text_only(system_in_front(messages), self.refuse)))
-        return [{"role": message.role, "content": message.content} for message in others]
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)

@@ -123,8 +123,7 @@ class CharacterV4Codec(ZhipuV4Codec):
         self.meta = {**CHARACTER, **(meta or {})}
 
     def build_request(self, call: ChatCall) -> Request:
-        if call.tools and call.tool_choice != "none":
-            raise self.refuse("tools for its role-play models; use prompt mode")
+        self.refuse_tools(call)
         card = {**self.meta, **call.parameters.get("meta", {})}
         parameters = {**call.parameters, "meta": card}
         return super().build_request(replace(call, tools=(), tool_choice="auto", parameters=parameters))

@@ -512,7 +512,7 @@ def test_app_parameters_and_limits():
     assert (body["BizParams"], body["DocTagIds"]) == ({"a": 1}, [1])
     with pytest.raises(ParameterError, match="presence_penalty"):
         app().build_request(chat(RIVER, parameters={"presence_penalty": 1}))
-    with pytest.raises(MessageError, match="prompt mode"):
+    with pytest.raises(MessageError, match="tool_mode='prompt'"):
         app().build_request(chat(ASK, tools=True))
     call = chat(RIVER, output_schema=OutputSchema(name="x", schema={"title": "River"}))
     assert '"title":"River"' in body_of(call, app())["Prompt"]

@@ -518,7 +518,7 @@ def test_hyllm_errors_are_sorted_by_their_words(message: str, kind: type[Excepti
 
 def test_hyllm_takes_no_tools_and_few_parameters():
     assert not HyllmCodec().features.tools
-    with pytest.raises(MessageError, match="prompt mode"):
+    with pytest.raises(MessageError, match="tool_mode='prompt'"):
         HyllmCodec().build_request(chat(ASK, tools=True))
     with pytest.raises(ParameterError, match="max_tokens"):
         HyllmCodec().build_request(chat(ASK, parameters={"max_tokens": 3}))
@@ -575,7 +575,7 @@ def test_compatible_models_without_tools():
     lite = HunyuanCompatibleCodec("hunyuan-lite")
     assert not lite.features.tools
     assert HunyuanCompatibleCodec("hunyuan-lite", tools=True).features.tools
-    with pytest.raises(MessageError, match="prompt mode"):
+    with pytest.raises(MessageError, match="tool_mode='prompt'"):
         lite.build_request(chat(ASK, tools=True))
     assert "tools" not in body_of(chat(ASK, tools=True, tool_choice="none"), lite)
 

@@ -369,7 +369,7 @@ def test_what_v3_cannot_say():
     for name, value in {"max_tokens": 5, "stop": ["x"], "seed": 1, "top_k": 3, "user": "u"}.items():
         with pytest.raises(ParameterError, match=name):
             codec().build_request(chat(RIVER, parameters={name: value}))
-    with pytest.raises(MessageError, match="prompt mode"):
+    with pytest.raises(MessageError, match="tool_mode='prompt'"):
         codec().build_request(chat(ASK, tools=True))
     with pytest.raises(MessageError, match="an image"):
         codec().build_request(chat(UserMessage((ImagePart(url="https://example.com/a.png"),))))
@@ -494,7 +494,7 @@ def test_v4_character_with_a_token():
     history = chat(SYSTEM, TOLD)
     sent = json.loads(dialect.build_request(history).content)
     assert all(message["role"] in ("system", "user", "assistant") for message in sent["messages"])
-    with pytest.raises(MessageError, match="prompt mode"):
+    with pytest.raises(MessageError, match="tool_mode='prompt'"):
         dialect.build_request(chat(ASK, tools=True))
 
 
