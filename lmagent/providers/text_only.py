@@ -30,7 +30,7 @@ class TextOnlyCodec(Codec):
     """Longest history the API takes."""
 
     def turns(self, call: ChatCall) -> list[dict[str, str]]:
-        """Return the conversation as `{"role": ..., "content": ...}`: user and assistant in turns, the user at both ends.
+        """Return the conversation as `{"role": ..., "content": ...}`: the two take turns, the user begins and ends.
 
         Raises:
             MessageError: There are tools, pictures or too many messages.
