@@ -193,6 +193,8 @@ GROQ = Profile(
     features=Features(json_schema="object", reasoning=True),
     parameters=_with("reasoning_format", "include_reasoning", "service_tier"),
     stream_usage=True,
+    # The model wrote a call that Groq could not read; asked again, it writes another one.
+    error_codes={"tool_use_failed": ServerFailed},
 )
 
 OPENROUTER = Profile(

@@ -44,6 +44,7 @@ from lmagent.providers.compatible import (
     BAILIAN,
     DEEPSEEK,
     GENERIC,
+    GROQ,
     HUNYUAN,
     MINIMAX,
     MINIMAX_V2,
@@ -371,6 +372,13 @@ def test_minimax_checks_arguments() -> None:
     ("profile", "status", "content", "kind", "code"),
     [
         (DEEPSEEK, 402, {"error": {"message": "Insufficient Balance", "type": "unknown_error"}}, QuotaExceeded, None),
+        (
+            GROQ,
+            400,
+            {"error": {"message": "x", "code": "tool_use_failed", "failed_generation": "<function=add"}},
+            ServerFailed,
+            "tool_use_failed",
+        ),
         (QWEN, 429, {"error": {"code": "insufficient_quota", "message": "TPM"}}, RateLimited, "insufficient_quota"),
         (
             QWEN,
