@@ -104,7 +104,8 @@ def _runs(events: list[dict[str, Any]], *, whole: bool) -> list[tuple[_Node, str
                 _add_texts(node, event, ("result", "message"), whole)
             case "decision":
                 word = event.get("decision", "")
-                owner.children.append(_Node(f"decision on {event.get('tool', '')}: {word}", failed=word == "deny"))
+                by = f" by {event['by']} ({event.get('rule', '')})" if event.get("by") else ""
+                owner.children.append(_Node(f"decision on {event.get('tool', '')}: {word}{by}", failed=word == "deny"))
             case "run_end":
                 _end(owner, owner.label.removesuffix(" …"), event)
                 _add_texts(owner, event, ("message",), whole)

@@ -134,6 +134,7 @@ def test_an_unfinished_run_keeps_its_dots(tmp_path: Path):
         },
         {"event": "something_new", "run": "abc"},
         {"event": "decision", "run": "abc", "tool": "t", "decision": "deny"},
+        {"event": "decision", "run": "abc", "tool": "t", "decision": "allow", "rule": "once", "by": "approver"},
     ]
     path.write_text("".join(json.dumps(event) + "\n" for event in events), "utf-8")
     done = lmagent("trace", "show", str(path))
@@ -142,6 +143,7 @@ def test_an_unfinished_run_keeps_its_dots(tmp_path: Path):
         "  ask p/m …",
         "  something_new",
         "  decision on t: deny",
+        "  decision on t: allow by approver (once)",
         "run zzz (its start is missing)",
         "  call \\x1b]0;x  failed  failed: ValueError",
     ]
