@@ -257,7 +257,8 @@ def _is_async(target: Any, signature: Signature) -> bool:
 
 def _supply(argument: Argument) -> Supply:
     """Return what gives the value of an injected parameter at each call."""
-    from lmagent.signatures import EMPTY, wants_context
+    from lmagent.hints import EMPTY
+    from lmagent.signatures import wants_context
 
     inject = argument.inject
     if inject is None or isinstance(inject, type):

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from lmagent.docstrings import Docstring, parse_docstring
 from lmagent.errors import FunctionDefinitionError
+from lmagent.hints import EMPTY, annotated_text, mapped, marks_of, without_qualifiers
 from lmagent.schema import tidy
-from lmagent.signatures import EMPTY, OMITTED, Argument, Signature, annotated_text, marks_of, without_qualifiers
+from lmagent.signatures import OMITTED, Argument, Signature
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -164,10 +165,9 @@ def _plain(hint: Any) -> dict[str, Any] | None:
     if hint is EMPTY or hint is Any or hint is object:
         return {}
     if isinstance(hint, type):
-        kind = None if isinstance(hint, types.GenericAlias) else _KINDS.get(hint)
-        if kind:
-            return {"type": kind}
-        if not kind and hint in _FORMATS:
+        if hint in _KINDS:
+            return {"type": _KINDS[hint]}
+        if hint in _FORMATS:
             return {"type": "string", "format": _FORMATS[hint]}
         if hint is list:
             return {"type": "array", "items": {}}
@@ -375,14 +375,10 @@ class _AdapterMaker:
 
 def _eager(hint: Any) -> Any:
     """Return a hint without `Iterable`: pydantic checks the items of one while the body runs, not before."""
-    origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if origin is Iterable:
-        return Sequence[arguments] if arguments else Sequence
-    if origin is Annotated:
-        return Annotated[(_eager(hint.__origin__), *hint.__metadata__)]  # type: ignore[return-value]  # built at run time
-    if origin in (typing.Union, types.UnionType):
-        return typing.Union[tuple(map(_eager, arguments))]  # noqa: UP007  # type: ignore[return-value]  # as above
-    return hint
+    if (typing.get_origin(hint) or hint) is Iterable:
+        items = typing.get_args(hint)
+        return Sequence[_eager(items[0])] if items else Sequence
+    return mapped(hint, _eager)
 
 
 def _schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:

@@ -15,26 +15,22 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, cast
 
 from lmagent.context import Inject, RunContext
 from lmagent.errors import FunctionDefinitionError
+from lmagent.hints import EMPTY, annotated_text, marks_of, or_none, unaliased, without_qualifiers
 
 __all__ = [
-    "EMPTY",
     "OMITTED",
     "Argument",
     "Signature",
-    "annotated_text",
     "is_async_callable",
-    "marks_of",
     "read_signature",
     "wants_context",
-    "without_qualifiers",
 ]
 
-EMPTY: Any = inspect.Parameter.empty
 OMITTED: Any = type("Omitted", (), {})()
 """The default of an argument that may be left out and that Python or pydantic fills by itself."""
 
@@ -42,7 +38,6 @@ _Kind = inspect.Parameter
 _PLAIN_NAMES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "None": None}
 _RUN_CONTEXT_TEXT = re.compile(r"(?:\w+\.)*RunContext(?:\[.*\])?(?:\s*\|\s*None)?\Z")
 _MUTABLE = (list, dict, set, bytearray)
-_ANNOTATED: Any = type(Annotated[int, ""])
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -268,7 +263,7 @@ def _add(signature: Signature, parameter: inspect.Parameter, reader: _HintReader
         if any(not mark.is_required() for mark in marks):
             required, default = False, OMITTED
     if default is None and inject is None:
-        hint = _or_none(hint)
+        hint = or_none(hint)
     signature.arguments.append(
         Argument(
             name=name,
@@ -280,18 +275,6 @@ def _add(signature: Signature, parameter: inspect.Parameter, reader: _HintReader
             inject=inject,
         )
     )
-
-
-def _or_none(hint: Any) -> Any:
-    """Return the hint that a default of None means: `x: int = None` takes null."""
-    if hint is EMPTY or hint is Any or hint is object:
-        return hint
-    if typing.get_origin(hint) is Annotated:  # its marks stay outermost, where they are looked for
-        return Annotated[(_or_none(hint.__origin__), *hint.__metadata__)]  # type: ignore[return-value]  # built at run time
-    try:
-        return typing.Optional[hint]  # noqa: UP045  # `hint | None` fails for text hints and for classes with an own `|`
-    except TypeError:  # no hint at all; describing it says so
-        return hint
 
 
 def _add_keywords(signature: Signature, hint: Any, reader: _HintReader) -> None:
@@ -308,14 +291,6 @@ def _add_keywords(signature: Signature, hint: Any, reader: _HintReader) -> None:
         )
 
 
-def without_qualifiers(hint: Any, required: bool) -> tuple[Any, bool]:
-    """Take `Required`, `NotRequired` and `ReadOnly` off the hint of a TypedDict key."""
-    while (word := str(typing.get_origin(hint)).rpartition(".")[2]) in ("Required", "NotRequired", "ReadOnly"):
-        required = {"Required": True, "NotRequired": False}.get(word, required)
-        (hint,) = typing.get_args(hint)
-    return hint, required
-
-
 def _unpacks() -> tuple[Any, ...]:
     extensions = sys.modules.get("typing_extensions")
     return (typing.Unpack, extensions.Unpack) if extensions else (typing.Unpack,)
@@ -325,22 +300,6 @@ def _field_info_type() -> type | None:
     # Without pydantic imported nobody can have made a Field.
     module = sys.modules.get("pydantic.fields")
     return module.FieldInfo if module else None
-
-
-def marks_of(hint: Any) -> tuple[Any, ...]:
-    """Return what stands beside the type in `Annotated`. (Asking any other hint for an attribute costs 1 us.)"""
-    return hint.__metadata__ if isinstance(hint, _ANNOTATED) else ()
-
-
-def annotated_text(marks: Iterable[Any]) -> str:
-    """Return the text of `Annotated[T, "text"]` or `Annotated[T, Doc("text")]`, else nothing."""
-    for mark in marks:
-        if isinstance(mark, str):
-            return mark
-        extensions = sys.modules.get("typing_extensions")
-        if extensions and isinstance(mark, extensions.Doc):
-            return str(mark.documentation)
-    return ""
 
 
 class _HintReader:
@@ -356,7 +315,7 @@ class _HintReader:
     def read(self, parameter: inspect.Parameter) -> tuple[Any, Inject | type[RunContext[Any]] | None]:
         """Return the hint of a parameter and who injects it."""
         hint = parameter.annotation
-        if hint is EMPTY or (isinstance(hint, type) and not _is_generic(hint)):
+        if isinstance(hint, type):  # EMPTY is one, too
             return hint, _injection(hint)
         try:
             hint = self._resolved(parameter.name, hint)
@@ -368,6 +327,8 @@ class _HintReader:
             ) from error
         if isinstance(hint, dataclasses.InitVar):
             hint = cast(Any, hint).type
+        if not isinstance(hint, type):
+            hint = unaliased(hint)
         return hint, _injection(hint)
 
     def _resolved(self, name: str, hint: Any) -> Any:
@@ -440,22 +401,16 @@ def _live(namespace: Mapping[str, Any] | None, outer: Mapping[str, Any]) -> dict
     }
 
 
-def _is_generic(hint: Any) -> bool:
-    return hasattr(hint, "__origin__")
-
-
 def _is_context(hint: Any) -> bool:
     kind = typing.get_origin(hint) or hint
     return isinstance(kind, type) and issubclass(kind, RunContext)
 
 
 def _injection(hint: Any) -> Inject | type[RunContext[Any]] | None:
-    if isinstance(hint, type) and not _is_generic(hint):
-        return RunContext if issubclass(cast(Any, hint), RunContext) else None
+    if isinstance(hint, type):
+        return RunContext if issubclass(hint, RunContext) else None
     if marks := marks_of(hint):
-        return next((mark for mark in marks if isinstance(mark, Inject)), None) or _injection(
-            cast(Any, hint).__origin__
-        )
+        return next((mark for mark in marks if isinstance(mark, Inject)), None) or _injection(hint.__origin__)
     if _is_context(hint):
         return RunContext
     if typing.get_origin(hint) in (typing.Union, types.UnionType):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-import types
 import typing
-from typing import Annotated, Any
+from typing import Any
 
 import typing_extensions
+
+from lmagent.hints import mapped
 
 __all__ = ["modernised"]
 
@@ -17,21 +18,7 @@ def modernised(hint: Any, seen: dict[Any, Any] | None = None) -> Any:
     seen = {} if seen is None else seen
     if typing_extensions.is_typeddict(hint):
         return _rebuilt(hint, seen)
-    arguments = typing.get_args(hint)
-    if not arguments or typing.get_origin(hint) is typing.Literal:
-        return hint
-    if typing.get_origin(hint) is Annotated:
-        return Annotated[(modernised(hint.__origin__, seen), *hint.__metadata__)]  # type: ignore[return-value]  # built at run time
-    changed = tuple(modernised(argument, seen) for argument in arguments)
-    if changed == arguments:
-        return hint
-    origin: Any = typing.get_origin(hint)
-    if origin is types.UnionType:
-        origin = typing.Union
-    word = str(origin).rpartition(".")[2]
-    if word in ("Required", "NotRequired", "ReadOnly"):
-        return origin[changed[0]]
-    return origin[changed]
+    return mapped(hint, lambda inner: modernised(inner, seen))
 
 
 def _rebuilt(old: Any, seen: dict[Any, Any]) -> Any:

@@ -1480,6 +1480,25 @@ def test_a_class_is_described_by_its_own_words():
     assert properties(function(Maker))["size"]["description"] == "How large."
 
 
+def test_an_alias_is_what_it_stands_for():
+    Celsius = TypeAliasType("Celsius", float)
+    Row = TypeAliasType("Row", list[Celsius])
+    Context = TypeAliasType("Context", RunContext[int])
+
+    @function
+    def f(a: Celsius, b: dict[str, Row | None], c: Context, d: Annotated[Row, "text"] = []) -> Any:
+        return a, b, c.deps, d
+
+    row = {"type": "array", "items": {"type": "number"}}
+    assert properties(f) == {
+        "a": {"type": "number"},
+        "b": {"type": "object", "additionalProperties": {"anyOf": [row, {"type": "null"}]}},
+        "d": {**row, "description": "text", "default": []},
+    }
+    assert "$defs" not in f.parameters
+    assert f.call('{"a": 1, "b": {"x": [1]}}', context=RunContext(deps=5)) == (1.0, {"x": [1.0]}, 5, [])
+
+
 def test_an_init_var_is_a_parameter():
     @dataclass
     class Order:

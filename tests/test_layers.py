@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     tuple(GROUND.split()),
     (
         "arguments", "checking", "definitions", "describing", "docstrings", "function", "outcomes", "parameters",
-        "portal", "registry", "running", "signatures", "tool_sources", "typed_dicts", "budget", "watching",
+        "portal", "registry", "running", "signatures", "hints", "tool_sources", "typed_dicts", "budget", "watching",
         "collecting",
     ),
     ("providers", "prompting", "trimming"),
