@@ -29,8 +29,7 @@ def require_setting(provider: str, what: str, argument: str, given: str | None, 
     """
     value = find_setting(given, names)
     if not value:
-        shown = " or ".join(names)
-        raise ConfigurationError(f"No {what} for {provider!r}: pass {argument}=... or set {shown}.")
+        raise ConfigurationError(f"No {what} for {provider!r}: {_ways(argument, names)}.")
     return value
 
 
@@ -55,7 +54,11 @@ def require_secret(
     secret = find_secret(given, names)
     if secret is None:
         raise ConfigurationError(
-            f"No API key for {provider!r}: pass {argument}=... or set {' or '.join(names)}. "
+            f"No API key for {provider!r}: {_ways(argument, names)}. "
             "`lmagent doctor` shows what is set; LocalChat needs no key."
         )
     return secret
+
+
+def _ways(argument: str, names: Sequence[str]) -> str:
+    return f"pass {argument}=..." + (f" or set {' or '.join(names)}" if names else "")

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from lmagent import ChatModel, LocalChat, OpenAIChat, load_from_model_id, register_provider
+from lmagent import ChatModel, LocalChat, OpenAIChat, OpenAICompatibleChat, load_from_model_id, register_provider
 from lmagent import loading as loading_module
 from lmagent.credentials import find_secret, find_setting, require_secret, require_setting
 from lmagent.errors import ConfigurationError
 from lmagent.loading import configured, default_model_id, provider_table
+from lmagent.providers.openai import Profile
 from lmagent.redaction import Secret
 from lmagent.testing import ScriptedModel
 
@@ -160,6 +161,12 @@ def test_every_model_class_says_what_it_takes():
         module, _, name = str(entry.home).partition(":")
         kind = getattr(__import__(module, fromlist=[name]), name)
         assert "Args:" in (inspect.getdoc(kind) or ""), name
+
+
+def test_a_key_without_variables_is_asked_for_without_them():
+    acme = Profile(provider="acme", base_url="https://api.acme.example/v1")
+    with pytest.raises(ConfigurationError, match=r"No API key for 'acme': pass api_key=\.\.\.\. `lmagent doctor`"):
+        OpenAICompatibleChat("m", vendor=acme)
 
 
 def test_credentials(monkeypatch: pytest.MonkeyPatch):
