@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from lmagent.errors import (
@@ -39,6 +40,7 @@ from lmagent.providers.history import (
     tools_as_text,
 )
 from lmagent.providers.parameter_rules import elsewhere, one_call_a_reply, same, within
+from lmagent.providers.text_only import TextOnlyCodec
 from lmagent.schema import ToolSpec, inline_refs, never_blank
 
 __all__ = ["BASE_URL", "BOT_NAME", "MINIMAX_ERRORS", "USER_NAME", "MinimaxCodec", "MinimaxProCodec"]
@@ -228,15 +230,7 @@ class MinimaxCodec(_OldCodec):
 
     provider: ClassVar[str] = "minimax"
     path: ClassVar[str] = "/v1/text/chatcompletion"
-    features = Features(
-        tools=False,
-        parallel_calls=False,
-        stream_tools=False,
-        tool_choice=frozenset(),
-        images=False,
-        json_schema="none",
-        stop=False,
-    )
+    features = replace(TextOnlyCodec.features, system=True)
 
     def build_request(self, call: ChatCall) -> Request:
         """Render `call` as one POST. Calls and results of earlier turns become text."""
@@ -327,6 +321,8 @@ class MinimaxProCodec(_OldCodec):
     def _bots(self, given: Sequence[Mapping[str, str]] | None, system: str) -> list[dict[str, str]]:
         if not given:
             return [{"bot_name": self.bot_name, "content": system or _BOT_CONTENT.format(self.bot_name)}]
+        if not all(bot.get("bot_name") for bot in given):
+            raise ParameterError(f"minimax_pro: every bot of bot_setting needs a 'bot_name', got {given!r}.")
         bots = [dict(bot) for bot in given]
         if not system:
             return bots

@@ -353,6 +353,11 @@ def test_several_bots():
     assert request["bot_setting"] == [{"bot_name": "Ann", "content": f"a cook\n\n{SYSTEM.content}"}]
 
 
+def test_each_bot_needs_a_name():
+    with pytest.raises(ParameterError, match="bot_name"):
+        pro().build_request(chat(RIVER, parameters={"bot_setting": [{"content": "a helper"}]}))
+
+
 def test_a_glyph_goes_with_nothing_that_excludes_it():
     glyph = {"type": "raw", "raw_glyph": "The answer is {{gen 'content'}}"}
     request = body(pro().build_request(chat(RIVER, parameters={"glyph": glyph})))
