@@ -24,6 +24,7 @@ from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
 
 if TYPE_CHECKING:
     from lmagent.prompting.scanner import Scanner
+    from lmagent.schema import ToolSpec
 
 __all__ = ["LEAKED", "Leaks", "trusted", "watched"]
 
@@ -84,7 +85,8 @@ class Leaks(Codec):
         self.features = codec.features
         self.framing = codec.framing
         self.model = codec.model
-        self._schemas: dict[str, Mapping[str, Any]] = {}
+        self._tools: tuple[ToolSpec, ...] = ()
+        """Those that may be called."""
 
     @property
     def provider(self) -> str:  # type: ignore[override]  # the wrapped dialect's
@@ -103,8 +105,9 @@ class Leaks(Codec):
         bound = copy(self)
         bound.inner = inner
         bound.repair = self.repair and call.repair
-        named = call.tool_choice.name if isinstance(call.tool_choice, NamedTool) else None
-        bound._schemas = {tool.name: tool.parameters for tool in call.tools if named in (None, tool.name)}
+        bound._tools, choice = call.tools, call.tool_choice
+        if isinstance(choice, NamedTool):
+            bound._tools = tuple(tool for tool in call.tools if tool.name == choice.name)
         return bound
 
     def build_request(self, call: ChatCall) -> Request:
@@ -118,7 +121,7 @@ class Leaks(Codec):
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         reply = self.inner.parse_reply(body, prefix=prefix)
         message = reply.message
-        begin = None if message.tool_calls or not self._schemas else _at_start(message.content)
+        begin = None if message.tool_calls or not self._tools else _at_start(message.content)
         if begin is None:
             return reply
         reader = _Reader(self._scanner)
@@ -140,7 +143,7 @@ class Leaks(Codec):
         )
 
     def new_state(self) -> _State:
-        return _State(self.inner.new_state(), _Reader(self._scanner) if self._schemas else None)
+        return _State(self.inner.new_state(), _Reader(self._scanner) if self._tools else None)
 
     def parse_event(self, state: _State, data: bytes, event: str = "") -> Iterable[Delta]:
         deltas = self.inner.parse_event(state.inner, data, event)
@@ -153,7 +156,8 @@ class Leaks(Codec):
     def _scanner(self) -> Scanner:
         from lmagent.prompting.scanner import Scanner  # large: only when a text may hold markup
 
-        return Scanner(self._schemas, native=True, repair=self.repair, max_reply_chars=_NO_LIMIT)
+        schemas = {tool.name: tool.parameters for tool in self._tools}
+        return Scanner(schemas, native=True, repair=self.repair, max_reply_chars=_NO_LIMIT)
 
 
 class _State:
