@@ -54,8 +54,8 @@ def require_secret(
     secret = find_secret(given, names)
     if secret is None:
         raise ConfigurationError(
-            f"No API key for {provider!r}: {_ways(argument, names)}. "
-            "`lmagent doctor` shows what is set; LocalChat needs no key."
+            f"No API key for {provider!r}: {_ways(argument, names)}; `lmagent doctor` shows what is set. "
+            "LocalChat needs no key."
         )
     return secret
 

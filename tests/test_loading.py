@@ -165,7 +165,7 @@ def test_every_model_class_says_what_it_takes():
 
 def test_a_key_without_variables_is_asked_for_without_them():
     acme = Profile(provider="acme", base_url="https://api.acme.example/v1")
-    with pytest.raises(ConfigurationError, match=r"No API key for 'acme': pass api_key=\.\.\.\. `lmagent doctor`"):
+    with pytest.raises(ConfigurationError, match=r"No API key for 'acme': pass api_key=\.\.\.; `lmagent doctor`"):
         OpenAICompatibleChat("m", vendor=acme)
 
 
