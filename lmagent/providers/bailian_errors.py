@@ -18,6 +18,7 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
+from lmagent.providers.failures import class_of
 
 __all__ = ["bailian_error_class"]
 
@@ -56,10 +57,7 @@ _FREE_QUOTA = re.compile(r"\bfree\b|免费", re.IGNORECASE)
 
 def bailian_error_class(code: str, message: str) -> type[ProviderError] | None:
     """Return the class of a native code; None when it is not known."""
-    kind, rest = None, code
-    while rest and kind is None:
-        kind = _ERRORS.get(rest)
-        rest = rest.rpartition(".")[0]
+    kind = class_of(code, _ERRORS)
     if kind is RateLimited and "AllocationQuota" in code and _FREE_QUOTA.search(message):
         return QuotaExceeded  # tokens per minute come back, the free quota does not
     return ContextTooLong if kind is BadRequest and _TOO_LONG.search(message) else kind

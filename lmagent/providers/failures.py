@@ -8,11 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from lmagent.errors import ProviderError
 from lmagent.jsontext import JSON
 
-__all__ = ["quoted", "retry_after", "seconds"]
+__all__ = ["class_of", "quoted", "retry_after", "seconds"]
 
 _MAX_QUOTE = 200
+
+
+def class_of(code: str, table: Mapping[str, type[ProviderError]]) -> type[ProviderError] | None:
+    """Return the class of a dotted code: what the table has for `A.B.C`, else for `A.B`, else for `A`."""
+    while code and code not in table:
+        code = code.rpartition(".")[0]
+    return table.get(code)
 
 
 def quoted(words: object, otherwise: str = "") -> str:

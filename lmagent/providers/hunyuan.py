@@ -49,6 +49,7 @@ from lmagent.providers.base import (
     error_for_status,
 )
 from lmagent.providers.calls import fitting_ids
+from lmagent.providers.failures import class_of
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import answered, messages_of, split_system, text_only, tools_as_text, turns
 from lmagent.providers.parameter_rules import switched, within
@@ -286,7 +287,7 @@ class HunyuanCodec(Codec):
             return None
         code = str(fault.get("Code") or "")
         return self.failure(
-            _class_of(code) or error_for_status(status),
+            class_of(code, _ERRORS) or error_for_status(status),
             fault.get("Message") or fault.get("Msg"),
             status=status,
             headers=headers,
@@ -300,14 +301,6 @@ class HunyuanCodec(Codec):
 def obeys_tools(model: str) -> bool:
     """Whether a model of this name has function calls, as far as is known."""
     return not _WITHOUT_TOOLS.search(model)
-
-
-def _class_of(code: str) -> type[ProviderError] | None:
-    while code:
-        if code in _ERRORS:
-            return _ERRORS[code]
-        code = code.rpartition(".")[0]
-    return None
 
 
 def _call_out(call: ToolCall) -> dict[str, Any]:
