@@ -10,8 +10,8 @@ __all__ = ["HunyuanChatParameters"]
 class HunyuanChatParameters(ChatParameters):
     """Parameters of `HunyuanChat`. The API of 2023 (`hunyuan/v1`) takes `temperature` and `top_p` alone.
 
-    `reasoning_effort` only switches: `"none"` thinks not, all else thinks. On the cloud API `seed` is from 1 to 10000, and
-    a `stop` text stands at the end of the answer.
+    `reasoning_effort` only switches: `"none"` thinks not, all else thinks. On the cloud API `seed` is from 1 to 10000,
+    and a `stop` text stands at the end of the answer.
     """
 
     enable_enhancement: bool | None = None
