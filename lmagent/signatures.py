@@ -205,10 +205,10 @@ def _documentation(target: Any, inner: Any, owner: type | None) -> str:
 
 def _class_documentation(cls: type[Any]) -> str:
     """Return a class's own text, else that of its `__init__`; not one that a decorator made of the signature."""
-    text = vars(cls).get("__doc__") or ""
-    if text.startswith(f"{cls.__name__}("):
-        text = ""
-    return text or getattr(vars(cls).get("__init__"), "__doc__", None) or ""
+    text, init = vars(cls).get("__doc__") or "", vars(cls).get("__init__")
+    if text and not text.startswith(f"{cls.__name__}("):
+        return text
+    return (init and init.__doc__) or ""
 
 
 def _inherited_documentation(inner: Any, owner: type | None) -> str:
