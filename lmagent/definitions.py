@@ -13,6 +13,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from lmagent.context import Inject, RunContext
+from lmagent.errors import ConfigurationError
 from lmagent.schema import ToolSpec
 from lmagent.values import record
 
@@ -191,6 +192,10 @@ class Given(Definition):
 
     def __init__(self, target: Any, options: ToolOptions, parameters: Mapping[str, Any]) -> None:
         super().__init__(target, options)
+        if not callable(target):
+            raise ConfigurationError(f"Tool.from_schema needs a callable, not {target!r}.")
+        if parameters.get("type", "object") != "object":
+            raise ConfigurationError(f"The schema of a tool's arguments has type 'object', not {parameters['type']!r}.")
         self._parameters: dict[str, Any] = {"type": "object", "properties": {}, **deepcopy(dict(parameters))}
 
     def _build(self) -> ToolSpec:

@@ -1773,6 +1773,13 @@ def test_a_given_schema_is_passed_on_and_checked():
     assert Tool.from_schema("now", "", {"type": "object"}, lambda: 1).parameters == {"type": "object", "properties": {}}
 
 
+def test_a_given_schema_is_of_an_object_and_has_something_to_call():
+    with pytest.raises(ConfigurationError, match="needs a callable, not None"):
+        Tool.from_schema("x", "", {}, None)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigurationError, match="type 'object', not 'array'"):
+        Tool.from_schema("x", "", {"type": "array"}, print)
+
+
 def test_a_given_schema_may_be_recursive_or_broken():
     loop = {"properties": {"a": {"$ref": "#/properties/a"}}}
     assert Tool.from_schema("t", "", loop, lambda a: a).call('{"a": 1}') == 1
