@@ -67,6 +67,9 @@ class Gate:
         self._failures = 0
         self._rest = 0.0
         self._closed_until = -1e9
+        self._stragglers = 0
+        """Items that started before the breaker opened: they say nothing about the time since. No probe starts before
+        the last of them is over."""
         self.allowed = float(capacity)
         """Items at once, for now."""
         self.active = 0
@@ -141,13 +144,15 @@ class Gate:
         _admitted.set([])
         if error is None:
             self.allowed = min(self.allowed + _STEP / self.allowed, self._capacity)
-            self._failures, self._rest = 0, 0.0
+            self._failures, self._rest, self._stragglers = 0, 0.0, 0
+        elif self._stragglers:
+            self._stragglers -= 1
         elif isinstance(error, ProviderError) and error.retryable:
             self._failures += 1
             if self._failures >= _STORM or self._rest:
                 self._rest = min(self._rest * 2 or _FIRST_REST, _LONGEST_REST)
                 self._closed_until = self._clock() + self._rest
-                self._failures = 0
+                self._failures, self._stragglers = 0, self.active
         self._wake()
 
     @property

@@ -396,6 +396,30 @@ def test_a_storm_opens_the_breaker_and_one_probe_at_a_time_follows():
     asyncio.run(main())
 
 
+def test_what_was_in_flight_when_the_breaker_opened_does_not_lengthen_its_rest():
+    from lmagent.bulk.gate import Gate
+    from lmagent.transport.limits import RateLimiter
+
+    async def main() -> None:
+        now = [0.0]
+        gate = Gate(RateLimiter(clock=lambda: now[0], burst=50), 50, clock=lambda: now[0])
+        for _ in range(50):
+            assert await gate.enter(0)
+        for number in range(49):
+            gate.leave(ServerFailed("down"))
+            assert gate.is_open == (number < 19)
+        now[0] = 5.1
+        probe = asyncio.create_task(gate.enter(0))
+        await asyncio.sleep(0.01)
+        assert not probe.done(), "one still runs from before"
+        gate.leave(ServerFailed("down"))
+        assert await probe
+        gate.leave(None)
+        assert gate.is_open
+
+    asyncio.run(main())
+
+
 def test_concurrency_is_halved_by_429s_and_grows_back():
     from lmagent.bulk.gate import Gate
     from lmagent.errors import RateLimited
