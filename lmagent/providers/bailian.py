@@ -57,8 +57,6 @@ _MULTIMODAL_PATH = "/services/aigc/multimodal-generation/generation"
 _MULTIMODAL = re.compile(r"-vl|-omni|^qvq|^qwen3\.[5-9]|^qwen[4-9]")
 """Names of models that live on the multimodal path; it changes often, so it can be overridden."""
 
-_ID = re.compile(r".+", re.DOTALL)
-"""Any id will do, as long as there is one and it is unique."""
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -169,7 +167,7 @@ class BailianCodec(Codec):
         system, others = split_system(messages)
         if not self.multimodal:
             others = text_only(others, self.refuse)
-        ordered = turns(fitting_ids(answered(others), _ID)) if others else []
+        ordered = turns(fitting_ids(answered(others))) if others else []
         if not ordered:
             ordered = [UserMessage(system)]
         elif system:

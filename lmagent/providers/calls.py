@@ -20,6 +20,8 @@ __all__ = ["RAW_ARGUMENTS", "arguments_object", "called_names", "fitting_ids", "
 RAW_ARGUMENTS = "_raw"
 """Where text that is no JSON object stands in the object that the dialect asks for."""
 
+_ANY = re.compile(r".+", re.DOTALL)
+"""What an id must match where any will do, as long as there is one and it is unique."""
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 _MAX_NAME = 64
@@ -101,7 +103,7 @@ def _fits(call: ToolCall, pattern: re.Pattern[str], max_length: int) -> bool:
     return bool(len(call.id) <= max_length and pattern.fullmatch(call.id) and _NAME.fullmatch(call.name))
 
 
-def fitting_ids(messages: Iterable[Message], pattern: re.Pattern[str], max_length: int = 64) -> list[Message]:
+def fitting_ids(messages: Iterable[Message], pattern: re.Pattern[str] = _ANY, max_length: int = 64) -> list[Message]:
     """Return the messages with call ids that match `pattern` and are unique, and with names that providers take.
 
     A strange character becomes `_`, a repeated id gets a number; results follow their calls. The messages must have

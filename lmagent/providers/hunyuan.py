@@ -67,8 +67,6 @@ _IMAGE_MARK = "vision"
 
 NO_OUTPUT = "(no output)"
 """Stands in for an empty result: empty content is refused."""
-_ID = re.compile(r".+", re.DOTALL)
-"""Any id will do, as long as there is one and it is unique."""
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -188,7 +186,7 @@ class HunyuanCodec(Codec):
         system, others = split_system(messages)
         if not self.features.images:
             others = text_only(others, self.refuse)
-        others = fitting_ids(answered(others), _ID) if self.features.tools else tools_as_text(others)
+        others = fitting_ids(answered(others)) if self.features.tools else tools_as_text(others)
         rendered = [self._message(message) for message in turns(others, user_behind_result=False)]
         if system:
             rendered.insert(0, {"Role": "system", "Content": system})

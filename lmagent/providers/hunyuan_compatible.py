@@ -6,7 +6,6 @@ answered with a 400 (code 1001, seen by users in 2025), so it is put in order he
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,8 +18,6 @@ from lmagent.providers.hunyuan import NO_OUTPUT, obeys_tools
 from lmagent.providers.openai import ModelRule, OpenAICodec
 
 __all__ = ["HunyuanCompatibleCodec"]
-
-_ID = re.compile(r".+", re.DOTALL)
 
 
 class HunyuanCompatibleCodec(OpenAICodec):
@@ -58,7 +55,7 @@ class HunyuanCompatibleCodec(OpenAICodec):
 
     def _in_turns(self, messages: Sequence[Message]) -> list[Message]:
         system, others = split_system(messages)
-        others = fitting_ids(answered(others), _ID) if self.features.tools else tools_as_text(others)
+        others = fitting_ids(answered(others)) if self.features.tools else tools_as_text(others)
         ordered = [
             replace(message, content=NO_OUTPUT)
             if isinstance(message, ToolMessage) and not message.content.strip()

@@ -6,7 +6,6 @@ module.
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -46,7 +45,6 @@ from lmagent.schema import ToolSpec, inline_refs, never_blank
 __all__ = ["BASE_URL", "BOT_NAME", "MINIMAX_ERRORS", "USER_NAME", "MinimaxCodec", "MinimaxProCodec"]
 
 BASE_URL = "https://api.minimax.chat"
-_ANY_ID = re.compile(r"(?s).*")
 BOT_NAME = "MM智能助理"
 USER_NAME = "用户"
 _BOT_CONTENT = "{}是MiniMax的大语言模型助手。"
@@ -312,7 +310,7 @@ class MinimaxProCodec(_OldCodec):
         if call.stream:
             head["stream"] = True
         head |= self.render_parameters(call.parameters, _PRO_PARAMETERS)
-        pairs = one_call_each(fitting_ids(answered(messages), _ANY_ID))
+        pairs = one_call_each(fitting_ids(answered(messages)))
         parts = {"messages": [self._message(message, speaker) for message in alternating(pairs)]}
         if specs:
             parts["functions"] = [self._function(spec) for spec in specs]

@@ -49,7 +49,6 @@ _FLAGS = (
 )
 """Fields of a profile that change how a message is written."""
 _ALNUM9 = re.compile(r"[a-zA-Z0-9]{9}")
-_ANY_ID = re.compile(r"(?s).+")
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
 _BASE62 = string.digits + string.ascii_letters
@@ -114,9 +113,9 @@ class MessageWriter:
             encoded = self._in_blocks(messages, key)
             if encoded is not None:
                 return encoded
-            messages = fitting_ids(answered(messages), _ANY_ID)
+            messages = fitting_ids(answered(messages))
         elif not in_order(messages):
-            messages = fitting_ids(answered(messages), _ANY_ID)
+            messages = fitting_ids(answered(messages))
         encoded = [self._encoded(message, key) for message in messages]
         if profile.after_tool:
             self._fill_after_tools(messages, encoded)

@@ -6,7 +6,6 @@ in `wenxin_auth.py`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -55,7 +54,6 @@ from lmagent.schema import ToolSpec, never_blank, wenxin_subset
 __all__ = ["BASE_URL", "MODELS", "WenxinCodec", "WenxinModel", "wenxin_error"]
 
 BASE_URL = "https://aip.baidubce.com"
-_ANY_ID = re.compile(r"(?s).*")
 _PATH = "/rpc/2.0/ai_custom/v1/wenxinworkshop/chat/"
 
 
@@ -231,7 +229,7 @@ class WenxinCodec(Codec):
         else:
             system, messages = system_apart(messages)
             head = {"system": system} if system else {}
-        pairs = one_call_each(fitting_ids(answered(messages), _ANY_ID))
+        pairs = one_call_each(fitting_ids(answered(messages)))
         messages = alternating(pairs if self.features.tools else tools_as_text(messages))
         parts = {"messages": [_message(message) for message in messages]}
         if specs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -21,7 +20,6 @@ from lmagent.providers.zhipu import CHARACTER
 __all__ = ["CharacterV4Codec", "ZhipuV4Codec"]
 
 _BROKEN_OFF = "network_error"
-_ID = re.compile(r".+", re.DOTALL)
 
 
 class ZhipuV4Codec(OpenAICodec):
@@ -54,7 +52,7 @@ class ZhipuV4Codec(OpenAICodec):
         return [SystemMessage(system), *ordered] if system else ordered
 
     def _with_calls(self, messages: Sequence[Message]) -> Sequence[Message]:
-        return fitting_ids(answered(messages), _ID)
+        return fitting_ids(answered(messages))
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         reply = super().parse_reply(body, prefix=prefix)
