@@ -122,7 +122,7 @@ class ArgumentReader:
         self._is_model = signature.model is not None
         known = set(cast("Mapping[str, Any]", schema["properties"]))
         self._known = known | _other_names(signature.model) if schema.get("additionalProperties") is False else None
-        self._hidden = signature.reserved | frozenset(keys.values()) if signature.has_extra else frozenset[str]()
+        self._hidden = signature.reserved | frozenset(keys.values()) if signature.extra else frozenset[str]()
         self._is_direct = not self._is_model and not self._hidden
         self._is_bounded = _is_bounded(schema)
 

@@ -73,7 +73,7 @@ def describe(signature: Signature, *, description: str | None = None) -> Descrip
         return _describe_model(signature, shown if description is not None else documentation.summary)
     tried = {a.name: _plain(a.hint) for a in signature.arguments if a.visible}
     plain = {name: schema for name, schema in tried.items() if schema is not None}
-    extra = _plain(signature.extra) if signature.has_extra else False
+    extra = _plain(signature.extra.hint) if signature.extra else False
     rich = [a for a in signature.arguments if a.visible and a.name not in plain]
     schema: dict[str, Any] = {}
     adapter: TypeAdapter[Any] | None = None
@@ -242,9 +242,21 @@ _PLAIN_GENERICS: dict[Any, Callable[[Any], dict[str, Any] | None]] = {
 # Everything else
 
 
-def make_adapter(signature: Signature) -> TypeAdapter[Any]:
-    """Return the adapter that validates an argument object into Python values by argument name."""
-    return _AdapterMaker(signature).make(signature.arguments)
+def make_adapter(signature: Signature, arguments: list[Argument] | None = None) -> TypeAdapter[Any]:
+    """Return the adapter that validates an argument object into Python values by argument name.
+
+    Args:
+        signature: Of the callable.
+        arguments: Only these of its arguments, and the free keywords. Hidden ones are left out.
+    """
+    from typing import NotRequired
+
+    hints: dict[str, Any] = {}
+    for argument in signature.arguments if arguments is None else arguments:
+        if argument.visible:
+            hint = _checkable(argument.hint)
+            hints[argument.name] = hint if argument.required else NotRequired[hint]
+    return _adapter(signature.module, hints, _checkable(signature.extra.hint) if signature.extra else OMITTED)
 
 
 def _describe_model(signature: Signature, description: str) -> Description:
@@ -262,15 +274,15 @@ def _describe_model(signature: Signature, description: str) -> Description:
 
 
 def _pydantic_schema(signature: Signature, arguments: list[Argument]) -> tuple[TypeAdapter[Any], dict[str, Any]]:
-    """Build adapter and schema of some arguments; hide defaulted ones JSON cannot describe, refuse required ones."""
-    maker = _AdapterMaker(signature)
-    if not any(_is_indescribable(a.hint) for a in arguments):
+    """Build adapter and schema of some arguments; hide optional ones JSON cannot describe, refuse required ones."""
+    suspects = [*arguments, signature.extra] if signature.extra else arguments
+    if not any(_is_indescribable(a.hint) for a in suspects):
         try:
-            return maker.described(arguments)
+            return _described_by(make_adapter(signature, arguments))
         except Exception:  # noqa: S110  # whoever it is will be found below; types bring hooks that raise anything
             pass
-    for argument in arguments:
-        cause = maker.problem(argument)
+    for argument in suspects:
+        cause = _problem(signature, argument)
         if cause is not None and argument.required:
             raise FunctionDefinitionError(
                 f"{signature.name}: parameter {argument.name!r}: {argument.hint!r} cannot be described as JSON"
@@ -278,12 +290,31 @@ def _pydantic_schema(signature: Signature, arguments: list[Argument]) -> tuple[T
             ) from cause
         argument.hidden = cause is not None
     signature.reserved |= {a.name for a in arguments if a.hidden}
+    if signature.extra and signature.extra.hidden:
+        signature.extra = None
     try:
-        return maker.described(arguments)
+        return _described_by(make_adapter(signature, arguments))
     except Exception as error:
         raise FunctionDefinitionError(
             f"{signature.name}: cannot be described as JSON ({_first_line(error)})"
         ) from error
+
+
+def _described_by(adapter: TypeAdapter[Any]) -> tuple[TypeAdapter[Any], dict[str, Any]]:
+    return adapter, _schema_of(adapter)
+
+
+def _problem(signature: Signature, argument: Argument) -> Exception | None:
+    """Return why an argument cannot be described, if so."""
+    if argument.hint is EMPTY:
+        return None
+    if _is_indescribable(argument.hint):
+        return TypeError("no JSON type")
+    try:
+        _schema_of(_adapter(signature.module, {argument.name: _checkable(argument.hint)}))
+    except Exception as error:  # as above
+        return error
+    return None
 
 
 def _why(cause: Exception) -> str:
@@ -302,83 +333,53 @@ def _is_indescribable(hint: Any) -> bool:
     return hint is complex or hint is _SELF or any(map(_is_indescribable, typing.get_args(hint)))
 
 
-class _AdapterMaker:
-    """Makes the one dynamic TypedDict of a signature, which any parameter name fits, and its adapter."""
+def _adapter(module: str, hints: dict[str, Any], extra: Any = OMITTED) -> TypeAdapter[Any]:
+    """Return the adapter of one dynamic TypedDict, which any parameter name fits; `extra` is for free keywords."""
+    from pydantic import PydanticUserError
 
-    def __init__(self, signature: Signature) -> None:
-        self._signature = signature
+    try:
+        return _typed_dict_adapter(module, hints, extra)
+    except PydanticUserError as error:
+        if error.code != "typed-dict-version":
+            raise
+        # Before Python 3.12 pydantic takes typing_extensions' TypedDict only; users write typing's.
+        from lmagent.typed_dicts import modernised
 
-    def make(self, arguments: list[Argument]) -> TypeAdapter[Any]:
-        """Return the adapter of those of the arguments that are visible, and of the free keywords."""
-        from typing import NotRequired
-
-        hints: dict[str, Any] = {}
-        for argument in arguments:
-            if argument.visible:
-                hint = Any if argument.hint is EMPTY else _eager(argument.hint)
-                hints[argument.name] = hint if argument.required else NotRequired[hint]
-        return self._adapter(hints)
-
-    def described(self, arguments: list[Argument]) -> tuple[TypeAdapter[Any], dict[str, Any]]:
-        """Return the adapter of `make` and its schema."""
-        adapter = self.make(arguments)
-        return adapter, _schema_of(adapter)
-
-    def problem(self, argument: Argument) -> Exception | None:
-        """Return why an argument cannot be described, if so."""
-        if argument.hint is EMPTY:
-            return None
-        if _is_indescribable(argument.hint):
-            return TypeError("no JSON type")
-        try:
-            _schema_of(self._adapter({argument.name: argument.hint}, extra=False))
-        except Exception as error:  # as above
-            return error
-        return None
-
-    def _adapter(self, hints: dict[str, Any], *, extra: bool = True) -> TypeAdapter[Any]:
-        from pydantic import PydanticUserError
-
-        try:
-            return self._typed_dict_adapter(hints, extra=extra)
-        except PydanticUserError as error:
-            if error.code != "typed-dict-version":
-                raise
-            # Before Python 3.12 pydantic takes typing_extensions' TypedDict only; users write typing's.
-            from lmagent.typed_dicts import modernised
-
-            return self._typed_dict_adapter({name: modernised(hint) for name, hint in hints.items()}, extra=extra)
-
-    def _typed_dict_adapter(self, hints: dict[str, Any], *, extra: bool) -> TypeAdapter[Any]:
-        from pydantic import ConfigDict, TypeAdapter
-        from pydantic_core import SchemaError
-        from typing_extensions import TypedDict
-
-        # allow_inf_nan: JSON has neither, and 1e999 must not become infinity.
-        config = ConfigDict(allow_inf_nan=False)
-        keywords: dict[str, Any] = {}
-        if extra and self._signature.has_extra:
-            keywords["extra_items"] = Any if self._signature.extra is EMPTY else self._signature.extra
-        else:
-            config["extra"] = "forbid"
-        make: Any = TypedDict
-        arguments = make("Arguments", hints, **keywords)
-        arguments.__pydantic_config__ = config
-        arguments.__module__ = self._signature.module
-        arguments.__is_root__ = True
-        try:
-            return TypeAdapter(arguments)
-        except SchemaError:  # pydantic's own regular expressions know no look-around
-            config["regex_engine"] = "python-re"
-            return TypeAdapter(arguments)
+        return _typed_dict_adapter(module, {name: modernised(h) for name, h in hints.items()}, modernised(extra))
 
 
-def _eager(hint: Any) -> Any:
+def _typed_dict_adapter(module: str, hints: dict[str, Any], extra: Any) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict, TypeAdapter
+    from pydantic_core import SchemaError
+    from typing_extensions import TypedDict
+
+    # allow_inf_nan: JSON has neither, and 1e999 must not become infinity.
+    config = ConfigDict(allow_inf_nan=False)
+    keywords: dict[str, Any] = {}
+    if extra is OMITTED:
+        config["extra"] = "forbid"
+    else:
+        keywords["extra_items"] = extra
+    make: Any = TypedDict
+    arguments = make("Arguments", hints, **keywords)
+    arguments.__pydantic_config__ = config
+    arguments.__module__ = module
+    arguments.__is_root__ = True
+    try:
+        return TypeAdapter(arguments)
+    except SchemaError:  # pydantic's own regular expressions know no look-around
+        config["regex_engine"] = "python-re"
+        return TypeAdapter(arguments)
+
+
+def _checkable(hint: Any) -> Any:
     """Return a hint without `Iterable`: pydantic checks the items of one while the body runs, not before."""
+    if hint is EMPTY:
+        return Any
     if (typing.get_origin(hint) or hint) is Iterable:
         items = typing.get_args(hint)
-        return Sequence[_eager(items[0])] if items else Sequence
-    return mapped(hint, _eager)
+        return Sequence[_checkable(items[0])] if items else Sequence
+    return mapped(hint, _checkable)
 
 
 def _schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:

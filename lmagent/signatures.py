@@ -75,9 +75,8 @@ class Signature:
     """As Python has it; not yet cleaned for providers."""
     documentation: str = ""
     arguments: list[Argument] = dataclasses.field(default_factory=list[Argument])
-    extra: Any = EMPTY
-    """Hint of `**kwargs: T`."""
-    has_extra: bool = False
+    extra: Argument | None = None
+    """What `**kwargs: T` takes."""
     reserved: frozenset[str] = frozenset()
     """Names that a model must not use in `**kwargs`."""
     module: str = ""
@@ -144,7 +143,7 @@ def read_signature(
     taken = {a.name for a in signature.arguments if a.kind is not _Kind.VAR_POSITIONAL}
     visible = {a.name for a in signature.arguments if a.visible}
     signature.reserved = frozenset((taken - visible) | bound | first)
-    if signature.has_extra:
+    if signature.extra:
         signature.reserved |= _filled_names(inner) - {p.name for p in parameters}
     return signature
 
@@ -241,7 +240,7 @@ def _add(signature: Signature, parameter: inspect.Parameter, reader: _HintReader
     hint, inject = reader.read(parameter)
     name, kind, default = parameter.name, parameter.kind, parameter.default
     if kind is _Kind.VAR_KEYWORD:
-        _add_keywords(signature, hint, reader)
+        _add_keywords(signature, name, hint, reader)
         return
     required = default is EMPTY
     if kind is _Kind.VAR_POSITIONAL:
@@ -277,17 +276,17 @@ def _add(signature: Signature, parameter: inspect.Parameter, reader: _HintReader
     )
 
 
-def _add_keywords(signature: Signature, hint: Any, reader: _HintReader) -> None:
+def _add_keywords(signature: Signature, name: str, hint: Any, reader: _HintReader) -> None:
     if typing.get_origin(hint) not in _unpacks():
-        signature.has_extra, signature.extra = True, hint
+        signature.extra = Argument(name=name, kind=_Kind.VAR_KEYWORD, hint=hint, required=False)
         return
     (keys,) = typing.get_args(hint)
     hints = reader.class_hints(typing.get_origin(keys) or keys)
-    for name, key_hint in hints.items():
-        bare, required = without_qualifiers(key_hint, name in keys.__required_keys__)
+    for key, key_hint in hints.items():
+        bare, required = without_qualifiers(key_hint, key in keys.__required_keys__)
         default = EMPTY if required else OMITTED
         signature.arguments.append(
-            Argument(name=name, hint=bare, default=default, required=required, text=annotated_text(marks_of(bare)))
+            Argument(name=key, hint=bare, default=default, required=required, text=annotated_text(marks_of(bare)))
         )
 
 

@@ -1460,6 +1460,27 @@ def test_whatever_a_hint_does_it_is_refused_or_hidden(hint: Any, why: str):
     assert properties(function(g)) == {}
 
 
+def test_free_keywords_that_json_cannot_describe_are_hidden():
+    class Shape(typing.TypedDict):
+        size: int
+
+    @function
+    def f(a: int, **rest: socket.socket):
+        return a
+
+    @function
+    def g(**rest: complex): ...
+
+    @function
+    def h(**rest: Shape) -> Any:
+        return rest
+
+    assert f.parameters["additionalProperties"] is g.parameters["additionalProperties"] is False
+    assert f.call('{"a": 1}') == 1
+    assert problems(f, '{"a": 1, "b": 2}') == ["b: Extra inputs are not permitted (got 2)"]
+    assert h.call('{"x": {"size": "1"}}') == {"x": {"size": 1}}
+
+
 def test_a_class_is_described_by_its_own_words():
     class Silent(BaseModel):
         a: int
