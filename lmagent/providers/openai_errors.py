@@ -37,22 +37,16 @@ def sort_error(
     if status < 400 and _is_answer(body):
         return None
     found = _find(body)
-    if status < 400:
-        if found is None:
-            if body is not None or not text.strip():
-                return None
-            found = _Found(f"The answer is not JSON: {quoted(text)}")
-            kind: ErrorClass = InvalidResponse
-        else:
-            found = _with_code(profile, found)
-            kind = _class_of(profile, found, status)
-    else:
-        found = _with_code(profile, found or _Found(quoted(text) or f"HTTP {status} without an explanation"))
-        kind = _class_of(profile, found, status)
-    message = quoted(found.message) or f"HTTP {status}"
+    if found is None and status < 400 and (body is not None or not text.strip()):
+        return None
+    if found is None:
+        words = quoted(text)
+        found = _Found(f"The answer is not JSON: {words}" if status < 400 else words)
+    found = _with_code(profile, found)
+    message = quoted(found.message) or f"HTTP {status} without an explanation"
     if found.param:
         message = f"{message} [parameter {found.param!r}]"
-    return kind(
+    return _class_of(profile, found, status)(
         message,
         provider=profile.provider,
         model=model,
@@ -67,8 +61,14 @@ def sort_error(
 
 def _is_answer(body: JSON | None) -> bool:
     """Whether nothing in the body speaks of an error, as in nearly every answer."""
-    data = cast("dict[str, Any]", body) if isinstance(body, dict) else {}
-    return bool(data.get("choices")) and not data.keys() & _SIGNS
+    data = mapping(body)
+    return bool(data.get("choices")) and not data.keys() & _SIGNS and not _error_of_choice(data)
+
+
+def _error_of_choice(data: Mapping[str, Any]) -> Any:
+    """Return what OpenRouter says inside a choice when the provider behind it failed."""
+    choices = data.get("choices")
+    return mapping(cast("list[Any]", choices)[0]).get("error") if isinstance(choices, list) and choices else None
 
 
 def _find(body: JSON | None) -> _Found | None:
@@ -78,7 +78,7 @@ def _find(body: JSON | None) -> _Found | None:
     if not isinstance(body, dict):
         return None if body is None else _Found(f"The answer is no JSON object but {str(cast('object', body))[:80]!r}")
     data = cast("dict[str, Any]", body)
-    error = data.get("error")
+    error = data.get("error") or _error_of_choice(data)
     if isinstance(error, Mapping) and error:
         inner = cast("Mapping[str, Any]", error)
         cause = mapping(inner.get("innererror")).get("code")  # Azure's content filter

@@ -422,6 +422,16 @@ def test_error_bodies(status: int, content: Any, kind: type[ProviderError], code
             CODEC.parse_reply(content)
 
 
+def test_an_error_inside_a_choice() -> None:
+    failed = {"index": 0, "finish_reason": "error", "error": {"code": 502, "message": "upstream is down"}}
+    with pytest.raises(ServerFailed, match="upstream is down"):
+        CODEC.parse_reply({"choices": [{**failed, "message": {"content": ""}}]})
+    with pytest.raises(ServerFailed, match="upstream is down"):
+        streamed(chunk({"content": "hel"}), {"choices": [{**failed, "delta": {"content": ""}}]})
+    fine = {"index": 0, "finish_reason": "stop", "error": None, "message": {"content": "hi"}}
+    assert CODEC.parse_reply({"choices": [fine]}).reply == "hi"
+
+
 def test_bodies_that_are_no_json() -> None:
     page = "<!DOCTYPE html><html><head><title>502 Bad\nGateway</title></head><body>secret</body></html>"
     for status, kind in ((200, InvalidResponse), (502, ServerFailed), (404, NotFound)):
