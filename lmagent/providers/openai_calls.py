@@ -84,8 +84,8 @@ def _new_calls(state: CallState, items: list[dict[str, Any]], *, whole: bool) ->
         call_id = _identifier(item.get("id"))
         name = _name(function.get("name"))
         arguments = arguments_text(function.get("arguments"))
-        if whole and _is_repeat(state, call_id, name, arguments):
-            continue  # to the letter, id and all: as in a stream, it must not run twice
+        if _is_repeat(state, call_id, name, arguments, whole=whole):
+            continue  # to the letter, id and all: it must not run twice
         call = None if whole else _slot(state, item, call_id, name, arguments, taken)
         if call is None:
             call = _Call(len(state.opened))
@@ -156,9 +156,11 @@ def _slot(
     return call
 
 
-def _is_repeat(state: CallState, call_id: str, name: str, arguments: str) -> bool:
+def _is_repeat(state: CallState, call_id: str, name: str, arguments: str, *, whole: bool) -> bool:
     call = state.by_id.get(call_id) if call_id else None
-    return call is not None and call.name == name and (arguments.strip() or "{}") == (call.arguments.strip() or "{}")
+    if call is None or call.name != name or not (whole or (arguments.strip() and call.is_complete)):
+        return False
+    return (arguments.strip() or "{}") == (call.arguments.strip() or "{}")
 
 
 def _same(call: _Call, arguments: str) -> bool:

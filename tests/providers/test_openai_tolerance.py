@@ -948,6 +948,9 @@ def test_a_call_repeated_to_the_letter_runs_once_whole_as_streamed():
     reply = OpenAICodec("m").parse_reply({"choices": [{"message": message, "finish_reason": "tool_calls"}]})
     assert [c.arguments for c in reply.tool_calls] == ['{"city":"Paris"}', '{"city":"Rome"}']
     assert len({c.id for c in reply.tool_calls}) == 2
+    numbered = [{**item, "index": index} for index, item in enumerate(message["tool_calls"])]
+    for chunks in ([calls(*numbered)], [calls(item) for item in numbered]):
+        assert called(streamed(*chunks, CALLED)) == called(reply)
 
 
 def test_an_odd_entry_among_reasoning_details_does_not_cost_the_answer():
