@@ -181,7 +181,7 @@ def _questions(model: ChatModel) -> Iterator[_Question]:
         )  # fmt: skip
         if features.stream:
             yield _Question("native streaming", "a call in a stream", "native", stream=True)
-    for name in _FORMATS:
+    for name in dict.fromkeys((*_FORMATS, _preferred(codec))):
         yield _Question(f"prompt: {name}", f"a call in the prompt format {name}", "prompt", format=name)
     if features.stream:
         family = _preferred(codec)

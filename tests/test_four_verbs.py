@@ -27,7 +27,10 @@ from tests.four_ways import (
 
 MODES: dict[str, dict[str, Any]] = {
     "native": {},
-    **{name: {"tool_mode": "prompt", "prompt_format": name} for name in ("json", "hermes", "react", "object")},
+    **{
+        name: {"tool_mode": "prompt", "prompt_format": name}
+        for name in ("json", "hermes", "react", "python", "xml", "object")
+    },
 }
 
 

@@ -1,4 +1,4 @@
-"""The four formats: what they write, that it reads back, and that no template and no result ever becomes a call."""
+"""The formats: what they write, that it reads back, and that no template and no result ever becomes a call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from lmagent import function
 from lmagent.errors import ConfigurationError
 from lmagent.messages import ToolCall, ToolMessage
 from lmagent.prompting import formats
-from lmagent.prompting.formats import FencedJSON, Hermes, PromptFormat, ReAct, WholeReply, format_for, register_format
+from lmagent.prompting.formats import (
+    FencedJSON,
+    Hermes,
+    PromptFormat,
+    PythonList,
+    ReAct,
+    TaggedValues,
+    WholeReply,
+    format_for,
+    register_format,
+)
 from lmagent.prompting.reading import read_reply
 from lmagent.providers.base import NamedTool
 
@@ -32,13 +42,18 @@ def add(a: int, b: int) -> int:
 
 SPECS = (get_weather.spec, add.spec)
 SCHEMAS = {spec.name: spec.parameters for spec in SPECS}
-FORMATS = (FencedJSON(), Hermes(), ReAct(), WholeReply())
+FORMATS = (FencedJSON(), Hermes(), ReAct(), PythonList(), TaggedValues(), WholeReply())
 every_format = pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 
 WRITTEN = {
     "json": '```json\n{"name": "add", "arguments": {"a":1,"b":2}}\n```',
     "hermes": '<tool_call>\n{"name": "add", "arguments": {"a":1,"b":2}}\n</tool_call>',
     "react": 'Action: add\nAction Input: {"a":1,"b":2}',
+    "python": "[add(a=1, b=2)]",
+    "xml": (
+        "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n2\n</parameter>\n"
+        "</function>\n</tool_call>"
+    ),
     "object": '{"tool_calls": [{"name": "add", "arguments": {"a":1,"b":2}}]}',
 }
 
@@ -133,7 +148,14 @@ def test_results_in_call_order_with_errors_marked():
 
 
 def test_stop_sequences():
-    assert [form.stop() for form in FORMATS] == [(), ("<tool_response>",), ("\nObservation:",), ()]
+    assert [form.stop() for form in FORMATS] == [
+        (),
+        ("<tool_response>",),
+        ("\nObservation:",),
+        (),
+        ("<tool_response>",),
+        (),
+    ]
 
 
 @every_format
@@ -156,7 +178,7 @@ def test_the_schema_of_a_whole_reply():
     listed = named["properties"]["tool_calls"]
     assert listed["maxItems"] == 1
     assert listed["items"]["properties"]["name"] == {"const": "add"}
-    assert all(form.response_schema(SPECS, "auto") is None for form in FORMATS[:3])
+    assert all(form.response_schema(SPECS, "auto") is None for form in FORMATS[:-1])
 
 
 @pytest.mark.parametrize(
@@ -164,6 +186,9 @@ def test_the_schema_of_a_whole_reply():
     [
         ("Qwen2.5-7B-Instruct", "hermes"),
         ("NousHermes", "hermes"),
+        ("Qwen3-Coder-30B", "xml"),
+        ("ToolACE-2-8B", "python"),
+        ("meta-llama/Llama-4-Scout", "python"),
         ("gpt-4o", "json"),
         ("llama-3", "json"),
         ("", "json"),

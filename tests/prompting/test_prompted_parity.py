@@ -37,7 +37,7 @@ from lmagent.testing.fake import FakeAnswer, FakeTransport
 from tests.four_ways import AGENT_VERBS
 from tests.prompting.rendering import RENDER
 
-FORMATS = ("json", "hermes", "react", "object")
+FORMATS = ("json", "hermes", "react", "python", "xml", "object")
 WEATHER = ToolSpec(
     name="get_weather",
     description="Weather of a city.",

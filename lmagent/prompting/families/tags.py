@@ -413,8 +413,9 @@ def _parameter(context: Context, at: int, width: int, prefix: str) -> Scan[tuple
 
 def _trim_line_ends(value: str) -> str:
     """Take one line end off each side (Qwen3-Coder writes values on lines of their own)."""
-    value = value[2:] if value.startswith("\r\n") else value.removeprefix("\n")
-    return value[:-2] if value.endswith("\r\n") else value.removesuffix("\n")
+    if value.startswith("\r\n") and value.endswith("\r\n"):
+        return value[2:-2]
+    return value.removeprefix("\n").removesuffix("\n")
 
 
 def _deepseek(context: Context, start: int, at: int) -> Scan[Site | None]:
