@@ -299,6 +299,8 @@ _LOCAL = Profile(
     features=Features(reasoning=True, constrained="json_schema"),
     parameters=_with("top_k", "min_p", "repetition_penalty"),
     stream_usage=True,
+    # A schema constrains all that the model writes there, so it could not call a tool.
+    schema_with_tools=False,
 )
 
 OLLAMA = replace(

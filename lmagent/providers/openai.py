@@ -13,14 +13,15 @@ from typing import Any
 from lmagent.errors import InvalidResponse, ParameterError, ProviderError
 from lmagent.events import Delta, ReplyBuilder
 from lmagent.jsontext import JSON, JSONError, loads
-from lmagent.messages import Reply
-from lmagent.providers.base import ChatCall, Codec, Features, Request, joined
+from lmagent.messages import Reply, SystemMessage
+from lmagent.providers.base import ChatCall, Codec, Features, OutputSchema, Request, joined
 from lmagent.providers.failures import quoted
 from lmagent.providers.openai_errors import sort_error
 from lmagent.providers.openai_profile import OPENAI, ModelRule, Profile, profile_at, rules_of_model
 from lmagent.providers.openai_quick import cut_delta, quick_delta
 from lmagent.providers.openai_reply import ChatState, end_of, read_chunk
 from lmagent.providers.openai_request import MessageWriter, choice_members, format_members, tool_bytes
+from lmagent.providers.schema_dialects import schema_as_text
 from lmagent.schema import ToolSpec
 
 __all__ = ["OPENAI", "ModelRule", "OpenAICodec", "Profile"]
@@ -82,6 +83,8 @@ class OpenAICodec(Codec):
             MessageError: A part the server does not take.
             ParameterError: A parameter, tool choice or strict schema the server does not take.
         """
+        if call.output_schema is not None and call.tools and not self.profile.schema_with_tools:
+            call = _asked_in_words(call, call.output_schema)
         given = call.parameters
         body = self._rendered(given)
         parts = {"messages": self._writer.messages(call, body)}
@@ -218,6 +221,11 @@ class OpenAICodec(Codec):
     ) -> ProviderError | None:
         """Sort a failure, also one hidden in a 200 body; None means all is well."""
         return sort_error(self.profile, self.model, status, headers, body, text)
+
+
+def _asked_in_words(call: ChatCall, schema: OutputSchema) -> ChatCall:
+    """Return the call with its output schema in the system text."""
+    return replace(call, messages=(SystemMessage(schema_as_text(schema)), *call.messages), output_schema=None)
 
 
 def _legacy_features(features: Features) -> Features:

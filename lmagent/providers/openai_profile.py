@@ -276,6 +276,8 @@ class Profile:
     """A tool's schema is sent as a JSON text."""
     schema_drop: frozenset[str] = frozenset()
     """Keywords left out of schemas."""
+    schema_with_tools: bool = True
+    """An answer's schema can stand beside tools; else the system text asks for it there."""
     required_word: str = "required"
     """Wire word for the tool choice `required`."""
     forced_adds: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -46,6 +46,8 @@ from lmagent.providers.compatible import (
     GENERIC,
     GROQ,
     HUNYUAN,
+    LLAMA_CPP,
+    LM_STUDIO,
     MINIMAX,
     MINIMAX_V2,
     MISTRAL,
@@ -279,6 +281,19 @@ def test_structured_output_by_level() -> None:
     assert body_of(OLLAMA, output_schema=wanted)["response_format"]["json_schema"]["schema"] == wanted.schema
     with pytest.raises(ParameterError, match="hunyuan has no structured output"):
         body_of(HUNYUAN, output_schema=wanted)
+
+
+def test_servers_where_a_schema_would_forbid_calls_are_asked_in_words_beside_tools() -> None:
+    wanted = OutputSchema(name="Out", schema={"type": "object", "properties": {"a": {"type": "string"}}})
+    messages = (SystemMessage("be brief"), *ASK)
+    for profile in (OLLAMA, VLLM, LLAMA_CPP, LM_STUDIO):
+        body = body_of(profile, *messages, output_schema=wanted, tools=(ADD,))
+        assert "response_format" not in body
+        said = "\n".join(item["content"] for item in body["messages"] if item["role"] == "system")
+        assert '"properties":{"a":{"type":"string"}}' in said
+        assert "be brief" in said
+        assert "response_format" in body_of(profile, *messages, output_schema=wanted)
+    assert "response_format" in body_of(MISTRAL, *messages, output_schema=wanted, tools=(ADD,))
 
 
 # Reasoning that travels back
