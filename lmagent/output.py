@@ -78,15 +78,13 @@ class TypedOutput:
         answer = next((call for call in reply.tool_calls if self.is_output(call)), None)
         if answer is not None and answer.problem:
             return None, (answer.problem,)
-        if answer is None and self.tool is not None:
-            return None, (f"Call {self.tool.name} to answer.",)
         if reply.finish_reason in ("content_filter", "refusal"):
             return None, (f"The model gave no answer ({reply.finish_reason}): {reply.reply:.200}",)
         text = answer.arguments if answer else self._text_of(reply.reply)
         try:
             value = self._tool.run(self._tool.validate(text, repair=self._repair))
         except InvalidArguments as error:
-            return None, error.problems
+            return None, error.problems if answer or not self.tool else (f"Call {self.tool.name} to answer.",)
         return (value["value"] if self._is_wrapped else value), ()
 
     def _text_of(self, text: str) -> str:

@@ -229,6 +229,11 @@ def test_text_where_the_tool_should_have_been_called():
     assert "Call final_answer to answer." in model.asked[1][-1].content  # type: ignore[operator]
 
 
+def test_the_answer_as_text_where_the_tool_should_have_been_called():
+    model = ScriptedModel(['Here it is: {"name": "A", "age": 1}'])
+    assert Agent(model, output_type=Person, output_mode="tool").run("?").output == Person(name="A", age=1)
+
+
 def test_a_run_may_ask_for_a_type_of_its_own_and_str_means_text():
     agent = Agent(ScriptedModel(['{"value": 5}', "plain"]), output_mode="prompt")
     assert agent.run("?", output_type=int).output == 5
