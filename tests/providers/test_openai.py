@@ -339,7 +339,7 @@ def test_strict_tools() -> None:
     assert function["parameters"]["additionalProperties"] is False
     assert "strict" not in body_of(ChatCall(messages=ASK, tools=(ADD,)))["tools"][0]["function"]
     free = ToolSpec(name="f", parameters={"type": "object", "properties": {"x": {}}}, strict=True)
-    with pytest.raises(ParameterError, match="^f: parameter 'x': strict mode cannot describe Any"):
+    with pytest.raises(ParameterError, match=r"^f: parameter 'x': strict mode cannot describe Any"):
         body_of(ChatCall(messages=ASK, tools=(free,)))
     lax = OpenAICodec("m", profile=replace(OPENAI, strict=False))
     function = body_of(ChatCall(messages=ASK, tools=(replace(ADD, strict=True),)), lax)["tools"][0]["function"]
