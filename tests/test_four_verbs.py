@@ -54,8 +54,9 @@ def describe(name: str) -> dict[str, str]:
 
 
 def _one_call(mode: str) -> list[Any]:
-    # A reply that is one JSON object has no room for text beside its calls.
-    return [calls(("add", {"a": 1, "b": 2}), content="" if mode == "object" else "Let me see."), "It is 3."]
+    # A reply that is one JSON object, or one list, has no room for text beside its calls.
+    content = "" if mode in ("object", "python") else "Let me see."
+    return [calls(("add", {"a": 1, "b": 2}), content=content), "It is 3."]
 
 
 def _three_calls(mode: str) -> list[Any]:
