@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import lmagent.loading
-from lmagent import Agent, function, load_from_model_id
+from lmagent import Agent, OpenAICompatibleChat, function, load_from_model_id
 from lmagent.cli.capabilities import DOORS, Door
+from lmagent.errors import ParameterError
 from lmagent.loading import provider_table
 from lmagent.messages import AssistantMessage, Reply
 from lmagent.providers.azure import AZURE
@@ -129,9 +130,20 @@ def test_a_provider_in_ten_lines():
             assert Agent(model, tools=[add]).run("1 + 2?").reply == "结果: 3"
 
 
+def test_a_profile_with_differences():
+    acme = run(blocks(ADDING)[1])["STRICT_ACME"]
+    reply = {"choices": [{"message": {"content": "hi"}, "finish_reason": "finished"}]}
+    with LoopbackServer(json_answer(reply)) as server:
+        with OpenAICompatibleChat("rocket-1", vendor=acme, base_url=server.url) as model:
+            assert model.chat_completion("?", seed=7).finish_reason == "stop"
+            with pytest.raises(ParameterError, match="strict-acme: temperature must be from 0 to 1"):
+                model.chat_completion("?", temperature=2)
+        assert server.requests[0].json["random_seed"] == 7
+
+
 @pytest.mark.parametrize("verb", MODEL_VERBS)
 def test_a_codec_of_ones_own(verb: Any):
-    run(blocks(ADDING)[1])
+    run(blocks(ADDING)[2])
     brain = calls_then(("add", {"a": 1, "b": 2}))
 
     def respond(request: Received) -> Any:
