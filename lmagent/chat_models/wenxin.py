@@ -59,7 +59,7 @@ class WenxinChat(ChatModel):
         iam_secret_key: Goes with it; default `QIANFAN_SECRET_KEY`.
         base_url: Default `WENXIN_BASE_URL` (classic also `QIANFAN_BASE_URL`), else Baidu's host.
         endpoint: Classic: last part of the URL, for models that are not in the table.
-        tools: Classic: whether the model hears functions, against the table.
+        native_tools: Classic: whether the model hears functions; None: as the table of models says.
         **options: See `ModelOptions`.
 
     Raises:
@@ -80,7 +80,7 @@ class WenxinChat(ChatModel):
         iam_secret_key: str | Secret | None = None,
         base_url: str | None = None,
         endpoint: str | None = None,
-        tools: bool | None = None,
+        native_tools: bool | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
         iam = _iam(iam_access_key, iam_secret_key)
@@ -91,14 +91,16 @@ class WenxinChat(ChatModel):
             from lmagent.providers.wenxin import BASE_URL, WenxinCodec
 
             url = find_setting(base_url, ("WENXIN_BASE_URL", "QIANFAN_BASE_URL"), BASE_URL) or BASE_URL
-            codec = WenxinCodec(model or _CLASSIC_DEFAULT, base_url=host_of(url, "/v2"), endpoint=endpoint, tools=tools)
+            codec = WenxinCodec(
+                model or _CLASSIC_DEFAULT, base_url=host_of(url, "/v2"), endpoint=endpoint, tools=native_tools
+            )
             auth = _classic_auth(codec.base_url, api_key, secret_key, access_token, iam)
         elif api == "v2":
             from lmagent.providers.compatible import WENXIN
             from lmagent.providers.openai_flagged import WenxinV2Codec
 
-            if endpoint is not None or tools is not None:
-                raise ConfigurationError("endpoint= and tools= belong to the classic API; add api='classic'.")
+            if endpoint is not None or native_tools is not None:
+                raise ConfigurationError("endpoint= and native_tools= belong to the classic API; add api='classic'.")
             url = find_setting(base_url, WENXIN.base_url_env)
             codec = WenxinV2Codec(model or WENXIN.default_model, base_url=with_default_path(url, WENXIN.base_url))
             auth = _v2_auth(api_key, iam)

@@ -134,10 +134,10 @@ def test_the_api_follows_from_the_name_and_can_be_overruled():
         return type(WenxinChat(model, **options).codec).__name__
 
     for name in ("ERNIE-Bot", "ERNIE-Bot-4", "ernie-bot-turbo", "ERNIE-3.5-8K", "ERNIE-Functions-8K"):
-        assert spoken(name, tool_mode="auto", tools=True) == "WenxinCodec"
+        assert spoken(name, tool_mode="auto", native_tools=True) == "WenxinCodec"
     for name in ("ernie-4.5-turbo-128k", "ernie-x1-turbo", "ERNIE-5.5-Flash-Preview", "deepseek-v3"):
         assert spoken(name) == "WenxinV2Codec"
-    assert spoken("ernie-4.5-turbo-128k", api="classic", tools=True) == "WenxinCodec"
+    assert spoken("ernie-4.5-turbo-128k", api="classic", native_tools=True) == "WenxinCodec"
     assert spoken("ERNIE-Bot", api="v2") == "WenxinV2Codec"
     with pytest.raises(ConfigurationError, match="api is"):
         spoken("x", api="v3")
@@ -149,7 +149,7 @@ def test_models_without_functions_work_through_the_prompt():
     model = WenxinChat("ERNIE-Speed-8K", **PAIR)
     assert type(model.codec).__name__ == "Prompted"
     assert model.model_id == "wenxin/ERNIE-Speed-8K"
-    assert WenxinChat("ERNIE-Speed-8K", **PAIR, tools=True).codec.features.tools
+    assert WenxinChat("ERNIE-Speed-8K", **PAIR, native_tools=True).codec.features.tools
 
 
 def test_the_default_model_fits_the_credentials(monkeypatch: pytest.MonkeyPatch):
