@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from lmagent.context import RunContext
 from lmagent.errors import ConfigurationError, MessageError
+from lmagent.jsontext import dumps_text
 from lmagent.messages import ToolCall
 from lmagent.outcomes import ToolOutcome
 from lmagent.registry import ToolRegistry
@@ -137,7 +138,7 @@ def _applied(rule: ApprovalRule, call: ToolCall, allowed: Collection[str]) -> Ru
         except Exception:  # the user's rule: what cannot be decided needs a decision
             return Ruling(name)
         if isinstance(answer, Allow | Deny | Edit | Pause):
-            return Ruling(name, answer)
+            return Ruling(name, as_decision(answer))
         return Ruling(name) if answer else None
     if rule == "once":
         return None if call.name in allowed else Ruling("once")
@@ -146,9 +147,21 @@ def _applied(rule: ApprovalRule, call: ToolCall, allowed: Collection[str]) -> Ru
 
 def as_decision(answer: Any) -> Decision:
     """Read what an approver returned: anything that is not clearly a yes is a no."""
-    if isinstance(answer, Allow | Deny | Edit | Pause):
-        return answer
-    return Allow() if answer is True else Deny()
+    match answer:
+        case Allow() | Pause() | Deny(str()) | Edit(str()):
+            return answer
+        case Edit(Mapping()) if _is_json(answer.arguments):
+            return answer
+        case _:
+            return Allow() if answer is True else Deny()
+
+
+def _is_json(arguments: Any) -> bool:
+    try:
+        dumps_text(dict(arguments))
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def decision_to_dict(decision: Decision) -> dict[str, Any]:

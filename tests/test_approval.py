@@ -137,6 +137,21 @@ def test_a_denial_is_told_in_one_line(verb: AgentVerb):
     assert _contents(result) == ["No: not today."]
 
 
+ODD: list[Any] = [Edit([1]), Edit({"amount": object()}), Deny(None), Allow, 1, "yes", None]  # type: ignore[arg-type]
+
+
+@every_verb
+@pytest.mark.parametrize("place", range(len(ODD)))
+def test_what_is_no_clear_yes_is_a_no(verb: AgentVerb, place: int):
+    result = verb(_paying(approve=lambda call, context: ODD[place]), "Go.")
+    assert _contents(result) == ["The user did not allow this call."]
+
+
+def test_a_rule_that_returns_no_sound_decision_denies():
+    agent = _paying(approval={"pay": lambda call: Edit({"amount": object()})})
+    assert _contents(agent.run("Go.")) == ["The user did not allow this call."]
+
+
 async def _slow(call: Any, context: Any) -> bool:
     await asyncio.sleep(30)
     return True
