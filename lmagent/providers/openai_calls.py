@@ -115,6 +115,8 @@ def _identifier(value: Any) -> str:
 
 def _index(item: Mapping[str, Any]) -> int | None:
     value = item.get("index")
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

@@ -516,6 +516,13 @@ def test_indexes_that_skip_or_start_late() -> None:
     assert called(reply) == [("c1", "f", "{}"), ("c2", "g", "{}")]
 
 
+def test_indexes_that_are_texts() -> None:
+    pieces: list[Any] = [piece(name="f", arguments=""), piece(arguments='{"a":1}')]
+    items = [{**item, "index": index} for index in ("0", "1") for item in pieces]
+    expected = [(FIRST, "f", '{"a":1}'), (SECOND, "f", '{"a":1}')]
+    assert called(streamed(*(calls(item) for item in items), CALLED)) == expected
+
+
 def test_missing_indexes() -> None:
     reply = streamed(
         calls(piece(None, "c1", "f", '{"a"')),
