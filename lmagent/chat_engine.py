@@ -79,6 +79,9 @@ class ChatEngine:
         self._printer = (printer or Printer()) if print_message else None
         self._stream = stream
 
+    def __repr__(self) -> str:
+        return f"ChatEngine({self.agent!r}, messages={len(self._history)})"
+
     @property
     def history(self) -> tuple[Message, ...]:
         """Everything said and done so far; always valid to send to any model."""

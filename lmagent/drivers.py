@@ -378,17 +378,24 @@ def _changed(job: Job, point: str, value: Any) -> Any:
     """Call the hooks of one point; what a hook returns takes the value's place, `None` leaves it."""
     for hook in getattr(job.hooks, point):
         answer = hook(value)
-        answer = _waited(answer) if isawaitable(answer) else answer
-        value = value if answer is None else answer
+        value = _taken(point, value, _waited(answer) if isawaitable(answer) else answer)
     return value
 
 
 async def _async_changed(job: Job, point: str, value: Any) -> Any:
     for hook in getattr(job.hooks, point):
         answer = getattr(hook, "async_form", hook)(value)
-        answer = await answer if isawaitable(answer) else answer
-        value = value if answer is None else answer
+        value = _taken(point, value, await answer if isawaitable(answer) else answer)
     return value
+
+
+def _taken(point: str, value: Any, answer: Any) -> Any:
+    """Return what a point goes on with after a hook answered."""
+    if answer is None or point == "on_error":
+        return value
+    if not isinstance(answer, type(value)):
+        raise TypeError(f"A hook of {point} returns a {type(value).__name__} or None, not {answer!r:.80}.")
+    return answer
 
 
 def _decide(job: Job, call: ToolCall) -> tuple[Decision, str]:

@@ -79,3 +79,22 @@ def test_hooks_add_up():
 def test_a_point_takes_a_list():
     with pytest.raises(TypeError, match="before_model"):
         Hooks(before_model=print)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("point", ["before_model", "after_model", "before_tool", "after_tool"])
+def test_what_a_hook_returns_is_of_the_kind_it_got(point: str):
+    @function
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    hooks = Hooks(**{point: [lambda value: "something else"]})
+    for run in (lambda agent: agent.run("go"), lambda agent: asyncio.run(agent.async_run("go"))):
+        with pytest.raises(TypeError, match=f"hook of {point} returns a"):
+            run(Agent(ScriptedModel([calls(("look", {})), "ok"]), [look], hooks=hooks))
+
+
+def test_what_a_hook_of_errors_returns_is_ignored():
+    hooks = Hooks(on_error=[lambda error: "handled"])
+    with pytest.raises(ServerFailed):
+        Agent(ScriptedModel([ServerFailed("down")]), hooks=hooks).run("go")
