@@ -342,14 +342,14 @@ class Scanner:
                 self._pass(at)
                 self._apply(site, at)
                 return
-            if fresh and (yield from self._sole_fence(at, ticks, info, end)):
+            if fresh and (yield from self._sole_fence(at, ticks, end)):
                 return
             self._calls_from = max(self._calls_from, src.base + reached)
         src.pos = start
         self._pass(end)
         yield from self._code(ticks)
 
-    def _sole_fence(self, at: int, ticks: str, info: str, body: int) -> Scan[bool]:
+    def _sole_fence(self, at: int, ticks: str, body: int) -> Scan[bool]:
         """A reply that is nothing but one fenced tag block is run: models wrap calls so."""
         src = self._src
         first = yield from skip_space(src, body)
@@ -366,7 +366,6 @@ class Scanner:
         outcomes = [piece for piece in pieces if isinstance(piece, (CallFound, CallFailed))]
         if not outcomes or any(isinstance(piece, TextPiece) and piece.text.strip() for piece in pieces):
             return False
-        del info
         return self._apply(Site(len(src.buf), outcomes), at)
 
     def _code(self, ticks: str) -> Scan[None]:
@@ -450,7 +449,7 @@ class Scanner:
             self._close_lone_thinking(after)
             return True
         if mark in RESULTS:
-            return (yield from self._result(mark, at, after))
+            return (yield from self._result(mark, after))
         if mark in END_WORDS or mark in tags.CLOSERS:
             return (yield from self._stray(mark, after))
         if not self._active:
@@ -541,7 +540,7 @@ class Scanner:
         self._line_start = self._blank_line
         return True
 
-    def _result(self, mark: str, at: int, after: int) -> Scan[bool]:
+    def _result(self, mark: str, after: int) -> Scan[bool]:
         """A tool result that the model invented: the rest is dropped, unless the marker is only named in a sentence."""
         src = self._src
         if mark == "<|im_start|>" and not self._sites and not self._shown:
@@ -559,7 +558,6 @@ class Scanner:
             if _PROSE_AFTER.match(src.buf, after, space + 1) or space >= len(src.buf):
                 self._mute = True
                 return True
-        del at
         self._flush_held(thinking=True)
         self._cut = True
         return True

@@ -86,8 +86,7 @@ def _one_a_line(text: str) -> bool:
 
 def bare(context: Context, at: int) -> Scan[Site | None]:
     """Read a reply that is nothing but JSON calls (or Python calls); None when anything else stands there."""
-    src, tools = context.src, context.tools
-    start = at
+    src = context.src
     if src.buf[at] in "[［":
         first = yield from skip_space(src, at + 1)
         end = yield from take_while(src, first, _NAME, 100)
@@ -100,8 +99,7 @@ def bare(context: Context, at: int) -> Scan[Site | None]:
     while at < len(src.buf) and src.buf[at] in "{[｛［":
         extent = yield from json_value(context, at, (), watch=foreign_key)
         if extent.foreign:
-            answer = yield from _answer(context, at)
-            return answer
+            return (yield from _answer(context, at))
         found = envelope_json(context, extent, sure=False)
         if not found:
             return None
@@ -111,7 +109,6 @@ def bare(context: Context, at: int) -> Scan[Site | None]:
             return Site(at, outcomes)
     if not outcomes or not (yield from _at_end(context, at)):
         return None
-    del start, tools
     return Site(at, outcomes)
 
 

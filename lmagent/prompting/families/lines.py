@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 
 from lmagent.prompting.calls import Outcome
-from lmagent.prompting.families.site import Context, Site, arguments_json, envelope_json, json_value
+from lmagent.prompting.families.site import (
+    Context,
+    Site,
+    arguments_json,
+    close_fence,
+    envelope_json,
+    json_value,
+    open_fence,
+)
 from lmagent.prompting.python_reader import CALL_START
 from lmagent.prompting.source import Scan, json_extent, literal, skip_space, take_while, until, until_any
 
@@ -14,8 +22,10 @@ __all__ = ["REACT_WORDS", "action", "flower", "functionary", "harmony_header", "
 REACT_WORDS = ("Thought", "Action Input", "Action", "Observation", "Final Answer")
 _DECORATION = re.compile(r"[*_# ]")
 _AFTER_WORD = re.compile(r"[*_ ]")
-_TICK = re.compile("`")
-_WORD = re.compile(r"\w")
+_EMPHASIS = re.compile(r"[*_]")
+_COLON = re.compile(r"[:： ]")
+_COLON_OR_SPACE = re.compile(r"[:：\s]")
+_FLOWER = re.compile("✿")
 _LINE_END = re.compile(r"\n")
 _NO_TOOL = ("none", "n/a", "no action", "-", "no tool", "nothing")
 _FINAL = ("final answer", "final_answer", "directly-answer", "directly_answer")
@@ -34,7 +44,7 @@ def react_word(context: Context, at: int) -> Scan[tuple[str, int] | None]:
         yield
     if src.buf[here : here + 1] not in (":", "："):
         return None
-    here = yield from take_while(src, here + 1, re.compile(r"[*_]"), 2)
+    here = yield from take_while(src, here + 1, _EMPHASIS, 2)
     return word, here
 
 
@@ -48,9 +58,9 @@ def action(context: Context, start: int, at: int) -> Scan[Site | None]:
     if src.buf[here] in "{｛" or (src.buf[here] in "[［" and src.buf[first : first + 1] in ("{", "｛")):
         return (yield from _action_json(context, here))
     if src.buf[here] == "`":
-        run = yield from take_while(src, here, _TICK, 10)
-        if run - here >= 3:
-            return (yield from _action_fence(context, here, run))
+        ticks, body = yield from open_fence(context, here)
+        if len(ticks) >= 3:
+            return (yield from _action_fence(context, here, ticks, body))
     line = yield from until_any(src, at, _LINE_END)
     if here > line:
         return None
@@ -110,26 +120,16 @@ def _final_or_calls(context: Context, start: int, end: int, outcomes: list[Outco
     return Site(end, outcomes, react=True)
 
 
-def _action_fence(context: Context, fence: int, run: int) -> Scan[Site | None]:
+def _action_fence(context: Context, fence: int, ticks: str, body: int) -> Scan[Site | None]:
     src = context.src
-    info = yield from take_while(src, run, _WORD, 20)
-    body = yield from skip_space(src, info)
     if body >= len(src.buf):
         return Site(body, [context.tools.unfinished(context.raw(fence, body), length=True)]) if src.length else None
     if src.buf[body] not in "{[｛［":
         return None
-    ticks = src.buf[fence:run]
     extent = yield from json_value(context, body, (ticks,))
     site = _final_or_calls(context, body, extent.end, envelope_json(context, extent), extent.balanced)
-    yield from _close_fence(context, site, ticks)
+    site.end = yield from close_fence(context, site.end, ticks)
     return site
-
-
-def _close_fence(context: Context, site: Site, ticks: str) -> Scan[None]:
-    after = yield from skip_space(context.src, site.end)
-    close = yield from take_while(context.src, after, _TICK, len(ticks))
-    if close - after == len(ticks) or close >= len(context.src.buf):
-        site.end = close
 
 
 def _final_input(context: Context, at: int) -> Scan[Site | None]:
@@ -140,22 +140,14 @@ def _final_input(context: Context, at: int) -> Scan[Site | None]:
 def _action_input(context: Context, name: str, start: int, at: int) -> Scan[Site | None]:
     src, tools = context.src, context.tools
     here = yield from skip_space(src, at)
-    ticks = ""
-    if here < len(src.buf) and src.buf[here] == "`":
-        run = yield from take_while(src, here, _TICK, 10)
-        ticks = src.buf[here:run]
-        if len(ticks) >= 3:
-            run = yield from take_while(src, run, _WORD, 20)
-        here = yield from skip_space(src, run)
+    ticks, here = yield from open_fence(context, here)
     if here < len(src.buf) and src.buf[here] in "{｛":
         extent = yield from json_value(context, here, (ticks,) if ticks else (), name=name)
         outcome = arguments_json(context, name, extent, start)
         if outcome is None:
             return None
-        site = Site(extent.end, [outcome], react=True)
-        if ticks:
-            yield from _close_fence(context, site, ticks)
-        return site
+        end = yield from close_fence(context, extent.end, ticks)
+        return Site(end, [outcome], react=True)
     end = yield from _plain_end(context, at)
     raw = context.raw(start, end)
     if end >= len(src.buf) and src.length:
@@ -183,7 +175,7 @@ def _plain_end(context: Context, at: int) -> Scan[int]:
 def flower(context: Context, start: int, at: int) -> Scan[Site | None]:
     """`✿FUNCTION✿: name` and `✿ARGS✿: {…}`."""
     src, tools = context.src, context.tools
-    here = yield from take_while(src, at, re.compile(r"[:： ]"), 4)
+    here = yield from take_while(src, at, _COLON, 4)
     line = yield from until_any(src, here, _LINE_END)
     name = src.buf[here:line].strip()
     after = yield from skip_space(src, line)
@@ -191,30 +183,23 @@ def flower(context: Context, start: int, at: int) -> Scan[Site | None]:
     if not mark:
         cut = src.length and "✿ARGS✿".startswith(src.buf[after:])
         return Site(len(src.buf), [tools.unfinished(context.raw(start, len(src.buf)), length=True)]) if cut else None
-    here = yield from take_while(src, after + len(mark), re.compile(r"[:：\s]"), 20)
-    ticks = ""
-    if src.buf[here : here + 1] == "`":
-        run = yield from take_while(src, here, _TICK, 10)
-        ticks = src.buf[here:run]
-        run = yield from take_while(src, run, _WORD, 20)
-        here = yield from skip_space(src, run)
+    here = yield from take_while(src, after + len(mark), _COLON_OR_SPACE, 20)
+    ticks, here = yield from open_fence(context, here)
     if here >= len(src.buf):
         return Site(here, [tools.unfinished(context.raw(start, here), length=src.length, name=name)])
     if src.buf[here] not in "{｛":
-        end = yield from until_any(src, here, re.compile("✿"))
+        end = yield from until_any(src, here, _FLOWER)
         raw = context.raw(start, end)
         if end >= len(src.buf) and src.length:
             return Site(end, [tools.unfinished(raw, length=True, name=name)])
         outcome = tools.from_arguments(name, src.buf[here:end].strip().strip("`"), raw)
         return Site(end, [outcome]) if outcome else None
-    extent = yield from json_value(context, here, ("```",) if ticks else (), name=name)
+    extent = yield from json_value(context, here, (ticks,) if ticks else (), name=name)
     outcome = arguments_json(context, name, extent, start)
     if outcome is None:
         return None
-    site = Site(extent.end, [outcome])
-    if ticks:
-        yield from _close_fence(context, site, ticks)
-    return site
+    end = yield from close_fence(context, extent.end, ticks)
+    return Site(end, [outcome])
 
 
 def functionary(context: Context, start: int, at: int) -> Scan[Site | None]:

@@ -10,7 +10,7 @@ from lmagent.prompting.calls import Outcome, Tools
 from lmagent.prompting.pieces import CallDelta, CallStarted, Piece
 from lmagent.prompting.source import Extent, Scan, Source, json_extent, skip_space, take_while
 
-__all__ = ["Context", "Progress", "Site", "arguments_json", "envelope_json", "json_value"]
+__all__ = ["Context", "Progress", "Site", "arguments_json", "close_fence", "envelope_json", "json_value", "open_fence"]
 
 _HEAD = re.compile(
     r"""[\[{\s]{0,40}"(?:name|tool|tool_name|function_name|action)"\s{0,9}:\s{0,9}"([\w.-]{1,64})"\s{0,9},"""
@@ -18,6 +18,8 @@ _HEAD = re.compile(
 )
 _HEAD_LIMIT = 600
 _SURPLUS = re.compile(r"[}\]｝］ \t\r\n]")
+_TICK = re.compile("`")
+_WORD = re.compile(r"\w")
 
 
 @dataclass(slots=True)
@@ -121,6 +123,23 @@ def json_value(
             after = yield from take_while(src, after, _SURPLUS, 200)
             extent.end = after
     return extent
+
+
+def open_fence(context: Context, at: int) -> Scan[tuple[str, int]]:
+    """Return the backticks at `at` (none: empty) and where the content begins, after the info word of a fence."""
+    src = context.src
+    run = yield from take_while(src, at, _TICK, 20)
+    info = (yield from take_while(src, run, _WORD, 20)) if run - at >= 3 else run
+    body = yield from skip_space(src, info)
+    return src.buf[at:run], body
+
+
+def close_fence(context: Context, end: int, ticks: str) -> Scan[int]:
+    """Return the index after the backticks that close `ticks`; `end` when others stand there, or none."""
+    src = context.src
+    after = yield from skip_space(src, end)
+    close = yield from take_while(src, after, _TICK, 20)
+    return close if ticks and (close - after >= len(ticks) or close >= len(src.buf)) else end
 
 
 def envelope_json(context: Context, extent: Extent, *, sure: bool = True) -> list[Outcome] | None:

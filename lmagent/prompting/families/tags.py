@@ -9,7 +9,15 @@ from __future__ import annotations
 import re
 
 from lmagent.prompting.calls import Outcome, RawField
-from lmagent.prompting.families.site import Context, Site, arguments_json, envelope_json, json_value
+from lmagent.prompting.families.site import (
+    Context,
+    Site,
+    arguments_json,
+    close_fence,
+    envelope_json,
+    json_value,
+    open_fence,
+)
 from lmagent.prompting.python_reader import CALL_START
 from lmagent.prompting.source import Scan, json_extent, literal, skip_space, take_while, until
 
@@ -52,7 +60,6 @@ _INNER_CLOSERS = (
     "<|call|>",
 )
 CLOSERS = tuple(dict.fromkeys((*(word for words in WRAPPERS.values() for word in words), *_INNER_CLOSERS)))
-_XML_CLOSERS = CLOSERS
 _MAX_NESTING = 3
 _PROSE = 2000
 """Characters in which the end of a call is looked for that reads like prose."""
@@ -199,24 +206,16 @@ def _json_list(context: Context, at: int, closers: tuple[str, ...]) -> Scan[Site
 def _fenced(context: Context, at: int, closers: tuple[str, ...]) -> Scan[Site | None]:
     """A code fence inside the wrapper."""
     src = context.src
-    run = yield from take_while(src, at, re.compile("`"), 20)
-    if run - at < 3:
-        return None
-    info = yield from take_while(src, run, re.compile(r"\w"), 20)
-    body = yield from skip_space(src, info)
-    if body >= len(src.buf) or src.buf[body] not in "{[｛［":
+    ticks, body = yield from open_fence(context, at)
+    if len(ticks) < 3 or body >= len(src.buf) or src.buf[body] not in "{[｛［":
         return None
     inner = (
         yield from _json_list(context, body, ("```", *closers))
         if src.buf[body] in _LIST_START
         else _json(context, body, ("```", *closers))
     )
-    if inner is None:
-        return None
-    after = yield from skip_space(src, inner.end)
-    close = yield from take_while(src, after, re.compile("`"), 20)
-    if close - after >= 3:
-        inner.end = close
+    if inner is not None:
+        inner.end = yield from close_fence(context, inner.end, ticks)
     return inner
 
 
@@ -355,7 +354,7 @@ def _xml_body(context: Context, name: str, start: int, at: int, word: str) -> Sc
     fields: list[RawField] = []
     while True:
         opening = f"<{prefix}parameter"
-        mark = yield from literal(src, at, (closer, opening, *_XML_CLOSERS))
+        mark = yield from literal(src, at, (closer, opening, *CLOSERS))
         if mark == opening:
             step = yield from _parameter(context, at, len(opening), prefix)
             if step is None:
@@ -428,18 +427,13 @@ def _deepseek(context: Context, start: int, at: int) -> Scan[Site | None]:
     body = separator + len("<｜tool▁sep｜>")
     end_mark = "<｜tool▁call▁end｜>"
     here = yield from skip_space(src, body)
-    fence = False
     if name == "function" and src.buf[here : here + 1] not in ("{", "｛"):
         line = yield from until(src, here, "\n", 200)
         if line < 0:
             return _cut(context, start, 600)
         name = src.buf[here:line].strip()
         here = yield from skip_space(src, line)
-    if src.buf[here : here + 1] == "`":
-        ticks = yield from take_while(src, here, re.compile("`"), 10)
-        info = yield from take_while(src, ticks, re.compile(r"\w"), 20)
-        here = yield from skip_space(src, info)
-        fence = True
+    ticks, here = yield from open_fence(context, here)
     if here >= len(src.buf) or src.buf[here] not in "{｛":
         mark = yield from literal(src, here, (end_mark,))
         if mark:
@@ -449,13 +443,11 @@ def _deepseek(context: Context, start: int, at: int) -> Scan[Site | None]:
         message = "expected a JSON object of arguments"
         return Site(here, [tools.failed(context.raw(start, here), "malformed", message, name)])
     extent = yield from json_value(
-        context, here, (end_mark, "<｜tool▁calls▁end｜>", *(("```",) if fence else ())), name=name
+        context, here, (end_mark, "<｜tool▁calls▁end｜>", *((ticks,) if ticks else ())), name=name
     )
     outcome = arguments_json(context, name, extent, start)
-    end = yield from skip_space(src, extent.end)
-    if fence:
-        end = yield from take_while(src, end, re.compile("`"), 10)
-        end = yield from skip_space(src, end)
+    end = yield from close_fence(context, extent.end, ticks)
+    end = yield from skip_space(src, end)
     mark = yield from literal(src, end, (end_mark,))
     return _site(outcome, end + len(mark) if mark else end)
 
