@@ -297,14 +297,15 @@ class GeminiCodec(Codec):
         error = self.parse_error(200, {}, body)
         if error is not None:
             raise error
-        builder = ReplyBuilder(prefix)
+        builder, state = ReplyBuilder(prefix), self.new_state()
         with self.reading(body):
-            body = _only(body)
-            state = self.new_state()
-            if not body["candidates"]:
+            answers = _answers(body)
+            if not any(answer.get("candidates") for answer in answers):
                 raise ValueError("no candidate")
-            for delta in (*state.take(body), state.done()):
-                builder.add(delta)
+            for answer in answers:
+                for delta in state.take(answer):
+                    builder.add(delta)
+            builder.add(state.done())
         return builder.reply(self.model_id)
 
     def new_state(self) -> ReplyState:
@@ -326,7 +327,8 @@ class GeminiCodec(Codec):
     def parse_error(
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
     ) -> ProviderError | None:
-        given = mapping(_only(body))
+        answers = [mapping(answer) for answer in _answers(body)]
+        given = next((answer for answer in answers if answer.get("error")), answers[0] if answers else {})
         if status >= 400 or given.get("error"):
             return sort_error(self, status, headers, given, text)
         try:
@@ -336,10 +338,9 @@ class GeminiCodec(Codec):
         return None
 
 
-def _only(body: JSON) -> JSON:
-    """Errors, and answers without `alt=sse`, come wrapped in an array at times."""
-    items = cast("list[JSON]", body) if isinstance(body, list) else [body]
-    return items[0] if items else None
+def _answers(body: JSON) -> list[JSON]:
+    """Return the objects of a body: without `alt=sse` a stream is an array of them, and an error may come in one."""
+    return cast("list[JSON]", body) if isinstance(body, list) else [body]
 
 
 def _plain(message: AssistantMessage) -> list[dict[str, Any]]:

@@ -207,6 +207,15 @@ def test_answers_are_read_as_the_sdk_reads_them(name: str):
     compare(codec_for(name).parse_reply(case.json), case.expected)
 
 
+def test_a_stream_that_came_as_one_array_is_read_whole():
+    pieces = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("hel", "lo")]
+    end = {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 2, "totalTokenCount": 3}}
+    reply = codec().parse_reply([*pieces, end])
+    assert (reply.reply, reply.finish_reason, reply.usage.total_tokens) == ("hello", "stop", 3)
+    error = {"error": {"code": 503, "status": "UNAVAILABLE", "message": "busy"}}
+    assert isinstance(codec().parse_error(200, {}, [*pieces, error]), Overloaded)
+
+
 @pytest.mark.parametrize("name", names("gemini", streams=True))
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
 def test_streams_are_read_however_they_are_cut(name: str, line_end: bytes):
