@@ -7,11 +7,14 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lmagent.events import Done, ReplyBuilder
 from lmagent.prompting.json_reader import JSONReadError, read_json, repair_arguments
+from lmagent.prompting.lifting import delta_of
 from lmagent.prompting.markers import MARKERS
 from lmagent.prompting.python_reader import read_calls
+from lmagent.prompting.reading import read_reply
 from lmagent.prompting.scanner import Scanner
-from tests.prompting.reading import TOOLS, read
+from tests.prompting.reading import TOOLS, random_cuts, read
 from tests.prompting.rendering import RENDER
 
 BOUNDED = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -160,6 +163,42 @@ def test_any_text_argument_survives_every_family_or_is_reported(name: str, title
             "tool_code",
         )
         assert raw_values
+
+
+WRAPS = (
+    "{}", "Sure.\n{}\nok", "```text\n{}\n```\nno", "> {}", "`{}`", "<think>{}</think>{}", "{}</think>ok", "{}\n{}",
+    "<tool_response>{}</tool_response>", "{}\n<tool_response>\n3", "Thought: x\n{}\nObservation: 1\n{}", "    {}",
+    "<|channel|>analysis<|message|>{}<|end|>{}", '{"response": {}}',
+)  # fmt: skip
+edits = st.lists(st.tuples(st.integers(0, 600), st.integers(0, 12), st.sampled_from(PARTS)), max_size=3)
+
+
+def edited(text: str, changes: list[tuple[int, int, str]]) -> str:
+    for place, gone, put in changes:
+        at = place % (len(text) + 1)
+        text = text[:at] + put + text[at + gone :]
+    return text
+
+
+@BOUNDED
+@given(
+    st.sampled_from(sorted(RENDER)), st.sampled_from(WRAPS), plain, edits, st.integers(0, 99),
+    st.sampled_from(["stop", "length"]), st.booleans(),
+)  # fmt: skip
+def test_a_spoiled_reply_reads_the_same_in_all_ways_and_runs_what_was_found(
+    family: str, wrap: str, title: str, changes: list[tuple[int, int, str]], seed: int, reason: str, native: bool
+):
+    markup = RENDER[family]([("ping", {}), ("add_todo", {"title": title, "done": True})])
+    text = edited(wrap.replace("{}", markup), changes)
+    whole = read_reply(text, TOOLS, finish_reason=reason, native=native)
+    for chunks in (list(text), random_cuts(text, seed), random_cuts(text, seed, 2)):
+        assert read_reply(chunks, TOOLS, finish_reason=reason, native=native) == whole
+    scanner, builder = Scanner(TOOLS, native=native), ReplyBuilder()
+    for piece in [*scanner.feed(text), *scanner.finish(reason)]:
+        builder.add(delta_of(piece))
+    builder.add(Done(finish_reason="stop"))
+    calls = [(call.name, call.arguments) for call in builder.reply().tool_calls if not call.problem]
+    assert calls == [(call.name, call.arguments) for call in whole.calls]
 
 
 SPOILED = {
