@@ -295,7 +295,7 @@ def problems(value: Any, schema: Any, root: Schema | None = None, path: str = ""
     types = _types(schema, root)
     whole = isinstance(value, float) and value.is_integer() and "integer" in types
     if not _is_type(value, types) and not whole:
-        return [f"{at}: expected {' or '.join(sorted(types))}, got {kind(value)} {_short(value)}"]
+        return [f"{at}: expected {' or '.join(sorted(types))}, got {_came(value)}"]
     found: list[str] = []
     enum = schema.get("enum")
     if isinstance(enum, list) and not any(_equal(value, item) for item in cast("list[Any]", enum)):
@@ -399,6 +399,10 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _join(path: str, key: str) -> str:
     return f"{path}.{key}" if path else key
+
+
+def _came(value: Any) -> str:
+    return "null" if value is None else f"{kind(value)} {_short(value)}"
 
 
 def _short(value: Any, limit: int = 60) -> str:

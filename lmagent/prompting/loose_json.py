@@ -27,7 +27,8 @@ _WORDS = {"true": True, "false": False, "null": None, "True": True, "False": Fal
 _WIDE_NUMBER = str.maketrans("０１２３４５６７８９．－＋", "0123456789.-+")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _DOT_NUMBER = re.compile(r"-?\.[0-9]+(?:[eE][+-]?[0-9]+)?")
-_TOKEN = re.compile(r"[^\s,:{}\[\]\"'“”‘’：，｛｝［］]{1,400}")
+_LONGEST = 400
+_TOKEN = re.compile(rf"[^\s,:{{}}\[\]\"'“”‘’：，｛｝［］]{{1,{_LONGEST}}}")
 _KEY = re.compile(r"[^\W\d]\w*(?:-\w+)*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ESCAPED_START = re.compile(r"[{\[\s]*\\\"")
@@ -91,6 +92,7 @@ def read_json(text: str, *, depth: int = MAX_DEPTH, repair: bool = True, closed:
         if not repair:
             raise JSONReadError(text, error.pos, error.msg.lower()) from None
     except ValueError as error:
+        _Reader(text, depth, closed).document()  # refuses the same, and says where
         raise JSONReadError(text, 0, "plain JSON values", str(error)) from None
     try:
         reading = _read_loose(text, depth, closed)
@@ -408,6 +410,8 @@ class _Reader:
         if not found:
             self._fail("a value")
         token = found.group()
+        if len(token) >= _LONGEST:
+            self._fail("a value of sensible length", "a longer one")
         if token.rstrip("`") in _WORDS:
             token = token.rstrip("`")
             if token[0].isupper():
@@ -428,10 +432,7 @@ class _Reader:
         if plain != token and not token.startswith((".", "-.")):
             self._note("full-width structure")
         self.at += len(token)
-        try:
-            return cast("int | float", json.loads(plain))
-        except ValueError:
-            self._fail("a number of sensible length", "a longer one")
+        return cast("int | float", json.loads(plain))
 
 
 def _join_surrogates(text: str) -> str:

@@ -26,7 +26,8 @@ def complaint(piece: CallFailed, schemas: Mapping[str, Mapping[str, Any]], form:
         schemas: Parameters schema by tool name.
         form: The template of a call in the format that was asked for.
     """
-    said = [f"This call was not run: {piece.message or piece.reason}."]
+    message = piece.message or piece.reason
+    said = [f"This call was not run: {message}{'' if message.endswith('?') else '.'}"]
     if piece.reason == "truncated":
         return f"{said[0]} The reply was cut: send the whole call again, shorter."
     if piece.reason == "invalid_arguments" and piece.name and piece.name in schemas:

@@ -125,6 +125,22 @@ def test_an_error_names_the_place_the_expectation_and_what_came():
 
 
 @pytest.mark.parametrize(
+    ("text", "place", "expected"),
+    [
+        ('{"a": 1,\n "b": NaN}', "line 2 column 7", "a value, got 'NaN'"),
+        ('{"a": 1, "a": 2}', "line 1 column 16", "one value for the key 'a', got two"),
+        ('{"a": 1%s}' % ("0" * 5000), "line 1 column 7", "a value of sensible length"),
+    ],
+)
+def test_what_strict_json_reads_and_we_refuse_has_its_place(text: str, place: str, expected: str):
+    for repair in (True, False):
+        with pytest.raises(JSONReadError) as caught:
+            read_json(text, repair=repair)
+        assert str(caught.value).startswith(place)
+        assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("text", "value", "repairs"),
     [
         ('{"count": "2"}', {"count": 2}, ("string to integer",)),
