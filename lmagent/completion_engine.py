@@ -153,9 +153,10 @@ class CompletionEngine:
     def run(self, prompts: Iterable[Any] | AsyncIterable[Any] | WorkSource) -> Generator[Completion]:
         """Yield a completion an item, as they come; works inside a running event loop too.
 
-        The work is done by a private event loop in one thread, which takes the items from `prompts` as well. Closing
-        the iterator, or leaving it in any other way, ends the run, the thread and its connections. With a journal
-        Ctrl-C waits first, for `grace` seconds at most, and keeps what is running; a second one ends it at once.
+        The work is done by a private event loop in one thread, and the items are taken from `prompts` in another, where
+        they may wait for something. Closing the iterator, or leaving it in any other way, ends the run, the threads and
+        its connections. With a journal Ctrl-C waits first, for `grace` seconds at most, and keeps what is running; a
+        second one ends it at once.
 
         Args:
             prompts: Any iterable (also an endless one) of prompts, or of dicts with `prompt`, `id` and `parameters`; or
@@ -166,12 +167,16 @@ class CompletionEngine:
             JournalError: The journal is locked, foreign or of another model, or the disk is full.
             LMAgentError: What stopped the run; see `error_mode`.
         """
-        source = _source_of(prompts)
+        source = prompts if isinstance(prompts, WorkSource) else LocalSource(prompts, in_thread=True)
         return iterate(lambda: self._completions(source, _total(prompts)), stop=self._hear_ctrl_c)
 
     def async_run(self, prompts: Iterable[Any] | AsyncIterable[Any] | WorkSource) -> AsyncGenerator[Completion]:
-        """`run`, asynchronous, in the running event loop. Use `contextlib.aclosing` when you may leave it early."""
-        return self._completions(_source_of(prompts), _total(prompts))
+        """`run`, asynchronous, in the running event loop, which takes the items as well.
+
+        Use `contextlib.aclosing` when you may leave it early.
+        """
+        source = prompts if isinstance(prompts, WorkSource) else LocalSource(prompts)
+        return self._completions(source, _total(prompts))
 
     async def _completions(self, source: WorkSource, total: int | None) -> AsyncGenerator[Completion]:
         summary = self.summary = Summary(total=total)
@@ -237,10 +242,6 @@ def _journal_of(given: str | PathLike[str] | Journal | None, share_identical: bo
     if not isinstance(given, Journal):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"journal= is a path or a Journal, not {type(given).__name__}.")
     return lambda: given
-
-
-def _source_of(prompts: Iterable[Any] | AsyncIterable[Any] | WorkSource) -> WorkSource:
-    return prompts if isinstance(prompts, WorkSource) else LocalSource(prompts)
 
 
 def _total(prompts: object) -> int | None:

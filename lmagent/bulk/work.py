@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sized
 from hashlib import blake2b
 from inspect import isasyncgen, isgenerator
 from typing import Any, cast
 
+from lmagent.bulk.in_thread import InThread
 from lmagent.bulk.parts import Work
 from lmagent.errors import ConfigurationError, MessageError
 from lmagent.messages import Message
@@ -21,12 +22,13 @@ class LocalSource:
 
     Args:
         prompts: Prompts, or mappings with `prompt` (or `messages`), `id` and `parameters`.
+        in_thread: Whether an iterable of unknown length, which may wait for something, is read in a thread of its own.
 
     Raises:
         ConfigurationError: It is a single text, or nothing one can go through.
     """
 
-    def __init__(self, prompts: Any) -> None:
+    def __init__(self, prompts: Any, *, in_thread: bool = False) -> None:
         self._next = 0
         self._iterator: Iterator[Any] | None = None
         self._async_iterator: AsyncIterator[Any] | None = None
@@ -34,6 +36,8 @@ class LocalSource:
             raise ConfigurationError("The prompts are an iterable of prompts; put a single one into a list.")
         if hasattr(prompts, "__aiter__"):
             self._async_iterator = aiter(prompts)
+        elif in_thread and isinstance(prompts, Iterable) and not isinstance(prompts, Sized):
+            self._async_iterator = InThread(iter(cast("Iterable[Any]", prompts)))
         elif isinstance(prompts, Iterable):
             self._iterator = iter(cast("Iterable[Any]", prompts))
         else:
@@ -54,7 +58,7 @@ class LocalSource:
         """Close a generator."""
         if isgenerator(self._iterator):
             self._iterator.close()
-        if isasyncgen(self._async_iterator):
+        if isasyncgen(self._async_iterator) or isinstance(self._async_iterator, InThread):
             await self._async_iterator.aclose()
 
 

@@ -218,6 +218,43 @@ def test_an_error_of_the_source_comes_out_after_what_was_running():
     assert seen == ["re a", "re b"]
 
 
+def test_a_source_that_waits_holds_nobody_up():
+    more = threading.Event()
+
+    def source() -> Any:
+        yield "a"
+        assert more.wait(10)
+        yield "b"
+
+    with closing(CompletionEngine(model()).run(source())) as items:
+        assert next(items).reply == "re a"
+        more.set()
+        assert [item.reply for item in items] == ["re b"]
+
+
+def test_leaving_does_not_wait_long_for_a_source_that_waits():
+    more, closed = threading.Event(), threading.Event()
+
+    def source() -> Any:
+        try:
+            yield "a"
+            assert more.wait(10)
+        finally:
+            closed.set()
+
+    threads = threading.active_count()
+    items = CompletionEngine(model()).run(source())
+    next(items)
+    began = time.monotonic()
+    items.close()
+    assert time.monotonic() - began < 3
+    more.set()
+    assert closed.wait(5)
+    while threading.active_count() > threads and time.monotonic() - began < 5:
+        time.sleep(0.01)
+    assert threading.active_count() == threads
+
+
 def test_run_works_inside_a_running_loop():
     async def main() -> list[str]:
         return [item.reply for item in CompletionEngine(model()).run(["a", "b"])]
