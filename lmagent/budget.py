@@ -264,6 +264,7 @@ def load_prices(source: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str,
         data = source if isinstance(source, Mapping) else json.loads(Path(source).read_text("utf-8"))
         return {name: Price(**facts) for name, facts in data.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
+        where = "" if isinstance(source, Mapping) else f" in {str(source)!r}"
         raise ConfigurationError(
-            f"These are no prices: {error}. Give {{model id: {{'input': ..., 'output': ...}}}}, per million tokens."
+            f"No prices{where}: {error}. Give {{model id: {{'input': ..., 'output': ...}}}}, per million tokens."
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from typing import IO, Annotated, Any, TextIO
 import typer
 
 from lmagent.agent import Agent
-from lmagent.budget import Price, load_prices
+from lmagent.budget import load_prices
 from lmagent.bulk.progress import Progress
 from lmagent.cli.exits import FAILED, INTERRUPTED, fail
 from lmagent.cli.options import (
@@ -80,7 +79,7 @@ def batch(
     resume = resume or retry_failed
     _check_files(source, target, kept, resume)
     items = _items(source)
-    priced = _prices(prices)
+    priced = load_prices(prices) if prices else None
     chat_model = build_model(model, timeout=timeout)
     asked = _asked(chat_model, tool, system, max_rounds)
     engine = CompletionEngine(
@@ -142,15 +141,6 @@ def _asked(model: Any, tool: list[str] | None, system: str, max_rounds: int) -> 
         limits=Limits(rounds=max_rounds),
         approve=approver("never"),
     )
-
-
-def _prices(path: Path | None) -> dict[str, Price] | None:
-    if path is None:
-        return None
-    try:
-        return load_prices(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"The prices in {str(path)!r} cannot be read: {error}") from error
 
 
 @contextmanager
