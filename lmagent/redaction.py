@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -69,14 +69,24 @@ def redact_value(value: Any) -> Any:
 def _remember(value: str) -> None:
     global _known
     shown = mask(value)
-    encoded = base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
     quoted = {quote(value, safe=safe, errors="replace") for safe in ("", "/")}
-    spellings = {value, *quoted, value.replace("/", "\\/"), encoded.rstrip("=")}
+    spellings = {value, *quoted, value.replace("/", "\\/"), *_in_base64(value)}
     if not spellings <= _known.keys():
         # The longest first, or a key that begins like another would leave its rest behind; a new dict each time,
         # because other threads may be reading the old one.
         both = {**_known, **dict.fromkeys(spellings, shown)}
         _known = dict(sorted(both.items(), key=lambda item: -len(item[0])))
+
+
+def _in_base64(value: str) -> Iterator[str]:
+    """Yield how `value` reads in base64, also with something in front of it, as in `user:password`."""
+    data = value.encode("utf-8", "surrogatepass")
+    yield base64.b64encode(data).decode().rstrip("=")
+    for before in range(3):
+        # Only characters whose six bits are all the value's.
+        inner = slice((before * 8 + 5) // 6, (before + len(data)) * 8 // 6)
+        encoded = base64.b64encode(bytes(before) + data)[inner].decode()
+        yield from (encoded, encoded.replace("+", "-").replace("/", "_"))
 
 
 class Secret:

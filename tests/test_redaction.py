@@ -44,6 +44,18 @@ def test_every_spelling_of_a_known_secret_is_taken_out():
         assert spelling.rstrip("=") not in redact(f"<< {spelling} >>")
 
 
+@pytest.mark.parametrize("user", ["", "u", "us", "use", "名"])
+def test_base64_with_a_user_in_front(user):
+    key = "sk-canary/+~key-0123456789"
+    Secret(key)
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        encoded = encode(f"{user}:{key}".encode()).decode()
+        shown = redact(f"Basic {encoded} failed")
+        assert shown.startswith("Basic ")
+        assert shown.endswith(" failed")
+        assert len(shown) < len(f"Basic {encoded} failed") - 20
+
+
 def test_a_secret_that_begins_like_another_leaves_no_rest():
     Secret("canary-abc")
     Secret("canary-abc-and-the-rest")

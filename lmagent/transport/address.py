@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
@@ -10,12 +11,12 @@ from urllib.parse import quote, urlencode, urlsplit
 from lmagent.errors import ConfigurationError
 from lmagent.providers.base import Request
 
-__all__ = ["Address", "address_of", "header_lines", "target_of"]
+__all__ = ["Address", "address_of", "header_lines", "refuse_odd_headers", "target_of"]
 
 _PORTS = {"http": 80, "https": 443}
 _SAFE = "%/:;=@?!$&'()*+,~[]"
 _ODD_NAME = re.compile(r"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
-_ODD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_ODD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 
 
 class Address(NamedTuple):
@@ -74,11 +75,7 @@ def target_of(address: Address, request: Request) -> str:
 
 
 def header_lines(address: Address, request: Request) -> list[tuple[bytes, bytes]]:
-    """Return the header lines of `request`, ours first where it has none of its own.
-
-    Raises:
-        ConfigurationError: A name or value that cannot stand in a header; the value is not shown.
-    """
+    """Return the header lines of `request`, ours first where it has none of its own; they have been checked."""
     lines = [(b"Host", address.host_header.encode())]
     given = {name.lower(): value for name, value in request.headers.items()}
     for name, value in _DEFAULTS.items():
@@ -87,14 +84,25 @@ def header_lines(address: Address, request: Request) -> list[tuple[bytes, bytes]
     if request.content or request.method not in ("GET", "HEAD", "DELETE"):
         lines.append((b"content-length", str(len(request.content)).encode()))
     for name, value in given.items():
-        value = value.strip()
-        if _ODD_NAME.search(name) or not name or _ODD_VALUE.search(value):
-            raise ConfigurationError(f"The header {name!r} holds characters that HTTP does not allow; check its value.")
         if name == "host":
-            lines[0] = (b"Host", value.encode("latin-1", "replace"))
+            lines[0] = (b"Host", value.strip().encode("latin-1", "replace"))
         elif name not in ("content-length", "transfer-encoding"):
-            lines.append((name.encode(), value.encode()))
+            lines.append((name.encode(), value.strip().encode()))
     return lines
+
+
+def refuse_odd_headers(request: Request) -> None:
+    """Raise `ConfigurationError` for a header that cannot be sent."""
+    odd = _odd_header(request.headers)
+    if odd is not None:  # raised from here, where no name holds a value that a traceback could show
+        raise ConfigurationError(f"The header {odd!r} holds characters that HTTP does not allow; check its value.")
+
+
+def _odd_header(headers: Mapping[str, str]) -> str | None:
+    for name, value in headers.items():
+        if not name or _ODD_NAME.search(name) or _ODD_VALUE.search(value.strip()):
+            return name.lower()
+    return None
 
 
 _DEFAULTS = {"accept": b"*/*", "accept-encoding": b"gzip, deflate", "user-agent": b"lmagent"}

@@ -6,12 +6,14 @@ Closing never waits and never suspends, so a cancelled task frees its socket at 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from contextlib import suppress
+from time import monotonic
 from typing import Literal, cast
 
 from lmagent.transport.clocks import Clocks
-from lmagent.transport.sockets import readable
+from lmagent.transport.sockets import Addresses, addresses_of, readable, shared_out
 
 __all__ = ["AsyncSocketStream", "async_connect"]
 
@@ -124,6 +126,7 @@ class AsyncSocketStream:
         if protocol.ended or protocol.transport.is_closing():
             raise protocol.failure or ConnectionResetError("the connection is closed")
         protocol.transport.write(data)
+        del data  # it holds the key: a traceback that shows locals must not
         while protocol.full and not protocol.ended:
             await self._wait("writing", left)
             left = clocks.left(clocks.idle)
@@ -146,16 +149,33 @@ class AsyncSocketStream:
 async def async_connect(host: str, port: int, clocks: Clocks, context: ssl.SSLContext | None) -> AsyncSocketStream:
     """Return a new connection, as `sockets.connect`."""
     loop = asyncio.get_running_loop()
+    until = monotonic() + clocks.connect
     try:
         async with asyncio.timeout(clocks.left(clocks.connect)):
+            found = addresses_of(host, port)
+            addresses = found.result() if found.done() else await asyncio.wrap_future(found)
+            sock = await _reached(loop, addresses, until)
             _, protocol = await loop.create_connection(
-                lambda: _Protocol(loop),
-                host,
-                port,
-                ssl=context,
-                server_hostname=host if context else None,
-                happy_eyeballs_delay=0.25,
+                lambda: _Protocol(loop), sock=sock, ssl=context, server_hostname=host if context else None
             )
     except TimeoutError as error:
         raise clocks.too_long(error, "connect") from error
     return AsyncSocketStream(protocol, clocks)
+
+
+async def _reached(loop: asyncio.AbstractEventLoop, addresses: Addresses, until: float) -> socket.socket:
+    # Not create_connection's own race of addresses (happy eyeballs): when it is cancelled it loses a socket.
+    failure = OSError("the name has no address")
+    for kind, address, share in shared_out(addresses, until):
+        sock = socket.socket(*kind)
+        try:
+            sock.setblocking(False)
+            async with asyncio.timeout(share):
+                await loop.sock_connect(sock, address)
+            return sock
+        except BaseException as error:
+            sock.close()
+            if not isinstance(error, OSError):
+                raise
+            failure = error
+    raise failure

@@ -8,7 +8,7 @@ from time import monotonic
 
 from lmagent.errors import ResponseTooLarge
 from lmagent.providers.base import Request
-from lmagent.transport.address import address_of, header_lines, target_of
+from lmagent.transport.address import address_of, refuse_odd_headers
 from lmagent.transport.async_pool import AsyncPool
 from lmagent.transport.async_sockets import AsyncSocketStream
 from lmagent.transport.base import Timeouts
@@ -24,16 +24,16 @@ async def async_open_wire(
 ) -> AsyncWire:
     """Send `request`; return once status and headers are there."""
     address = address_of(request.url)
-    target, headers = target_of(address, request), header_lines(address, request)
+    refuse_odd_headers(request)
     fresh = False
     while True:
         lane = await pool.take(address, deadline, fresh=fresh)
         try:
             lane.clocks.start(timeouts, deadline)
             stream = await pool.connected(lane, address)
-            data = lane.dialogue.request(request.method, target, headers, request.content)
             try:
-                await stream.write(data)
+                # No name for the bytes: they hold the key, and a traceback may show what names hold.
+                await stream.write(lane.dialogue.request(address, request))
             except ConnectionError:
                 if lane.used:
                     raise

@@ -22,7 +22,7 @@ from h11 import LocalProtocolError
 from lmagent.errors import ConfigurationError, ConnectionFailed, RequestTimeout, ResponseTooLarge
 from lmagent.providers.base import Request
 from lmagent.redaction import SecretFilter
-from lmagent.transport.address import address_of, header_lines, target_of
+from lmagent.transport.address import address_of, header_lines, refuse_odd_headers, target_of
 from lmagent.transport.base import AsyncIncoming, Incoming, Timeouts
 from lmagent.transport.bodies import Body
 from lmagent.transport.clocks import Clocks, out_of_time
@@ -125,6 +125,7 @@ def _clean_logs() -> None:
 def _built(client: httpx.Client | httpx.AsyncClient, request: Request, clocks: Clocks) -> httpx.Request:
     _clean_logs()
     address = address_of(request.url)
+    refuse_odd_headers(request)
     idle = clocks.left(clocks.idle)
     return client.build_request(
         request.method,

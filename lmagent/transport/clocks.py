@@ -4,15 +4,22 @@ took longer. Knows no sockets.
 
 from __future__ import annotations
 
-from time import monotonic
-from typing import Literal
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Literal
 
 from lmagent.errors import RequestTimeout
 from lmagent.transport.base import Timeouts
 
-__all__ = ["Clocks", "out_of_time"]
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = ["NAP", "Clocks", "in_naps", "is_done", "out_of_time", "sleep_in_naps"]
 
 _FOREVER = 1e9
+
+NAP = 0.5
+"""Longest sleep in the kernel, in seconds: a Ctrl-C that comes just before it would be heard only at its end."""
 
 
 class Clocks:
@@ -41,6 +48,17 @@ class Clocks:
             raise out_of_time()
         return min(left, wanted)
 
+    def left_until(self, moment: float) -> float:
+        """Return the seconds until `moment`, or less near the deadline.
+
+        Raises:
+            TimeoutError: It is over. `RequestTimeout`: so is the deadline.
+        """
+        left = moment - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return self.left(left)
+
     def too_long(self, error: TimeoutError, which: Literal["connect", "read"] = "read") -> RequestTimeout:
         """Return the error for an operation that took as long as it might."""
         if isinstance(error, RequestTimeout):
@@ -55,3 +73,26 @@ class Clocks:
 def out_of_time() -> RequestTimeout:
     """Return the error for a call that used up its total."""
     return RequestTimeout("The call took longer than its total time; raise timeout=... to allow more.", which="total")
+
+
+def in_naps(wait: Callable[[float], bool], seconds: float) -> bool:
+    """Wait by `wait(seconds)` until it says True, in naps; False when it did not within `seconds`."""
+    until = monotonic() + seconds
+    while not wait(max(min(until - monotonic(), NAP), 0)):
+        if monotonic() >= until:
+            return False
+    return True
+
+
+def is_done(future: Future[Any], seconds: float) -> bool:
+    """Whether `future` is done within so long."""
+    try:
+        future.exception(seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+def sleep_in_naps(seconds: float) -> None:
+    """`time.sleep`, in naps."""
+    in_naps(lambda nap: bool(sleep(nap)), seconds)

@@ -11,6 +11,9 @@ from functools import lru_cache
 
 import h11
 
+from lmagent.providers.base import Request
+from lmagent.transport.address import Address, header_lines, target_of
+
 __all__ = ["ChunkJoiner", "Dialogue"]
 
 _MAX_HEAD = 100 * 1024
@@ -32,13 +35,14 @@ class Dialogue:
         self._chunks: ChunkJoiner | None = None
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
-    def request(self, method: str, target: str, headers: list[tuple[bytes, bytes]], content: bytes) -> bytes:
-        """Return the bytes of a whole request; the lines must have been checked."""
+    def request(self, address: Address, request: Request) -> bytes:
+        """Return the bytes of a whole request, whose headers have been checked."""
+        headers = header_lines(address, request)
         # h11 only needs to know the method, to read the answer: checking and writing the head there costs 20 us of 53.
-        self._h11.send(_announced(method))
+        self._h11.send(_announced(request.method))
         self._h11.send(_END)
-        lines = [f"{method} {target} HTTP/1.1".encode(), *[b"%b: %b" % line for line in headers]]
-        return b"\r\n".join([*lines, b"", content])
+        first = f"{request.method} {target_of(address, request)} HTTP/1.1".encode()
+        return b"\r\n".join([first, *[b"%b: %b" % line for line in headers], b"", request.content])
 
     def head(self, received: bytes) -> tuple[int, dict[str, str]] | None:
         """Take bytes; return status and headers (lower-case names, repeated ones joined) once they are whole.
@@ -48,7 +52,7 @@ class Dialogue:
             h11.RemoteProtocolError: This is no HTTP.
         """
         if not received:
-            raise ConnectionResetError("the server closed the connection without an answer")
+            raise ConnectionResetError("the server closed the connection")
         # The head is given by itself, so that the body begins at a place that is known.
         head, blank, rest = received.partition(b"\r\n\r\n")
         self._h11.receive_data(head + blank)

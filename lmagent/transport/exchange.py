@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lmagent.errors import (
+    ConnectionFailed,
     InvalidResponse,
     LMAgentError,
     ProviderError,
@@ -27,7 +28,7 @@ from lmagent.messages import Reply, Usage
 from lmagent.providers.base import Auth, ChatCall, Codec, Request, error_for_status
 from lmagent.redaction import library_logger
 from lmagent.transport.base import Incoming, Timeouts, Transport
-from lmagent.transport.clocks import out_of_time
+from lmagent.transport.clocks import out_of_time, sleep_in_naps
 from lmagent.transport.reading import (
     Cut,
     StreamReader,
@@ -41,7 +42,7 @@ from lmagent.transport.reading import (
     request_id_of,
 )
 from lmagent.transport.retry import RetryPolicy, attempts_after, read_retry_after, read_should_retry
-from lmagent.transport.steps import Drain, Hand, Hold, Next, Open, Pause, Read, Shut, Step, TakeTurn
+from lmagent.transport.steps import Drain, Hand, Hold, Next, Open, Pause, Read, ReadStart, Shut, Step, TakeTurn
 from lmagent.transport.turns import Turns
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ __all__ = ["Exchange"]
 
 MAX_BODY = 16 * 1024 * 1024
 MAX_ERROR_BODY = 64 * 1024
+_CONFLICT = 409
+"""The one 4xx beside 408 and 429 that is worth a second try: a lock of the provider's own."""
 
 Flow: TypeAlias = "Generator[Step, Any, Reply]"
 
@@ -111,7 +114,7 @@ class Exchange:
         max_response_bytes: Longest whole answer.
         clock: Seconds; `time.monotonic` or what a test injects.
         wall_clock: Seconds since 1970, for signatures and for `Retry-After` given as a date.
-        sleep: How a sync call waits.
+        sleep: How a sync call waits; default `time.sleep`, in naps.
         async_sleep: How an async call waits; default `asyncio.sleep`.
     """
 
@@ -128,7 +131,7 @@ class Exchange:
         max_response_bytes: int = MAX_BODY,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = sleep_in_naps,
         async_sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self.codec = codec
@@ -338,6 +341,8 @@ class Exchange:
         error.attempts = ask.attempts
         if error.retry_after is None:
             error.retry_after = read_retry_after(ask.headers, self._wall_clock())
+        if error.status == _CONFLICT:
+            error.retryable = True
         wish = read_should_retry(ask.headers)
         if wish is not None and not isinstance(error, StreamInterrupted | QuotaExceeded):
             error.retryable = wish
@@ -419,7 +424,7 @@ class Exchange:
         """Fetch what an auth flow asks for. A JSON answer is the flow's to judge, whatever its status below 500."""
         incoming: Incoming = yield Open(ask.hold, self.transport, request, self.timeouts, ask.deadline)
         ask.status, ask.headers = incoming.status, incoming.headers
-        content = yield Read(ask.hold, MAX_ERROR_BODY, cut=True)
+        content = yield ReadStart(ask.hold, MAX_ERROR_BODY)
         body = decoded(content)
         status = incoming.status
         if body is None or status >= 500 or status == 429:
@@ -430,7 +435,12 @@ class Exchange:
     def _refusal(self, ask: _Ask) -> Generator[Step, Any, ProviderError]:
         """Return the error that an answer of another status than 2xx is."""
         assert ask.status is not None
-        content = yield Read(ask.hold, MAX_ERROR_BODY, cut=True)
+        start = ReadStart(ask.hold, MAX_ERROR_BODY)
+        try:
+            yield start
+        except (ConnectionFailed, RequestTimeout, InvalidResponse):
+            yield Shut(ask.hold)  # the status says what went wrong, whatever became of the explanation
+        content = start.content
         return self._failure(ask, content) or error_for_status(ask.status)(
             f"The server answered {described(content)} with status {ask.status}."
         )
@@ -503,16 +513,18 @@ class Exchange:
 
     def _start(self, ask: _Ask, reader: StreamReader) -> Generator[Step, Any, bytes | None]:
         """Return the first bytes of a stream, or None when the body turned out to be no stream; see `_replayed`."""
-        kind = ask.headers.get("content-type", "")
+        begun = self._clock()
         ask.start = b""
         while True:
             chunk: bytes | None = yield Next(ask.hold)
-            ask.start += chunk or b""
-            whole = reader.sniffs and looks_whole(ask.start, kind)
-            if whole:
-                return None
-            if whole is False or chunk is None:
-                return ask.start
+            if not reader.sniffs:
+                return chunk or b""
+            ask.start = (ask.start + (chunk or b"")).lstrip()  # servers send blank lines to keep a connection alive
+            whole = chunk is None or looks_whole(ask.start)
+            if whole is not None:
+                return None if whole else ask.start
+            if self._clock() - begun > self.timeouts.idle:
+                raise _pings_only(self.timeouts.idle)
 
     def _replayed(self, ask: _Ask) -> Flow:
         """Read an answer that came whole though a stream was asked for, and hand out its events."""
@@ -538,7 +550,8 @@ def _text_of(content: bytes) -> str:
 
 
 def _pings_only(idle: float) -> RequestTimeout:
-    return RequestTimeout(f"Only pings came for {idle:g} s; raise Timeouts(idle=...) to wait longer.", which="read")
+    text = f"No event came for {idle:g} s, only pings or pieces of one; Timeouts(idle=...) allows more."
+    return RequestTimeout(text, which="read")
 
 
 def _log_repeat(codec: Codec, ask: _Ask, error: BaseException | None, seconds: float) -> None:

@@ -64,7 +64,8 @@ class HttpTransport:
         self._max_connections = max_connections
         self._lock = threading.Lock()
         self._pool: Pool | None = None
-        self._clients: dict[str, httpx.Client] = {}
+        self._clients: dict[tuple[int, str], httpx.Client] = {}
+        """By process, because after a fork the connections stay the parent's, and proxy."""
         self._pools: WeakKeyDictionary[AbstractEventLoop, AsyncPool] = WeakKeyDictionary()
         self._async_clients: WeakKeyDictionary[AbstractEventLoop, KeptClients] = WeakKeyDictionary()
 
@@ -77,7 +78,10 @@ class HttpTransport:
             return open_with(client, request, timeouts, deadline, self.max_response_bytes)
         from lmagent.transport.wire import open_wire  # sockets, TLS and h11: loaded with the first request
 
-        return open_wire(self._pool or self._make_pool(), request, timeouts, deadline, self.max_response_bytes)
+        pool = self._pool
+        if pool is None or pool.process != os.getpid():
+            pool = self._make_pool()
+        return open_wire(pool, request, timeouts, deadline, self.max_response_bytes)
 
     async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> AsyncIncoming:
         """Send `request` and return once status and headers are there. See `Transport.async_open`."""
@@ -97,7 +101,7 @@ class HttpTransport:
         from lmagent.transport.pool import Pool
 
         with self._lock:
-            if self._pool is None:
+            if self._pool is None or self._pool.process != os.getpid():
                 self._pool = Pool(self._ssl, self._max_connections)
             return self._pool
 
@@ -118,9 +122,10 @@ class HttpTransport:
         from lmagent.transport.client import client_for
 
         with self._lock:
-            if proxy not in self._clients:
-                self._clients[proxy] = client_for(proxy, self._ssl, self._max_connections)
-            return self._clients[proxy]
+            key = (os.getpid(), proxy)
+            if key not in self._clients:
+                self._clients[key] = client_for(proxy, self._ssl, self._max_connections)
+            return self._clients[key]
 
     async def _async_proxied(self, url: str) -> httpx.AsyncClient | None:
         proxy = self._proxy_for(url)

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
 from lmagent.transport.address import Address
-from lmagent.transport.clocks import Clocks, out_of_time
+from lmagent.transport.clocks import Clocks, in_naps, out_of_time
 from lmagent.transport.dialogue import Dialogue
 from lmagent.transport.sockets import SocketStream, connect
 
@@ -121,9 +121,10 @@ class IdleStacks(Generic[StreamT]):
 
 
 class Pool:
-    """Blocking connections, shared by threads."""
+    """Blocking connections, shared by threads. Not by processes: after a fork the connections stay the parent's."""
 
     def __init__(self, ssl_context: ssl.SSLContext | None, max_connections: int) -> None:
+        self.process = os.getpid()
         self._ssl = ssl_context
         self._idle: IdleStacks[SocketStream] = IdleStacks()
         self._permits = threading.Semaphore(max_connections)
@@ -135,7 +136,7 @@ class Pool:
             RequestTimeout: All connections were busy until the deadline.
         """
         permits = self._permits
-        if not permits.acquire(blocking=False) and not permits.acquire(timeout=max(deadline - monotonic(), 0)):
+        if not in_naps(lambda nap: permits.acquire(timeout=nap), deadline - monotonic()):
             raise out_of_time()
         return Lane(address.origin) if fresh else self._idle.take(address.origin)
 

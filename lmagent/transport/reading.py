@@ -73,20 +73,21 @@ def described(content: bytes) -> str:
     return repr("".join(char if char.isprintable() else " " for char in text))
 
 
-def looks_whole(start: bytes, content_type: str) -> bool | None:
-    """Whether a body begins like JSON or a page instead of an event stream; None while it is too short to tell."""
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+
+
+def looks_whole(start: bytes) -> bool | None:
+    """Whether a body begins unlike an event stream (JSON, a page, a text); None while it is too short to tell."""
     text = start.removeprefix(_BOM).lstrip()
-    if not text:
-        return None
-    if text[:1] in b"{<[":
-        return True
-    return "json" in content_type and text[:1] in b'"-0123456789'
+    if text.startswith(_FIELDS):
+        return False
+    return None if any(mark.startswith(text) for mark in (_BOM, *_FIELDS)) else True
 
 
 def read_whole(codec: Codec, content: bytes, body: JSON | None, prefix: str) -> Reply:
     """Read a whole answer that `codec.parse_error` found nothing wrong with; `body` is `content` decoded."""
     if body is None:
-        if content.removeprefix(_BOM).lstrip().startswith((b"data:", b"event:", b":")):
+        if looks_whole(content) is False:
             return _read_unasked_stream(codec, content, prefix)
         raise InvalidResponse(f"The answer is {described(content)} instead of JSON.")
     with guarded():

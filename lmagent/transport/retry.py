@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RetryPolicy", "attempts_after", "read_retry_after", "read_should_retry"]
 
-_CONFLICT = 409
-"""The one 4xx beside 408 and 429 that is worth a second try: a lock of the provider's own."""
-
 
 @record(frozen=True, kw_only=True)
 class RetryPolicy:
@@ -45,7 +42,7 @@ class RetryPolicy:
             return False
         if error.retry_after is not None and error.retry_after > self.max_wait:
             return False
-        return error.retryable or error.status == _CONFLICT
+        return error.retryable
 
     def wait(self, error: BaseException, attempt: int, random: Callable[[], float] = random.random) -> float:
         """Return the seconds to wait after the `attempt`-th request (from 1) failed with `error`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -16,7 +15,7 @@ from lmagent.transport.base import AsyncIncoming, Drains, Incoming, Timeouts, Tr
 if TYPE_CHECKING:
     from lmagent.transport.turns import Turns
 
-__all__ = ["Drain", "Hand", "Hold", "Next", "Open", "Pause", "Read", "Shut", "Step", "TakeTurn"]
+__all__ = ["Drain", "Hand", "Hold", "Next", "Open", "Pause", "Read", "ReadStart", "Shut", "Step", "TakeTurn"]
 
 
 class Hold:
@@ -93,45 +92,54 @@ class Open(Step):
 
 
 class Read(Step):
-    """Read the whole body; the outcome is bytes. With `cut`, what is beyond the limit is left unread, not refused."""
+    """Read the whole body; the outcome is bytes."""
 
-    __slots__ = ("_cut", "_hold", "_limit")
+    __slots__ = ("_hold", "_limit")
 
-    def __init__(self, hold: Hold, limit: int, *, cut: bool = False) -> None:
+    def __init__(self, hold: Hold, limit: int) -> None:
         self._hold = hold
         self._limit = limit
-        self._cut = cut
 
     def run(self) -> bytes:
-        if not self._cut:
-            body = cast("Incoming", self._hold.incoming).read(self._limit)
-        else:
-            pieces: list[bytes] = []
-            size = 0
-            for piece in cast("Incoming", self._hold.incoming).chunks():
-                pieces.append(piece)
-                size += len(piece)
-                if size >= self._limit:
-                    break
-            body = b"".join(pieces)[: self._limit]
+        body = cast("Incoming", self._hold.incoming).read(self._limit)
         self._hold.close()
         return body
 
     async def async_run(self) -> bytes:
-        if not self._cut:
-            body = await cast("AsyncIncoming", self._hold.incoming).read(self._limit)
-        else:
-            pieces: list[bytes] = []
-            size = 0
-            self._hold.chunks = chunks = cast("AsyncIncoming", self._hold.incoming).chunks()
-            async for piece in chunks:
-                pieces.append(piece)
-                size += len(piece)
-                if size >= self._limit:
-                    break
-            body = b"".join(pieces)[: self._limit]
+        body = await cast("AsyncIncoming", self._hold.incoming).read(self._limit)
         await self._hold.aclose()
         return body
+
+
+class ReadStart(Step):
+    """Read at most `limit` bytes of the body; what is beyond them is left unread. The outcome is `content`."""
+
+    __slots__ = ("_hold", "_limit", "content")
+
+    def __init__(self, hold: Hold, limit: int) -> None:
+        self._hold = hold
+        self._limit = limit
+        self.content = b""
+        """What came, also when reading failed."""
+
+    def _add(self, piece: bytes) -> bool:
+        self.content = (self.content + piece)[: self._limit]
+        return len(self.content) == self._limit
+
+    def run(self) -> bytes:
+        for piece in cast("Incoming", self._hold.incoming).chunks():
+            if self._add(piece):
+                break
+        self._hold.close()
+        return self.content
+
+    async def async_run(self) -> bytes:
+        self._hold.chunks = chunks = cast("AsyncIncoming", self._hold.incoming).chunks()
+        async for piece in chunks:
+            if self._add(piece):
+                break
+        await self._hold.aclose()
+        return self.content
 
 
 class Next(Step):
@@ -209,8 +217,8 @@ class Pause(Step):
     def __init__(
         self,
         seconds: float,
-        sleep: Callable[[float], None] = time.sleep,
-        async_sleep: Callable[[float], Awaitable[None]] | None = None,
+        sleep: Callable[[float], None],
+        async_sleep: Callable[[float], Awaitable[None]] | None,
     ) -> None:
         self._seconds = seconds
         self._sleep = sleep

@@ -6,6 +6,8 @@ import threading
 from collections import deque
 from concurrent.futures import Future, InvalidStateError
 
+from lmagent.transport.clocks import in_naps, is_done
+
 __all__ = ["Turns"]
 
 
@@ -32,13 +34,10 @@ class Turns:
         if place is None:
             return True
         try:
-            place.result(seconds)
-        except TimeoutError:
-            return not self._leave(place)
+            return in_naps(lambda nap: is_done(place, nap), seconds) or not self._leave(place)
         except BaseException:
             self._abandon(place)
             raise
-        return True
 
     async def async_take(self, seconds: float) -> bool:
         """`take`, awaiting."""

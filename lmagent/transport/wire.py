@@ -7,7 +7,7 @@ from time import monotonic
 
 from lmagent.errors import ResponseTooLarge
 from lmagent.providers.base import Request
-from lmagent.transport.address import address_of, header_lines, target_of
+from lmagent.transport.address import address_of, refuse_odd_headers
 from lmagent.transport.base import Timeouts
 from lmagent.transport.bodies import Body
 from lmagent.transport.failures import as_ours, refuse_redirect
@@ -20,16 +20,16 @@ __all__ = ["Wire", "open_wire"]
 def open_wire(pool: Pool, request: Request, timeouts: Timeouts, deadline: float, limit: int) -> Wire:
     """Send `request`; return once status and headers are there."""
     address = address_of(request.url)
-    target, headers = target_of(address, request), header_lines(address, request)
+    refuse_odd_headers(request)
     fresh = False
     while True:
         lane = pool.take(address, deadline, fresh=fresh)
         try:
             lane.clocks.start(timeouts, deadline)
             stream = pool.connected(lane, address)
-            data = lane.dialogue.request(request.method, target, headers, request.content)
             try:
-                stream.write(data)
+                # No name for the bytes: they hold the key, and a traceback may show what names hold.
+                stream.write(lane.dialogue.request(address, request))
             except ConnectionError:
                 if lane.used:
                     raise

@@ -7,6 +7,8 @@ import random
 import h11
 import pytest
 
+from lmagent.providers.base import Request
+from lmagent.transport.address import address_of
 from lmagent.transport.dialogue import ChunkJoiner, Dialogue
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -18,7 +20,7 @@ def _chunk(data: bytes, size: str | None = None) -> bytes:
 
 def _started() -> Dialogue:
     dialogue = Dialogue()
-    dialogue.request("POST", "/", [(b"Host", b"h"), (b"content-length", b"0")], b"")
+    dialogue.request(address_of("http://h/"), Request(url="http://h/"))
     return dialogue
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import time
 import warnings
@@ -264,6 +265,20 @@ def test_sync_verbs_work_inside_a_running_loop():
         made = exchange(server.url)
         asyncio.run(main())
         made.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_makes_its_own_connection():
+    with LoopbackServer(both) as server:
+        made = exchange(server.url)
+        made.ask(CALL)
+        child = os.fork()
+        if not child:
+            os._exit(0 if made.ask(CALL).reply == "hi" else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        made.ask(CALL)
+        made.close()
+        assert [request.connection for request in server.requests] == [0, 1, 0]
 
 
 def test_no_cookies():

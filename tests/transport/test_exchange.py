@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import traceback
 from email.utils import formatdate
 
 import pytest
@@ -12,8 +13,10 @@ import pytest
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
+    ConfigurationError,
     InvalidResponse,
     Overloaded,
+    ProviderError,
     RateLimited,
     RequestTimeout,
     ServerFailed,
@@ -28,8 +31,8 @@ from lmagent.transport.base import Timeouts
 from lmagent.transport.exchange import Exchange
 from lmagent.transport.http import HttpTransport
 from lmagent.transport.retry import RetryPolicy
-from tests.loopback import RESET, LoopbackServer, Received, json_answer, raw, sse_answer
-from tests.transport.fakes import ASKS, CALL, HI, STREAM, STREAMS, VERBS, EchoCodec, Naps, exchange
+from tests.loopback import CLOSE, RESET, STALL, LoopbackServer, Received, json_answer, raw, sse_answer
+from tests.transport.fakes import ASKS, CALL, HI, STREAM, STREAMS, VERBS, EchoCodec, Naps, exchange, quick
 
 verbs = pytest.mark.parametrize("verb", VERBS.values(), ids=list(VERBS))
 asks = pytest.mark.parametrize("verb", ASKS.values(), ids=list(ASKS))
@@ -209,6 +212,40 @@ def test_the_canary_key_is_in_no_error(verb):
             verb(exchange(server.url, codec=codec, auth=BearerAuth(Secret(key))))
     error = caught.value
     assert key not in str(error) + repr(error) + repr(error.to_dict()) + repr(error.args)
+
+
+@verbs
+@pytest.mark.parametrize("steps", [(RESET,), (STALL,), (b"SSH-2.0\r\n\r\n", CLOSE)])
+def test_locals_in_a_traceback_show_no_key(verb, steps):
+    key = "sk-canary-0123456789-locals"
+    with LoopbackServer(raw(*steps)) as server:
+        codec = EchoCodec(server.url, params={"access_token": Secret(key).reveal()})
+        made = exchange(server.url, codec=codec, auth=BearerAuth(Secret(key)), **quick())
+        del codec
+        with pytest.raises(ProviderError) as caught:
+            verb(made)
+    assert key not in _all_locals(caught.value)
+
+
+@verbs
+def test_locals_in_a_traceback_of_a_refused_header_show_no_key(verb):
+    key = "sk-canary-0123456789-\x00locals"
+    with pytest.raises(ConfigurationError, match="authorization") as caught:
+        verb(exchange("http://127.0.0.1:1", auth=BearerAuth(Secret(key))))
+    assert key not in _all_locals(caught.value).replace("\\x00", "\x00")
+
+
+def _all_locals(error: BaseException | None) -> str:
+    """Return what a report with local variables shows of the library's own frames."""
+    shown = ""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if "/lmagent/" in frame.f_code.co_filename:
+                shown += "".join(f"{name} = {value!r}\n" for name, value in frame.f_locals.items())
+        error = error.__cause__ or error.__context__
+    return shown
 
 
 class TokenAuth(Auth):

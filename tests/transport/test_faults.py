@@ -11,6 +11,7 @@ import zlib
 import pytest
 
 from lmagent.errors import (
+    AuthenticationFailed,
     ConnectionFailed,
     InvalidResponse,
     LMAgentError,
@@ -22,6 +23,7 @@ from lmagent.errors import (
     StreamInterrupted,
     UnexpectedRedirect,
 )
+from lmagent.transport.base import Timeouts
 from lmagent.transport.http import HttpTransport
 from lmagent.transport.retry import RetryPolicy
 from tests.loopback import (
@@ -180,6 +182,49 @@ def test_error_bodies_are_read_to_64_kib_only(verb):
     endless = itertools.chain([head(500, {"transfer-encoding": "chunked"})], itertools.repeat(chunk(b"e" * 8192)))
     error = fault(Answer(endless), ServerFailed, verb)
     assert len(str(error)) < 600
+
+
+@verbs
+@pytest.mark.parametrize(
+    ("headers", "rest"),
+    [
+        ({"content-length": "100"}, (b'{"error":', CLOSE)),
+        ({"content-length": "100"}, (b"no", STALL)),
+        ({"transfer-encoding": "chunked"}, (b"zz\r\n",)),
+        ({"content-encoding": "gzip", "content-length": "5"}, (b"plain",)),
+    ],
+    ids=["cut short", "stalls", "no chunk", "no gzip"],
+)
+def test_a_broken_error_body_does_not_hide_the_status(verb, headers, rest):
+    with LoopbackServer(raw(head(401, headers), *rest)) as server:
+        with pytest.raises(AuthenticationFailed) as caught:
+            verb(exchange(server.url, timeouts=Timeouts(total=5, idle=0.1)))
+        assert len(server.requests) == 1
+        assert caught.value.status == 401
+
+
+@streams
+@pytest.mark.parametrize("body", [b"", b"nope", b"null", b'"hi"', b"\n \n", "{}".encode("utf-16")])
+def test_a_body_that_is_no_stream_is_asked_for_once(verb, body):
+    with LoopbackServer(answer(body, headers={"content-type": "text/event-stream"})) as server:
+        with pytest.raises(InvalidResponse):
+            verb(exchange(server.url))
+        assert len(server.requests) == 1
+
+
+@streams
+def test_blank_lines_before_a_stream_are_pings(verb):
+    steps = [head(200, {"transfer-encoding": "chunked"}), *[chunk(b"\n"), 0.02] * 30]
+    error = fault(Answer(steps), RequestTimeout, verb, **quick(total=5, idle=0.1))
+    assert error.which == "read"
+
+
+@streams
+def test_time_is_linear_in_blank_lines(verb):
+    steps = [head(200, {"transfer-encoding": "chunked"}), *[chunk(b"\n" * 10_000)] * 1600]
+    begun = time.monotonic()
+    fault(Answer([*steps, chunk(b"")]), InvalidResponse, verb)
+    assert time.monotonic() - begun < 2
 
 
 @verbs

@@ -9,6 +9,7 @@ import pytest
 
 from lmagent.errors import ConfigurationError
 from lmagent.providers.base import Request
+from lmagent.transport.address import address_of
 from lmagent.transport.base import Timeouts
 from lmagent.transport.dialogue import Dialogue
 from lmagent.transport.http import HttpTransport
@@ -25,9 +26,10 @@ def send(server: LoopbackServer, **members: Any) -> None:
 
 
 def test_the_bytes_of_a_request():
-    lines = [(b"Host", b"api.example"), (b"content-length", b"2"), (b"x-name", "值".encode())]
-    assert Dialogue().request("POST", "/chat?a=b", lines, b"{}") == (
-        b"POST /chat?a=b HTTP/1.1\r\nHost: api.example\r\ncontent-length: 2\r\nx-name: \xe5\x80\xbc\r\n\r\n{}"
+    request = Request(url="http://api.example/chat", content=b"{}", params={"a": "b"}, headers={"X-Name": " 值"})
+    assert Dialogue().request(address_of(request.url), request) == (
+        b"POST /chat?a=b HTTP/1.1\r\nHost: api.example\r\naccept: */*\r\naccept-encoding: gzip, deflate\r\n"
+        b"user-agent: lmagent\r\ncontent-length: 2\r\nx-name: \xe5\x80\xbc\r\n\r\n{}"
     )
 
 
@@ -42,7 +44,7 @@ def test_a_body_is_counted_whatever_the_headers_say():
 
 
 @pytest.mark.parametrize("name", ["authorization", "host", "content-length", "Transfer-Encoding"])
-@pytest.mark.parametrize("value", ["a\r\nx: y", "a\nx: y", "a\rb", "a\0b", "a\x7fb"])
+@pytest.mark.parametrize("value", ["a\r\nx: y", "a\nx: y", "a\rb", "a\0b", "a\x7fb", "a\ud800"])
 def test_no_value_ends_its_line(name: str, value: str):
     with LoopbackServer(json_answer({})) as server:
         with pytest.raises(ConfigurationError, match="characters") as caught:

@@ -1,17 +1,20 @@
-"""Blocking sockets: how long one sleep lasts, and what a wait in several sleeps adds up to."""
+"""Sockets: how long one sleep lasts, what a wait in several sleeps adds up to, and which address is reached."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 import time
 
 import pytest
 
 from lmagent.errors import RequestTimeout
 from lmagent.transport import sockets
+from lmagent.transport.async_sockets import async_connect
 from lmagent.transport.base import Timeouts
 from lmagent.transport.clocks import Clocks
-from lmagent.transport.sockets import SocketStream
+from lmagent.transport.sockets import SocketStream, connect
 
 
 def reader(idle: float, total: float) -> tuple[SocketStream, socket.socket]:
@@ -53,3 +56,62 @@ def test_what_comes_after_some_sleeps_is_read(monkeypatch):
         assert stream.read() == b"late"
         stream.close()
     assert naps == [0.01] * 3
+
+
+def _connect(host: str, port: int, clocks: Clocks) -> None:
+    connect(host, port, clocks, None).close()
+
+
+def _async_connect(host: str, port: int, clocks: Clocks) -> None:
+    async def main() -> None:
+        (await async_connect(host, port, clocks, None)).close()
+
+    asyncio.run(main())
+
+
+colours = pytest.mark.parametrize("connects", [_connect, _async_connect], ids=["sync", "async"])
+
+
+def running(connect_s: float, total: float = 9) -> Clocks:
+    clocks = Clocks()
+    clocks.start(Timeouts(connect=connect_s), time.monotonic() + total)
+    return clocks
+
+
+@colours
+def test_behind_an_address_that_swallows_everything_the_next_one_is_reached(connects, monkeypatch):
+    with socket.socket() as full, socket.create_server(("127.0.0.1", 0)) as alive:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        both = [(*kind, full.getsockname()), (*kind, alive.getsockname())]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: both)
+        begun = time.monotonic()
+        connects("two.example", 80, running(0.3))
+        assert 0.1 < time.monotonic() - begun < 0.29
+        for filler in fillers:
+            filler.close()
+
+
+@colours
+@pytest.mark.parametrize(("connect_s", "total", "which"), [(0.05, 9, "connect"), (9, 0.05, "total")])
+def test_a_name_server_that_is_silent_holds_nobody_up(connects, monkeypatch, connect_s, total, which):
+    silent = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: silent.wait(5) and [])
+    begun = time.monotonic()
+    with pytest.raises(RequestTimeout) as caught:
+        connects("slow.example", 80, running(connect_s, total))
+    assert caught.value.which == which
+    assert time.monotonic() - begun < 0.5
+    silent.set()
+
+
+@colours
+def test_a_name_without_addresses(connects, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
+    with pytest.raises(OSError, match="no address"):
+        connects("none.example", 80, running(1))
