@@ -55,7 +55,10 @@ _TRUSTED = (
 
 def trusted(codec: Codec) -> bool:
     """Whether the codec speaks to a platform that never leaks, so that its text is never read for calls."""
-    host = urlsplit(str(getattr(codec, "base_url", ""))).hostname or ""
+    try:
+        host = urlsplit(str(getattr(codec, "base_url", ""))).hostname or ""
+    except ValueError:  # no URL at all: the first request says so
+        return False
     return any(host == name or host.endswith(("." + name, "-" + name)) for name in _TRUSTED)
 
 

@@ -43,8 +43,14 @@ def as_ours(error: Exception, *, received: bool = False) -> Exception:
     text = str(error)[:200] or type(error).__name__
     if isinstance(error, RemoteProtocolError):
         return InvalidResponse(f"The server does not speak HTTP/1.1: {text}.")
+    if "CERTIFICATE_VERIFY_FAILED" in text:  # ssl says so, and httpx in ssl's words
+        return ConnectionFailed(f"{_UNTRUSTED}: {text}.", retryable=False)
     return ConnectionFailed(f"{_BROKEN if received else _NONE}: {text}.")
 
 
 _BROKEN = "The connection broke in the middle of the answer"
+_UNTRUSTED = (
+    "The server's certificate is not trusted; name the file of your authority in SSL_CERT_FILE, "
+    "or pass transport=HttpTransport(ssl_context=...)"
+)
 _NONE = "No answer; check base_url and the network"

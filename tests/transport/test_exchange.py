@@ -10,6 +10,7 @@ from email.utils import formatdate
 
 import pytest
 
+from lmagent import OpenAIChat
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -386,6 +387,12 @@ def test_bad_urls_are_configuration_errors():
     for url in ("ftp://host", "no url", "http://", "http://host:99999", "http://user:pw@host"):
         with pytest.raises(ConfigurationError):
             exchange(url).ask(CALL)
+
+
+def test_a_base_url_that_is_no_url_is_told_by_the_model():
+    for url in ("http://[::1", "host:80", "ftp://host"):
+        with pytest.raises(ConfigurationError, match="not a URL"):
+            OpenAIChat("m", api_key="k", base_url=url).chat_completion("q")
 
 
 def test_bad_request_is_the_class_for_an_unknown_4xx():

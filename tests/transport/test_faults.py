@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import itertools
 import socket
+import ssl
 import time
 import zlib
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -66,6 +68,36 @@ def test_refused(verb):
     assert caught.value.attempts == 3
     assert len(naps.taken) == 2
     assert caught.value.provider == "echo"
+
+
+@verbs
+def test_a_certificate_nobody_vouches_for(verb, tmp_path):
+    context = _self_signed(tmp_path)
+    with LoopbackServer(answer("{}"), ssl_context=context) as server:
+        with pytest.raises(ConnectionFailed, match="SSL_CERT_FILE") as caught:
+            verb(exchange(server.url))
+        assert (caught.value.attempts, server.requests) == (1, [])
+
+
+def _self_signed(folder) -> ssl.SSLContext:
+    pytest.importorskip("cryptography", reason="makes the certificate; comes with some providers' SDKs")
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+    file = folder / "server.pem"
+    pem = serialization.Encoding.PEM
+    file.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + made.sign(key, hashes.SHA256()).public_bytes(pem)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
 
 
 @verbs
