@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -134,3 +135,47 @@ def test_schemas_and_validators_are_built_once(monkeypatch: pytest.MonkeyPatch):
         model.close()
     assert len(built) == 1
     assert len({json.dumps(request.json["tools"]) for request in server.requests}) == 1
+
+
+def test_runs_leave_nothing_behind():
+    with openai_server(*[CALL, "Sunny."] * 1000) as server:
+        agent = Agent(OpenAIChat("m", api_key="k", base_url=server.url + "/v1"), tools=[_tool()])
+
+        async def some() -> None:
+            for _ in range(10):
+                await agent.async_run("?")
+
+        def objects_after(rounds: int) -> int:
+            for _ in range(rounds):
+                for _ in range(10):
+                    assert agent.run("?").reply == "Sunny."
+                    *_, _last = agent.stream_run("?")
+                asyncio.run(some())
+            server.requests.clear()  # this process keeps them too
+            gc.collect()
+            return len(gc.get_objects())
+
+        before = objects_after(2)
+        assert objects_after(8) - before < 240  # less than one for each run
+        agent.model.close()
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_a_dropped_agent_frees_its_connections_at_once(colour: str):
+    def one(url: str) -> Agent:
+        return Agent(OpenAIChat("m", api_key="k", base_url=url + "/v1"), tools=[_tool()])
+
+    async def main() -> None:
+        assert (await one(server.url).async_run("?")).reply == "Hello."
+        assert await asyncio.to_thread(server.wait_closed)
+
+    with openai_server("Hello.") as server:
+        gc.disable()  # nothing waits for the collector
+        try:
+            if colour == "async":
+                asyncio.run(main())
+            else:
+                assert one(server.url).run("?").reply == "Hello."
+                assert server.wait_closed()
+        finally:
+            gc.enable()

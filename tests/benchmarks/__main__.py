@@ -10,7 +10,15 @@ import os
 import platform
 from collections.abc import Callable
 
-from tests.benchmarks import bench_concurrency, bench_peers, bench_proxy, bench_start, bench_stream, bench_turn
+from tests.benchmarks import (
+    bench_concurrency,
+    bench_long,
+    bench_peers,
+    bench_proxy,
+    bench_start,
+    bench_stream,
+    bench_turn,
+)
 from tests.benchmarks.measure import Row, show
 
 PARTS: tuple[Callable[[], list[Row]], ...] = (
@@ -19,6 +27,7 @@ PARTS: tuple[Callable[[], list[Row]], ...] = (
     bench_stream.rows,
     bench_concurrency.rows,
     bench_proxy.rows,
+    bench_long.rows,
 )
 
 

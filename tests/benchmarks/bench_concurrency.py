@@ -24,7 +24,7 @@ FLOOR_RUNS = 200
 IDEAL = 2 * SLOW
 
 
-def _memory() -> float:
+def memory() -> float:
     """Return KB of this process that are resident now."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize() / 1024
@@ -33,12 +33,12 @@ def _memory() -> float:
 async def _crowd(one: Callable[[], Awaitable[Any]], runs: int) -> None:
     """Print what `runs` at once cost, after some that warm up."""
     await asyncio.gather(*(one() for _ in range(10)))
-    before, peak = _memory(), 0.0
+    before, peak = memory(), 0.0
 
     async def look() -> None:
         nonlocal peak
         while True:
-            peak = max(peak, _memory())
+            peak = max(peak, memory())
             await asyncio.sleep(0.05)
 
     watcher = asyncio.create_task(look())

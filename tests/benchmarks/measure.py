@@ -78,17 +78,17 @@ async def async_interleaved(
     return times
 
 
-def children(codes: Sequence[tuple[str, ...]], *, rounds: int) -> list[list[dict[str, Any]]]:
+def children(codes: Sequence[tuple[str, ...]], *, rounds: int, warm: bool = True) -> list[list[dict[str, Any]]]:
     """Run several programs in turns, each time in a fresh interpreter; return the JSON objects they print.
 
     Byte code is kept in a folder of its own and written in a first round that is not counted: installed packages
-    have theirs, and a start from sources would measure the compiler.
+    have theirs, and a start from sources would measure the compiler. Without `warm` there is no such round.
     """
     found: list[list[dict[str, Any]]] = [[] for _ in codes]
     with TemporaryDirectory() as folder:
         env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         env["PYTHONPYCACHEPREFIX"] = folder
-        for number in range(rounds + 1):
+        for number in range(not warm, rounds + 1):
             for (code, *arguments), into in zip(codes, found, strict=True):
                 command = [sys.executable, "-c", code, *arguments]
                 done = subprocess.run(command, capture_output=True, text=True, env=env)
