@@ -1,18 +1,20 @@
-"""A blocking iterator read from an event loop: a thread of its own waits for each item, when it is asked for."""
+"""A blocking iterator read from an event loop: a thread of its own waits for the items and keeps a few in reserve."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from contextvars import copy_context
 from inspect import isgenerator
-from queue import SimpleQueue
 from typing import Any
 
 __all__ = ["InThread"]
 
+_RESERVE = 32
+"""Items taken before they are asked for: waking a thread for each would cost more than most items do."""
 _PATIENCE = 1.0
 """Seconds that closing waits for an iterator that is waiting itself; its thread then ends when that wait does."""
 _END: Any = object()
@@ -23,8 +25,10 @@ class InThread(AsyncIterator[Any]):
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = iterator
-        self._asked: SimpleQueue[tuple[asyncio.Future[Any], bool]] = SimpleQueue()
-        """Who waits, and whether for an item or for the end."""
+        self._reserve: deque[tuple[Any, BaseException | None]] = deque()
+        self._changed = threading.Condition()
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
         self._thread: threading.Thread | None = None
 
     async def __anext__(self) -> Any:
@@ -32,44 +36,61 @@ class InThread(AsyncIterator[Any]):
             work = copy_context().run
             self._thread = threading.Thread(target=work, args=(self._work,), name="lmagent-source", daemon=True)
             self._thread.start()
-        item = await self._ask(more=True)
-        if item is _END:
-            raise StopAsyncIteration
-        return item
-
-    def _ask(self, *, more: bool) -> asyncio.Future[Any]:
-        future = asyncio.get_running_loop().create_future()
-        self._asked.put((future, more))
-        return future
+        while not self._reserve:
+            waiter = None
+            with self._changed:
+                self._changed.notify()
+                if not self._reserve:
+                    self._waiter = waiter = asyncio.get_running_loop().create_future()
+            if waiter is not None:
+                await waiter
+        item, failure = self._reserve.popleft()
+        if item is not _END:
+            return item
+        self._reserve.append((_END, None))  # whoever asks again meets the end again
+        raise failure or StopAsyncIteration
 
     def _work(self) -> None:
-        more = True
-        while more:
-            future, more = self._asked.get()
-            item, failure = _END, None
+        item, failure = None, None
+        while item is not _END and not self._closed:
             try:
-                if more:
-                    item = next(self._iterator, _END)
-                elif isgenerator(self._iterator):
-                    self._iterator.close()
+                item = next(self._iterator, _END)
             except BaseException as error:  # carried over to the loop's thread
-                failure = error
+                item, failure = _END, error
+            with self._changed:
+                self._reserve.append((item, failure))
+                self._wake()
+                while len(self._reserve) >= _RESERVE and not self._closed:
+                    self._changed.wait()  # until the reserve is used up
+        with self._changed:
+            while not self._closed:
+                self._changed.wait()
+        with suppress(Exception):
+            if isgenerator(self._iterator):
+                self._iterator.close()
+        with self._changed:
+            self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
             with suppress(RuntimeError):  # the loop has gone
-                future.get_loop().call_soon_threadsafe(_resolve, future, item, failure)
+                waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
 
     async def aclose(self) -> None:
         """Close a generator and end the thread."""
-        if self._thread is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE):
-                    await self._ask(more=False)
-                    self._thread.join()
+        if self._thread is None:
+            return
+        with self._changed:
+            self._closed = True
+            self._waiter = over = asyncio.get_running_loop().create_future()
+            self._changed.notify()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await over
+                self._thread.join()
 
 
-def _resolve(future: asyncio.Future[Any], item: Any, failure: BaseException | None) -> None:
-    if future.done():
-        return  # who waited was cancelled
-    if failure is None:
-        future.set_result(item)
-    else:
-        future.set_exception(failure)
+def _resolve(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():  # who waited may have been cancelled
+        waiter.set_result(None)

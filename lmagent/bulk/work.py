@@ -18,7 +18,7 @@ __all__ = ["LocalSource", "canonical", "identity", "read_item"]
 
 
 class LocalSource:
-    """Takes items from an iterable or an async iterable; never one more than is asked for.
+    """Takes items from an iterable or an async iterable.
 
     Args:
         prompts: Prompts, or mappings with `prompt` (or `messages`), `id` and `parameters`.

@@ -181,7 +181,10 @@ def _signals(engine: CompletionEngine) -> Generator[Callable[[], bool]]:
 
 
 def _items(source: str) -> Iterable[Any]:
-    return _lines(sys.stdin.buffer) if source == "-" else _File(source)
+    if source != "-":
+        return _File(source)
+    # A file object of its own: the interpreter could not end while another thread waits in that of `sys.stdin`.
+    return _lines(open(sys.stdin.fileno(), "rb", closefd=False))
 
 
 class _File:
