@@ -64,7 +64,7 @@ class Limits:
     message_bytes: int | None = None
     """Size of the history that is sent, as JSON."""
     identical_calls: int | None = 3
-    """The same call with the same arguments in a row."""
+    """The same call with the same arguments in a row; the last of them is answered with the known result, not run."""
     tool_errors: int | None = 5
     """Rounds in a row in which every call failed."""
     call_retries: int = 2
@@ -182,7 +182,7 @@ class RunState:
     """Of all calls of the history, once somebody asked."""
     allowed: set[str] = field(default_factory=set[str])
     last: Reply | None = None
-    repeated: tuple[str, int] = ("", 0)
+    repeated: tuple[str, tuple[str, ...]] = ("", ())
     failed_rounds: int = 0
     unread_rounds: int = 0
     retries: int = 0
@@ -428,8 +428,8 @@ def _check_calls(state: RunState, calls: tuple[ToolCall, ...]) -> None:
         raise state.exceeded("tool_calls", limits.tool_calls, f"The model asks for {len(calls)} more; none was run.")
     for call in calls:
         key = f"{call.name}\0{state.canonical(call.arguments)}"
-        state.repeated = (key, state.repeated[1] + 1 if key == state.repeated[0] else 1)
-        if limits.identical_calls is not None and state.repeated[1] > limits.identical_calls:
+        state.repeated = (key, (*(state.repeated[1] if key == state.repeated[0] else ()), call.id))
+        if limits.identical_calls is not None and len(state.repeated[1]) > limits.identical_calls:
             hint = f"The model repeats {call.name!r} with the same arguments; the last one was not run."
             raise state.exceeded("identical_calls", limits.identical_calls, hint)
 
@@ -461,8 +461,25 @@ def _answer(call: ToolCall, text: str) -> ToolMessage:
 
 def _refusal(state: RunState, call: ToolCall, index: int) -> str:
     """Return why a call is answered without being run, or nothing."""
+    if call.problem:
+        return call.problem
     most = state.limits.calls_per_round
-    return call.problem or ("" if most is None or index < most else f"Not run: at most {most} calls in one reply.")
+    if most is not None and index >= most:
+        return f"Not run: at most {most} calls in one reply."
+    earlier = state.repeated[1][:-1]
+    if not earlier or call.id != state.repeated[1][-1] or len(earlier) + 1 != state.limits.identical_calls:
+        return ""
+    # The last call that the limit lets pass: what is known is told instead of paid for again.
+    known = next((m.content for m in reversed(state.history.messages) if _answers(m, earlier)), "")
+    return (
+        f"Not run: the same call came {len(earlier) + 1} times in a row."
+        + (f" Its result was: {known}" if known else "")
+        + " Answer the user, or call with other arguments."
+    )
+
+
+def _answers(message: Message, ids: tuple[str, ...]) -> bool:
+    return isinstance(message, ToolMessage) and message.tool_call_id in ids
 
 
 def _decided(

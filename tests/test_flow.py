@@ -202,17 +202,34 @@ def test_limit_on_calls_in_one_reply_answers_the_rest_with_an_error():
     assert [m.content for m in ended.messages[1:]] == ["seen", "seen"] + ["Not run: at most 2 calls in one reply."] * 2
 
 
-def test_the_fourth_identical_call_in_a_row_ends_the_run_before_it_runs():
+def test_the_third_identical_call_is_answered_with_the_known_result_and_a_fourth_ends_the_run():
     state = _state(canonical=lambda text: text.replace(" ", ""))
     flow = agent_flow(state)
     _until(flow, AskModel)
-    for number, arguments in enumerate(('{"a":1}', '{"a": 1}', '{ "a":1}')):
+    run = _until(flow, RunTools, _reply(_call(arguments="[0]", number=0)))
+    _until(flow, AskModel, _outcomes(run, "another"))
+    for number, arguments in enumerate(('{"a":1}', '{"a": 1}'), start=1):
         run = _until(flow, RunTools, _reply(_call(arguments=arguments, number=number)))
         _until(flow, AskModel, _outcomes(run))
+    _until(flow, AskModel, _reply(_call(arguments='{ "a":1}', number=3)))
+    refused = state.history.last
+    assert isinstance(refused, ToolMessage)
+    assert refused.is_error
+    assert refused.content == (
+        "Not run: the same call came 3 times in a row. Its result was: seen "
+        "Answer the user, or call with other arguments."
+    )
     error = _exceeded(flow, _reply(_call(arguments='{"a":1}', number=9)), RunTools)
     assert (error.limit, error.value) == ("identical_calls", 3)
     assert error.run.messages[-1].content == NOT_RUN
-    assert len(error.run.tool_calls) == 3
+    assert len(error.run.tool_calls) == 4
+
+
+@pytest.mark.parametrize("limit", [1, None])
+def test_one_call_is_no_row(limit: int | None):
+    flow = agent_flow(_state(limits=Limits(identical_calls=limit)))
+    _until(flow, AskModel)
+    _until(flow, RunTools, _reply(_call()))
 
 
 def test_identical_calls_in_one_reply_count_too():
