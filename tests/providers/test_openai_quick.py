@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lmagent.providers.openai as openai
@@ -127,6 +127,7 @@ deltas = st.one_of(
 )
 
 
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(deltas, st.sampled_from([{}, {}, {"created": 2}]), st.booleans()), max_size=20))
 def test_any_stream_reads_the_same(items: list[tuple[dict[str, Any], dict[str, Any], bool]]):
     chunks = [
