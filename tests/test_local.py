@@ -73,6 +73,26 @@ def test_plain_text_is_the_same_in_every_verb(verb: Any):
 
 
 @needs_model
+@pytest.mark.parametrize(("prompt", "most"), [("Say hello.", 200), ("你好", 7)], ids=["ended", "cut"])
+def test_tokens_are_counted_as_llama_counts_them(prompt: str, most: int):
+    from llama_cpp import Llama
+
+    model = LocalChat()
+    replies = [verb(model, prompt, max_tokens=most) for verb in MODEL_VERBS]
+    llama = Llama(model_path=str(embedded_path()), n_ctx=512, n_threads=1, verbose=False)
+    said = [{"role": "user", "content": prompt}]
+    counted: Any = llama.create_chat_completion(said, temperature=0, max_tokens=most)  # type: ignore[arg-type]
+    llama.close()
+    assert replies[0].finish_reason == counted["choices"][0]["finish_reason"]
+    for reply in replies:
+        usage = reply.usage
+        assert (usage.input_tokens, usage.output_tokens) == (
+            counted["usage"]["prompt_tokens"],
+            counted["usage"]["completion_tokens"],
+        )
+
+
+@needs_model
 def test_text_is_streamed_token_by_token():
     items = list(LocalChat().stream_chat_completion("Say hello.", max_tokens=6))
     deltas = [item.stream.delta for item in items if not item.is_finish]

@@ -82,8 +82,8 @@ def test_tool_modes():
         ChatModel(codec, tool_mode="native")
     with pytest.raises(ConfigurationError, match="tool_mode is 'auto', 'native' or 'prompt', not 'text'"):
         ScriptedModel([], tool_mode="text")  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="No prompt format 'xml'"):
-        ScriptedModel([], tool_mode="prompt", prompt_format="xml")
+    with pytest.raises(ConfigurationError, match="No prompt format 'morse'"):
+        ScriptedModel([], tool_mode="prompt", prompt_format="morse")
 
 
 def test_prompt_mode_sends_no_tools_and_keeps_the_model_id():

@@ -55,6 +55,15 @@ def test_lines_left_over_fail():
         raise ZeroDivisionError
 
 
+@every_model_verb
+def test_a_line_may_be_a_message_and_nothing_unheard_of(verb: Any):
+    called = calls(("add", {"a": 1, "b": 2})).message
+    reply = verb(ScriptedModel([called]), "?")
+    assert (reply.finish_reason, reply.message.tool_calls[0].arguments) == ("tool_calls", '{"a":1,"b":2}')
+    with pytest.raises(TypeError, match="Line 1 of the script is a dict; it may be a text"):
+        verb(ScriptedModel([{"role": "assistant"}]), "?")  # type: ignore[list-item]
+
+
 def test_async_with_checks_too():
     async def main() -> None:
         async with ScriptedModel(["a"]):

@@ -43,7 +43,8 @@ def calls(*asked: tuple[str, Mapping[str, Any] | str], content: str = "", usage:
     return Reply(message=AssistantMessage(content, tool_calls=made), finish_reason="tool_calls", usage=usage or Usage())
 
 
-Line: TypeAlias = "str | Reply | LMAgentError | Callable[[tuple[Message, ...]], str | Reply | LMAgentError]"
+Said: TypeAlias = "str | AssistantMessage | Reply | LMAgentError"
+Line: TypeAlias = "Said | Callable[[tuple[Message, ...]], Said]"
 
 
 class ScriptedModel(ChatModel):
@@ -57,8 +58,8 @@ class ScriptedModel(ChatModel):
     with lines left over.
 
     Args:
-        script: One line an ask: a text, a reply from `text()` or `calls()`, an error to raise, or a function of the
-            messages that returns one of these.
+        script: One line an ask: a text, a message, a reply from `text()` or `calls()`, an error to raise, or a function
+            of the messages that returns one of these.
         piece: Length of the pieces in which text is streamed.
         **options: See `ModelOptions`; with `tool_mode="prompt"` calls are written as text and read back.
     """
@@ -81,7 +82,7 @@ class ScriptedModel(ChatModel):
             line = line(self.asked[position])
         if isinstance(line, LMAgentError):
             raise line
-        reply = self._as_asked(text(line) if isinstance(line, str) else line)
+        reply = self._as_asked(_reply_of(line, position))
         return FakeAnswer(body=_encode(reply, stream=loads(request.content)["stream"], piece=self._piece))
 
     def _as_asked(self, reply: Reply) -> Reply:
@@ -113,6 +114,21 @@ class ScriptedModel(ChatModel):
     async def __aexit__(self, *raised: object) -> None:
         if raised[:1] == (None,):
             self.check()
+
+
+def _reply_of(line: Any, position: int) -> Reply:
+    match line:
+        case Reply():
+            return line
+        case str():
+            return text(line)
+        case AssistantMessage():
+            return Reply(message=line, finish_reason="tool_calls" if line.tool_calls else "stop", usage=Usage())
+        case _:
+            raise TypeError(
+                f"Line {position + 1} of the script is a {type(line).__name__}; "
+                "it may be a text, an AssistantMessage, text(...), calls(...) or an error."
+            )
 
 
 class _ScriptedCodec(Codec):
