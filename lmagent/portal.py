@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["in_thread", "run_coroutine"]
+__all__ = ["NAP", "in_thread", "run_coroutine"]
 
 T = TypeVar("T")
+
+NAP = 0.5
+"""Longest wait at once, in seconds, of a thread that is to hear a Ctrl-C: one that comes just before a wait begins is
+heard only at its end."""
 
 
 def run_coroutine(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -49,7 +53,8 @@ def run_coroutine(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     thread = threading.Thread(target=work, name="lmagent-portal", daemon=True)
     thread.start()
     try:
-        thread.join()
+        while thread.is_alive():
+            thread.join(NAP)
     except BaseException:
         for loop, task in tasks:
             if not loop.is_closed():

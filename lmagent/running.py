@@ -29,6 +29,7 @@ from lmagent.context import RunContext
 from lmagent.errors import InvalidArguments
 from lmagent.function import Tool, is_awaitable
 from lmagent.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
+from lmagent.portal import NAP, run_coroutine
 from lmagent.values import record
 
 if TYPE_CHECKING:
@@ -164,8 +165,6 @@ def run_prepared(
     """Run one call."""
     plan = prepared.plan
     if plan.is_async:
-        from lmagent.portal import run_coroutine
-
         return run_coroutine(lambda: async_run_prepared(prepared, context=context, default_timeout=default_timeout))
     if plan.options.timeout is None and (default_timeout is None or default_timeout == DEFAULT_TIMEOUT_S):
         return _run_in_place(prepared, context, default_timeout, perf_counter())
@@ -205,8 +204,6 @@ def _whole(value: Any, timeout: float | None, started: float) -> Any:
 
 
 def _waited_for(awaitable: Awaitable[T]) -> T:
-    from lmagent.portal import run_coroutine
-
     async def wait() -> T:
         return await awaitable
 
@@ -227,8 +224,6 @@ def run_all(
             return [run_prepared(item, context=context, default_timeout=default_timeout)]
         return [item]
     if any(isinstance(item, PreparedCall) and item.plan.is_async for item in items):
-        from lmagent.portal import run_coroutine
-
         return run_coroutine(
             lambda: async_run_all(
                 items, context=context, max_concurrent=max_concurrent, default_timeout=default_timeout
@@ -279,8 +274,7 @@ def _run_stage(
             )
         nearest = min(job.deadline for job in running.values())
         try:
-            left = None if nearest == float("inf") else max(0.0, nearest - perf_counter())
-            place, result = done.get(timeout=left)
+            place, result = done.get(timeout=max(0.0, min(NAP, nearest - perf_counter())))
         except Empty:
             now = perf_counter()
             for job in [job for job in running.values() if job.deadline <= now]:

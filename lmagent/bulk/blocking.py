@@ -14,13 +14,13 @@ from contextlib import aclosing, suppress
 from contextvars import copy_context
 from typing import TypeVar
 
+from lmagent.portal import NAP
+
 __all__ = ["iterate"]
 
 T = TypeVar("T")
 
 _BUFFER = 64
-_NAP = 0.5
-"""Longest sleep of the reader, in seconds: a Ctrl-C that comes just before it would be heard only at its end."""
 
 
 class _Channel(deque[T]):
@@ -55,7 +55,7 @@ class _Channel(deque[T]):
         while True:
             with self.changed:
                 while not self and not self.over:
-                    self.changed.wait(_NAP)
+                    self.changed.wait(NAP)
                 if not self:
                     break
                 item = self.popleft()

@@ -9,17 +9,15 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal
 
 from lmagent.errors import RequestTimeout
+from lmagent.portal import NAP
 from lmagent.transport.base import Timeouts
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["NAP", "Clocks", "in_naps", "is_done", "out_of_time", "sleep_in_naps"]
+__all__ = ["Clocks", "in_naps", "is_done", "out_of_time", "sleep_in_naps"]
 
 _FOREVER = 1e9
-
-NAP = 0.5
-"""Longest sleep in the kernel, in seconds: a Ctrl-C that comes just before it would be heard only at its end."""
 
 
 class Clocks:

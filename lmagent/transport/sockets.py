@@ -13,7 +13,8 @@ from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
 from lmagent.errors import RequestTimeout
-from lmagent.transport.clocks import NAP, Clocks, in_naps, is_done
+from lmagent.portal import NAP
+from lmagent.transport.clocks import Clocks, in_naps, is_done
 
 __all__ = ["Addresses", "SocketStream", "addresses_of", "connect", "readable", "shared_out"]
 
