@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeAlias
 
+from lmagent.calling.outcomes import ToolOutcome
 from lmagent.context import RunContext
 from lmagent.errors import ConfigurationError, MessageError
 from lmagent.jsontext import dumps_text
 from lmagent.messages import ToolCall
-from lmagent.outcomes import ToolOutcome
 from lmagent.registry import ToolRegistry
 from lmagent.values import record
 

@@ -10,13 +10,13 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
 
 from lmagent.approval import Approver, Decision, Deny, Pause, as_decision
+from lmagent.calling.outcomes import ToolOutcome
 from lmagent.context import RunContext
 from lmagent.errors import LMAgentError
 from lmagent.events import Event, RunEnd, ToolCallDelta, ToolCallEnd, ToolCallStart, ToolDecided, ToolEnd, ToolStart
 from lmagent.flow import Approve, AskModel, PausedRun, RunState, RunTools, Step
 from lmagent.hooks import Hooks
 from lmagent.messages import Reply, SystemMessage, ToolCall, ToolMessage
-from lmagent.outcomes import ToolOutcome
 from lmagent.portal import in_thread, run_coroutine
 from lmagent.providers.base import ChatCall
 from lmagent.redaction import library_logger

@@ -13,12 +13,12 @@ from typing import Any, Protocol, TypeAlias
 
 from lmagent.approval import Allow, Decision, Deny, Edit, Pause, Ruling
 from lmagent.budget import Budget, Price, check_limit, price_of
+from lmagent.calling.outcomes import ToolOutcome
 from lmagent.errors import LimitExceeded, OutputError
 from lmagent.events import Event, RoundEnd, RoundStart, ToolDecided
 from lmagent.history import History, own_id
 from lmagent.jsontext import dumps, dumps_text
 from lmagent.messages import AssistantMessage, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
-from lmagent.outcomes import ToolOutcome
 from lmagent.prompts import message_to_dict
 from lmagent.providers.base import OutputSchema, ToolChoice
 from lmagent.result import Resumption, RunResult, Waiting

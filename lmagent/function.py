@@ -21,7 +21,7 @@ from lmagent.errors import ConfigurationError
 from lmagent.schema import ToolSpec
 
 if TYPE_CHECKING:
-    from lmagent.arguments import BoundArguments, Repair
+    from lmagent.calling.arguments import BoundArguments, Repair
 
 __all__ = ["Effect", "Tool", "ToolOptions", "function", "is_awaitable"]
 

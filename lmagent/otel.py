@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lmagent.calling.outcomes import ToolOutcome
 from lmagent.errors import ConfigurationError
 from lmagent.hooks import Hooks
 from lmagent.messages import AssistantMessage, Message, Reply, SystemMessage, ToolMessage, Usage
-from lmagent.outcomes import ToolOutcome
 from lmagent.redaction import redact, redact_value
 from lmagent.watching import Observer, Span
 

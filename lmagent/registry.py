@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, cast
 
+from lmagent.calling.outcomes import ToolOutcome
 from lmagent.errors import ConfigurationError
 from lmagent.function import Tool, function
-from lmagent.outcomes import ToolOutcome
 from lmagent.running import (
     DEFAULT_TIMEOUT_S,
     MAX_CONCURRENT,
@@ -27,7 +27,7 @@ from lmagent.running import (
 from lmagent.schema import ToolSpec
 
 if TYPE_CHECKING:
-    from lmagent.arguments import Repair
+    from lmagent.calling.arguments import Repair
     from lmagent.context import RunContext
 
 __all__ = ["ToolRegistry"]

@@ -24,16 +24,16 @@ from time import perf_counter
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from lmagent.collecting import Collector, Overdue
+from lmagent.calling.collecting import Collector, Overdue
+from lmagent.calling.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
 from lmagent.context import RunContext
 from lmagent.errors import InvalidArguments
 from lmagent.function import Tool, is_awaitable
-from lmagent.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
 from lmagent.portal import NAP, run_coroutine
 from lmagent.values import record
 
 if TYPE_CHECKING:
-    from lmagent.arguments import BoundArguments
+    from lmagent.calling.arguments import BoundArguments
     from lmagent.definitions import Plan
 
 __all__ = [

@@ -14,12 +14,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from lmagent.calling.outcomes import ToolOutcome
 from lmagent.errors import ConfigurationError
 from lmagent.events import ToolDecided
 from lmagent.hooks import Hooks
 from lmagent.jsontext import JSONError, dumps, loads
 from lmagent.messages import Reply, ToolCall, Usage
-from lmagent.outcomes import ToolOutcome
 from lmagent.prompts import message_to_dict
 from lmagent.redaction import redact, redact_value
 from lmagent.watching import Observer, Span

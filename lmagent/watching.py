@@ -10,9 +10,9 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
+from lmagent.calling.outcomes import ToolOutcome
 from lmagent.events import ToolDecided
 from lmagent.messages import ToolCall
-from lmagent.outcomes import ToolOutcome
 from lmagent.redaction import library_logger
 
 __all__ = ["UNSEEN", "Observer", "Sight", "Span", "SpanKind", "Unseen", "Watch"]

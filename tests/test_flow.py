@@ -10,12 +10,12 @@ import pytest
 
 from lmagent.approval import Allow, Deny, Edit, Pause, Ruling
 from lmagent.budget import Price
+from lmagent.calling.outcomes import ToolOutcome
 from lmagent.errors import LimitExceeded
 from lmagent.events import RoundEnd, RoundStart, ToolDecided
 from lmagent.flow import Approve, AskModel, Limits, RunState, RunTools, agent_flow
 from lmagent.history import NOT_RUN, History, history_problems
 from lmagent.messages import AssistantMessage, Reply, ToolCall, ToolMessage, Usage, UserMessage
-from lmagent.outcomes import ToolOutcome
 from lmagent.providers.base import NamedTool
 from lmagent.result import RunResult
 

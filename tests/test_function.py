@@ -47,6 +47,7 @@ from pydantic import AliasChoices, AnyUrl, BaseModel, ConfigDict, Field, SecretS
 from typing_extensions import Doc, TypeAliasType, TypedDict, Unpack
 
 from lmagent.context import Inject, RunContext
+from lmagent.describing import schemas
 from lmagent.errors import ConfigurationError, FunctionDefinitionError, InvalidArguments, ToolError
 from lmagent.function import Tool, function
 
@@ -1015,14 +1016,13 @@ PLAIN = st.deferred(
 @settings(deadline=None)  # the first of a kind imports
 @given(PLAIN)
 def test_the_quick_schema_of_plain_hints_equals_pydantics(hint: Any):
-    from lmagent import describing
 
-    quick = describing._plain(hint)
+    quick = schemas._plain(hint)
     if quick is None:
         return
-    signature = describing.Signature(name="f", arguments=[describing.Argument(name="x", hint=hint)])
-    _, slow = describing._pydantic_schema(signature, signature.arguments)
-    assert quick == describing.tidy(slow)["properties"]["x"]
+    signature = schemas.Signature(name="f", arguments=[schemas.Argument(name="x", hint=hint)])
+    _, slow = schemas._pydantic_schema(signature, signature.arguments)
+    assert quick == schemas.tidy(slow)["properties"]["x"]
 
 
 # Names and copies

@@ -12,13 +12,12 @@ import lmagent
 
 ROOT = Path(__file__).resolve().parent.parent / "lmagent"
 
-GROUND = "values errors redaction messages prompts events schema framing jsontext context history"
+GROUND = "values errors redaction messages prompts events schema framing jsontext context history portal"
 FLOORS: tuple[tuple[str, ...], ...] = (
     tuple(GROUND.split()),
     (
-        "arguments", "checking", "definitions", "describing", "docstrings", "function", "outcomes", "parameters",
-        "portal", "registry", "running", "signatures", "hints", "tool_sources", "typed_dicts", "budget", "watching",
-        "collecting",
+        "describing", "calling", "definitions", "function", "running", "registry", "tool_sources", "parameters",
+        "budget", "watching",
     ),
     ("providers", "prompting", "trimming"),
     ("caching", "transport"),

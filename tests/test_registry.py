@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from lmagent.calling.outcomes import ToolOutcome, cut, render
 from lmagent.context import RunContext
 from lmagent.errors import ConfigurationError, FunctionDefinitionError, InvalidArguments, ToolError
 from lmagent.function import function
 from lmagent.messages import ToolCall
-from lmagent.outcomes import ToolOutcome, cut, render
 from lmagent.redaction import Secret
 from lmagent.registry import ToolRegistry
 from lmagent.running import PreparedCall
@@ -597,11 +597,11 @@ def test_generators_without_an_end_are_stopped_and_closed(run: Run, monkeypatch:
     assert [(o.kind, o.content) for o in [outcome_of("slow")]] == [("timeout", "slow timed out after 0.05 seconds")]
     assert outcome_of("plain", default_timeout=0.05).kind == "timeout"
     assert outcome_of("busy").kind == "timeout"
-    monkeypatch.setattr("lmagent.collecting.MAX_ITEMS", 20)
+    monkeypatch.setattr("lmagent.calling.collecting.MAX_ITEMS", 20)
     outcome = outcome_of("plain")
     assert (outcome.kind, outcome.value) == ("tool_error", None)
     assert outcome.content.startswith("the tool was stopped: it yielded more than 20 items")
-    monkeypatch.setattr("lmagent.collecting.MAX_ITEM_CHARS", 1000)
+    monkeypatch.setattr("lmagent.calling.collecting.MAX_ITEM_CHARS", 1000)
     assert "1000 characters" in outcome_of("text").content
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from lmagent.arguments import BoundArguments
+from lmagent.calling.arguments import BoundArguments
 from lmagent.function import function
 from lmagent.messages import ToolCall
 from lmagent.registry import ToolRegistry

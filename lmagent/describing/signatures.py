@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, cast
 
 from lmagent.context import Inject, RunContext
+from lmagent.describing.hints import EMPTY, annotated_text, marks_of, or_none, unaliased, without_qualifiers
 from lmagent.errors import FunctionDefinitionError
-from lmagent.hints import EMPTY, annotated_text, marks_of, or_none, unaliased, without_qualifiers
 
 __all__ = [
     "OMITTED",

@@ -8,7 +8,7 @@ from typing import Any
 
 import typing_extensions
 
-from lmagent.hints import mapped
+from lmagent.describing.hints import mapped
 
 __all__ = ["modernised"]
 

@@ -157,7 +157,7 @@ def _folders() -> tuple[str, ...]:
     import tempfile
 
     places = {
-        os.path.dirname(os.path.dirname(os.path.realpath(__file__))),
+        os.path.realpath(os.path.join(__file__, "..", "..", "..")),
         sys.prefix,
         sys.base_prefix,
         os.path.expanduser("~"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from lmagent.arguments import BoundArguments, Repair, invalid_arguments, read_object, shown_name, shown_value
+from lmagent.calling.arguments import BoundArguments, Repair, invalid_arguments, read_object, shown_name, shown_value
 from lmagent.jsontext import JSONError, loads
 
 __all__ = ["SchemaReader", "problems_of"]
