@@ -1,7 +1,6 @@
 """An agent asks another one; both spend from one budget, which holds."""
 
-from lmagent import Agent, function
-from lmagent.budget import Budget
+from lmagent import Agent, Budget, function
 from lmagent.errors import LimitExceeded
 from lmagent.testing import ScriptedModel, calls
 

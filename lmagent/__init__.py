@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmagent.agent import Agent
+    from lmagent.budget import Budget
     from lmagent.chat_engine import ChatEngine
     from lmagent.chat_models.anthropic import AnthropicChat
     from lmagent.chat_models.azure import AzureChat
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from lmagent.completion_engine import CompletionEngine
     from lmagent.context import Inject, RunContext
     from lmagent.errors import LMAgentError, ToolError
+    from lmagent.fallback import FallbackModel
     from lmagent.flow import Limits
     from lmagent.function import Tool, function
     from lmagent.history import History
+    from lmagent.hooks import Hooks
     from lmagent.loading import load_from_model_id, register_provider
     from lmagent.messages import AssistantMessage, ImagePart, SystemMessage, ToolMessage, UserMessage
     from lmagent.model import ChatModel
@@ -40,11 +43,13 @@ if TYPE_CHECKING:
     from lmagent.parameters.baichuan import BaichuanChatParameters
     from lmagent.parameters.bailian import BailianChatParameters
     from lmagent.parameters.base import ChatParameters
+    from lmagent.parameters.compatible import OpenAICompatibleChatParameters
     from lmagent.parameters.gemini import GeminiChatParameters
     from lmagent.parameters.hunyuan import HunyuanChatParameters
     from lmagent.parameters.local import LocalChatParameters
     from lmagent.parameters.minimax import MinimaxChatParameters, MinimaxProChatParameters
     from lmagent.parameters.openai import OpenAIChatParameters
+    from lmagent.parameters.responses import OpenAIResponsesChatParameters
     from lmagent.parameters.wenxin import WenxinChatParameters
     from lmagent.parameters.zhipu import ZhiPuCharacterChatParameters, ZhiPuChatParameters
     from lmagent.registry import ToolRegistry
@@ -63,13 +68,16 @@ _HOME = {
     "BaichuanChatParameters": "parameters.baichuan",
     "BailianChat": "chat_models.bailian",
     "BailianChatParameters": "parameters.bailian",
+    "Budget": "budget",
     "ChatEngine": "chat_engine",
     "ChatModel": "model",
     "ChatParameters": "parameters.base",
     "CompletionEngine": "completion_engine",
+    "FallbackModel": "fallback",
     "GeminiChat": "chat_models.gemini",
     "GeminiChatParameters": "parameters.gemini",
     "History": "history",
+    "Hooks": "hooks",
     "HunyuanChat": "chat_models.hunyuan",
     "HunyuanChatParameters": "parameters.hunyuan",
     "ImagePart": "messages",
@@ -85,7 +93,9 @@ _HOME = {
     "OpenAIChat": "chat_models.openai",
     "OpenAIChatParameters": "parameters.openai",
     "OpenAICompatibleChat": "chat_models.compatible",
+    "OpenAICompatibleChatParameters": "parameters.compatible",
     "OpenAIResponsesChat": "chat_models.responses",
+    "OpenAIResponsesChatParameters": "parameters.responses",
     "RunContext": "context",
     "RunResult": "result",
     "SystemMessage": "messages",
@@ -116,13 +126,16 @@ __all__ = [
     "BaichuanChatParameters",
     "BailianChat",
     "BailianChatParameters",
+    "Budget",
     "ChatEngine",
     "ChatModel",
     "ChatParameters",
     "CompletionEngine",
+    "FallbackModel",
     "GeminiChat",
     "GeminiChatParameters",
     "History",
+    "Hooks",
     "HunyuanChat",
     "HunyuanChatParameters",
     "ImagePart",
@@ -138,7 +151,9 @@ __all__ = [
     "OpenAIChat",
     "OpenAIChatParameters",
     "OpenAICompatibleChat",
+    "OpenAICompatibleChatParameters",
     "OpenAIResponsesChat",
+    "OpenAIResponsesChatParameters",
     "RunContext",
     "RunResult",
     "SystemMessage",

@@ -134,7 +134,6 @@ def test_the_chat_engine(servers: dict[str, DialectServer], capsys: pytest.Captu
     ]
 
 
-@pytest.mark.skipif(not find_spec("lmagent.completion_engine"), reason="CompletionEngine is not there yet")
 def test_the_completion_engine(servers: dict[str, DialectServer], capsys: pytest.CaptureFixture[str]):
     servers["minimax-current"].brain = lambda asked: Said(asked.user.upper())
     run(COMPLETION_ENGINE)
