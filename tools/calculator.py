@@ -37,8 +37,10 @@ Number = Fraction | float
 def calculator(expression: str) -> str:
     """Calculate an arithmetic expression.
 
+    Signs: + - * / // % ^ ! and brackets. Names: pi, e, and functions such as sqrt, log, sin, round, max.
+
     Args:
-        expression: For example 23 * 17 or sqrt(2) + 1.
+        expression: Arithmetic in numbers and signs.
     """
     if len(expression) > MAX_LENGTH:
         raise ToolError(f"The expression has {len(expression)} characters; at most {MAX_LENGTH} are allowed.")
