@@ -205,9 +205,19 @@ class LoopbackServer:
         server = await asyncio.start_server(self._accept, sock=self._socket, ssl=self._ssl, limit=1 << 26)
         self._ready.set()
         await self._stop.wait()
+        self._loop.remove_reader(self._socket)
+        await self._begun()
         server.close()
         await self._cancel_all()
+        await asyncio.sleep(0)  # asyncio closes the sockets of what was aborted in the next turn of the loop
         await asyncio.sleep(0)
+
+    async def _begun(self) -> None:
+        """Let what was just accepted begin: asyncio closes no connection whose server or task ended before that."""
+        for _ in range(10):
+            if asyncio.all_tasks() == {asyncio.current_task(), *self._tasks}:
+                break
+            await asyncio.sleep(0)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -221,7 +231,8 @@ class LoopbackServer:
         except (OSError, EOFError, asyncio.CancelledError):
             pass
         finally:
-            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+            ends = self._stop.is_set() or writer.transport.get_write_buffer_size()
+            writer.transport.abort() if ends else writer.close()
             self._tasks.discard(task)
             self._count(-1)
 
