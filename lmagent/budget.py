@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from lmagent.errors import ConfigurationError, LimitExceeded
@@ -260,8 +259,11 @@ def load_prices(source: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str,
     Raises:
         ConfigurationError: It cannot be read, or is something else.
     """
+    data: Any = source
     try:
-        data = source if isinstance(source, Mapping) else json.loads(Path(source).read_text("utf-8"))
+        if not isinstance(source, Mapping):
+            with open(source, encoding="utf-8") as file:
+                data = json.load(file)
         return {name: Price(**facts) for name, facts in data.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         where = "" if isinstance(source, Mapping) else f" in {str(source)!r}"

@@ -19,7 +19,6 @@ from lmagent.hooks import Hooks
 from lmagent.messages import Reply, SystemMessage, ToolCall, ToolMessage
 from lmagent.portal import in_thread, run_coroutine
 from lmagent.providers.base import ChatCall
-from lmagent.redaction import library_logger
 from lmagent.result import RunResult
 from lmagent.schema import ToolSpec
 from lmagent.values import record
@@ -439,5 +438,7 @@ def _waited(awaitable: Awaitable[Any]) -> Any:
 
 def _failed(call: ToolCall, error: Exception) -> tuple[Decision, str]:
     """An approver that raises has not allowed anything; the program learns why from the log."""
+    from lmagent.logs import library_logger
+
     library_logger("agent").warning("the approver raised %s for %s", type(error).__name__, call.name, exc_info=error)
     return Deny("Not allowed: the approval could not be decided."), "approver"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lmagent.errors import ConfigurationError, ProviderError
 from lmagent.events import Event
+from lmagent.logs import library_logger
 from lmagent.messages import Reply
 from lmagent.model import ChatModel
 from lmagent.providers.base import ChatCall, Features
-from lmagent.redaction import library_logger
 
 if TYPE_CHECKING:
     from lmagent.parameters.base import ChatParameters

@@ -7,13 +7,11 @@ owner), so that an error, a log line or a trace can be cleaned wherever it is ma
 from __future__ import annotations
 
 import base64
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
-from urllib.parse import quote
 
-__all__ = ["Secret", "SecretFilter", "library_logger", "mask", "redact", "redact_value"]
+__all__ = ["Secret", "mask", "redact", "redact_value"]
 
 _MIN_LENGTH = 6
 """Shorter values are not remembered: replacing them would eat ordinary words."""
@@ -68,6 +66,8 @@ def redact_value(value: Any) -> Any:
 
 def _remember(value: str) -> None:
     global _known
+    from urllib.parse import quote  # 2 ms of an import; a model is made later, or never
+
     shown = mask(value)
     quoted = {quote(value, safe=safe, errors="replace") for safe in ("", "/")}
     spellings = {value, *quoted, value.replace("/", "\\/"), *_in_base64(value)}
@@ -129,29 +129,3 @@ class Secret:
 
     def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
         return (Secret, (mask(self._value),))
-
-
-class SecretFilter(logging.Filter):
-    """Cleans every record of the loggers it is put on: the message, its arguments and the exception text."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg = redact(record.getMessage())
-        record.args = None
-        if record.exc_info and not record.exc_text:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)
-        if record.exc_text:
-            record.exc_text = redact(record.exc_text)
-        if record.stack_info:
-            record.stack_info = redact(record.stack_info)
-        return True
-
-
-def library_logger(name: str) -> logging.Logger:
-    """Return the logger `lmagent.<name>`: silent unless the program listens, and cleaned of secrets."""
-    root = logging.getLogger("lmagent")
-    if not root.handlers:
-        root.addHandler(logging.NullHandler())
-    logger = root.getChild(name)
-    if not any(isinstance(each, SecretFilter) for each in logger.filters):
-        logger.addFilter(SecretFilter())
-    return logger

@@ -7,7 +7,6 @@ Refuses two tools of one name. Knows nothing of models or providers; running is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, cast
 
 from lmagent.calling.outcomes import ToolOutcome
@@ -255,6 +254,8 @@ class ToolRegistry:
         shown = repr(name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…")
         if not self._tools:
             return f"There is no tool {shown}; no tools are available"
+        from difflib import get_close_matches  # for the error alone
+
         close = get_close_matches(name[:_MAX_NAME], self._tools, n=3)
         guess = f" Did you mean {' or '.join(close)}?" if close else ""
         return f"There is no tool {shown}.{guess} All tools: {', '.join(self._tools)}"

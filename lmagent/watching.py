@@ -13,7 +13,6 @@ from typing import Any, Literal, TypeAlias
 from lmagent.calling.outcomes import ToolOutcome
 from lmagent.events import ToolDecided
 from lmagent.messages import ToolCall
-from lmagent.redaction import library_logger
 
 __all__ = ["UNSEEN", "Observer", "Sight", "Span", "SpanKind", "Unseen", "Watch"]
 
@@ -157,6 +156,8 @@ def _guarded(observer: Observer, point: str, *values: Any) -> Any:
     try:
         return getattr(observer, point)(*values)
     except Exception as error:  # an observer's own code, a full disk: no reason to lose the run
+        from lmagent.logs import library_logger
+
         library_logger("tracing").warning("an observer failed: %s", type(error).__name__, exc_info=error)
 
 

@@ -12,7 +12,7 @@ import lmagent
 
 ROOT = Path(__file__).resolve().parent.parent / "lmagent"
 
-GROUND = "values errors redaction messages prompts events schema framing jsontext context history portal"
+GROUND = "values errors redaction logs messages prompts events schema framing jsontext context history portal"
 FLOORS: tuple[tuple[str, ...], ...] = (
     tuple(GROUND.split()),
     (

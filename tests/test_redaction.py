@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from lmagent.redaction import Secret, SecretFilter, library_logger, mask, redact, redact_value
+from lmagent.logs import SecretFilter, library_logger
+from lmagent.redaction import Secret, mask, redact, redact_value
 
 
 @pytest.mark.parametrize(
