@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from inspect import signature
 from typing import Annotated, Any, cast
 
@@ -72,14 +73,15 @@ def build_model(model_id: str | None, **options: Any) -> ChatModel:
 
 
 def build_tools(sources: list[str] | None) -> ToolRegistry:
-    """Return the tools that `--tool` names."""
+    """Return the tools that `--tool` names. What their files print when they are loaded goes to standard error."""
     registry = ToolRegistry()
-    for source in sources or ():
-        name, colon, settings = source.partition(":")
-        if colon and "=" in settings and not name.endswith((".py", "/")):
-            registry.add(*_made(name, settings))
-        else:
-            registry.load(source)
+    with redirect_stdout(sys.stderr):
+        for source in sources or ():
+            name, colon, settings = source.partition(":")
+            if colon and "=" in settings and not name.endswith((".py", "/")):
+                registry.add(*_made(name, settings))
+            else:
+                registry.load(source)
     return registry
 
 

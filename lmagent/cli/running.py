@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from contextlib import closing
-from typing import Annotated, Any, cast
+from contextlib import closing, redirect_stdout
+from typing import Annotated, Any, TextIO, cast
 
 import typer
 
@@ -57,23 +57,27 @@ def run(
     if as_json and as_jsonl:
         fail("--json and --jsonl exclude each other.")
     prompt = _question(question)
-    agent = Agent(
-        build_model(model, tool_mode=tool_mode, timeout=timeout),
-        build_tools(tool),
-        system_prompt=system,
-        tool_choice=tool_choice,
-        limits=Limits(rounds=max_rounds),
-        approve=approver(approve),
-        hooks=trace_file(trace, trace_content),
-        **read_parameters(param),
-    )
-    with agent.model:
-        if as_jsonl:
-            _print_lines(agent, prompt)
-        elif as_json:
-            sys.stdout.write(dumps_text(result_to_dict(agent.run(prompt)), indent=2) + "\n")
-        else:
-            _print_answer(agent, prompt, quiet=quiet, stream=sys.stdout.isatty() if stream is None else stream)
+    out = sys.stdout
+    with redirect_stdout(sys.stderr):  # what a tool prints is no result
+        agent = Agent(
+            build_model(model, tool_mode=tool_mode, timeout=timeout),
+            build_tools(tool),
+            system_prompt=system,
+            tool_choice=tool_choice,
+            limits=Limits(rounds=max_rounds),
+            approve=approver(approve),
+            hooks=trace_file(trace, trace_content),
+            **read_parameters(param),
+        )
+        with agent.model:
+            if as_jsonl:
+                _print_lines(agent, prompt, out)
+            elif as_json:
+                out.write(dumps_text(result_to_dict(agent.run(prompt)), indent=2) + "\n")
+            elif out.isatty() if stream is None else stream:
+                _stream_answer(agent, prompt, out, quiet=quiet)
+            else:
+                _print_answer(agent, prompt, out, quiet=quiet)
 
 
 def _question(given: str | None) -> str:
@@ -85,21 +89,23 @@ def _question(given: str | None) -> str:
     return text
 
 
-def _print_answer(agent: Agent, prompt: str, *, quiet: bool, stream: bool) -> None:
-    """The answer goes to standard output, what happens on the way to standard error."""
+def _print_answer(agent: Agent, prompt: str, out: TextIO, *, quiet: bool) -> None:
+    """The answer goes to `out`, what happens on the way to standard error."""
     aside = Printer(sys.stderr)
-    if not stream:
-        result = agent.run(prompt, on_event=None if quiet else lambda event: _aside(aside, event))
-        sys.stdout.write(printable(result.reply) + "\n")
-        return
+    result = agent.run(prompt, on_event=None if quiet else lambda event: _aside(aside, event))
+    out.write(printable(result.reply) + "\n")
+
+
+def _stream_answer(agent: Agent, prompt: str, out: TextIO, *, quiet: bool) -> None:
+    aside = Printer(sys.stderr)
     with closing(cast("Any", agent.stream_run(prompt))) as events:
         for event in events:
             if isinstance(event, TextDelta):
-                sys.stdout.write(printable(event.text))
-                sys.stdout.flush()
+                out.write(printable(event.text))
+                out.flush()
             elif isinstance(event, TextEnd):
-                sys.stdout.write("\n")
-                sys.stdout.flush()
+                out.write("\n")
+                out.flush()
             elif not quiet:
                 _aside(aside, event)
 
@@ -121,11 +127,11 @@ def _without_answer(event: Any) -> Any:
     return dataclasses.replace(event, messages=kept)
 
 
-def _print_lines(agent: Agent, prompt: str) -> None:
+def _print_lines(agent: Agent, prompt: str, out: TextIO) -> None:
     with closing(cast("Any", agent.stream_run(prompt))) as events:
         for event in events:
-            sys.stdout.write(dumps_text(event_to_dict(event)) + "\n")
-            sys.stdout.flush()
+            out.write(dumps_text(event_to_dict(event)) + "\n")
+            out.flush()
 
 
 def result_to_dict(result: RunResult) -> dict[str, Any]:

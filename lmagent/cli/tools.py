@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -81,7 +82,8 @@ def call_tool(
     """Call a tool as a model would, and print what the model would get."""
     registry = _registry(tool)
     written = _arguments(arguments or [], registry.get(name).json_schema["parameters"]["properties"])
-    outcome = registry.run_one(ToolCall(id="cli", name=name, arguments=written))
+    with redirect_stdout(sys.stderr):  # what the tool prints is not what the model gets
+        outcome = registry.run_one(ToolCall(id="cli", name=name, arguments=written))
     if outcome.is_error:
         raise ToolError(outcome.content)
     sys.stdout.write(printable(outcome.content) + "\n")

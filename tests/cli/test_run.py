@@ -80,6 +80,18 @@ def test_json_is_the_whole_result(weather: str):
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("form", ["--json", "--jsonl"])
+def test_what_a_tool_prints_is_no_result(tmp_path: Path, form: str):
+    path = tmp_path / "loud.py"
+    path.write_text(WEATHER.replace("    return", "    print('looking')\n    return") + "print('loaded')\n", "utf-8")
+    with openai_server(*_script()) as server:
+        done = lmagent("run", "北京？", "-t", str(path), form, env=over(server.url))
+    assert [json.loads(line) for line in done.stdout.splitlines()] if form == "--jsonl" else json.loads(done.stdout)
+    assert done.stderr == "loaded\nlooking\n"
+    done = lmagent("tools", "call", "get_weather", "city=北京", "-t", str(path))
+    assert (done.stdout, done.stderr) == ("北京天气晴朗, 气温20度\n", "loaded\nlooking\n")
+
+
 def test_jsonl_is_one_event_a_line(weather: str):
     with openai_server(*_script()) as server:
         done = lmagent("run", "北京？", "-t", weather, "--jsonl", env=over(server.url))
