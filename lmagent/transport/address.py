@@ -54,7 +54,7 @@ def address_of(url: str) -> Address:
         ascii_host = host if host.isascii() else host.encode("idna").decode()
     except (ValueError, UnicodeError) as error:
         raise ConfigurationError(f"{_shown(url)!r} is not a URL: {error}. Check base_url.") from error
-    if parts.scheme not in _PORTS or not host:
+    if parts.scheme not in _PORTS or not host or " " in host:
         raise ConfigurationError(f"{_shown(url)!r} is not a URL that begins with http:// or https://. Check base_url.")
     if parts.username is not None:
         raise ConfigurationError(f"The URL of {host!r} carries a user name; pass credentials as api_key=... instead.")

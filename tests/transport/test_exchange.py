@@ -390,7 +390,7 @@ def test_bad_urls_are_configuration_errors():
 
 
 def test_a_base_url_that_is_no_url_is_told_by_the_model():
-    for url in ("http://[::1", "host:80", "ftp://host"):
+    for url in ("http://[::1", "host:80", "ftp://host", "http://a b"):
         with pytest.raises(ConfigurationError, match="not a URL"):
             OpenAIChat("m", api_key="k", base_url=url).chat_completion("q")
 
