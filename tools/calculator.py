@@ -37,7 +37,7 @@ Number = Fraction | float
 def calculator(expression: str) -> str:
     """Calculate an arithmetic expression.
 
-    Signs: + - * / // % ^ ! and brackets. Names: pi, e, and functions such as sqrt, log, sin, round, max.
+    Signs: + - * / // % ^ ! and brackets. Names: pi, e, sqrt, log, sin, round, max.
 
     Args:
         expression: Arithmetic in numbers and signs.
