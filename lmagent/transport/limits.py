@@ -291,12 +291,6 @@ class RateLimiter:
         most = parameters.get("max_tokens")
         return self.book(now, len(content) / _BYTES_PER_TOKEN + (most if isinstance(most, int) else 0) + 1)
 
-    def charge(self, tokens: float) -> None:
-        """Count tokens that no permit covered."""
-        with self._lock:
-            if self._tokens is not None and tokens > 0:
-                self._tokens.spend(max(self._clock(), self._last), tokens)
-
     def correct(self, request: _Spend | None, requests: float, spent: _Spend | None, tokens: float) -> None:
         """Change what a permit booked; `Permit` calls it."""
         with self._lock:

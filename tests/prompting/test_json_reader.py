@@ -7,7 +7,7 @@ import pytest
 
 from lmagent.prompting.json_reader import JSONReadError, read_json, repair_arguments
 
-TODO: dict[str, Any] = {
+TASK: dict[str, Any] = {
     "type": "object",
     "properties": {
         "title": {"type": "string"},
@@ -160,7 +160,7 @@ def test_what_strict_json_reads_and_we_refuse_has_its_place(text: str, place: st
     ],
 )
 def test_arguments_are_fitted_to_the_schema_without_loss(text: str, value: Any, repairs: tuple[str, ...]):
-    fitted, noted = repair_arguments(text, TODO)
+    fitted, noted = repair_arguments(text, TASK)
     if text == json.dumps(json.dumps('{"title": "x"}')):
         assert fitted is None or json.loads(fitted) == value  # three layers: two are undone, or it is refused
         return
@@ -189,12 +189,12 @@ def test_arguments_are_fitted_to_the_schema_without_loss(text: str, value: Any, 
     ],
 )
 def test_what_is_text_or_does_not_fit_stays_as_it_came(text: str):
-    assert repair_arguments(text, TODO) == (text, ())
+    assert repair_arguments(text, TASK) == (text, ())
 
 
 @pytest.mark.parametrize("text", ['{"title": "x', '{"title": ...}', "[1]", '"x"', "5", '{"title": "x" "count": 2}'])
 def test_arguments_that_cannot_be_read_give_the_reason(text: str):
-    fitted, reasons = repair_arguments(text, TODO)
+    fitted, reasons = repair_arguments(text, TASK)
     assert fitted is None
     assert reasons
     assert "expected" in reasons[0]
