@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmagent.agent import Agent
-    from lmagent.budget import Budget
     from lmagent.chat_engine import ChatEngine
     from lmagent.chat_models.anthropic import AnthropicChat
     from lmagent.chat_models.azure import AzureChat
@@ -29,14 +28,15 @@ if TYPE_CHECKING:
     from lmagent.chat_models.zhipu import ZhiPuCharacterChat, ZhiPuChat
     from lmagent.completion_engine import CompletionEngine
     from lmagent.context import Inject, RunContext
+    from lmagent.core.budget import Budget
+    from lmagent.core.history import History
+    from lmagent.core.messages import AssistantMessage, ImagePart, SystemMessage, ToolMessage, UserMessage
     from lmagent.errors import LMAgentError, ToolError
     from lmagent.fallback import FallbackModel
     from lmagent.flow import Limits
     from lmagent.function import Tool, function
-    from lmagent.history import History
     from lmagent.hooks import Hooks
     from lmagent.loading import load_from_model_id, register_provider
-    from lmagent.messages import AssistantMessage, ImagePart, SystemMessage, ToolMessage, UserMessage
     from lmagent.model import ChatModel
     from lmagent.parameters.anthropic import AnthropicChatParameters
     from lmagent.parameters.azure import AzureChatParameters
@@ -61,14 +61,14 @@ _HOME = {
     "Agent": "agent",
     "AnthropicChat": "chat_models.anthropic",
     "AnthropicChatParameters": "parameters.anthropic",
-    "AssistantMessage": "messages",
+    "AssistantMessage": "core.messages",
     "AzureChat": "chat_models.azure",
     "AzureChatParameters": "parameters.azure",
     "BaichuanChat": "chat_models.baichuan",
     "BaichuanChatParameters": "parameters.baichuan",
     "BailianChat": "chat_models.bailian",
     "BailianChatParameters": "parameters.bailian",
-    "Budget": "budget",
+    "Budget": "core.budget",
     "ChatEngine": "chat_engine",
     "ChatModel": "model",
     "ChatParameters": "parameters.base",
@@ -76,11 +76,11 @@ _HOME = {
     "FallbackModel": "fallback",
     "GeminiChat": "chat_models.gemini",
     "GeminiChatParameters": "parameters.gemini",
-    "History": "history",
+    "History": "core.history",
     "Hooks": "hooks",
     "HunyuanChat": "chat_models.hunyuan",
     "HunyuanChatParameters": "parameters.hunyuan",
-    "ImagePart": "messages",
+    "ImagePart": "core.messages",
     "Inject": "context",
     "LMAgentError": "errors",
     "Limits": "flow",
@@ -98,12 +98,12 @@ _HOME = {
     "OpenAIResponsesChatParameters": "parameters.responses",
     "RunContext": "context",
     "RunResult": "result",
-    "SystemMessage": "messages",
+    "SystemMessage": "core.messages",
     "Tool": "function",
     "ToolError": "errors",
-    "ToolMessage": "messages",
+    "ToolMessage": "core.messages",
     "ToolRegistry": "registry",
-    "UserMessage": "messages",
+    "UserMessage": "core.messages",
     "WenxinChat": "chat_models.wenxin",
     "WenxinChatParameters": "parameters.wenxin",
     "ZhiPuCharacterChat": "chat_models.zhipu",

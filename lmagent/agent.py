@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from typing import Any
 
 from lmagent.approval import ApprovalRule, Approver, Policy
-from lmagent.budget import Budget, price_of
 from lmagent.context import RunContext
+from lmagent.core.budget import Budget, price_of
+from lmagent.core.events import Event, NestedEvent
+from lmagent.core.history import History
+from lmagent.core.messages import Prompt, SystemMessage
+from lmagent.core.prompts import as_messages
 from lmagent.drivers import Handoff, Job, async_drive, async_stream, drive, stream
 from lmagent.errors import ConfigurationError, LimitExceeded, OutputError, ToolError
-from lmagent.events import Event, NestedEvent
 from lmagent.flow import Limits, PausedRun, RunState, agent_flow
 from lmagent.function import Tool, function
-from lmagent.history import History
 from lmagent.hooks import Hooks
-from lmagent.messages import Prompt, SystemMessage
 from lmagent.model import ChatModel, resolve_tool_choice
 from lmagent.output import OutputMode, TypedOutput
-from lmagent.prompts import as_messages
 from lmagent.providers.base import ToolChoice
 from lmagent.registry import ToolRegistry
 from lmagent.result import Resumption, RunResult
@@ -199,7 +199,7 @@ class Agent:
         approve: Approver | None = None,
         **parameters: object,
     ) -> Iterator[Event]:
-        """`run`, yielding events as they happen; the last is `RunEnd` with the result. See `lmagent.events`."""
+        """`run`, yielding events as they happen; the last is `RunEnd` with the result. See `lmagent.core.events`."""
         job = self._job(
             prompt, history, deps, limits, tool_choice, output_type, budget, approve, parameters, streams=True
         )

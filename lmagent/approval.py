@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeAlias
 
 from lmagent.calling.outcomes import ToolOutcome
 from lmagent.context import RunContext
+from lmagent.core.fast_dataclass import record
+from lmagent.core.json_text import dumps_text
+from lmagent.core.messages import ToolCall
 from lmagent.errors import ConfigurationError, MessageError
-from lmagent.jsontext import dumps_text
-from lmagent.messages import ToolCall
 from lmagent.registry import ToolRegistry
-from lmagent.values import record
 
 __all__ = [
     "Allow",

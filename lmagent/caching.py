@@ -22,10 +22,9 @@ from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
+from lmagent.core.redaction import library_logger, redact
 from lmagent.errors import ConfigurationError, ResponseTooLarge
-from lmagent.logs import library_logger
 from lmagent.providers.base import Request
-from lmagent.redaction import redact
 from lmagent.transport.base import Timeouts
 
 __all__ = ["KeptAnswer", "ResponseCache"]

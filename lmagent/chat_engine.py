@@ -8,13 +8,13 @@ from typing import Any, cast
 
 from lmagent.agent import Agent
 from lmagent.approval import Approver
-from lmagent.events import Event, RunEnd
+from lmagent.core.events import Event, RunEnd
+from lmagent.core.history import History, repair_history
+from lmagent.core.messages import Message, Prompt, UserMessage
+from lmagent.core.prompts import as_messages
 from lmagent.flow import Limits
-from lmagent.history import History, repair_history
-from lmagent.messages import Message, Prompt, UserMessage
 from lmagent.model import ChatModel
 from lmagent.printer import Printer
-from lmagent.prompts import as_messages
 from lmagent.providers.base import ToolChoice
 from lmagent.result import Resumption, RunResult
 from lmagent.sessions import SessionStore, StoredHistory

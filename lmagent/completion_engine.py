@@ -10,7 +10,6 @@ from os import PathLike
 from typing import Any, Literal
 
 from lmagent.agent import Agent
-from lmagent.budget import Budget, Price
 from lmagent.bulk.blocking import iterate
 from lmagent.bulk.completion import Completion, Summary
 from lmagent.bulk.gate import Gate
@@ -20,6 +19,7 @@ from lmagent.bulk.progress import Progress, ProgressBar, progress_of
 from lmagent.bulk.run import BulkRun, ErrorMode, RetryFailed, Settings
 from lmagent.bulk.target import Target, own_limiter
 from lmagent.bulk.work import LocalSource
+from lmagent.core.budget import Budget, Price
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel
 from lmagent.transport.limits import RateLimiter

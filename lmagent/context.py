@@ -7,9 +7,9 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from lmagent.messages import Message, ToolCall, Usage
+    from lmagent.core.messages import Message, ToolCall, Usage
 
-from lmagent.values import record
+from lmagent.core.fast_dataclass import record
 
 __all__ = ["Inject", "RunContext"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
-from lmagent.redaction import Secret
 
 __all__ = ["find_secret", "find_setting", "require_secret", "require_setting"]
 

@@ -13,9 +13,9 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from lmagent.context import Inject, RunContext
+from lmagent.core.fast_dataclass import record
 from lmagent.errors import ConfigurationError
 from lmagent.schema import ToolSpec
-from lmagent.values import record
 
 if TYPE_CHECKING:
     from lmagent.calling.arguments import Binder, BoundArguments, Repair

@@ -12,16 +12,25 @@ from typing import TYPE_CHECKING, Any, cast
 from lmagent.approval import Approver, Decision, Deny, Pause, as_decision
 from lmagent.calling.outcomes import ToolOutcome
 from lmagent.context import RunContext
+from lmagent.core.async_bridge import in_thread, run_coroutine
+from lmagent.core.events import (
+    Event,
+    RunEnd,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    ToolDecided,
+    ToolEnd,
+    ToolStart,
+)
+from lmagent.core.fast_dataclass import record
+from lmagent.core.messages import Reply, SystemMessage, ToolCall, ToolMessage
 from lmagent.errors import LMAgentError
-from lmagent.events import Event, RunEnd, ToolCallDelta, ToolCallEnd, ToolCallStart, ToolDecided, ToolEnd, ToolStart
 from lmagent.flow import Approve, AskModel, PausedRun, RunState, RunTools, Step
 from lmagent.hooks import Hooks
-from lmagent.messages import Reply, SystemMessage, ToolCall, ToolMessage
-from lmagent.portal import in_thread, run_coroutine
 from lmagent.providers.base import ChatCall
 from lmagent.result import RunResult
 from lmagent.schema import ToolSpec
-from lmagent.values import record
 from lmagent.watching import UNSEEN, Sight, Unseen, Watch
 
 if TYPE_CHECKING:
@@ -438,7 +447,7 @@ def _waited(awaitable: Awaitable[Any]) -> Any:
 
 def _failed(call: ToolCall, error: Exception) -> tuple[Decision, str]:
     """An approver that raises has not allowed anything; the program learns why from the log."""
-    from lmagent.logs import library_logger
+    from lmagent.core.redaction import library_logger
 
     library_logger("agent").warning("the approver raised %s for %s", type(error).__name__, call.name, exc_info=error)
     return Deny("Not allowed: the approval could not be decided."), "approver"

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from lmagent.redaction import redact, redact_value
+from lmagent.core.redaction import redact, redact_value
 
 __all__ = [
     "AuthenticationFailed",

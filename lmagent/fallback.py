@@ -8,10 +8,10 @@ from copy import copy
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from lmagent.core.events import Event
+from lmagent.core.messages import Reply
+from lmagent.core.redaction import library_logger
 from lmagent.errors import ConfigurationError, ProviderError
-from lmagent.events import Event
-from lmagent.logs import library_logger
-from lmagent.messages import Reply
 from lmagent.model import ChatModel
 from lmagent.providers.base import ChatCall, Features
 

@@ -12,18 +12,18 @@ from dataclasses import field, fields, replace
 from typing import Any, Protocol, TypeAlias
 
 from lmagent.approval import Allow, Decision, Deny, Edit, Pause, Ruling
-from lmagent.budget import Budget, Price, check_limit, price_of
 from lmagent.calling.outcomes import ToolOutcome
+from lmagent.core.budget import Budget, Price, check_limit, price_of
+from lmagent.core.events import Event, RoundEnd, RoundStart, ToolDecided
+from lmagent.core.fast_dataclass import record
+from lmagent.core.history import History, own_id
+from lmagent.core.json_text import dumps, dumps_text
+from lmagent.core.messages import AssistantMessage, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
+from lmagent.core.prompts import message_to_dict
 from lmagent.errors import LimitExceeded, OutputError
-from lmagent.events import Event, RoundEnd, RoundStart, ToolDecided
-from lmagent.history import History, own_id
-from lmagent.jsontext import dumps, dumps_text
-from lmagent.messages import AssistantMessage, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
-from lmagent.prompts import message_to_dict
 from lmagent.providers.base import OutputSchema, ToolChoice
 from lmagent.result import Resumption, RunResult, Waiting
 from lmagent.schema import ToolSpec
-from lmagent.values import record
 
 __all__ = [
     "Approve",

@@ -50,11 +50,11 @@ class Tool(Generic[P, R_co]):
     def __init__(
         self, target: Callable[P, R_co], *, options: ToolOptions = _DEFAULTS, scope: Mapping[str, Any] | None = None
     ) -> None:
-        given = cast(Any, target)  # may be a classmethod object, which is not callable, in a class body
-        kind = _DESCRIPTORS.get(cast(Any, type(given)), "plain")
+        given = cast("Any", target)  # may be a classmethod object, which is not callable, in a class body
+        kind = _DESCRIPTORS.get(cast("Any", type(given)), "plain")
         if kind == "plain" and not callable(given):
             raise ConfigurationError(f"@function needs a callable, not {given!r}.")
-        definition = Definition(given if kind == "plain" else cast(Any, target).__func__, options, scope)
+        definition = Definition(given if kind == "plain" else cast("Any", target).__func__, options, scope)
         definition.kind = kind
         definition.takes_self = kind == "class"
         self._set(definition, ())
@@ -230,7 +230,7 @@ class Tool(Generic[P, R_co]):
         """
         plan = self._plan or self.plan
         if not isinstance(arguments, str):
-            from lmagent.jsontext import dumps_text
+            from lmagent.core.json_text import dumps_text
 
             arguments = dumps_text(arguments)
         return plan.read(plan.name, arguments, repair)
@@ -283,7 +283,7 @@ class Tool(Generic[P, R_co]):
 
 def is_awaitable(value: Any) -> bool:
     """Return whether a value can be awaited; cheaper than `inspect.isawaitable`, for every result goes through it."""
-    return hasattr(cast(Any, type(value)), "__await__")
+    return hasattr(cast("Any", type(value)), "__await__")
 
 
 async def _awaited(result: Awaitable[Any]) -> Any:
@@ -291,7 +291,7 @@ async def _awaited(result: Awaitable[Any]) -> Any:
 
 
 def _waited(make: Callable[[], Any]) -> Any:
-    from lmagent.portal import run_coroutine  # asyncio is not needed by a program of synchronous tools
+    from lmagent.core.async_bridge import run_coroutine  # asyncio is not needed by a program of synchronous tools
 
     return run_coroutine(make)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from lmagent.values import record
+from lmagent.core.fast_dataclass import record
 from lmagent.watching import Observer
 
 __all__ = ["Hooks"]

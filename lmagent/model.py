@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack, cast
 
+from lmagent.core.events import Event, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from lmagent.core.messages import Prompt, Reply, ReplyChunk, StreamInfo
+from lmagent.core.prompts import as_messages
 from lmagent.errors import ConfigurationError, ParameterError
-from lmagent.events import Event, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from lmagent.messages import Prompt, Reply, ReplyChunk, StreamInfo
-from lmagent.prompts import as_messages
 from lmagent.providers.base import Auth, ChatCall, Codec, NamedTool, OutputSchema, ToolChoice
 from lmagent.schema import ToolSpec
 

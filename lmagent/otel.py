@@ -16,10 +16,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lmagent.calling.outcomes import ToolOutcome
+from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, ToolMessage, Usage
+from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError
 from lmagent.hooks import Hooks
-from lmagent.messages import AssistantMessage, Message, Reply, SystemMessage, ToolMessage, Usage
-from lmagent.redaction import redact, redact_value
 from lmagent.watching import Observer, Span
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal, cast, is_typeddict
 
+from lmagent.core.json_text import JSONError, dumps_text, loads
+from lmagent.core.messages import Reply, ToolCall
 from lmagent.errors import InvalidArguments
 from lmagent.function import Tool, function
-from lmagent.jsontext import JSONError, dumps_text, loads
-from lmagent.messages import Reply, ToolCall
 from lmagent.providers.base import Features, OutputSchema
 from lmagent.schema import ToolSpec, inline_refs
 

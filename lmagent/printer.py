@@ -10,7 +10,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from lmagent.events import (
+from lmagent.core.events import (
     Event,
     ReasoningDelta,
     ReasoningEnd,
@@ -22,7 +22,7 @@ from lmagent.events import (
     ToolCallEnd,
     ToolEnd,
 )
-from lmagent.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
+from lmagent.core.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
 
 if TYPE_CHECKING:
     from rich.console import Console

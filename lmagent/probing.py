@@ -12,8 +12,8 @@ from copy import copy
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
+from lmagent.core.messages import Reply, ToolCall
 from lmagent.errors import AuthenticationFailed, ConfigurationError, LMAgentError, ParameterError, ProviderError
-from lmagent.messages import Reply, ToolCall
 from lmagent.model import ChatModel
 from lmagent.prompting.formats import format_for
 from lmagent.prompting.leaks import LEAKED, Leaks

@@ -100,7 +100,7 @@ class ToolRegistry:
 
     def __contains__(self, name: object) -> bool:
         if isinstance(name, Tool):
-            tool = cast(_AnyTool, name)
+            tool = cast("_AnyTool", name)
             known = self._tools.get(tool.name)
             return known is not None and known.is_same(tool)
         return name in self._tools
@@ -282,7 +282,7 @@ def _origin(tool: _AnyTool) -> str:
 def _tools_of(source: Any) -> Iterator[_AnyTool]:
     """Yield the tools of anything that has some."""
     if isinstance(source, Tool):
-        yield cast(_AnyTool, source)
+        yield cast("_AnyTool", source)
     elif isinstance(source, ToolRegistry):
         yield from source
     elif isinstance(source, list | tuple | set | frozenset | Iterator):
@@ -303,7 +303,7 @@ def _tool_methods(instance: Any) -> list[_AnyTool]:
     found: dict[str, None] = {}
     for base in reversed(type(instance).__mro__):
         for name, value in vars(base).items():
-            inner = cast(Any, value).__func__ if isinstance(value, classmethod | staticmethod) else value
+            inner = cast("Any", value).__func__ if isinstance(value, classmethod | staticmethod) else value
             if isinstance(inner, Tool):
                 found[name] = None
             else:

@@ -7,11 +7,11 @@ from dataclasses import asdict, field, replace
 from typing import Any, Literal, TypeAlias, cast
 
 from lmagent.approval import Allow, Decision, as_decision, decision_from_dict, decision_to_dict
+from lmagent.core.fast_dataclass import record
+from lmagent.core.history import open_calls
+from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage
+from lmagent.core.prompts import message_from_dict, message_to_dict
 from lmagent.errors import MessageError
-from lmagent.history import open_calls
-from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage
-from lmagent.prompts import message_from_dict, message_to_dict
-from lmagent.values import record
 
 __all__ = ["Decisions", "Resumption", "RunResult", "Waiting"]
 

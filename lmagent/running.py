@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from lmagent.calling.collecting import Collector, Overdue
 from lmagent.calling.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
 from lmagent.context import RunContext
+from lmagent.core.async_bridge import NAP, run_coroutine
+from lmagent.core.fast_dataclass import record
 from lmagent.errors import InvalidArguments
 from lmagent.function import Tool, is_awaitable
-from lmagent.portal import NAP, run_coroutine
-from lmagent.values import record
 
 if TYPE_CHECKING:
     from lmagent.calling.arguments import BoundArguments
@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 
 class Call(Protocol):
-    """What is asked of a call; `lmagent.messages.ToolCall` has it."""
+    """What is asked of a call; `lmagent.core.messages.ToolCall` has it."""
 
     @property
     def id(self) -> str: ...
@@ -279,7 +279,7 @@ def _run_stage(
             now = perf_counter()
             for job in [job for job in running.values() if job.deadline <= now]:
                 del running[job.place]
-                finished.append((job.place, _timed_out(job.prepared, cast(float, job.timeout), job.started)))
+                finished.append((job.place, _timed_out(job.prepared, cast("float", job.timeout), job.started)))
             continue
         if running.pop(place, None) is None:
             continue  # its time was over
@@ -327,10 +327,10 @@ async def async_run_prepared(
     except TimeoutError:
         if not limit.expired():
             raise
-        return _timed_out(prepared, cast(float, timeout), started)
+        return _timed_out(prepared, cast("float", timeout), started)
     # A body may swallow the cancellation, or hold up the loop so long that there was none: late all the same.
     if limit.expired() or (timeout is not None and outcome.duration >= timeout):
-        return _timed_out(prepared, cast(float, timeout), started)
+        return _timed_out(prepared, cast("float", timeout), started)
     return outcome
 
 
@@ -412,7 +412,7 @@ async def _run_beside_loop(
         except Exception as error:
             return _fail(prepared, error, started)
         return _finish(prepared, value, started)
-    return cast(ToolOutcome, outcome)
+    return cast("ToolOutcome", outcome)
 
 
 @record()

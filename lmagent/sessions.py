@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import quote, unquote
 
+from lmagent.core.history import History, repair_history
+from lmagent.core.messages import Message
+from lmagent.core.prompts import message_from_dict, message_to_dict
 from lmagent.errors import JournalError, MessageError
-from lmagent.history import History, repair_history
-from lmagent.messages import Message
-from lmagent.prompts import message_from_dict, message_to_dict
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+from lmagent.core.redaction import redact
 from lmagent.errors import ConfigurationError
 from lmagent.function import Tool
-from lmagent.redaction import redact
 
 __all__ = ["load_tools", "ready_made_names"]
 

@@ -15,13 +15,13 @@ from threading import Lock
 from typing import Any
 
 from lmagent.calling.outcomes import ToolOutcome
+from lmagent.core.events import ToolDecided
+from lmagent.core.json_text import JSONError, dumps, loads
+from lmagent.core.messages import Reply, ToolCall, Usage
+from lmagent.core.prompts import message_to_dict
+from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError
-from lmagent.events import ToolDecided
 from lmagent.hooks import Hooks
-from lmagent.jsontext import JSONError, dumps, loads
-from lmagent.messages import Reply, ToolCall, Usage
-from lmagent.prompts import message_to_dict
-from lmagent.redaction import redact, redact_value
 from lmagent.watching import Observer, Span
 
 __all__ = ["TraceFile", "read_trace"]

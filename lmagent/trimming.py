@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lmagent.messages import AssistantMessage, ImagePart, Message, SystemMessage, ToolMessage, UserMessage
+from lmagent.core.messages import AssistantMessage, ImagePart, Message, SystemMessage, ToolMessage, UserMessage
 from lmagent.providers.base import ChatCall
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
 from lmagent.calling.outcomes import ToolOutcome
-from lmagent.events import ToolDecided
-from lmagent.messages import ToolCall
+from lmagent.core.events import ToolDecided
+from lmagent.core.messages import ToolCall
 
 __all__ = ["UNSEEN", "Observer", "Sight", "Span", "SpanKind", "Unseen", "Watch"]
 
@@ -156,7 +156,7 @@ def _guarded(observer: Observer, point: str, *values: Any) -> Any:
     try:
         return getattr(observer, point)(*values)
     except Exception as error:  # an observer's own code, a full disk: no reason to lose the run
-        from lmagent.logs import library_logger
+        from lmagent.core.redaction import library_logger
 
         library_logger("tracing").warning("an observer failed: %s", type(error).__name__, exc_info=error)
 

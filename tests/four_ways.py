@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lmagent import Agent, ChatEngine, ChatModel, RunResult
-from lmagent.messages import Reply
+from lmagent.core.messages import Reply
 
 AgentVerb = Callable[..., RunResult]
 

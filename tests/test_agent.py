@@ -10,15 +10,7 @@ import pytest
 
 from lmagent import Agent, History, Inject, Limits, RunContext, RunResult, ToolError, ToolRegistry, function
 from lmagent.approval import Allow, Deny, Edit, Pause
-from lmagent.errors import (
-    ConfigurationError,
-    FunctionDefinitionError,
-    LimitExceeded,
-    MessageError,
-    ParameterError,
-    ServerFailed,
-)
-from lmagent.events import (
+from lmagent.core.events import (
     RoundEnd,
     RunEnd,
     TextDelta,
@@ -28,8 +20,16 @@ from lmagent.events import (
     ToolEnd,
     ToolStart,
 )
-from lmagent.history import NOT_RUN, history_problems
-from lmagent.messages import AssistantMessage, Reply, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage
+from lmagent.core.history import NOT_RUN, history_problems
+from lmagent.core.messages import AssistantMessage, Reply, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage
+from lmagent.errors import (
+    ConfigurationError,
+    FunctionDefinitionError,
+    LimitExceeded,
+    MessageError,
+    ParameterError,
+    ServerFailed,
+)
 from lmagent.providers.base import NamedTool
 from lmagent.testing import ScriptedModel, ScriptError, calls
 from tests.four_ways import AGENT_VERBS, AgentVerb, no_tasks_left, nothing_left

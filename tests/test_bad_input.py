@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, ChatEngine, History, OpenAIChat, ToolError, function, load_from_model_id
+from lmagent.core.history import history_problems
+from lmagent.core.messages import ToolMessage
+from lmagent.core.prompts import message_from_dict, message_to_dict
 from lmagent.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -21,9 +24,6 @@ from lmagent.errors import (
     NotFound,
     QuotaExceeded,
 )
-from lmagent.history import history_problems
-from lmagent.messages import ToolMessage
-from lmagent.prompts import message_from_dict, message_to_dict
 from lmagent.testing import ScriptedModel, calls
 from tests.four_ways import AGENT_VERBS, MODEL_VERBS, AgentVerb, nothing_left
 from tests.loopback import CLOSE, answer, json_answer, raw

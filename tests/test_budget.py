@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from lmagent import Agent, Limits, LMAgentError, function
-from lmagent.budget import Budget, Price, load_prices
+from lmagent.core.budget import Budget, Price, load_prices
+from lmagent.core.history import history_problems
+from lmagent.core.messages import Usage
 from lmagent.errors import ConfigurationError, LimitExceeded, ServerFailed
-from lmagent.history import history_problems
-from lmagent.messages import Usage
 from lmagent.testing import ScriptedModel, calls, text
 
 

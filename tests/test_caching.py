@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, OpenAIChat, WenxinChat, function
-from lmagent.budget import Budget
 from lmagent.caching import ResponseCache
+from lmagent.core.budget import Budget
+from lmagent.core.messages import Usage
 from lmagent.errors import ConfigurationError, ProviderError, StreamInterrupted
-from lmagent.messages import Usage
 from lmagent.providers.base import Request
 from lmagent.testing import FakeAnswer, FakeTransport
 from tests.four_ways import AGENT_VERBS, MODEL_VERBS

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, ChatEngine, Limits, function
+from lmagent.core.events import RunEnd
+from lmagent.core.history import history_problems
+from lmagent.core.messages import AssistantMessage, ToolMessage, UserMessage
 from lmagent.errors import LimitExceeded, ParameterError, ServerFailed
-from lmagent.events import RunEnd
-from lmagent.history import history_problems
-from lmagent.messages import AssistantMessage, ToolMessage, UserMessage
 from lmagent.printer import Printer
 from lmagent.testing import ScriptedModel, calls
 from tests.four_ways import ENGINE_VERBS

@@ -14,8 +14,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from lmagent import Agent, OpenAIChat, UserMessage, function
-from lmagent.history import History
-from lmagent.jsontext import dumps
+from lmagent.core.history import History
+from lmagent.core.json_text import dumps
 from tests.openai_server import openai_server
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from lmagent import errors
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     InvalidArguments,
     LimitExceeded,
@@ -18,7 +19,6 @@ from lmagent.errors import (
     StreamInterrupted,
     ToolError,
 )
-from lmagent.redaction import Secret
 
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, LMAgentError)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmagent.events import (
+from lmagent.core.events import (
     Done,
     ReasoningDelta,
     ReasoningEnd,
@@ -16,7 +16,7 @@ from lmagent.events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from lmagent.messages import ToolCall
+from lmagent.core.messages import ToolCall
 
 
 def feed(*deltas, prefix="1"):

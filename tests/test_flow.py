@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from lmagent.approval import Allow, Deny, Edit, Pause, Ruling
-from lmagent.budget import Price
 from lmagent.calling.outcomes import ToolOutcome
+from lmagent.core.budget import Price
+from lmagent.core.events import RoundEnd, RoundStart, ToolDecided
+from lmagent.core.history import NOT_RUN, History, history_problems
+from lmagent.core.messages import AssistantMessage, Reply, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.errors import LimitExceeded
-from lmagent.events import RoundEnd, RoundStart, ToolDecided
 from lmagent.flow import Approve, AskModel, Limits, RunState, RunTools, agent_flow
-from lmagent.history import NOT_RUN, History, history_problems
-from lmagent.messages import AssistantMessage, Reply, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.providers.base import NamedTool
 from lmagent.result import RunResult
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, ChatEngine, RunResult, function
-from lmagent.events import RoundEnd, RoundStart, RunEnd, TextDelta, TextEnd, TextStart, ToolEnd, ToolStart
-from lmagent.history import history_problems
-from lmagent.messages import AssistantMessage, Message, Reply, ToolMessage, Usage
+from lmagent.core.events import RoundEnd, RoundStart, RunEnd, TextDelta, TextEnd, TextStart, ToolEnd, ToolStart
+from lmagent.core.history import history_problems
+from lmagent.core.messages import AssistantMessage, Message, Reply, ToolMessage, Usage
 from lmagent.testing import ScriptedModel, calls, text
 from tests.four_ways import (
     AGENT_VERBS_AND_LOOPS,

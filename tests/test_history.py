@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmagent.history import NOT_RUN, History, history_problems, in_order, open_calls, repair_history
-from lmagent.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
+from lmagent.core.history import NOT_RUN, History, history_problems, in_order, open_calls, repair_history
+from lmagent.core.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
 
 
 def call(id: str) -> ToolCall:

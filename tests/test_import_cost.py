@@ -28,7 +28,7 @@ def test_the_front_door_loads_nothing_heavy():
     [
         ("from lmagent import function\n@function\ndef f(a: int) -> int: return a\nf(1)", ()),
         ("from lmagent import UserMessage, ToolError, Limits", ("asyncio", "pydantic_core", "typing_extensions")),
-        ("import lmagent.errors, lmagent.redaction, lmagent.messages, lmagent.events", ()),
+        ("import lmagent.errors, lmagent.core.redaction, lmagent.core.messages, lmagent.core.events", ()),
         ("import lmagent.testing", ()),
         ("from lmagent import OpenAIChat\nOpenAIChat('m', api_key='k')", ("pydantic_core", "asyncio")),
     ],

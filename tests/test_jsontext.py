@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmagent.jsontext import JSONError, dumps, dumps_text, loads, storable
+from lmagent.core.json_text import JSONError, dumps, dumps_text, loads, storable
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -1,4 +1,4 @@
-"""Arrows point down: a module imports only from lower floors or its own room. See docs/architecture.md."""
+"""Arrows point down: a module imports only from lower layers or its own package. See docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -12,30 +12,34 @@ import lmagent
 
 ROOT = Path(__file__).resolve().parent.parent / "lmagent"
 
-GROUND = "values errors redaction logs messages prompts events schema framing jsontext context history portal"
-FLOORS: tuple[tuple[str, ...], ...] = (
-    tuple(GROUND.split()),
-    (
-        "describing", "calling", "definitions", "function", "running", "registry", "tool_sources", "parameters",
-        "budget", "watching",
-    ),
-    ("providers", "prompting", "trimming"),
-    ("caching", "transport"),
-    ("chat_models", "credentials", "fallback", "loading", "model", "output", "sessions"),
-    ("agent", "approval", "drivers", "flow", "hooks", "otel", "probing", "result", "tracing"),
-    ("bulk", "chat_engine", "completion_engine", "printer"),
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("core",),
+    ("toolkit", "describing", "calling", "definitions", "function", "running", "registry", "tool_sources", "context",
+     "schema"),
+    ("providers",),
+    ("prompting",),
+    ("http", "asking", "transport", "caching"),
+    ("models", "chat_models", "credentials", "fallback", "loading", "model", "parameters"),
+    ("observe", "hooks", "otel", "probing", "tracing", "watching"),
+    ("agent", "approval", "drivers", "flow", "output", "result", "sessions", "trimming"),
+    ("engines", "bulk", "chat_engine", "completion_engine", "printer"),
     ("cli", "__main__"),
 )  # fmt: skip
-"""Rooms by floor, from the ground up. `testing` stands beside the house and may look into any floor."""
+"""Packages, lowest layer first. `testing` and `tools` stand outside: nothing in the layers imports them."""
 
 BESIDE = ("testing", "__init__", "tools")
 
-HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+HEIGHT = {package: layer for layer, packages in enumerate(LAYERS) for package in packages}
 
 
-def _room(module: str) -> str:
-    """`lmagent.transport.http` -> `transport`."""
-    return module.split(".")[1] if "." in module else "__init__"
+def _package(module: str) -> str:
+    """`lmagent.asking.retry` -> `asking`. The errors stand at the top for users; they belong to `core`."""
+    name = module.split(".")[1] if "." in module else "__init__"
+    return "core" if name == "errors" else name
+
+
+def _package_of(path: Path) -> str:
+    return _package(f"lmagent.{path.relative_to(ROOT).parts[0].removesuffix('.py')}")
 
 
 def _modules() -> list[Path]:
@@ -43,9 +47,9 @@ def _modules() -> list[Path]:
 
 
 def _named(name: str) -> str:
-    """`from lmagent import errors` names a room, `from lmagent import Agent` the front door."""
-    is_room = (ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file()
-    return f"lmagent.{name}" if is_room and name not in lmagent.__all__ else "lmagent"
+    """`from lmagent import errors` names a package, `from lmagent import Agent` the front door."""
+    is_package = (ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file()
+    return f"lmagent.{name}" if is_package and name not in lmagent.__all__ else "lmagent"
 
 
 @cache
@@ -84,45 +88,45 @@ def _imports(path: Path) -> list[tuple[str, bool]]:
     return found
 
 
-def test_every_room_has_a_floor():
-    rooms = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in _modules()}
-    assert rooms - set(BESIDE) <= set(HEIGHT)
+def test_every_package_has_a_layer():
+    packages = {_package_of(path) for path in _modules()}
+    assert packages - set(BESIDE) <= set(HEIGHT)
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_arrows_point_down(path: Path):
-    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    if room in BESIDE:
+    package = _package_of(path)
+    if package in BESIDE:
         return
     for module, typing_only in _imports(path):
-        target = _room(module)
-        if typing_only or target == room or (room in ("cli",) and target == "__init__"):
+        target = _package(module)
+        if typing_only or target == package or (package in ("cli",) and target == "__init__"):
             continue
-        assert target not in BESIDE, f"{room} imports {module}"
-        assert HEIGHT[target] <= HEIGHT[room], (
-            f"{room} (floor {HEIGHT[room]}) imports {module} (floor {HEIGHT[target]})"
+        assert target not in BESIDE, f"{package} imports {module}"
+        assert HEIGHT[target] <= HEIGHT[package], (
+            f"{package} (layer {HEIGHT[package]}) imports {module} (layer {HEIGHT[target]})"
         )
 
 
-def test_there_is_no_cycle_between_rooms():
-    """Imports at the top of modules, room by room: no room can be reached from itself."""
+def test_there_is_no_cycle_between_packages():
+    """Imports at the top of modules, package by package: no package can be reached from itself."""
     arrows: dict[str, set[str]] = {}
     for path in _modules():
-        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if room in BESIDE:
+        package = _package_of(path)
+        if package in BESIDE:
             continue
-        targets = {_room(module) for module, typing_only in _imports(path) if not typing_only}
-        arrows.setdefault(room, set()).update(targets - {room, *BESIDE})
+        targets = {_package(module) for module, typing_only in _imports(path) if not typing_only}
+        arrows.setdefault(package, set()).update(targets - {package, *BESIDE})
     remaining = dict(arrows)
     while remaining:
-        free = [room for room, targets in remaining.items() if not targets & remaining.keys()]
+        free = [package for package, targets in remaining.items() if not targets & remaining.keys()]
         assert free, f"a cycle among {sorted(remaining)}"
-        for room in free:
-            del remaining[room]
+        for package in free:
+            del remaining[package]
 
 
 @pytest.mark.parametrize(
-    ("library", "rooms"),
+    ("library", "packages"),
     [
         ("httpx", {"transport"}),
         ("h11", {"transport"}),
@@ -132,15 +136,15 @@ def test_there_is_no_cycle_between_rooms():
         ("llama_cpp", {"transport"}),
     ],
 )
-def test_a_library_is_imported_in_one_room(library: str, rooms: set[str]):
+def test_a_library_is_imported_in_one_package(library: str, packages: set[str]):
     found: set[str] = set()
     for path in _modules():
         for node in ast.walk(_parsed(path)):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if any(name.split(".")[0] == library for name in names):
-                found.add(path.relative_to(ROOT).parts[0].removesuffix(".py"))
-    assert found <= rooms
+                found.add(_package_of(path))
+    assert found <= packages
 
 
 def test_ready_made_tools_import_only_the_front_door():

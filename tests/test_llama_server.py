@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, ChatEngine, ChatModel, OpenAIChat
+from lmagent.core.history import history_problems
+from lmagent.core.json_text import dumps, loads
+from lmagent.core.messages import Reply, ToolMessage
 from lmagent.errors import BadRequest, LMAgentError, ServerFailed
-from lmagent.history import history_problems
-from lmagent.jsontext import dumps, loads
-from lmagent.messages import Reply, ToolMessage
 from lmagent.prompting.tiny import TinyPrompted
 from lmagent.providers.base import ChatCall, Codec, Request
 from lmagent.providers.compatible import GENERIC

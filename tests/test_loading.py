@@ -9,11 +9,11 @@ import pytest
 
 from lmagent import ChatModel, LocalChat, OpenAIChat, OpenAICompatibleChat, load_from_model_id, register_provider
 from lmagent import loading as loading_module
+from lmagent.core.redaction import Secret
 from lmagent.credentials import find_secret, find_setting, require_secret, require_setting
 from lmagent.errors import ConfigurationError
 from lmagent.loading import configured, default_model_id, provider_table
 from lmagent.providers.openai import Profile
-from lmagent.redaction import Secret
 from lmagent.testing import ScriptedModel
 
 ALL = provider_table()

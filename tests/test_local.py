@@ -15,9 +15,9 @@ from typing import Any, Literal
 import pytest
 
 from lmagent import Agent, ChatEngine, LocalChat, function, load_from_model_id
+from lmagent.core.history import history_problems
+from lmagent.core.messages import AssistantMessage, ToolMessage
 from lmagent.errors import ConfigurationError, ContextTooLong, ParameterError, RequestTimeout
-from lmagent.history import history_problems
-from lmagent.messages import AssistantMessage, ToolMessage
 from lmagent.tools.calculator import calculator
 from lmagent.transport.local import LocalTransport, embedded_path
 from tests.four_ways import AGENT_VERBS, MODEL_VERBS, inside_a_loop, no_tasks_left, nothing_left

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from lmagent import ChatModel, OpenAIChat, ToolRegistry, UserMessage, function
+from lmagent.core.messages import Reply
 from lmagent.errors import ConfigurationError, ServerFailed, StreamInterrupted
-from lmagent.messages import Reply
 from lmagent.model import resolve_tool_choice, tool_specs
 from lmagent.prompting.prompted import Prompted
 from lmagent.providers.base import Features, NamedTool

@@ -19,8 +19,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from lmagent import Agent, OpenAIChat, function
+from lmagent.core.messages import Usage
 from lmagent.errors import AuthenticationFailed, ServerFailed
-from lmagent.messages import Usage
 from lmagent.otel import OpenTelemetry
 from lmagent.testing import FakeAnswer, FakeTransport, ScriptedModel, calls, text
 from lmagent.tracing import TraceFile

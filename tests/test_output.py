@@ -10,10 +10,10 @@ import pytest
 from pydantic import BaseModel, Field, RootModel
 
 from lmagent import Agent, Limits, function
+from lmagent.core.history import history_problems
+from lmagent.core.json_text import dumps_text
+from lmagent.core.messages import AssistantMessage, Reply, SystemMessage, ToolMessage, UserMessage
 from lmagent.errors import FunctionDefinitionError, OutputError
-from lmagent.history import history_problems
-from lmagent.jsontext import dumps_text
-from lmagent.messages import AssistantMessage, Reply, SystemMessage, ToolMessage, UserMessage
 from lmagent.output import OutputMode, TypedOutput
 from lmagent.providers.base import Features
 from lmagent.testing import ScriptedModel, calls, text

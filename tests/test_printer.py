@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from lmagent.events import (
+from lmagent.core.events import (
     ReasoningDelta,
     ReasoningEnd,
     RoundEnd,
@@ -16,7 +16,7 @@ from lmagent.events import (
     ToolCallEnd,
     ToolEnd,
 )
-from lmagent.messages import AssistantMessage, ImagePart, Reply, TextPart, ToolCall, ToolMessage, UserMessage
+from lmagent.core.messages import AssistantMessage, ImagePart, Reply, TextPart, ToolCall, ToolMessage, UserMessage
 from lmagent.printer import Printer, printable
 
 CALL = ToolCall(id="c", name="look", arguments='{"a": "\u4e2d", "b": [1]}')

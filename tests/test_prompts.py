@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from lmagent.errors import MessageError
-from lmagent.messages import (
+from lmagent.core.messages import (
     AssistantMessage,
     FilePart,
     ImagePart,
@@ -17,7 +16,8 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
-from lmagent.prompts import as_messages, message_from_dict, message_to_dict
+from lmagent.core.prompts import as_messages, message_from_dict, message_to_dict
+from lmagent.errors import MessageError
 
 ALL = [
     SystemMessage("be brief"),

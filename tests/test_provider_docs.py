@@ -13,9 +13,9 @@ import pytest
 import lmagent.loading
 from lmagent import Agent, OpenAICompatibleChat, function, load_from_model_id
 from lmagent.cli.capabilities import DOORS, Door
+from lmagent.core.messages import AssistantMessage, Reply
 from lmagent.errors import ParameterError
 from lmagent.loading import provider_table
-from lmagent.messages import AssistantMessage, Reply
 from lmagent.providers.azure import AZURE
 from lmagent.providers.compatible import PROFILES, ZHIPU
 from lmagent.transport.exchange import Exchange

@@ -9,8 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from lmagent.logs import SecretFilter, library_logger
-from lmagent.redaction import Secret, mask, redact, redact_value
+from lmagent.core.redaction import Secret, SecretFilter, library_logger, mask, redact, redact_value
 
 
 @pytest.mark.parametrize(

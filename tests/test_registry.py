@@ -20,10 +20,10 @@ from pydantic import BaseModel
 
 from lmagent.calling.outcomes import ToolOutcome, cut, render
 from lmagent.context import RunContext
+from lmagent.core.messages import ToolCall
+from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError, FunctionDefinitionError, InvalidArguments, ToolError
 from lmagent.function import function
-from lmagent.messages import ToolCall
-from lmagent.redaction import Secret
 from lmagent.registry import ToolRegistry
 from lmagent.running import PreparedCall
 
@@ -521,7 +521,7 @@ async def _later() -> str:
 def test_a_hanging_thread_does_not_keep_the_program_alive():
     code = (
         "import time, asyncio\nfrom lmagent.registry import ToolRegistry\nfrom lmagent.function import function\n"
-        "from lmagent.messages import ToolCall\n@function(timeout=0.05)\ndef hang(): time.sleep(60)\n"
+        "from lmagent.core.messages import ToolCall\n@function(timeout=0.05)\ndef hang(): time.sleep(60)\n"
         "r = ToolRegistry(hang); c = ToolCall(id='1', name='hang')\n"
         "print(r.run_one(c).kind, asyncio.run(r.async_run_one(c)).kind)"
     )

@@ -11,8 +11,8 @@ import pytest
 
 from lmagent import Agent, RunResult, function
 from lmagent.approval import Allow, Deny, Edit
-from lmagent.events import RunEnd
-from lmagent.history import history_problems
+from lmagent.core.events import RunEnd
+from lmagent.core.history import history_problems
 from lmagent.testing import ScriptedModel, calls
 
 

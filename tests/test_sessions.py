@@ -12,9 +12,9 @@ import time
 import pytest
 
 from lmagent import Agent, ChatEngine, function
+from lmagent.core.history import history_problems
+from lmagent.core.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.errors import JournalError
-from lmagent.history import history_problems
-from lmagent.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.sessions import JSONLSessions, MemorySessions, SQLiteSessions, StoredHistory
 from lmagent.testing import ScriptedModel, calls
 
@@ -134,7 +134,7 @@ def test_foreign_and_newer_files_are_refused(tmp_path):
 PROGRAM = """
 import sys
 from lmagent import ChatEngine, function
-from lmagent.messages import UserMessage
+from lmagent.core.messages import UserMessage
 from lmagent.sessions import JSONLSessions, SQLiteSessions
 from lmagent.testing import ScriptedModel, calls
 

@@ -11,8 +11,8 @@ import pytest
 
 import lmagent.testing
 from lmagent import Agent, OpenAIChat, function
+from lmagent.core.messages import Usage
 from lmagent.errors import RateLimited, ResponseTooLarge
-from lmagent.messages import Usage
 from lmagent.providers.base import Request
 from lmagent.testing import (
     FakeAnswer,

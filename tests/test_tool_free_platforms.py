@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, ChatEngine, Limits, RunResult, ToolError, function
+from lmagent.core.events import TextDelta, ToolCallDelta, ToolCallEnd
+from lmagent.core.history import history_problems
+from lmagent.core.messages import AssistantMessage, Message, SystemMessage, ToolMessage
 from lmagent.errors import LimitExceeded, RateLimited
-from lmagent.events import TextDelta, ToolCallDelta, ToolCallEnd
-from lmagent.history import history_problems
-from lmagent.messages import AssistantMessage, Message, SystemMessage, ToolMessage
 from tests.dialect_servers import DIALECTS, Brain, DialectServer, answers, calls_then
 from tests.dialects import Asked, Said
 from tests.four_ways import AGENT_VERBS, ENGINE_VERBS, stream_run

@@ -12,10 +12,10 @@ import pytest
 
 from lmagent import Agent, OpenAIChat, RunContext, function
 from lmagent.approval import Deny
+from lmagent.core.messages import Usage
 from lmagent.errors import AuthenticationFailed, ConfigurationError, LimitExceeded, ServerFailed
 from lmagent.flow import Limits
 from lmagent.hooks import Hooks
-from lmagent.messages import Usage
 from lmagent.testing import FakeAnswer, FakeTransport, ScriptedModel, calls, text
 from lmagent.tracing import TraceFile, read_trace
 from lmagent.watching import Observer, Span, Watch

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmagent import Agent, function
-from lmagent.budget import Budget
+from lmagent.core.budget import Budget
+from lmagent.core.history import history_problems
+from lmagent.core.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.flow import Limits
-from lmagent.history import history_problems
 from lmagent.hooks import Hooks
-from lmagent.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.providers.base import ChatCall
 from lmagent.testing import ScriptedModel, calls
 from lmagent.trimming import Summarise, TrimTo, estimate_tokens

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lmagent.values import record
+from lmagent.core.fast_dataclass import record
 
 
 @record(frozen=True)

@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from contextvars import copy_context
 from typing import TypeVar
 
-from lmagent.portal import NAP
+from lmagent.core.async_bridge import NAP
 
 __all__ = ["iterate"]
 

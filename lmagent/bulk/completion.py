@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lmagent import errors
+from lmagent.core.messages import AssistantMessage, Reply, Usage
+from lmagent.core.prompts import message_from_dict, message_to_dict
 from lmagent.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -18,8 +20,6 @@ from lmagent.errors import (
     ProviderError,
     QuotaExceeded,
 )
-from lmagent.messages import AssistantMessage, Reply, Usage
-from lmagent.prompts import message_from_dict, message_to_dict
 from lmagent.result import RunResult
 
 __all__ = [

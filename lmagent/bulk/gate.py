@@ -17,8 +17,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from lmagent.bulk.parts import SharedLimiter
+from lmagent.core.messages import Usage
 from lmagent.errors import Overloaded, ProviderError, RateLimited
-from lmagent.messages import Usage
 from lmagent.transport.limits import Permit, asked_to_pause, told_to_pause
 
 __all__ = ["Gate"]

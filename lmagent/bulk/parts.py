@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from lmagent.messages import Message
+from lmagent.core.messages import Message
 from lmagent.transport.limits import Permit
 
 __all__ = ["Journal", "Row", "SharedLimiter", "Work", "WorkSource"]

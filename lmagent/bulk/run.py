@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from lmagent.budget import Budget
 from lmagent.bulk.completion import (
     Completion,
     Summary,
@@ -26,8 +25,9 @@ from lmagent.bulk.completion import (
 from lmagent.bulk.gate import Gate
 from lmagent.bulk.parts import Journal, Row, Work, WorkSource
 from lmagent.bulk.target import Target
+from lmagent.core.budget import Budget
+from lmagent.core.messages import Usage
 from lmagent.errors import JournalError, LimitExceeded, LMAgentError, ProviderError
-from lmagent.messages import Usage
 
 __all__ = ["BulkRun", "ErrorMode", "RetryFailed", "Settings"]
 

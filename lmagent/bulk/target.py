@@ -8,16 +8,16 @@ from dataclasses import replace
 from typing import Any, cast
 
 from lmagent.agent import Agent
-from lmagent.budget import Budget
 from lmagent.bulk.completion import result_from_dict
 from lmagent.bulk.gate import Gate
 from lmagent.bulk.parts import Row, SharedLimiter, Work
 from lmagent.bulk.work import canonical, identity
+from lmagent.core.budget import Budget
+from lmagent.core.messages import AssistantMessage, FilePart, ImagePart, Message, Reply, TextPart
+from lmagent.core.redaction import redact_value
 from lmagent.errors import ConfigurationError, ToolError
 from lmagent.fallback import FallbackModel
-from lmagent.messages import AssistantMessage, FilePart, ImagePart, Message, Reply, TextPart
 from lmagent.model import ChatModel
-from lmagent.redaction import redact_value
 from lmagent.result import RunResult
 from lmagent.transport.exchange import Exchange
 

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from lmagent.bulk.in_thread import InThread
 from lmagent.bulk.parts import Work
+from lmagent.core.messages import Message
+from lmagent.core.prompts import as_messages, message_to_dict
 from lmagent.errors import ConfigurationError, MessageError
-from lmagent.messages import Message
-from lmagent.prompts import as_messages, message_to_dict
 
 __all__ = ["LocalSource", "canonical", "identity", "read_item"]
 

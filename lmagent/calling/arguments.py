@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from pydantic_core import ValidationError
 
 from lmagent.calling.outcomes import failure_text
+from lmagent.core.json_text import JSONError, dumps, dumps_text, loads, may_overflow
 from lmagent.describing.signatures import OMITTED, Argument, Signature
 from lmagent.errors import InvalidArguments
-from lmagent.jsontext import JSONError, dumps, dumps_text, loads, may_overflow
 from lmagent.schema import inner_schemas
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class ArgumentReader:
         self, signature: Signature, schema: Mapping[str, Any], keys: Mapping[str, str], adapter: TypeAdapter[Any]
     ) -> None:
         self._schema = schema
-        self._validate: Callable[..., Any] = cast(Any, adapter).validator.validate_json
+        self._validate: Callable[..., Any] = cast("Any", adapter).validator.validate_json
         self._is_model = signature.model is not None
         known = set(cast("Mapping[str, Any]", schema["properties"]))
         self._known = known | _other_names(signature.model) if schema.get("additionalProperties") is False else None
@@ -322,7 +322,7 @@ def _place(data: Any, location: tuple[int | str, ...], kind: str) -> _Path:
         if (isinstance(here, dict) and part in here) or (
             isinstance(here, list) and isinstance(part, int) and part < len(cast("list[Any]", here))
         ):
-            here = cast(Any, here)[part]
+            here = cast("Any", here)[part]
             path.append(part)
         elif is_last and kind.startswith("missing"):
             path.append(part)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from lmagent.calling.arguments import BoundArguments, Repair, invalid_arguments, read_object, shown_name, shown_value
-from lmagent.jsontext import JSONError, loads
+from lmagent.core.json_text import JSONError, loads
 
 __all__ = ["SchemaReader", "problems_of"]
 

@@ -12,9 +12,9 @@ from dataclasses import asdict, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeAlias, cast
 
+from lmagent.core.fast_dataclass import record
+from lmagent.core.redaction import redact
 from lmagent.errors import InvalidArguments, ToolError
-from lmagent.redaction import redact
-from lmagent.values import record
 
 __all__ = ["MAX_RESULT_CHARS", "OutcomeKind", "ToolOutcome", "cut", "failure_text", "render"]
 
@@ -89,7 +89,7 @@ def _json() -> tuple[Any, Any]:
 def _storable(text: str) -> str:
     if text.isascii():
         return text
-    from lmagent.jsontext import storable
+    from lmagent.core.json_text import storable
 
     return storable(text)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Unpack
 
+from lmagent.core.redaction import Secret
 from lmagent.credentials import find_secret, find_setting, require_secret
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.anthropic import DEFAULT_MAX_TOKENS, DEFAULT_URL, DEFAULT_VERSION, AnthropicCodec
 from lmagent.providers.auth import BearerAuth, HeaderAuth
-from lmagent.redaction import Secret
 
 __all__ = ["AnthropicChat"]
 

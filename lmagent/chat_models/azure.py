@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Unpack
 
+from lmagent.core.redaction import Secret
 from lmagent.credentials import find_secret, find_setting, require_secret, require_setting
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth, HeaderAuth
 from lmagent.providers.azure import AZURE, AzureCodec, EntraAuth
 from lmagent.providers.base import Auth
 from lmagent.providers.openai import ModelRule
-from lmagent.redaction import Secret
 
 __all__ = ["AzureChat"]
 

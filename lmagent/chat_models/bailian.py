@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal, Unpack
 
 from lmagent.chat_models.addresses import with_default_path
+from lmagent.core.redaction import Secret
 from lmagent.credentials import find_secret, find_setting, require_secret, require_setting
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import Auth, Codec
-from lmagent.redaction import Secret
 
 __all__ = ["BailianApi", "BailianChat"]
 

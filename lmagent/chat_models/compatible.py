@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Unpack
 
 from lmagent.chat_models.addresses import with_default_path
+from lmagent.core.redaction import Secret
 from lmagent.credentials import find_secret, find_setting, require_secret
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth, HeaderAuth
 from lmagent.providers.compatible import profile_of
 from lmagent.providers.openai import ModelRule, OpenAICodec, Profile
-from lmagent.redaction import Secret
 
 __all__ = ["OpenAICompatibleChat"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal, Unpack
 
+from lmagent.core.redaction import Secret
 from lmagent.credentials import find_secret, find_setting, require_secret
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth, HeaderAuth
 from lmagent.providers.base import Auth
 from lmagent.providers.gemini import DEFAULT_URL, DEFAULT_VERSION, GeminiCodec
-from lmagent.redaction import Secret
 
 __all__ = ["GeminiChat"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
+from lmagent.core.redaction import Secret
 from lmagent.credentials import find_secret, find_setting, require_secret
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth
-from lmagent.redaction import Secret
 
 if TYPE_CHECKING:
     from lmagent.providers.openai_profile import ModelRule

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Unpack
 
+from lmagent.core.redaction import Secret
 from lmagent.credentials import find_secret, find_setting, require_secret
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.openai_profile import REASONING_MODELS, ModelRule
 from lmagent.providers.responses import DEFAULT_URL, ResponsesCodec
-from lmagent.redaction import Secret
 
 __all__ = ["OpenAIResponsesChat"]
 

@@ -6,12 +6,12 @@ from fnmatch import fnmatchcase
 from typing import ClassVar, Literal, TypeAlias, Unpack
 
 from lmagent.chat_models.addresses import host_of, with_default_path
+from lmagent.core.redaction import Secret
 from lmagent.credentials import find_secret, find_setting
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import Auth, Codec
-from lmagent.redaction import Secret
 
 __all__ = ["CLASSIC_MODELS", "WenxinChat"]
 

@@ -7,13 +7,13 @@ from fnmatch import fnmatchcase
 from typing import ClassVar, Literal, Unpack
 
 from lmagent.chat_models.addresses import with_default_path
+from lmagent.core.redaction import Secret
 from lmagent.credentials import find_setting, require_secret
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import Auth
 from lmagent.providers.zhipu import BASE_URL, CharacterCodec, ZhipuAuth, ZhipuCodec
-from lmagent.redaction import Secret
 
 __all__ = ["ZhiPuCharacterChat", "ZhiPuChat", "ZhipuApi"]
 

@@ -15,7 +15,6 @@ from typing import IO, Annotated, Any, TextIO
 import typer
 
 from lmagent.agent import Agent
-from lmagent.budget import load_prices
 from lmagent.bulk.progress import Progress
 from lmagent.cli.exits import FAILED, INTERRUPTED, fail
 from lmagent.cli.options import (
@@ -28,9 +27,10 @@ from lmagent.cli.options import (
     read_parameters,
 )
 from lmagent.completion_engine import CompletionEngine
+from lmagent.core.budget import load_prices
+from lmagent.core.json_text import JSONError, dumps_text, loads
 from lmagent.errors import ConfigurationError, LMAgentError, MessageError
 from lmagent.flow import Limits
-from lmagent.jsontext import JSONError, dumps_text, loads
 from lmagent.printer import printable
 
 __all__ = ["batch"]

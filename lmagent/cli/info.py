@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lmagent import __version__
+from lmagent.core.json_text import dumps_text
 from lmagent.errors import ConfigurationError
-from lmagent.jsontext import dumps_text
 from lmagent.loading import configured, default_model_id, provider_table
 
 __all__ = ["doctor", "models"]

@@ -12,10 +12,10 @@ from typing import Annotated, Any, cast
 import typer
 
 from lmagent.approval import Allow, Decision, Deny
+from lmagent.core.json_text import JSONError, loads
+from lmagent.core.messages import ToolCall
 from lmagent.errors import ConfigurationError
-from lmagent.jsontext import JSONError, loads
 from lmagent.loading import load_from_model_id
-from lmagent.messages import ToolCall
 from lmagent.model import ChatModel
 from lmagent.printer import printable
 from lmagent.registry import ToolRegistry

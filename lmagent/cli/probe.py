@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lmagent.cli.options import build_model
-from lmagent.jsontext import dumps_text
+from lmagent.core.json_text import dumps_text
 from lmagent.printer import printable
 
 __all__ = ["probe"]

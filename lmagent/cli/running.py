@@ -24,12 +24,12 @@ from lmagent.cli.options import (
     read_stdin,
 )
 from lmagent.cli.trace import ContentOption, TraceOption, trace_file
-from lmagent.events import Event, TextDelta, TextEnd, TextStart
+from lmagent.core.events import Event, TextDelta, TextEnd, TextStart
+from lmagent.core.json_text import dumps_text
+from lmagent.core.messages import Reply, ToolCall, ToolMessage, Usage
+from lmagent.core.prompts import message_to_dict
 from lmagent.flow import Limits
-from lmagent.jsontext import dumps_text
-from lmagent.messages import Reply, ToolCall, ToolMessage, Usage
 from lmagent.printer import Printer, printable
-from lmagent.prompts import message_to_dict
 from lmagent.result import RunResult
 
 __all__ = ["event_to_dict", "result_to_dict", "run"]

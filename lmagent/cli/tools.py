@@ -10,9 +10,9 @@ import typer
 
 from lmagent.cli.exits import fail
 from lmagent.cli.options import ToolOption, build_tools, read_stdin, value_of
+from lmagent.core.json_text import dumps_text
+from lmagent.core.messages import ToolCall
 from lmagent.errors import ToolError
-from lmagent.jsontext import dumps_text
-from lmagent.messages import ToolCall
 from lmagent.printer import printable
 from lmagent.registry import ToolRegistry
 

@@ -23,14 +23,14 @@ def mapped(hint: Any, change: Callable[[Any], Any]) -> Any:
     if not arguments or origin is Literal:
         return hint
     if isinstance(hint, _ANNOTATED):
-        return Annotated[(change(cast(Any, hint).__origin__), *marks_of(hint))]  # type: ignore[return-value]  # built at run time
+        return Annotated[(change(cast("Any", hint).__origin__), *marks_of(hint))]  # type: ignore[return-value]  # built at run time
     changed = tuple(change(argument) for argument in arguments)
     if changed == arguments:
         return hint
     if origin is types.UnionType:
         origin = typing.Union
     takes_one = str(origin).rpartition(".")[2] in _QUALIFIERS
-    return cast(Any, origin)[changed[0] if takes_one else changed]
+    return cast("Any", origin)[changed[0] if takes_one else changed]
 
 
 def unaliased(hint: Any) -> Any:

@@ -182,7 +182,7 @@ def _plain(hint: Any) -> dict[str, Any] | None:
 
 def _plain_literal(hint: Any) -> dict[str, Any] | None:
     values = typing.get_args(hint)
-    kinds = {_KINDS.get(cast(Any, type(value))) for value in values}
+    kinds = {_KINDS.get(cast("Any", type(value))) for value in values}
     if None in kinds:
         return None
     schema: dict[str, Any] = {"const": values[0]} if len(values) == 1 else {"enum": list(values)}

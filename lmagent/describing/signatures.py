@@ -64,7 +64,7 @@ class Argument:
     def fresh_default(self) -> Any:
         """Return the default; containers are copied, so that calls don't share them."""
         default: Any = self.default
-        return copy.deepcopy(cast(Any, default)) if isinstance(default, _MUTABLE) else default
+        return copy.deepcopy(cast("Any", default)) if isinstance(default, _MUTABLE) else default
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -88,16 +88,16 @@ def is_async_callable(target: Any) -> bool:
     """Return whether calling `target` gives a coroutine or an async generator."""
     while True:
         if isinstance(target, functools.partial):
-            target = cast(Any, target).func
+            target = cast("Any", target).func
         elif isinstance(target, staticmethod | classmethod):
-            target = cast(Any, target).__func__
+            target = cast("Any", target).__func__
         else:
             break
     if inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target):
         return True
     if isinstance(target, type) or inspect.isroutine(target):
         return False
-    call = inspect.getattr_static(cast(Any, type(target)), "__call__", None)
+    call = inspect.getattr_static(cast("Any", type(target)), "__call__", None)
     return inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call)
 
 
@@ -166,9 +166,9 @@ def _unwrapped(target: Any, owner: type | None) -> tuple[Any, type | None]:
     """Return the function, class or instance that holds hints and documentation."""
     while True:
         if isinstance(target, functools.partial):
-            target = cast(Any, target).func
+            target = cast("Any", target).func
         elif isinstance(target, staticmethod | classmethod):
-            target = cast(Any, target).__func__
+            target = cast("Any", target).__func__
         elif isinstance(target, types.MethodType):
             own: Any = target.__self__
             owner = own if isinstance(own, type) else type(own)
@@ -176,7 +176,7 @@ def _unwrapped(target: Any, owner: type | None) -> tuple[Any, type | None]:
         elif not isinstance(target, type) and hasattr(target, "__wrapped__"):
             target = target.__wrapped__
         elif not isinstance(target, type) and not inspect.isroutine(target):
-            owner = cast(Any, type(target))
+            owner = cast("Any", type(target))
             call = inspect.getattr_static(owner, "__call__", None)
             return (inspect.unwrap(call) if inspect.isfunction(call) else target), owner
         else:
@@ -185,7 +185,7 @@ def _unwrapped(target: Any, owner: type | None) -> tuple[Any, type | None]:
 
 def _name(target: Any, inner: Any) -> str:
     while isinstance(target, functools.partial):
-        target = cast(Any, target).func
+        target = cast("Any", target).func
     if not isinstance(target, type) and not inspect.isroutine(target) and not hasattr(target, "__wrapped__"):
         return type(target).__name__
     return str(getattr(inner, "__name__", None) or type(inner).__name__)
@@ -193,7 +193,7 @@ def _name(target: Any, inner: Any) -> str:
 
 def _documentation(target: Any, inner: Any, owner: type | None) -> str:
     while isinstance(target, functools.partial):
-        target = cast(Any, target).func
+        target = cast("Any", target).func
     if isinstance(inner, type):
         return _class_documentation(cast("type[Any]", inner))
     text = getattr(inner, "__doc__", None) or _inherited_documentation(inner, owner)
@@ -225,14 +225,14 @@ def _is_pydantic_model(cls: type) -> bool:
     from pydantic import BaseModel
     from pydantic.dataclasses import is_pydantic_dataclass
 
-    return issubclass(cls, BaseModel) or is_pydantic_dataclass(cast(Any, cls))
+    return issubclass(cls, BaseModel) or is_pydantic_dataclass(cast("Any", cls))
 
 
 def _partial_keywords(target: Any) -> set[str]:
     keywords = set[str]()
     while isinstance(target, functools.partial):
-        keywords.update(cast(Any, target).keywords)
-        target = cast(Any, target).func
+        keywords.update(cast("Any", target).keywords)
+        target = cast("Any", target).func
     return keywords
 
 
@@ -325,7 +325,7 @@ class _HintReader:
                 f"{self._name}: parameter {parameter.name!r}: hint {_hint_text(hint)!r} cannot be resolved ({error})"
             ) from error
         if isinstance(hint, dataclasses.InitVar):
-            hint = cast(Any, hint).type
+            hint = cast("Any", hint).type
         if not isinstance(hint, type):
             hint = unaliased(hint)
         return hint, _injection(hint)
@@ -396,7 +396,7 @@ def _live(namespace: Mapping[str, Any] | None, outer: Mapping[str, Any]) -> dict
     return {
         name: value
         for name, value in (namespace or {}).items()
-        if not (hasattr(cast(Any, type(value)), "__get__") and (name in outer or hasattr(builtins, name)))
+        if not (hasattr(cast("Any", type(value)), "__get__") and (name in outer or hasattr(builtins, name)))
     }
 
 

@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
 
+from lmagent.core.json_text import JSONError, dumps_text, loads
+from lmagent.core.messages import ToolCall, ToolMessage
 from lmagent.errors import ConfigurationError
-from lmagent.jsontext import JSONError, dumps_text, loads
-from lmagent.messages import ToolCall, ToolMessage
 from lmagent.prompting.neutralise import neutralise
 from lmagent.providers.base import NamedTool, ToolChoice
 from lmagent.schema import ToolSpec, inline_refs

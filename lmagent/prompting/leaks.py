@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON
+from lmagent.core.messages import Reply, ToolCall
 from lmagent.errors import ProviderError
-from lmagent.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON
-from lmagent.messages import Reply, ToolCall
 from lmagent.prompting.lifting import delta_of
 from lmagent.prompting.pieces import Piece, TextPiece, ThinkingPiece
 from lmagent.providers.base import ChatCall, Codec, NamedTool, Request

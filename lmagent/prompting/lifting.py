@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lmagent.events import Delta, ReasoningDelta, TextDelta, ToolCallDelta
-from lmagent.jsontext import dumps_text
-from lmagent.messages import ToolCall
+from lmagent.core.events import Delta, ReasoningDelta, TextDelta, ToolCallDelta
+from lmagent.core.json_text import dumps_text
+from lmagent.core.messages import ToolCall
 from lmagent.prompting.pieces import CallDelta, CallFailed, CallFound, CallStarted, Piece, TextPiece, ThinkingPiece
 
 __all__ = ["UNREADABLE", "Blanks", "delta_of"]

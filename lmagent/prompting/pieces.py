@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lmagent.values import record
+from lmagent.core.fast_dataclass import record
 
 __all__ = [
     "CallDelta",

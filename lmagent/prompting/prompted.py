@@ -10,10 +10,10 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON, dumps_text
+from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, TextPart, ToolMessage, UserMessage
 from lmagent.errors import ProviderError
-from lmagent.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON, dumps_text
-from lmagent.messages import AssistantMessage, Message, Reply, SystemMessage, TextPart, ToolMessage, UserMessage
 from lmagent.prompting.formats import Language, PromptFormat, format_for, words
 from lmagent.prompting.lifting import Blanks, delta_of
 from lmagent.prompting.neutralise import neutralise

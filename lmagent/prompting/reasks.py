@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from lmagent.jsontext import JSONError, dumps_text, loads
-from lmagent.messages import AssistantMessage, Message, ToolMessage
+from lmagent.core.json_text import JSONError, dumps_text, loads
+from lmagent.core.messages import AssistantMessage, Message, ToolMessage
 from lmagent.prompting.pieces import CallFailed
 
 __all__ = ["complaint", "failures_at_end", "without_failures"]

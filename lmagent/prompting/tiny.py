@@ -16,9 +16,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lmagent.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON
-from lmagent.messages import Message, Reply, SystemMessage, ToolCall, ToolMessage, UserMessage
+from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON
+from lmagent.core.messages import Message, Reply, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.prompting.bounds import bounded
 from lmagent.prompting.formats import WholeReply
 from lmagent.prompting.neutralise import neutralise

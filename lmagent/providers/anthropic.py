@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, cast
 
-from lmagent.errors import ParameterError, ProviderError
-from lmagent.events import Delta, ReplyBuilder
-from lmagent.jsontext import JSON, dumps
-from lmagent.messages import (
+from lmagent.core.events import Delta, ReplyBuilder
+from lmagent.core.json_text import JSON, dumps
+from lmagent.core.messages import (
     AssistantMessage,
     FilePart,
     ImagePart,
@@ -34,6 +33,7 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.anthropic_reply import ReplyState, sort_error
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
 from lmagent.providers.calls import arguments_object, called_names, kept_items, settled

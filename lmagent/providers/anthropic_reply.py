@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from lmagent.core.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON, JSONError, loads
+from lmagent.core.messages import FinishReason, Usage
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -18,9 +21,6 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON, JSONError, loads
-from lmagent.messages import FinishReason, Usage
 from lmagent.providers.base import Codec, error_for_status
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import arguments_text, mapping, objects, text

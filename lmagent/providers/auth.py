@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+from lmagent.core.json_text import JSON
+from lmagent.core.redaction import Secret
 from lmagent.errors import AuthenticationFailed, ProviderError
-from lmagent.jsontext import JSON
 from lmagent.providers.base import Auth, AuthFlow, Request
-from lmagent.redaction import Secret
 
 __all__ = ["BearerAuth", "HeaderAuth", "TokenAuth"]
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from urllib.parse import quote
 
+from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError, ProviderError
 from lmagent.providers.base import Auth, AuthFlow, ChatCall, Request
 from lmagent.providers.openai import OPENAI, ModelRule, OpenAICodec, Profile
 from lmagent.providers.openai_profile import REASONING_MODELS
-from lmagent.redaction import Secret
 
 __all__ = ["AZURE", "AzureCodec", "EntraAuth"]
 

@@ -10,6 +10,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
+from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta
+from lmagent.core.framing import LineDecoder
+from lmagent.core.json_text import JSON, storable
+from lmagent.core.messages import FinishReason, Reply, Usage
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -18,16 +23,11 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
-from lmagent.framing import LineDecoder
-from lmagent.jsontext import JSON, storable
-from lmagent.messages import FinishReason, Reply, Usage
 from lmagent.providers.base import Auth, AuthFlow, ChatCall, ParameterRule, Request, error_for_status
 from lmagent.providers.failures import quoted
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
 from lmagent.providers.parameter_rules import within
 from lmagent.providers.text_only import TextOnlyCodec
-from lmagent.redaction import Secret
 
 __all__ = ["BASE_URL", "BaichuanCodec", "BaichuanSignatureAuth"]
 

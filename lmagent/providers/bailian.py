@@ -11,13 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lmagent.errors import (
-    ParameterError,
-    ProviderError,
-)
-from lmagent.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON, dumps, dumps_text
-from lmagent.messages import (
+from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON, dumps, dumps_text
+from lmagent.core.messages import (
     AssistantMessage,
     FinishReason,
     ImagePart,
@@ -30,6 +26,10 @@ from lmagent.messages import (
     ToolMessage,
     Usage,
     UserMessage,
+)
+from lmagent.errors import (
+    ParameterError,
+    ProviderError,
 )
 from lmagent.providers.bailian_errors import bailian_error_class
 from lmagent.providers.base import (

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
+from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta
+from lmagent.core.json_text import JSON, dumps
+from lmagent.core.messages import Reply, Usage
 from lmagent.errors import ProviderError
-from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
-from lmagent.jsontext import JSON, dumps
-from lmagent.messages import Reply, Usage
 from lmagent.providers.bailian_errors import bailian_error_class
 from lmagent.providers.base import ChatCall, ParameterRule, Request, error_for_status
 from lmagent.providers.fields import mapping, object_of, objects, text

@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
+from lmagent.core.json_text import JSON
+from lmagent.core.redaction import Secret
 from lmagent.errors import AuthenticationFailed, InvalidResponse
-from lmagent.jsontext import JSON
 from lmagent.providers.auth import TokenAuth
 from lmagent.providers.bailian_errors import bailian_error_class
 from lmagent.providers.base import Request
 from lmagent.providers.failures import quoted
 from lmagent.providers.fields import first_text, mapping
-from lmagent.redaction import Secret
 
 __all__ = ["BailianTokenAuth", "signed"]
 

@@ -12,6 +12,11 @@ from contextlib import contextmanager
 from dataclasses import field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
+from lmagent.core.events import Delta
+from lmagent.core.fast_dataclass import record
+from lmagent.core.framing import Framing, SSEDecoder
+from lmagent.core.json_text import JSON, dumps
+from lmagent.core.messages import Message, Reply
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -27,13 +32,8 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.events import Delta
-from lmagent.framing import Framing, SSEDecoder
-from lmagent.jsontext import JSON, dumps
-from lmagent.messages import Message, Reply
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.schema import ToolSpec
-from lmagent.values import record
 
 __all__ = [
     "Auth",

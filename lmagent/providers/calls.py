@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from lmagent.jsontext import JSONError, loads
-from lmagent.messages import AssistantMessage, Message, ToolCall, ToolMessage
+from lmagent.core.json_text import JSONError, loads
+from lmagent.core.messages import AssistantMessage, Message, ToolCall, ToolMessage
 from lmagent.providers.history import answered
 
 __all__ = ["RAW_ARGUMENTS", "arguments_object", "called_names", "fitting_ids", "kept_items", "settled"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from lmagent.core.json_text import JSON
 from lmagent.errors import ProviderError
-from lmagent.jsontext import JSON
 
 __all__ = ["class_of", "quoted", "retry_after", "seconds"]
 

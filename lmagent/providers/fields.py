@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from lmagent.core.json_text import JSON, JSONError, dumps_text, loads
+from lmagent.core.messages import Usage
 from lmagent.errors import InvalidResponse
-from lmagent.jsontext import JSON, JSONError, dumps_text, loads
-from lmagent.messages import Usage
 from lmagent.providers.base import Codec
 
 __all__ = ["arguments_text", "call_arguments", "first_text", "mapping", "object_of", "objects", "text", "usage_of"]

@@ -22,10 +22,9 @@ from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal, cast
 from urllib.parse import quote
 
-from lmagent.errors import ParameterError, ProviderError
-from lmagent.events import Delta, ReplyBuilder
-from lmagent.jsontext import JSON, JSONError, dumps, loads
-from lmagent.messages import (
+from lmagent.core.events import Delta, ReplyBuilder
+from lmagent.core.json_text import JSON, JSONError, dumps, loads
+from lmagent.core.messages import (
     AssistantMessage,
     FilePart,
     ImagePart,
@@ -38,6 +37,7 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
 from lmagent.providers.calls import arguments_object, kept_items, settled
 from lmagent.providers.fields import mapping, object_of

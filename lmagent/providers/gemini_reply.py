@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from lmagent.core.events import Delta, Done, ReasoningDelta, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON
+from lmagent.core.messages import FinishReason, Usage
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -19,9 +22,6 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.events import Delta, Done, ReasoningDelta, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON
-from lmagent.messages import FinishReason, Usage
 from lmagent.providers.base import Codec, error_for_status
 from lmagent.providers.failures import quoted, retry_after, seconds
 from lmagent.providers.fields import arguments_text, mapping, objects, text

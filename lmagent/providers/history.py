@@ -17,8 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from lmagent.errors import MessageError
-from lmagent.messages import (
+from lmagent.core.messages import (
     AssistantMessage,
     Message,
     Part,
@@ -28,6 +27,7 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.errors import MessageError
 from lmagent.providers.base import ChatCall
 from lmagent.providers.schema_dialects import schema_as_text
 

@@ -12,6 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON, dumps, dumps_text
+from lmagent.core.messages import (
+    AssistantMessage,
+    FinishReason,
+    ImagePart,
+    Message,
+    Reply,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -25,19 +38,6 @@ from lmagent.errors import (
     RateLimited,
     RequestTimeout,
     ServerFailed,
-)
-from lmagent.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON, dumps, dumps_text
-from lmagent.messages import (
-    AssistantMessage,
-    FinishReason,
-    ImagePart,
-    Message,
-    Reply,
-    TextPart,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
 )
 from lmagent.providers.base import (
     ChatCall,

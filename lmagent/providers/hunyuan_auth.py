@@ -7,8 +7,8 @@ import hmac
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from lmagent.core.redaction import Secret
 from lmagent.providers.base import Auth, AuthFlow, Request
-from lmagent.redaction import Secret
 
 __all__ = ["TC3Auth"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lmagent.messages import Message, SystemMessage, ToolMessage
+from lmagent.core.messages import Message, SystemMessage, ToolMessage
 from lmagent.providers.base import ChatCall, Request
 from lmagent.providers.calls import fitting_ids
 from lmagent.providers.compatible import HUNYUAN

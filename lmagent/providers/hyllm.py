@@ -14,6 +14,10 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta
+from lmagent.core.json_text import JSON, dumps, loads
+from lmagent.core.messages import FinishReason, Reply
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     ProviderError,
@@ -21,9 +25,6 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
-from lmagent.jsontext import JSON, dumps, loads
-from lmagent.messages import FinishReason, Reply
 from lmagent.providers.base import (
     Auth,
     AuthFlow,
@@ -34,7 +35,6 @@ from lmagent.providers.base import (
 )
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
 from lmagent.providers.text_only import TextOnlyCodec
-from lmagent.redaction import Secret
 
 __all__ = ["BASE_URL", "HyllmAuth", "HyllmCodec", "signed_text"]
 

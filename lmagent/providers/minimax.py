@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON, dumps
+from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolMessage, Usage
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -23,9 +26,6 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON, dumps
-from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolMessage, Usage
 from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status, joined
 from lmagent.providers.calls import fitting_ids
 from lmagent.providers.fields import call_arguments, first_text, mapping, object_of, objects, text, usage_of

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lmagent.core.events import Delta, ReplyBuilder
+from lmagent.core.json_text import JSON, JSONError, loads
+from lmagent.core.messages import Reply, SystemMessage
 from lmagent.errors import InvalidResponse, ParameterError, ProviderError
-from lmagent.events import Delta, ReplyBuilder
-from lmagent.jsontext import JSON, JSONError, loads
-from lmagent.messages import Reply, SystemMessage
 from lmagent.providers.base import ChatCall, Codec, Features, OutputSchema, Request, joined
 from lmagent.providers.failures import quoted
 from lmagent.providers.openai_errors import sort_error

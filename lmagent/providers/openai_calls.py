@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmagent.events import Delta, ToolCallDelta
-from lmagent.jsontext import JSONError, loads
-from lmagent.messages import ToolCall
+from lmagent.core.events import Delta, ToolCallDelta
+from lmagent.core.json_text import JSONError, loads
+from lmagent.core.messages import ToolCall
 from lmagent.providers.fields import arguments_text, mapping
 
 __all__ = ["CallState", "end_calls", "read_calls"]

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
+from lmagent.core.json_text import JSON, JSONError, dumps_text
 from lmagent.errors import InvalidResponse, ProviderError, ServerFailed
-from lmagent.jsontext import JSON, JSONError, dumps_text
 from lmagent.providers.base import error_for_status
 from lmagent.providers.failures import quoted, retry_after
 from lmagent.providers.fields import first_text, mapping

@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from lmagent.events import Delta, Done
-from lmagent.jsontext import JSON, JSONError, dumps, loads
-from lmagent.messages import AssistantMessage, Message, Reply, SystemMessage, ToolMessage, UserMessage
+from lmagent.core.events import Delta, Done
+from lmagent.core.json_text import JSON, JSONError, dumps, loads
+from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, ToolMessage, UserMessage
 from lmagent.providers.base import ChatCall, Request
 from lmagent.providers.compatible import MINIMAX, WENXIN
 from lmagent.providers.fields import mapping, objects

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeAlias
 
+from lmagent.core.messages import FinishReason
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -26,7 +27,6 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.messages import FinishReason
 from lmagent.providers.base import Features, ParameterRule
 
 __all__ = [

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeAlias
 
-from lmagent.events import ReasoningDelta, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON, JSONError, loads
+from lmagent.core.events import ReasoningDelta, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON, JSONError, loads
 from lmagent.providers.openai_reply import ChatState
 
 __all__ = ["cut_delta", "quick_delta"]

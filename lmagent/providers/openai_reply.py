@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from lmagent.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta
-from lmagent.messages import FinishReason, Usage
+from lmagent.core.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta
+from lmagent.core.messages import FinishReason, Usage
 from lmagent.providers.fields import mapping, objects
 from lmagent.providers.openai_calls import CallState, end_calls, read_calls
 from lmagent.providers.openai_profile import FINISH_REASONS, Profile

@@ -10,10 +10,9 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from lmagent.errors import MessageError, ParameterError
-from lmagent.history import in_order
-from lmagent.jsontext import JSONError, dumps, dumps_text, loads
-from lmagent.messages import (
+from lmagent.core.history import in_order
+from lmagent.core.json_text import JSONError, dumps, dumps_text, loads
+from lmagent.core.messages import (
     AssistantMessage,
     FilePart,
     ImagePart,
@@ -25,6 +24,7 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.errors import MessageError, ParameterError
 from lmagent.providers.base import ChatCall, NamedTool, OutputSchema
 from lmagent.providers.calls import fitting_ids
 from lmagent.providers.history import answered, one_call_each, split_system

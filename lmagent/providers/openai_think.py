@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lmagent.events import ReasoningDelta, TextDelta
+from lmagent.core.events import ReasoningDelta, TextDelta
 
 __all__ = ["ThinkSplitter"]
 

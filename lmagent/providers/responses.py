@@ -18,10 +18,9 @@ from fnmatch import fnmatchcase
 from itertools import takewhile
 from typing import Any, cast
 
-from lmagent.errors import ParameterError, ProviderError, ServerFailed
-from lmagent.events import Delta, ReplyBuilder
-from lmagent.jsontext import JSON, dumps
-from lmagent.messages import (
+from lmagent.core.events import Delta, ReplyBuilder
+from lmagent.core.json_text import JSON, dumps
+from lmagent.core.messages import (
     AssistantMessage,
     FilePart,
     ImagePart,
@@ -33,6 +32,7 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.errors import ParameterError, ProviderError, ServerFailed
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
 from lmagent.providers.calls import kept_items, settled
 from lmagent.providers.fields import mapping, object_of

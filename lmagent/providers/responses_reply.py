@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lmagent.core.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON
+from lmagent.core.messages import FinishReason, Usage
 from lmagent.errors import BadRequest, ContentFiltered, PermissionDenied, ServerFailed
-from lmagent.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON
-from lmagent.messages import FinishReason, Usage
 from lmagent.providers.fields import arguments_text, mapping, objects, text
 from lmagent.providers.openai_profile import ErrorClass
 

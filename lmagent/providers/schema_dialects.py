@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
-from lmagent.jsontext import JSONError, dumps_text
+from lmagent.core.json_text import JSONError, dumps_text
 from lmagent.providers.base import OutputSchema
 from lmagent.schema import openapi_subset
 

@@ -10,6 +10,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON, JSONError, dumps, dumps_text, loads
+from lmagent.core.messages import (
+    AssistantMessage,
+    FinishReason,
+    Message,
+    Reply,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -22,9 +34,6 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON, JSONError, dumps, dumps_text, loads
-from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.providers.base import (
     ChatCall,
     Codec,

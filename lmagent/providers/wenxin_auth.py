@@ -10,14 +10,14 @@ import hmac
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
+from lmagent.core.json_text import JSON
+from lmagent.core.redaction import Secret
 from lmagent.errors import AuthenticationFailed, ProviderError
-from lmagent.jsontext import JSON
 from lmagent.providers.auth import TokenAuth
 from lmagent.providers.base import Auth, AuthFlow, Request
 from lmagent.providers.failures import quoted, seconds
 from lmagent.providers.fields import first_text, mapping
 from lmagent.providers.wenxin import BASE_URL, wenxin_error
-from lmagent.redaction import Secret
 
 __all__ = ["AccessTokenAuth", "BceSignatureAuth", "IamBearerAuth", "KeyPairAuth"]
 

@@ -12,6 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta
+from lmagent.core.framing import MAX_EVENT, Frame, FramingError, SSEDecoder
+from lmagent.core.json_text import JSON, JSONError, dumps, loads
+from lmagent.core.messages import Reply
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -26,10 +31,6 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.events import Delta, Done, ReplyBuilder, TextDelta
-from lmagent.framing import MAX_EVENT, Frame, FramingError, SSEDecoder
-from lmagent.jsontext import JSON, JSONError, dumps, loads
-from lmagent.messages import Reply
 from lmagent.providers.base import (
     Auth,
     AuthFlow,
@@ -41,7 +42,6 @@ from lmagent.providers.base import (
 from lmagent.providers.fields import mapping, objects, text, usage_of
 from lmagent.providers.parameter_rules import same, within
 from lmagent.providers.text_only import TextOnlyCodec
-from lmagent.redaction import Secret
 
 __all__ = [
     "BASE_URL",

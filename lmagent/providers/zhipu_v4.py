@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from lmagent.core.events import Delta, Done
+from lmagent.core.json_text import JSON
+from lmagent.core.messages import Message, Reply, SystemMessage
 from lmagent.errors import ServerFailed
-from lmagent.events import Delta, Done
-from lmagent.jsontext import JSON
-from lmagent.messages import Message, Reply, SystemMessage
 from lmagent.providers.base import ChatCall, Request
 from lmagent.providers.calls import fitting_ids
 from lmagent.providers.compatible import ZHIPU

@@ -22,9 +22,9 @@ from typing import Any, Self, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from lmagent import errors
+from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError, ConnectionFailed, LMAgentError, ResponseTooLarge
 from lmagent.providers.base import Request
-from lmagent.redaction import redact, redact_value
 from lmagent.transport.base import AsyncIncoming, Drains, Incoming, Timeouts, Transport
 
 __all__ = ["Recorder", "Replayer", "UnexpectedRequest"]

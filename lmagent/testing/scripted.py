@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, TypeAlias, Unpack
 
+from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON, dumps, dumps_text, loads
+from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, Usage
+from lmagent.core.prompts import message_to_dict
 from lmagent.errors import LMAgentError, ProviderError
-from lmagent.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.jsontext import JSON, dumps, dumps_text, loads
-from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, Usage
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.prompting.prompted import Prompted
-from lmagent.prompts import message_to_dict
 from lmagent.providers.base import ChatCall, Codec, Features, Request
 from lmagent.testing.fake import FakeAnswer, FakeTransport
 

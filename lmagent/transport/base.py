@@ -7,9 +7,9 @@ import math
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
+from lmagent.core.fast_dataclass import record
 from lmagent.errors import ConfigurationError
 from lmagent.providers.base import Request
-from lmagent.values import record
 
 __all__ = ["AsyncIncoming", "Drains", "Incoming", "Timeouts", "Transport"]
 

@@ -19,8 +19,8 @@ from typing import Any
 import httpx
 from h11 import LocalProtocolError
 
+from lmagent.core.redaction import SecretFilter
 from lmagent.errors import ConfigurationError, ConnectionFailed, RequestTimeout, ResponseTooLarge
-from lmagent.logs import SecretFilter
 from lmagent.providers.base import Request
 from lmagent.transport.address import address_of, header_lines, refuse_odd_headers, target_of
 from lmagent.transport.base import AsyncIncoming, Incoming, Timeouts

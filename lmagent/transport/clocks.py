@@ -8,8 +8,8 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal
 
+from lmagent.core.async_bridge import NAP
 from lmagent.errors import RequestTimeout
-from lmagent.portal import NAP
 from lmagent.transport.base import Timeouts
 
 if TYPE_CHECKING:

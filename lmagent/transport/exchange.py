@@ -12,6 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from lmagent.core.events import Event
+from lmagent.core.json_text import JSON
+from lmagent.core.messages import Reply, Usage
 from lmagent.errors import (
     ConnectionFailed,
     InvalidResponse,
@@ -22,9 +25,6 @@ from lmagent.errors import (
     RequestTimeout,
     StreamInterrupted,
 )
-from lmagent.events import Event
-from lmagent.jsontext import JSON
-from lmagent.messages import Reply, Usage
 from lmagent.providers.base import Auth, ChatCall, Codec, Request, error_for_status
 from lmagent.transport.base import Incoming, Timeouts, Transport
 from lmagent.transport.clocks import out_of_time, sleep_in_naps
@@ -555,7 +555,7 @@ def _pings_only(idle: float) -> RequestTimeout:
 
 def _log_repeat(codec: Codec, ask: _Ask, error: BaseException | None, seconds: float) -> None:
     """Say at level INFO that a request is repeated; called on the failing path only."""
-    from lmagent.logs import library_logger
+    from lmagent.core.redaction import library_logger
 
     library_logger("transport").info(
         "%s: attempt %d failed (%s), next one in %.2f s", codec.model_id, ask.attempts, error, seconds

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
+from lmagent.core.messages import Usage
 from lmagent.errors import ConfigurationError, ProviderError, RateLimited
-from lmagent.messages import Usage
 from lmagent.transport.room import seconds_to_room
 
 __all__ = ["BookedPlace", "Limiter", "Permit", "RateLimiter", "asked_to_pause", "told_to_pause"]

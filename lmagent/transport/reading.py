@@ -9,11 +9,11 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from lmagent.core.events import Delta, Done, Event, ReasoningDelta, RefusalDelta, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.core.framing import Frame, FramingError, SSEDecoder
+from lmagent.core.json_text import JSON, JSONError, loads
+from lmagent.core.messages import AssistantMessage, Reply
 from lmagent.errors import InvalidResponse, LMAgentError, ResponseTooLarge, StreamInterrupted
-from lmagent.events import Delta, Done, Event, ReasoningDelta, RefusalDelta, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.framing import Frame, FramingError, SSEDecoder
-from lmagent.jsontext import JSON, JSONError, loads
-from lmagent.messages import AssistantMessage, Reply
 from lmagent.providers.base import Codec
 
 __all__ = [

@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from lmagent.core.fast_dataclass import record
 from lmagent.errors import ProviderError, QuotaExceeded, RequestTimeout
-from lmagent.values import record
 
 if TYPE_CHECKING:
     from tenacity import AttemptManager, RetryCallState

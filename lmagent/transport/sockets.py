@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
+from lmagent.core.async_bridge import NAP
 from lmagent.errors import RequestTimeout
-from lmagent.portal import NAP
 from lmagent.transport.clocks import Clocks, in_naps, is_done
 
 __all__ = ["Addresses", "SocketStream", "addresses_of", "connect", "readable", "shared_out"]

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
+from lmagent.core.events import Event
 from lmagent.errors import LMAgentError
-from lmagent.events import Event
 from lmagent.providers.base import Request
 from lmagent.transport.base import AsyncIncoming, Drains, Incoming, Timeouts, Transport
 

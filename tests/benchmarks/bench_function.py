@@ -14,8 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from lmagent.calling.arguments import BoundArguments
+from lmagent.core.messages import ToolCall
 from lmagent.function import function
-from lmagent.messages import ToolCall
 from lmagent.registry import ToolRegistry
 
 

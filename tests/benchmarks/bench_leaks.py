@@ -8,7 +8,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
-from lmagent.events import TextDelta
+from lmagent.core.events import TextDelta
 from lmagent.prompting.leaks import _read, _Reader
 
 COUNT = 20_000

@@ -25,7 +25,7 @@ from time import perf_counter
 from typing import Any
 
 from lmagent.chat_models.local import LocalChat
-from lmagent.messages import Reply
+from lmagent.core.messages import Reply
 from lmagent.model import ChatModel
 from lmagent.schema import ToolSpec
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from lmagent.messages import UserMessage
+from lmagent.core.messages import UserMessage
 from lmagent.providers.base import ChatCall
 from lmagent.providers.openai import OpenAICodec
 from lmagent.transport.exchange import Exchange

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from lmagent import Agent, AssistantMessage, History, OpenAIChat, ToolMessage, UserMessage, function
-from lmagent.messages import Message, ToolCall
+from lmagent.core.messages import Message, ToolCall
 from tests.benchmarks import floor
 from tests.benchmarks.measure import Row, async_interleaved, interleaved, show, spread
 from tests.benchmarks.server import serving

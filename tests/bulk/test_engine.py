@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, CompletionEngine, function
-from lmagent.budget import Budget, Price
 from lmagent.bulk.journal import read_journal
+from lmagent.core.budget import Budget, Price
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,

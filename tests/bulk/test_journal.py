@@ -14,8 +14,8 @@ import pytest
 from lmagent import CompletionEngine
 from lmagent.bulk.journal import SQLiteJournal, export_journal, read_journal
 from lmagent.bulk.parts import Row
+from lmagent.core.redaction import Secret
 from lmagent.errors import BadRequest, JournalError, LMAgentError, RateLimited, ServerFailed
-from lmagent.redaction import Secret
 from lmagent.testing import FakeAnswer
 from tests.bulk.test_engine import SlowTransport, answer_to, collected, flaky, model, refusal
 

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmagent.bulk.gate import Gate
+from lmagent.core.messages import Usage
 from lmagent.errors import RateLimited
-from lmagent.messages import Usage
 from lmagent.transport.limits import RateLimiter
 from lmagent.transport.room import seconds_to_room
 

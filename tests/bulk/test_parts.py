@@ -18,9 +18,9 @@ from lmagent.bulk.journal import SQLiteJournal
 from lmagent.bulk.parts import Journal, Row, SharedLimiter, Work, WorkSource
 from lmagent.bulk.target import Target
 from lmagent.bulk.work import LocalSource, read_item
+from lmagent.core.messages import Usage
 from lmagent.errors import BadRequest, ConfigurationError, JournalError, RateLimited, ServerFailed
 from lmagent.fallback import FallbackModel
-from lmagent.messages import Usage
 from lmagent.providers.base import Request
 from lmagent.testing import FakeAnswer
 from lmagent.transport.limits import BookedPlace, Permit, RateLimiter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from lmagent.messages import Reply
+from lmagent.core.messages import Reply
 from lmagent.model import ChatModel
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lmagent.chat_models.compatible import OpenAICompatibleChat
+from lmagent.core.messages import Reply
 from lmagent.errors import ConfigurationError, ParameterError
-from lmagent.messages import Reply
 from lmagent.parameters.azure import AzureChatParameters
 from lmagent.parameters.compatible import OpenAICompatibleChatParameters
 from lmagent.parameters.openai import OpenAIChatParameters

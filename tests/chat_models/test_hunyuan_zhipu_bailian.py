@@ -11,6 +11,7 @@ import pytest
 from lmagent.chat_models.bailian import BailianChat
 from lmagent.chat_models.hunyuan import HunyuanChat
 from lmagent.chat_models.zhipu import ZhiPuCharacterChat, ZhiPuChat
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -25,7 +26,6 @@ from lmagent.parameters.hunyuan import HunyuanChatParameters
 from lmagent.parameters.zhipu import ZhiPuCharacterChatParameters, ZhiPuChatParameters
 from lmagent.providers.base import Request
 from lmagent.providers.hunyuan_auth import TC3Auth
-from lmagent.redaction import Secret
 from lmagent.testing import FakeAnswer, FakeTransport
 from tests.loopback import LoopbackServer, json_answer
 from tests.providers import rules_bailian, rules_hunyuan, rules_zhipu

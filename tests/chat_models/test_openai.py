@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lmagent.chat_models.openai import OpenAIChat
+from lmagent.core.messages import Reply
 from lmagent.errors import ConfigurationError, ParameterError, QuotaExceeded, StreamInterrupted
-from lmagent.messages import Reply
 from lmagent.providers.base import ChatCall
 from lmagent.providers.openai import OPENAI, OpenAICodec
 from lmagent.schema import ToolSpec

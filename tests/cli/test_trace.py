@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lmagent import Agent, function
-from lmagent.messages import Usage
+from lmagent.core.messages import Usage
 from lmagent.testing import ScriptedModel, calls, text
 from lmagent.tracing import TraceFile
 from tests.cli.shell import CANARY, Terminal, lmagent, over

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lmagent.messages import Reply
+from lmagent.core.messages import Reply
 from lmagent.schema import ToolSpec
 from lmagent.testing import ScriptedModel
 from lmagent.testing import text as said

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmagent import function
+from lmagent.core.messages import ToolCall, ToolMessage
 from lmagent.errors import ConfigurationError
-from lmagent.messages import ToolCall, ToolMessage
 from lmagent.prompting import formats
 from lmagent.prompting.formats import (
     FencedJSON,

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lmagent.events import Done, ReplyBuilder
+from lmagent.core.events import Done, ReplyBuilder
 from lmagent.prompting.json_reader import JSONReadError, read_json, repair_arguments
 from lmagent.prompting.lifting import delta_of
 from lmagent.prompting.markers import MARKERS

@@ -11,7 +11,7 @@ import pytest
 
 from lmagent import Agent, ChatModel
 from lmagent.chat_models.openai import OpenAIChat
-from lmagent.messages import Reply
+from lmagent.core.messages import Reply
 from lmagent.prompting.leaks import LEAKED, Leaks, trusted
 from lmagent.providers.base import NamedTool
 from lmagent.providers.openai import OpenAICodec
@@ -248,7 +248,7 @@ def test_an_agent_over_http(stream: bool):
 
 def test_text_without_markers_costs_next_to_nothing():
     """The budget is 0.3 us a delta (see `bench_leaks.py`); a busy machine is allowed ten times that."""
-    from lmagent.events import TextDelta
+    from lmagent.core.events import TextDelta
     from lmagent.prompting.leaks import _read, _Reader
 
     def scanner() -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, function
-from lmagent.events import TextDelta
-from lmagent.messages import (
+from lmagent.core.events import TextDelta
+from lmagent.core.messages import (
     AssistantMessage,
     ImagePart,
     Message,

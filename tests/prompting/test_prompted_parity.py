@@ -11,9 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from lmagent import Agent, ChatModel
-from lmagent.errors import LimitExceeded
-from lmagent.flow import Limits
-from lmagent.messages import (
+from lmagent.core.messages import (
     AssistantMessage,
     ImagePart,
     Reply,
@@ -23,6 +21,8 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.errors import LimitExceeded
+from lmagent.flow import Limits
 from lmagent.prompting.formats import format_for
 from lmagent.prompting.markers import MARKERS
 from lmagent.prompting.neutralise import neutralise

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from lmagent import function
-from lmagent.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, UserMessage
+from lmagent.core.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.prompting.tiny import TinyPrompted, choose_tool, content_words, ungrounded
 from lmagent.providers.base import ChatCall, Codec, NamedTool
 from lmagent.providers.openai import OpenAICodec

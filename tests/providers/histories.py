@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmagent.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolCall, ToolMessage, UserMessage
+from lmagent.core.messages import AssistantMessage, Message, SystemMessage, TextPart, ToolCall, ToolMessage, UserMessage
 
 _ONE = ToolCall(id="call_1_0", name="get_weather", arguments='{"city":"上海"}')
 _TWO = ToolCall(id="toolu_01A", name="add", arguments='{"x":1,"y":2}')

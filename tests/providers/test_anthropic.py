@@ -5,6 +5,17 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.events import TextDelta
+from lmagent.core.messages import (
+    AssistantMessage,
+    FilePart,
+    ImagePart,
+    Message,
+    SystemMessage,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -19,17 +30,6 @@ from lmagent.errors import (
     RateLimited,
     RequestTimeout,
     ServerFailed,
-)
-from lmagent.events import TextDelta
-from lmagent.messages import (
-    AssistantMessage,
-    FilePart,
-    ImagePart,
-    Message,
-    SystemMessage,
-    TextPart,
-    ToolMessage,
-    UserMessage,
 )
 from lmagent.providers.anthropic import AnthropicCodec
 from lmagent.providers.base import NamedTool, OutputSchema

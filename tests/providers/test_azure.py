@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.json_text import loads
+from lmagent.core.messages import UserMessage
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -17,12 +20,9 @@ from lmagent.errors import (
     ProviderError,
     RateLimited,
 )
-from lmagent.jsontext import loads
-from lmagent.messages import UserMessage
 from lmagent.providers.auth import BearerAuth, HeaderAuth
 from lmagent.providers.azure import AZURE, AzureCodec, EntraAuth
 from lmagent.providers.base import Auth, ChatCall, Request
-from lmagent.redaction import Secret
 from tests.providers.wire import (
     assert_body,
     assert_cuts_do_not_matter,

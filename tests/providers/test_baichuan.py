@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.messages import ImagePart, UserMessage
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -15,10 +17,8 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.messages import ImagePart, UserMessage
 from lmagent.providers.baichuan import BaichuanCodec, BaichuanSignatureAuth
 from lmagent.providers.base import OutputSchema, Request
-from lmagent.redaction import Secret
 from tests.providers import rules_baichuan
 from tests.providers.histories import HISTORIES
 from tests.providers.wire_cn import (

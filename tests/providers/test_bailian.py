@@ -5,6 +5,19 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.events import ReasoningDelta, TextDelta
+from lmagent.core.messages import (
+    AssistantMessage,
+    FilePart,
+    ImagePart,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -21,18 +34,6 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.events import ReasoningDelta, TextDelta
-from lmagent.messages import (
-    AssistantMessage,
-    FilePart,
-    ImagePart,
-    SystemMessage,
-    TextPart,
-    ToolCall,
-    ToolMessage,
-    Usage,
-    UserMessage,
-)
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.bailian import BailianCodec
 from lmagent.providers.bailian_app import BailianAppCodec
@@ -41,7 +42,6 @@ from lmagent.providers.bailian_token import signed as signed_v3
 from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request
 from lmagent.providers.compatible import BAILIAN
 from lmagent.providers.openai import OpenAICodec
-from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 from tests.providers import rules_bailian
 from tests.providers.histories import HISTORIES as SHARED

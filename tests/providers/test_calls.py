@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmagent.core.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.errors import MessageError
-from lmagent.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.providers.anthropic import AnthropicCodec
 from lmagent.providers.calls import arguments_object, called_names, fitting_ids, kept_items, settled
 from lmagent.providers.failures import quoted, retry_after, seconds

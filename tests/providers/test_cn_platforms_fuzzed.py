@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmagent.core.events import ReplyBuilder
+from lmagent.core.json_text import dumps, loads
+from lmagent.core.messages import Message, UserMessage
 from lmagent.errors import ProviderError
-from lmagent.events import ReplyBuilder
-from lmagent.jsontext import dumps, loads
-from lmagent.messages import Message, UserMessage
 from lmagent.providers.bailian import BailianCodec
 from lmagent.providers.bailian_app import BailianAppCodec
 from lmagent.providers.base import Codec

@@ -9,6 +9,17 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.events import TextDelta
+from lmagent.core.json_text import loads
+from lmagent.core.messages import (
+    AssistantMessage,
+    ImagePart,
+    Message,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -24,17 +35,6 @@ from lmagent.errors import (
     QuotaExceeded,
     RateLimited,
     ServerFailed,
-)
-from lmagent.events import TextDelta
-from lmagent.jsontext import loads
-from lmagent.messages import (
-    AssistantMessage,
-    ImagePart,
-    Message,
-    SystemMessage,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
 )
 from lmagent.providers import compatible
 from lmagent.providers.azure import AZURE

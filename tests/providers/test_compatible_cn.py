@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.messages import AssistantMessage, ToolMessage
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -19,13 +21,11 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.messages import AssistantMessage, ToolMessage
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import ChatCall, Codec, Request
 from lmagent.providers.compatible import BAICHUAN, MINIMAX, MINIMAX_V2
 from lmagent.providers.openai import OpenAICodec
 from lmagent.providers.openai_flagged import MinimaxV2Codec, WenxinV2Codec
-from lmagent.redaction import Secret
 from tests.providers import rules_openai, rules_wenxin
 from tests.providers.histories import HISTORIES
 from tests.providers.wire_cn import (

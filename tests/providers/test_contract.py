@@ -18,10 +18,9 @@ from typing import Any
 import pytest
 
 import lmagent.providers as package
-from lmagent.errors import AuthenticationFailed, MessageError, ProviderError, QuotaExceeded, RequestTimeout
-from lmagent.events import ReplyBuilder
-from lmagent.history import history_problems
-from lmagent.messages import (
+from lmagent.core.events import ReplyBuilder
+from lmagent.core.history import history_problems
+from lmagent.core.messages import (
     AssistantMessage,
     ImagePart,
     Message,
@@ -31,6 +30,7 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.errors import AuthenticationFailed, MessageError, ProviderError, QuotaExceeded, RequestTimeout
 from lmagent.prompting.prompted import Prompted
 from lmagent.providers.base import ChatCall, Codec
 from lmagent.schema import ToolSpec

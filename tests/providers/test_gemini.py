@@ -6,6 +6,15 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.messages import (
+    AssistantMessage,
+    FilePart,
+    ImagePart,
+    SystemMessage,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -22,7 +31,6 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.messages import AssistantMessage, FilePart, ImagePart, SystemMessage, TextPart, ToolMessage, UserMessage
 from lmagent.providers.base import NamedTool, OutputSchema
 from lmagent.providers.gemini import DUMMY_SIGNATURE, GeminiCodec
 from tests.providers import rules_gemini

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from lmagent.errors import MessageError
-from lmagent.messages import (
+from lmagent.core.messages import (
     AssistantMessage,
     ImagePart,
     Message,
@@ -13,6 +12,7 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.errors import MessageError
 from lmagent.providers.history import (
     ACKNOWLEDGED,
     BEGIN,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.events import ReplyBuilder
+from lmagent.core.messages import Reply, ToolMessage, UserMessage
 from lmagent.errors import ProviderError
-from lmagent.events import ReplyBuilder
-from lmagent.messages import Reply, ToolMessage, UserMessage
 from lmagent.providers.anthropic import AnthropicCodec
 from lmagent.providers.base import Codec
 from lmagent.providers.gemini import GeminiCodec

@@ -6,6 +6,17 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.messages import (
+    AssistantMessage,
+    FilePart,
+    ImagePart,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+)
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -21,23 +32,12 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.messages import (
-    AssistantMessage,
-    FilePart,
-    ImagePart,
-    SystemMessage,
-    TextPart,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request
 from lmagent.providers.hunyuan import HunyuanCodec
 from lmagent.providers.hunyuan_auth import TC3Auth
 from lmagent.providers.hunyuan_compatible import HunyuanCompatibleCodec
 from lmagent.providers.hyllm import HyllmAuth, HyllmCodec, signed_text
-from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 from tests.providers import rules_hunyuan
 from tests.providers.histories import HISTORIES as SHARED

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.messages import AssistantMessage, ImagePart, SystemMessage, ToolCall, ToolMessage, UserMessage
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -19,11 +21,9 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.messages import AssistantMessage, ImagePart, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import Codec, NamedTool, OutputSchema, Request
 from lmagent.providers.minimax import MinimaxCodec, MinimaxProCodec
-from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 from tests.providers import rules_minimax
 from tests.providers.histories import HISTORIES

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmagent.core.events import ReplyBuilder
+from lmagent.core.json_text import dumps
+from lmagent.core.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.errors import ProviderError
-from lmagent.events import ReplyBuilder
-from lmagent.jsontext import dumps
-from lmagent.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.providers.baichuan import BaichuanCodec
 from lmagent.providers.base import Codec
 from lmagent.providers.minimax import MinimaxCodec, MinimaxProCodec

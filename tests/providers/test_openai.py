@@ -7,18 +7,8 @@ from typing import Any
 
 import pytest
 
-from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ContextTooLong,
-    MessageError,
-    ParameterError,
-    QuotaExceeded,
-    RateLimited,
-    ServerFailed,
-)
-from lmagent.jsontext import loads
-from lmagent.messages import (
+from lmagent.core.json_text import loads
+from lmagent.core.messages import (
     AssistantMessage,
     FilePart,
     ImagePart,
@@ -29,10 +19,20 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.core.redaction import Secret
+from lmagent.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ContextTooLong,
+    MessageError,
+    ParameterError,
+    QuotaExceeded,
+    RateLimited,
+    ServerFailed,
+)
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import ChatCall, Features, NamedTool, OutputSchema
 from lmagent.providers.openai import OPENAI, OpenAICodec
-from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 from tests.loopback import LoopbackServer, answer
 from tests.providers.wire import (

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 import lmagent.providers.openai_request as writing
-from lmagent.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, UserMessage
+from lmagent.core.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.providers.base import ChatCall
 from lmagent.providers.openai import OpenAICodec
 

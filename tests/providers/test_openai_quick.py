@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lmagent.providers.openai as openai
-from lmagent.events import Delta, ReasoningDelta, TextDelta, ToolCallDelta
+from lmagent.core.events import Delta, ReasoningDelta, TextDelta, ToolCallDelta
 from lmagent.providers.openai import OpenAICodec
 
 BASE = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}

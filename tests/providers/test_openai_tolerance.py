@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.events import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, ToolCallStart
+from lmagent.core.framing import Frame
+from lmagent.core.messages import Reply, Usage
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -26,9 +29,6 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.events import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, ToolCallStart
-from lmagent.framing import Frame
-from lmagent.messages import Reply, Usage
 from lmagent.providers.base import ChatCall
 from lmagent.providers.compatible import MINIMAX
 from lmagent.providers.openai import OPENAI, OpenAICodec

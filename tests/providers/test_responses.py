@@ -6,6 +6,15 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.messages import (
+    AssistantMessage,
+    FilePart,
+    ImagePart,
+    SystemMessage,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+)
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -20,7 +29,6 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.messages import AssistantMessage, FilePart, ImagePart, SystemMessage, TextPart, ToolMessage, UserMessage
 from lmagent.providers.base import NamedTool, OutputSchema
 from lmagent.providers.responses import ResponsesCodec
 from tests.providers import rules_responses

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from lmagent.messages import AssistantMessage, Message, Reply, SystemMessage, ToolCall, ToolMessage, UserMessage
+from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, ToolCall, ToolMessage, UserMessage
+from lmagent.core.redaction import Secret
 from lmagent.providers.base import Request
 from lmagent.providers.hunyuan_auth import TC3Auth
-from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 from tests.dialect_servers import DIALECTS, DialectServer, calls_then
 from tests.loopback import Received

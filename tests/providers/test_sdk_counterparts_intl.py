@@ -16,7 +16,7 @@ import pytest
 from lmagent.chat_models.anthropic import AnthropicChat
 from lmagent.chat_models.gemini import GeminiChat
 from lmagent.chat_models.responses import OpenAIResponsesChat
-from lmagent.messages import ImagePart, Message, Reply, SystemMessage, TextPart, ToolMessage, UserMessage
+from lmagent.core.messages import ImagePart, Message, Reply, SystemMessage, TextPart, ToolMessage, UserMessage
 from lmagent.model import ChatModel
 from tests.loopback import LoopbackServer, Received, answer
 from tests.providers.wire_intl import GET_TIME, GET_WEATHER, PNG, load

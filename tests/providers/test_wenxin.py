@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from lmagent.core.messages import AssistantMessage, ImagePart, SystemMessage, ToolCall, ToolMessage, UserMessage
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -20,11 +22,9 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.messages import AssistantMessage, ImagePart, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.providers.base import Auth, NamedTool, OutputSchema, Request
 from lmagent.providers.wenxin import MODELS, WenxinCodec
 from lmagent.providers.wenxin_auth import AccessTokenAuth, BceSignatureAuth, IamBearerAuth, KeyPairAuth
-from lmagent.redaction import Secret
 from lmagent.schema import ToolSpec
 from tests.providers import rules_wenxin
 from tests.providers.histories import HISTORIES

@@ -8,6 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmagent.core.events import TextDelta
+from lmagent.core.framing import Frame
+from lmagent.core.messages import AssistantMessage, ImagePart, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -24,14 +28,10 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.events import TextDelta
-from lmagent.framing import Frame
-from lmagent.messages import AssistantMessage, ImagePart, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import ChatCall, NamedTool, OutputSchema, Request
 from lmagent.providers.zhipu import CHARACTER, CharacterCodec, MetaDecoder, ZhipuAuth, ZhipuCodec, unwrapped
 from lmagent.providers.zhipu_v4 import CharacterV4Codec, ZhipuV4Codec
-from lmagent.redaction import Secret
 from tests.providers import rules_zhipu
 from tests.providers.histories import HISTORIES as SHARED
 from tests.providers.wire_cn import (

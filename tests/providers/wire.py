@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lmagent.events import Event, ReplyBuilder
-from lmagent.framing import Frame
-from lmagent.jsontext import loads
-from lmagent.messages import Reply, Usage
-from lmagent.prompts import as_messages
+from lmagent.core.events import Event, ReplyBuilder
+from lmagent.core.framing import Frame
+from lmagent.core.json_text import loads
+from lmagent.core.messages import Reply, Usage
+from lmagent.core.prompts import as_messages
 from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request, ToolChoice
 from lmagent.schema import ToolSpec
 

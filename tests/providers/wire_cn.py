@@ -13,6 +13,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lmagent.core.events import Event, ReplyBuilder, TextDelta
+from lmagent.core.json_text import loads
+from lmagent.core.messages import (
+    AssistantMessage,
+    Message,
+    Reply,
+    SystemMessage,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    UserMessage,
+)
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -26,18 +38,6 @@ from lmagent.errors import (
     RateLimited,
     RequestTimeout,
     ServerFailed,
-)
-from lmagent.events import Event, ReplyBuilder, TextDelta
-from lmagent.jsontext import loads
-from lmagent.messages import (
-    AssistantMessage,
-    Message,
-    Reply,
-    SystemMessage,
-    ToolCall,
-    ToolMessage,
-    Usage,
-    UserMessage,
 )
 from lmagent.providers.base import ChatCall, Codec, Request
 from lmagent.schema import ToolSpec

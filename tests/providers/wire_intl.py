@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lmagent.events import Event, ReplyBuilder, TextDelta
-from lmagent.messages import Message, Reply, ToolCall
+from lmagent.core.events import Event, ReplyBuilder, TextDelta
+from lmagent.core.messages import Message, Reply, ToolCall
 from lmagent.providers.base import ChatCall, Codec, Request
 from lmagent.schema import ToolSpec
 from tests.providers.wire import load, names

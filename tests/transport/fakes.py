@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lmagent.core.events import Delta, Done, TextDelta
+from lmagent.core.json_text import JSON, dumps, loads
+from lmagent.core.messages import AssistantMessage, Reply, Usage, UserMessage
 from lmagent.errors import ProviderError, QuotaExceeded
-from lmagent.events import Delta, Done, TextDelta
-from lmagent.jsontext import JSON, dumps, loads
-from lmagent.messages import AssistantMessage, Reply, Usage, UserMessage
 from lmagent.providers.base import ChatCall, Codec, Request, error_for_status
 from lmagent.transport.base import Timeouts
 from lmagent.transport.exchange import Exchange

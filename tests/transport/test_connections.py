@@ -12,8 +12,8 @@ import warnings
 import httpx
 import pytest
 
+from lmagent.core.events import TextDelta
 from lmagent.errors import ConfigurationError, ConnectionFailed, RequestTimeout, StreamInterrupted
-from lmagent.events import TextDelta
 from lmagent.transport.http import HttpTransport
 from tests.loopback import CLOSE, STALL, LoopbackServer, Received, answer, chunk, head, json_answer, raw, sse_answer
 from tests.transport.fakes import CALL, HI, STREAM, VERBS, EchoCodec, exchange, quick
@@ -291,7 +291,7 @@ def test_no_cookies():
 
 
 def test_a_large_request_arrives_whole():
-    from lmagent.messages import UserMessage
+    from lmagent.core.messages import UserMessage
     from lmagent.providers.base import ChatCall
 
     call = ChatCall(messages=(UserMessage("x" * 3_000_000),))
@@ -379,7 +379,7 @@ def test_the_total_clock_with_a_client_handed_in():
 
 
 def test_the_url_that_httpx_logs_holds_no_secret(caplog):
-    from lmagent.redaction import Secret
+    from lmagent.core.redaction import Secret
 
     key = Secret("canary-token-in-a-query-1")
     caplog.set_level("DEBUG")

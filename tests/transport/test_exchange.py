@@ -11,6 +11,9 @@ from email.utils import formatdate
 import pytest
 
 from lmagent import OpenAIChat
+from lmagent.core.events import TextDelta, TextEnd, TextStart
+from lmagent.core.messages import Reply
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -23,11 +26,8 @@ from lmagent.errors import (
     ServerFailed,
     StreamInterrupted,
 )
-from lmagent.events import TextDelta, TextEnd, TextStart
-from lmagent.messages import Reply
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import Auth, Request
-from lmagent.redaction import Secret
 from lmagent.transport.base import Timeouts
 from lmagent.transport.exchange import Exchange
 from lmagent.transport.http import HttpTransport

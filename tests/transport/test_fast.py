@@ -17,9 +17,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from lmagent.core.events import TextDelta
+from lmagent.core.redaction import Secret
 from lmagent.errors import ConnectionFailed, LMAgentError, RequestTimeout, ResponseTooLarge, StreamInterrupted
-from lmagent.events import TextDelta
-from lmagent.redaction import Secret
 from lmagent.transport.http import HttpTransport
 from tests.loopback import (
     CLOSE,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmagent.core.messages import Usage
 from lmagent.errors import ConfigurationError, RateLimited
-from lmagent.messages import Usage
 from lmagent.transport.base import Timeouts
 from lmagent.transport.limits import RateLimiter
 from tests.loopback import LoopbackServer, json_answer

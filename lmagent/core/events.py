@@ -22,8 +22,8 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any, TypeAlias
 
-from lmagent.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage
-from lmagent.values import record
+from lmagent.core.fast_dataclass import record
+from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage
 
 __all__ = [
     "Delta",

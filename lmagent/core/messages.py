@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
+from lmagent.core.fast_dataclass import record
 from lmagent.errors import MessageError
-from lmagent.values import record
 
 if TYPE_CHECKING:
     from pathlib import Path

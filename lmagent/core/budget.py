@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lmagent.core.messages import Reply, Usage
 from lmagent.errors import ConfigurationError, LimitExceeded
-from lmagent.messages import Reply, Usage
 
 __all__ = ["Budget", "Price", "Spent", "check_limit", "load_prices", "price_of"]
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-__all__ = ["Secret", "mask", "redact", "redact_value"]
+if TYPE_CHECKING:
+    import logging
+
+__all__ = ["Secret", "SecretFilter", "library_logger", "mask", "redact", "redact_value"]
 
 _MIN_LENGTH = 6
 """Shorter values are not remembered: replacing them would eat ordinary words."""
@@ -129,3 +132,33 @@ class Secret:
 
     def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
         return (Secret, (mask(self._value),))
+
+
+class SecretFilter:
+    """Logging filter that redacts every record: the message, its arguments and the exception text."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg = redact(record.getMessage())
+        record.args = None
+        if record.exc_info and not record.exc_text:
+            import logging
+
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = redact(record.exc_text)
+        if record.stack_info:
+            record.stack_info = redact(record.stack_info)
+        return True
+
+
+def library_logger(name: str) -> logging.Logger:
+    """Return the logger `lmagent.<name>`: silent unless the program listens, and cleaned of secrets."""
+    import logging  # a tenth of the import of an agent; needed by the first line that is logged
+
+    root = logging.getLogger("lmagent")
+    if not root.handlers:
+        root.addHandler(logging.NullHandler())
+    logger = root.getChild(name)
+    if not any(isinstance(each, SecretFilter) for each in logger.filters):
+        logger.addFilter(SecretFilter())
+    return logger

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
-from lmagent.errors import MessageError
-from lmagent.messages import (
+from lmagent.core.messages import (
     AssistantMessage,
     FilePart,
     ImagePart,
@@ -23,6 +22,7 @@ from lmagent.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.errors import MessageError
 
 __all__ = ["as_messages", "message_from_dict", "message_to_dict"]
 
@@ -164,7 +164,7 @@ def _call_from(data: Any, index: int) -> ToolCall:
     if not isinstance(name, str):
         raise MessageError(f"'name' of a tool call must be text, got {name!r:.80}.")
     if not isinstance(arguments, str):
-        from lmagent.jsontext import dumps_text  # only for dicts handed over by people; keeps this module light
+        from lmagent.core.json_text import dumps_text  # only for dicts handed over by people; keeps this module light
 
         arguments = dumps_text({} if arguments is None else arguments)
     return ToolCall(

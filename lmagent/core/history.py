@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import count
 
-from lmagent.messages import AssistantMessage, Message, ToolCall, ToolMessage
+from lmagent.core.messages import AssistantMessage, Message, ToolCall, ToolMessage
 
 __all__ = ["NOT_RUN", "History", "history_problems", "in_order", "open_calls", "own_id", "repair_history"]
 

@@ -1,0 +1,3 @@
+"""Values and small mechanisms that every other layer uses: messages, events, history, JSON text, redaction."""
+
+from __future__ import annotations
