@@ -27,14 +27,12 @@ if TYPE_CHECKING:
     from lmagent.chat_models.wenxin import WenxinChat
     from lmagent.chat_models.zhipu import ZhiPuCharacterChat, ZhiPuChat
     from lmagent.completion_engine import CompletionEngine
-    from lmagent.context import Inject, RunContext
     from lmagent.core.budget import Budget
     from lmagent.core.history import History
     from lmagent.core.messages import AssistantMessage, ImagePart, SystemMessage, ToolMessage, UserMessage
     from lmagent.errors import LMAgentError, ToolError
     from lmagent.fallback import FallbackModel
     from lmagent.flow import Limits
-    from lmagent.function import Tool, function
     from lmagent.hooks import Hooks
     from lmagent.loading import load_from_model_id, register_provider
     from lmagent.model import ChatModel
@@ -52,8 +50,10 @@ if TYPE_CHECKING:
     from lmagent.parameters.responses import OpenAIResponsesChatParameters
     from lmagent.parameters.wenxin import WenxinChatParameters
     from lmagent.parameters.zhipu import ZhiPuCharacterChatParameters, ZhiPuChatParameters
-    from lmagent.registry import ToolRegistry
     from lmagent.result import RunResult
+    from lmagent.toolkit.context import Inject, RunContext
+    from lmagent.toolkit.registry import ToolRegistry
+    from lmagent.toolkit.tool import Tool, function
 
 __version__ = "0.1.0"
 
@@ -81,7 +81,7 @@ _HOME = {
     "HunyuanChat": "chat_models.hunyuan",
     "HunyuanChatParameters": "parameters.hunyuan",
     "ImagePart": "core.messages",
-    "Inject": "context",
+    "Inject": "toolkit.context",
     "LMAgentError": "errors",
     "Limits": "flow",
     "LocalChat": "chat_models.local",
@@ -96,13 +96,13 @@ _HOME = {
     "OpenAICompatibleChatParameters": "parameters.compatible",
     "OpenAIResponsesChat": "chat_models.responses",
     "OpenAIResponsesChatParameters": "parameters.responses",
-    "RunContext": "context",
+    "RunContext": "toolkit.context",
     "RunResult": "result",
     "SystemMessage": "core.messages",
-    "Tool": "function",
+    "Tool": "toolkit.tool",
     "ToolError": "errors",
     "ToolMessage": "core.messages",
-    "ToolRegistry": "registry",
+    "ToolRegistry": "toolkit.registry",
     "UserMessage": "core.messages",
     "WenxinChat": "chat_models.wenxin",
     "WenxinChatParameters": "parameters.wenxin",
@@ -110,7 +110,7 @@ _HOME = {
     "ZhiPuCharacterChatParameters": "parameters.zhipu",
     "ZhiPuChat": "chat_models.zhipu",
     "ZhiPuChatParameters": "parameters.zhipu",
-    "function": "function",
+    "function": "toolkit.tool",
     "load_from_model_id": "loading",
     "register_provider": "loading",
 }
@@ -186,7 +186,7 @@ def __getattr__(name: str) -> Any:
 class _FrontDoor(ModuleType):
     """This module, where a submodule never takes the place of the public name that is spelled like it.
 
-    Importing `lmagent.function` would otherwise make `lmagent.function` that module, for everyone and for good.
+    Importing `lmagent.toolkit.tool` would otherwise make `lmagent.toolkit.tool` that module, for everyone and for good.
     """
 
     def __setattr__(self, name: str, value: object) -> None:

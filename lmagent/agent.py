@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from lmagent.approval import ApprovalRule, Approver, Policy
-from lmagent.context import RunContext
 from lmagent.core.budget import Budget, price_of
 from lmagent.core.events import Event, NestedEvent
 from lmagent.core.history import History
@@ -18,14 +17,15 @@ from lmagent.core.prompts import as_messages
 from lmagent.drivers import Handoff, Job, async_drive, async_stream, drive, stream
 from lmagent.errors import ConfigurationError, LimitExceeded, OutputError, ToolError
 from lmagent.flow import Limits, PausedRun, RunState, agent_flow
-from lmagent.function import Tool, function
 from lmagent.hooks import Hooks
 from lmagent.model import ChatModel, resolve_tool_choice
 from lmagent.output import OutputMode, TypedOutput
 from lmagent.providers.base import ToolChoice
-from lmagent.registry import ToolRegistry
 from lmagent.result import Resumption, RunResult
-from lmagent.running import DEFAULT_TIMEOUT_S
+from lmagent.toolkit.context import RunContext
+from lmagent.toolkit.execution import DEFAULT_TIMEOUT_S
+from lmagent.toolkit.registry import ToolRegistry
+from lmagent.toolkit.tool import Tool, function
 
 __all__ = ["Agent", "canonical_arguments", "mend_arguments"]
 
@@ -411,7 +411,7 @@ def _as_tool(agent: Agent) -> Generator[None]:
 
 def mend_arguments(text: str, schema: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
     """Read arguments that strict JSON could not: lossless repairs or nothing (the reader loads when needed)."""
-    from lmagent.prompting.coerce import repair_arguments
+    from lmagent.toolkit.coercion import repair_arguments
 
     return repair_arguments(text, schema)
 

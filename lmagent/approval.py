@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeAlias
 
-from lmagent.calling.outcomes import ToolOutcome
-from lmagent.context import RunContext
 from lmagent.core.fast_dataclass import record
 from lmagent.core.json_text import dumps_text
 from lmagent.core.messages import ToolCall
 from lmagent.errors import ConfigurationError, MessageError
-from lmagent.registry import ToolRegistry
+from lmagent.toolkit.context import RunContext
+from lmagent.toolkit.outcomes import ToolOutcome
+from lmagent.toolkit.registry import ToolRegistry
 
 __all__ = [
     "Allow",

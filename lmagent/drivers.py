@@ -10,8 +10,6 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
 
 from lmagent.approval import Approver, Decision, Deny, Pause, as_decision
-from lmagent.calling.outcomes import ToolOutcome
-from lmagent.context import RunContext
 from lmagent.core.async_bridge import in_thread, run_coroutine
 from lmagent.core.events import (
     Event,
@@ -30,7 +28,9 @@ from lmagent.flow import Approve, AskModel, PausedRun, RunState, RunTools, Step
 from lmagent.hooks import Hooks
 from lmagent.providers.base import ChatCall
 from lmagent.result import RunResult
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.context import RunContext
+from lmagent.toolkit.outcomes import ToolOutcome
+from lmagent.toolkit.schema import ToolSpec
 from lmagent.watching import UNSEEN, Sight, Unseen, Watch
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from dataclasses import field, fields, replace
 from typing import Any, Protocol, TypeAlias
 
 from lmagent.approval import Allow, Decision, Deny, Edit, Pause, Ruling
-from lmagent.calling.outcomes import ToolOutcome
 from lmagent.core.budget import Budget, Price, check_limit, price_of
 from lmagent.core.events import Event, RoundEnd, RoundStart, ToolDecided
 from lmagent.core.fast_dataclass import record
@@ -21,9 +20,10 @@ from lmagent.core.json_text import dumps, dumps_text
 from lmagent.core.messages import AssistantMessage, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.core.prompts import message_to_dict
 from lmagent.errors import LimitExceeded, OutputError
-from lmagent.providers.base import OutputSchema, ToolChoice
+from lmagent.providers.base import ToolChoice
 from lmagent.result import Resumption, RunResult, Waiting
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.outcomes import ToolOutcome
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
 
 __all__ = [
     "Approve",

@@ -12,8 +12,8 @@ from lmagent.core.events import Event, ReasoningDelta, RefusalDelta, TextDelta, 
 from lmagent.core.messages import Prompt, Reply, ReplyChunk, StreamInfo
 from lmagent.core.prompts import as_messages
 from lmagent.errors import ConfigurationError, ParameterError
-from lmagent.providers.base import Auth, ChatCall, Codec, NamedTool, OutputSchema, ToolChoice
-from lmagent.schema import ToolSpec
+from lmagent.providers.base import Auth, ChatCall, Codec, NamedTool, ToolChoice
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
 
 if TYPE_CHECKING:
     from lmagent.caching import ResponseCache
@@ -315,7 +315,7 @@ def tool_specs(tools: Iterable[Any]) -> tuple[ToolSpec, ...]:
     """Return what codecs see of these tools: specs as they are, tools, functions, or a registry."""
     if isinstance(tools, list | tuple) and all(isinstance(tool, ToolSpec) for tool in cast("list[Any]", tools)):
         return tuple(cast("list[ToolSpec]", tools))
-    from lmagent.registry import ToolRegistry  # docstrings and schemas are needed only with tools
+    from lmagent.toolkit.registry import ToolRegistry  # docstrings and schemas are needed only with tools
 
     return (tools if isinstance(tools, ToolRegistry) else ToolRegistry(tools)).specs
 

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lmagent.calling.outcomes import ToolOutcome
 from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, ToolMessage, Usage
 from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError
 from lmagent.hooks import Hooks
+from lmagent.toolkit.outcomes import ToolOutcome
 from lmagent.watching import Observer, Span
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from typing import Any, Literal, cast, is_typeddict
 from lmagent.core.json_text import JSONError, dumps_text, loads
 from lmagent.core.messages import Reply, ToolCall
 from lmagent.errors import InvalidArguments
-from lmagent.function import Tool, function
-from lmagent.providers.base import Features, OutputSchema
-from lmagent.schema import ToolSpec, inline_refs
+from lmagent.providers.base import Features
+from lmagent.toolkit.schema import OutputSchema, ToolSpec, inline_refs
+from lmagent.toolkit.tool import Tool, function
 
 __all__ = ["OutputMode", "TypedOutput"]
 

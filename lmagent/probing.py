@@ -18,8 +18,8 @@ from lmagent.model import ChatModel
 from lmagent.prompting.formats import format_for
 from lmagent.prompting.leaks import LEAKED, Leaks
 from lmagent.prompting.prompted import Prompted
-from lmagent.providers.base import Codec, OutputSchema
-from lmagent.schema import ToolSpec
+from lmagent.providers.base import Codec
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from lmagent.transport.exchange import Exchange
 from lmagent.transport.retry import RetryPolicy
 

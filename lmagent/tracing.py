@@ -14,7 +14,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from lmagent.calling.outcomes import ToolOutcome
 from lmagent.core.events import ToolDecided
 from lmagent.core.json_text import JSONError, dumps, loads
 from lmagent.core.messages import Reply, ToolCall, Usage
@@ -22,6 +21,7 @@ from lmagent.core.prompts import message_to_dict
 from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError
 from lmagent.hooks import Hooks
+from lmagent.toolkit.outcomes import ToolOutcome
 from lmagent.watching import Observer, Span
 
 __all__ = ["TraceFile", "read_trace"]

@@ -10,9 +10,9 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
-from lmagent.calling.outcomes import ToolOutcome
 from lmagent.core.events import ToolDecided
 from lmagent.core.messages import ToolCall
+from lmagent.toolkit.outcomes import ToolOutcome
 
 __all__ = ["UNSEEN", "Observer", "Sight", "Span", "SpanKind", "Unseen", "Watch"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from lmagent.testing import block_requests
-from lmagent.tool_sources import ready_made_names
+from lmagent.toolkit.sources import ready_made_names
 
 ready_made_names()  # makes `lmagent.tools` importable in a bare checkout, too
 

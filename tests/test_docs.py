@@ -204,8 +204,8 @@ def test_the_guide_names_every_exit_code():
 def test_the_guide_names_every_option_of_a_tool_and_every_limit():
     from dataclasses import fields
 
-    from lmagent.definitions import ToolOptions
     from lmagent.flow import Limits
+    from lmagent.toolkit.definitions import ToolOptions
 
     tools = (ROOT / "docs" / "tools.md").read_text(encoding="utf-8")
     conversations = (ROOT / "docs" / "conversations.md").read_text(encoding="utf-8")

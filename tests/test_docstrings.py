@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmagent.describing.docstrings import parse_docstring
+from lmagent.toolkit.docstring import parse_docstring
 
 WANTED = {"city": "Where to look.", "days": "How many."}
 

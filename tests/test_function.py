@@ -46,10 +46,10 @@ from hypothesis import strategies as st
 from pydantic import AliasChoices, AnyUrl, BaseModel, ConfigDict, Field, SecretStr, field_validator
 from typing_extensions import Doc, TypeAliasType, TypedDict, Unpack
 
-from lmagent.context import Inject, RunContext
-from lmagent.describing import schemas
+from lmagent.toolkit import schema_builder as schemas
 from lmagent.errors import ConfigurationError, FunctionDefinitionError, InvalidArguments, ToolError
-from lmagent.function import Tool, function
+from lmagent.toolkit.context import Inject, RunContext
+from lmagent.toolkit.tool import Tool, function
 
 if TYPE_CHECKING:
     from nowhere import Missing  # pyright: ignore
@@ -348,7 +348,7 @@ def test_example_n_refused():
 
 def test_decorating_imports_neither_pydantic_nor_asyncio():
     code = (
-        "import sys\nfrom lmagent.function import function\n@function(timeout=3)\ndef f(a: int): ...\n"
+        "import sys\nfrom lmagent.toolkit.tool import function\n@function(timeout=3)\ndef f(a: int): ...\n"
         "heavy = {'pydantic', 'pydantic_core', 'asyncio', 'httpx', 'docstring_parser', 'typing_extensions'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -358,7 +358,7 @@ def test_decorating_imports_neither_pydantic_nor_asyncio():
 
 def test_a_plain_schema_needs_no_pydantic():
     code = (
-        "import sys\nfrom lmagent.function import function\n@function\ndef f(a: int, b: str | None = None): ...\n"
+        "import sys\nfrom lmagent.toolkit.tool import function\n@function\ndef f(a: int, b: str | None = None): ...\n"
         "f.json_schema\nprint(sorted({'pydantic', 'pydantic_core'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -734,7 +734,7 @@ def test_a_recursive_model_as_tool_has_an_object_at_its_root():
 def test_names_defined_further_down_the_module_work():
     namespace: dict[str, Any] = {"__name__": "late"}
     source = (
-        "from __future__ import annotations\nfrom lmagent.function import function\n"
+        "from __future__ import annotations\nfrom lmagent.toolkit.tool import function\n"
         "@function\ndef f(a: Later) -> Never: return a\nLater = list[int]\n"
     )
     exec(source, namespace)

@@ -97,9 +97,9 @@ def test_the_type_checkers_see_the_same_front_door():
 
 
 def test_a_submodule_never_takes_the_place_of_a_name():
-    importlib.import_module("lmagent.function")
-    assert callable(lmagent.function)
-    assert not isinstance(lmagent.function, ModuleType)
+    importlib.import_module("lmagent.toolkit.tool")
+    assert callable(lmagent.toolkit.tool)
+    assert not isinstance(lmagent.toolkit.tool, ModuleType)
 
 
 def test_every_public_method_of_the_front_door_is_documented():

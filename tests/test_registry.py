@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from lmagent.calling.outcomes import ToolOutcome, cut, render
-from lmagent.context import RunContext
 from lmagent.core.messages import ToolCall
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError, FunctionDefinitionError, InvalidArguments, ToolError
-from lmagent.function import function
-from lmagent.registry import ToolRegistry
-from lmagent.running import PreparedCall
+from lmagent.toolkit.context import RunContext
+from lmagent.toolkit.execution import PreparedCall
+from lmagent.toolkit.outcomes import ToolOutcome, cut, render
+from lmagent.toolkit.registry import ToolRegistry
+from lmagent.toolkit.tool import function
 
 
 @function(tags=("math", "safe"))
@@ -520,7 +520,7 @@ async def _later() -> str:
 
 def test_a_hanging_thread_does_not_keep_the_program_alive():
     code = (
-        "import time, asyncio\nfrom lmagent.registry import ToolRegistry\nfrom lmagent.function import function\n"
+        "import time, asyncio\nfrom lmagent import ToolRegistry, function\n"
         "from lmagent.core.messages import ToolCall\n@function(timeout=0.05)\ndef hang(): time.sleep(60)\n"
         "r = ToolRegistry(hang); c = ToolCall(id='1', name='hang')\n"
         "print(r.run_one(c).kind, asyncio.run(r.async_run_one(c)).kind)"
@@ -597,11 +597,11 @@ def test_generators_without_an_end_are_stopped_and_closed(run: Run, monkeypatch:
     assert [(o.kind, o.content) for o in [outcome_of("slow")]] == [("timeout", "slow timed out after 0.05 seconds")]
     assert outcome_of("plain", default_timeout=0.05).kind == "timeout"
     assert outcome_of("busy").kind == "timeout"
-    monkeypatch.setattr("lmagent.calling.collecting.MAX_ITEMS", 20)
+    monkeypatch.setattr("lmagent.toolkit.execution.MAX_ITEMS", 20)
     outcome = outcome_of("plain")
     assert (outcome.kind, outcome.value) == ("tool_error", None)
     assert outcome.content.startswith("the tool was stopped: it yielded more than 20 items")
-    monkeypatch.setattr("lmagent.calling.collecting.MAX_ITEM_CHARS", 1000)
+    monkeypatch.setattr("lmagent.toolkit.execution.MAX_ITEM_CHARS", 1000)
     assert "1000 characters" in outcome_of("text").content
 
 
@@ -780,13 +780,13 @@ def test_long_results_are_cut_in_the_middle(run: Run):
 
 def test_loading_files_and_folders(tmp_path: Path):
     (tmp_path / "mine.py").write_text(
-        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom lmagent.function import function\n"
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom lmagent import function\n"
         "@function\ndef hello(who: Person) -> str:\n    return who.name\n"
         "@dataclass\nclass Person:\n    name: str\n@function\ndef _hidden(): ...\n",
         encoding="utf-8",
     )
     (tmp_path / "more.py").write_text(
-        "from lmagent.function import function\n__all__ = ['two']\n"
+        "from lmagent.toolkit.tool import function\n__all__ = ['two']\n"
         "@function\ndef one(): ...\n@function\ndef two(): ...\n",
         encoding="utf-8",
     )
@@ -849,13 +849,14 @@ def test_ready_made_tools_of_a_bare_checkout_and_their_path_give_the_same_object
     (tmp_path / "lmagent").symlink_to(package)
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools" / "adder.py").write_text(
-        "from lmagent.function import function\n@function\ndef adder(a: int, b: int): return a + b\n", encoding="utf-8"
+        "from lmagent.toolkit.tool import function\n@function\ndef adder(a: int, b: int): return a + b\n",
+        encoding="utf-8",
     )
     code = (
         "import sys, pathlib\nroot = pathlib.Path(sys.argv[1])\nsys.path.insert(0, str(root))\n"
-        "import lmagent.tool_sources as sources\nsources.__file__ = str(root / 'lmagent' / 'x.py')\n"
+        "import lmagent.toolkit.sources as sources\nsources.__file__ = str(root / 'lmagent' / 'x.py')\n"
         "sources.Path.resolve = lambda self, strict=False: self.absolute()\n"
-        "from lmagent.registry import ToolRegistry\nr = ToolRegistry()\nr.load('adder')\n"
+        "from lmagent.toolkit.registry import ToolRegistry\nr = ToolRegistry()\nr.load('adder')\n"
         "r.load(root / 'tools' / 'adder.py')\n"
         "import lmagent.tools.adder\nassert r['adder'] is lmagent.tools.adder.adder\n"
         "assert r['adder'].__module__ == 'lmagent.tools.adder'\n"

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from lmagent.function import function
-from lmagent.schema import inline_refs, never_blank, openai_strict, openapi_subset, tidy, wenxin_subset
+from lmagent.toolkit.schema import inline_refs, never_blank, openai_strict, openapi_subset, tidy, wenxin_subset
+from lmagent.toolkit.tool import function
 
 PASSES = {
     "tidy": tidy,

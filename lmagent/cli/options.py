@@ -18,7 +18,7 @@ from lmagent.errors import ConfigurationError
 from lmagent.loading import load_from_model_id
 from lmagent.model import ChatModel
 from lmagent.printer import printable
-from lmagent.registry import ToolRegistry
+from lmagent.toolkit.registry import ToolRegistry
 
 __all__ = [
     "ApproveOption",
@@ -89,7 +89,7 @@ def _made(name: str, settings: str) -> list[Any]:
     """Build the tools of a ready-made module that must be told its bounds: `files:root=./notes`."""
     from importlib import import_module
 
-    from lmagent.tool_sources import ready_made_names
+    from lmagent.toolkit.sources import ready_made_names
 
     if name not in ready_made_names():
         raise ConfigurationError(f"No ready-made tool {name!r}; there are {', '.join(ready_made_names())}.")

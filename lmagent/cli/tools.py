@@ -14,7 +14,7 @@ from lmagent.core.json_text import dumps_text
 from lmagent.core.messages import ToolCall
 from lmagent.errors import ToolError
 from lmagent.printer import printable
-from lmagent.registry import ToolRegistry
+from lmagent.toolkit.registry import ToolRegistry
 
 __all__ = ["tools_app"]
 
@@ -30,7 +30,7 @@ def _registry(sources: list[str] | None) -> ToolRegistry:
         return build_tools(sources)
     from importlib import import_module
 
-    from lmagent.tool_sources import ready_made_names
+    from lmagent.toolkit.sources import ready_made_names
 
     registry = ToolRegistry()
     for name in ready_made_names():
@@ -56,7 +56,7 @@ def list_tools(
         return
     from importlib import import_module
 
-    from lmagent.tool_sources import ready_made_names
+    from lmagent.toolkit.sources import ready_made_names
 
     for name in ready_made_names():
         factories: dict[str, str] = getattr(import_module(f"lmagent.tools.{name}"), "FACTORIES", {})

@@ -9,11 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from lmagent.prompting.coerce import canonical, closest, coerce, problems, raw_value, read_arguments, unwrap
 from lmagent.prompting.envelope import Envelope, clean_name, is_placeholder, open_envelope
-from lmagent.prompting.loose_json import JSONReadError, read_json
 from lmagent.prompting.pieces import CallFailed, CallFound, FailureReason
-from lmagent.prompting.python_reader import read_calls
+from lmagent.toolkit.coercion import canonical, closest, coerce, problems, raw_value, read_arguments, unwrap
+from lmagent.toolkit.loose_json import JSONReadError, read_json
+from lmagent.toolkit.python_literals import read_calls
 
 __all__ = ["Outcome", "RawField", "Tools"]
 

@@ -16,7 +16,7 @@ from lmagent.core.messages import ToolCall, ToolMessage
 from lmagent.errors import ConfigurationError
 from lmagent.prompting.neutralise import neutralise
 from lmagent.providers.base import NamedTool, ToolChoice
-from lmagent.schema import ToolSpec, inline_refs
+from lmagent.toolkit.schema import ToolSpec, inline_refs
 
 __all__ = [
     "FencedJSON",

@@ -6,7 +6,7 @@ allows without loss (`coerce`). What cannot be read for certain is refused: plac
 
 from __future__ import annotations
 
-from lmagent.prompting.coerce import repair_arguments
-from lmagent.prompting.loose_json import MAX_DEPTH, JSONReadError, Reading, read_json
+from lmagent.toolkit.coercion import repair_arguments
+from lmagent.toolkit.loose_json import MAX_DEPTH, JSONReadError, Reading, read_json
 
 __all__ = ["MAX_DEPTH", "JSONReadError", "Reading", "read_json", "repair_arguments"]

@@ -24,7 +24,7 @@ from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
 
 if TYPE_CHECKING:
     from lmagent.prompting.scanner import Scanner
-    from lmagent.schema import ToolSpec
+    from lmagent.toolkit.schema import ToolSpec
 
 __all__ = ["LEAKED", "Leaks", "trusted", "watched"]
 

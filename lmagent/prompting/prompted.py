@@ -21,8 +21,8 @@ from lmagent.prompting.objects import ObjectReader
 from lmagent.prompting.pieces import CallFailed, Piece
 from lmagent.prompting.reasks import complaint, failures_at_end, without_failures
 from lmagent.prompting.scanner import Scanner
-from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request
-from lmagent.schema import inline_refs
+from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
+from lmagent.toolkit.schema import OutputSchema, inline_refs
 
 __all__ = ["Prompted", "neutralise_user"]
 

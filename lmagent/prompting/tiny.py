@@ -23,8 +23,8 @@ from lmagent.prompting.bounds import bounded
 from lmagent.prompting.formats import WholeReply
 from lmagent.prompting.neutralise import neutralise
 from lmagent.prompting.prompted import Prompted
-from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema
-from lmagent.schema import ToolSpec, inline_refs
+from lmagent.providers.base import ChatCall, Codec, NamedTool
+from lmagent.toolkit.schema import OutputSchema, ToolSpec, inline_refs
 
 __all__ = ["TinyPrompted", "choose_tool", "content_words", "ungrounded"]
 

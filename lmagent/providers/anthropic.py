@@ -35,13 +35,13 @@ from lmagent.core.messages import (
 )
 from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.anthropic_reply import ReplyState, sort_error
-from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
+from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, joined
 from lmagent.providers.calls import arguments_object, called_names, kept_items, settled
 from lmagent.providers.fields import mapping, object_of
 from lmagent.providers.history import BEGIN, CONTINUE
 from lmagent.providers.parameter_rules import elsewhere, same, within
-from lmagent.providers.schema_dialects import anthropic_strict, schema_as_text
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
+from lmagent.toolkit.schema_dialects import anthropic_strict, schema_as_text
 
 __all__ = ["DEFAULT_MAX_TOKENS", "DEFAULT_URL", "DEFAULT_VERSION", "AnthropicCodec"]
 

@@ -46,7 +46,7 @@ from lmagent.providers.calls import RAW_ARGUMENTS, arguments_object, fitting_ids
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import answered, messages_of, split_system, text_only, turns
 from lmagent.providers.parameter_rules import same, switched, within
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import ToolSpec
 
 __all__ = ["BASE_URL", "BailianCodec", "BailianState"]
 

@@ -33,7 +33,7 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.failures import quoted, retry_after
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
 
 __all__ = [
     "Auth",
@@ -43,7 +43,6 @@ __all__ = [
     "Features",
     "Meter",
     "NamedTool",
-    "OutputSchema",
     "ParameterRule",
     "Request",
     "ToolChoice",
@@ -61,16 +60,6 @@ class NamedTool:
 
 ToolChoice: TypeAlias = Literal["auto", "required", "none"] | NamedTool
 """`auto`: the model decides. `required`: some tool must be called. `none`: no call. `NamedTool`: that tool."""
-
-
-@record(frozen=True, kw_only=True)
-class OutputSchema:
-    """What a structured answer must look like."""
-
-    name: str
-    schema: Mapping[str, Any]
-    description: str = ""
-    strict: bool | None = None
 
 
 class Meter(Protocol):

@@ -38,14 +38,14 @@ from lmagent.core.messages import (
     UserMessage,
 )
 from lmagent.errors import ParameterError, ProviderError
-from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, OutputSchema, ParameterRule, Request, joined
+from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, joined
 from lmagent.providers.calls import arguments_object, kept_items, settled
 from lmagent.providers.fields import mapping, object_of
 from lmagent.providers.gemini_reply import ReplyState, blocked, sort_error
 from lmagent.providers.history import BEGIN, CONTINUE
 from lmagent.providers.parameter_rules import elsewhere, same
-from lmagent.providers.schema_dialects import gemini_openapi, gemini_subset, schema_as_text
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
+from lmagent.toolkit.schema_dialects import gemini_openapi, gemini_subset, schema_as_text
 
 __all__ = ["DEFAULT_URL", "DEFAULT_VERSION", "GeminiCodec"]
 

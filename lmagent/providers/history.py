@@ -29,7 +29,7 @@ from lmagent.core.messages import (
 )
 from lmagent.errors import MessageError
 from lmagent.providers.base import ChatCall
-from lmagent.providers.schema_dialects import schema_as_text
+from lmagent.toolkit.schema_dialects import schema_as_text
 
 __all__ = [
     "ACKNOWLEDGED",

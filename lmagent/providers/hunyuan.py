@@ -53,7 +53,7 @@ from lmagent.providers.failures import class_of
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
 from lmagent.providers.history import answered, messages_of, split_system, text_only, tools_as_text, turns
 from lmagent.providers.parameter_rules import switched, within
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import ToolSpec
 
 __all__ = ["BASE_URL", "NO_OUTPUT", "HunyuanCodec", "HunyuanState", "obeys_tools"]
 

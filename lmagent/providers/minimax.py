@@ -40,7 +40,7 @@ from lmagent.providers.history import (
 )
 from lmagent.providers.parameter_rules import elsewhere, one_call_a_reply, same, within
 from lmagent.providers.text_only import TextOnlyCodec
-from lmagent.schema import ToolSpec, inline_refs, never_blank
+from lmagent.toolkit.schema import ToolSpec, inline_refs, never_blank
 
 __all__ = ["BASE_URL", "BOT_NAME", "MINIMAX_ERRORS", "USER_NAME", "MinimaxCodec", "MinimaxProCodec"]
 

@@ -58,7 +58,7 @@ from lmagent.providers.history import (
     tools_as_text,
 )
 from lmagent.providers.parameter_rules import one_call_a_reply, same, within
-from lmagent.schema import ToolSpec, never_blank, wenxin_subset
+from lmagent.toolkit.schema import ToolSpec, never_blank, wenxin_subset
 
 __all__ = ["BASE_URL", "MODELS", "WenxinCodec", "WenxinModel", "wenxin_error"]
 

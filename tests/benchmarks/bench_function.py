@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from lmagent.calling.arguments import BoundArguments
 from lmagent.core.messages import ToolCall
-from lmagent.function import function
-from lmagent.registry import ToolRegistry
+from lmagent.toolkit.arguments import BoundArguments
+from lmagent.toolkit.registry import ToolRegistry
+from lmagent.toolkit.tool import function
 
 
 def plain(city: str, days: int, units: Literal["c", "f"] = "c", hourly: bool = False, tags: list[str] | None = None):

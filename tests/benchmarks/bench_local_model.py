@@ -27,7 +27,7 @@ from typing import Any
 from lmagent.chat_models.local import LocalChat
 from lmagent.core.messages import Reply
 from lmagent.model import ChatModel
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import ToolSpec
 
 KINDS = {"dict": "object", "float": "number", "tuple": "array", "any": None, "double": "number", "long": "integer"}
 MAX_TOKENS = 128

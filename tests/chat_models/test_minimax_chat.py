@@ -9,8 +9,8 @@ from lmagent.chat_models.minimax import MinimaxChat, MinimaxProChat
 from lmagent.errors import ConfigurationError, ParameterError, RateLimited
 from lmagent.parameters.minimax import MinimaxChatParameters, MinimaxProChatParameters
 from lmagent.providers.base import Request
-from lmagent.schema import ToolSpec
 from lmagent.testing.fake import FakeAnswer, FakeTransport
+from lmagent.toolkit.schema import ToolSpec
 from lmagent.transport.retry import RetryPolicy
 from tests.chat_models.four_verbs import in_four_verbs
 

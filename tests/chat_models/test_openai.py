@@ -12,7 +12,7 @@ from lmagent.core.messages import Reply
 from lmagent.errors import ConfigurationError, ParameterError, QuotaExceeded, StreamInterrupted
 from lmagent.providers.base import ChatCall
 from lmagent.providers.openai import OPENAI, OpenAICodec
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import ToolSpec
 from tests.loopback import LoopbackServer, answer, json_answer
 
 NAMES = ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")

@@ -12,8 +12,8 @@ from lmagent.chat_models.wenxin import WenxinChat
 from lmagent.errors import AuthenticationFailed, ConfigurationError, ParameterError
 from lmagent.parameters.wenxin import WenxinChatParameters
 from lmagent.providers.base import Request
-from lmagent.schema import ToolSpec
 from lmagent.testing.fake import FakeAnswer, FakeTransport
+from lmagent.toolkit.schema import ToolSpec
 from tests.chat_models.four_verbs import in_four_verbs
 from tests.loopback import LoopbackServer, json_answer
 

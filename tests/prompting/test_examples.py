@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from lmagent.core.messages import Reply
-from lmagent.schema import ToolSpec
 from lmagent.testing import ScriptedModel
 from lmagent.testing import text as said
+from lmagent.toolkit.schema import ToolSpec
 from tests.prompting.reading import TOOLS, accepted, random_cuts, read, rows
 
 ROWS = [*rows("examples.jsonl"), *rows("cases.jsonl")]

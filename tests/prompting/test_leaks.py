@@ -15,8 +15,8 @@ from lmagent.core.messages import Reply
 from lmagent.prompting.leaks import LEAKED, Leaks, trusted
 from lmagent.providers.base import NamedTool
 from lmagent.providers.openai import OpenAICodec
-from lmagent.schema import ToolSpec
 from lmagent.testing.fake import FakeAnswer, FakeTransport
+from lmagent.toolkit.schema import ToolSpec
 from tests.loopback import LoopbackServer, json_answer, sse_answer
 from tests.prompting.rendering import RENDER
 

@@ -28,12 +28,12 @@ from lmagent.prompting.markers import MARKERS
 from lmagent.prompting.neutralise import neutralise
 from lmagent.prompting.prompted import Prompted
 from lmagent.prompting.reading import read_reply
-from lmagent.providers.base import ChatCall, Features, NamedTool, OutputSchema
+from lmagent.providers.base import ChatCall, Features, NamedTool
 from lmagent.providers.openai import OpenAICodec
 from lmagent.providers.openai_profile import GENERIC
-from lmagent.schema import ToolSpec
 from lmagent.testing import ScriptedModel, calls
 from lmagent.testing.fake import FakeAnswer, FakeTransport
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.four_ways import AGENT_VERBS
 from tests.prompting.rendering import RENDER
 

@@ -32,7 +32,8 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.anthropic import AnthropicCodec
-from lmagent.providers.base import NamedTool, OutputSchema
+from lmagent.providers.base import NamedTool
+from lmagent.toolkit.schema import OutputSchema
 from tests.providers import rules_anthropic
 from tests.providers.histories import HISTORIES
 from tests.providers.wire_intl import (

@@ -18,7 +18,8 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.baichuan import BaichuanCodec, BaichuanSignatureAuth
-from lmagent.providers.base import OutputSchema, Request
+from lmagent.providers.base import Request
+from lmagent.toolkit.schema import OutputSchema
 from tests.providers import rules_baichuan
 from tests.providers.histories import HISTORIES
 from tests.providers.wire_cn import (

@@ -39,10 +39,10 @@ from lmagent.providers.bailian import BailianCodec
 from lmagent.providers.bailian_app import BailianAppCodec
 from lmagent.providers.bailian_token import BailianTokenAuth
 from lmagent.providers.bailian_token import signed as signed_v3
-from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request
+from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
 from lmagent.providers.compatible import BAILIAN
 from lmagent.providers.openai import OpenAICodec
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_bailian
 from tests.providers.histories import HISTORIES as SHARED
 from tests.providers.wire_cn import (

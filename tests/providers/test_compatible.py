@@ -38,7 +38,7 @@ from lmagent.errors import (
 )
 from lmagent.providers import compatible
 from lmagent.providers.azure import AZURE
-from lmagent.providers.base import ChatCall, NamedTool, OutputSchema
+from lmagent.providers.base import ChatCall, NamedTool
 from lmagent.providers.compatible import (
     BAICHUAN,
     BAILIAN,
@@ -63,7 +63,7 @@ from lmagent.providers.compatible import (
     profile_of,
 )
 from lmagent.providers.openai import OPENAI, OpenAICodec, Profile
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_openai, wire, wire_cn
 from tests.providers.histories import HISTORIES
 from tests.providers.wire_cn import ASK as WEATHER_ASKED

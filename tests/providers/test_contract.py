@@ -33,7 +33,7 @@ from lmagent.core.messages import (
 from lmagent.errors import AuthenticationFailed, MessageError, ProviderError, QuotaExceeded, RequestTimeout
 from lmagent.prompting.prompted import Prompted
 from lmagent.providers.base import ChatCall, Codec
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import ToolSpec
 from tests.dialect_servers import ALL, Dialect, as_text, prompted
 from tests.dialects import Said
 from tests.providers.histories import HISTORIES

@@ -31,8 +31,9 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.providers.base import NamedTool, OutputSchema
+from lmagent.providers.base import NamedTool
 from lmagent.providers.gemini import DUMMY_SIGNATURE, GeminiCodec
+from lmagent.toolkit.schema import OutputSchema
 from tests.providers import rules_gemini
 from tests.providers.histories import HISTORIES
 from tests.providers.wire_intl import (

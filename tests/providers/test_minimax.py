@@ -22,9 +22,9 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import Codec, NamedTool, OutputSchema, Request
+from lmagent.providers.base import Codec, NamedTool, Request
 from lmagent.providers.minimax import MinimaxCodec, MinimaxProCodec
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_minimax
 from tests.providers.histories import HISTORIES
 from tests.providers.wire_cn import (

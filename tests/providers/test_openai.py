@@ -31,9 +31,9 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import ChatCall, Features, NamedTool, OutputSchema
+from lmagent.providers.base import ChatCall, Features, NamedTool
 from lmagent.providers.openai import OPENAI, OpenAICodec
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.loopback import LoopbackServer, answer
 from tests.providers.wire import (
     assert_body,

@@ -29,8 +29,9 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.providers.base import NamedTool, OutputSchema
+from lmagent.providers.base import NamedTool
 from lmagent.providers.responses import ResponsesCodec
+from lmagent.toolkit.schema import OutputSchema
 from tests.providers import rules_responses
 from tests.providers.histories import HISTORIES
 from tests.providers.wire_intl import (

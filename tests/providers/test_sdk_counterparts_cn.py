@@ -19,7 +19,7 @@ from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessag
 from lmagent.core.redaction import Secret
 from lmagent.providers.base import Request
 from lmagent.providers.hunyuan_auth import TC3Auth
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import ToolSpec
 from tests.dialect_servers import DIALECTS, DialectServer, calls_then
 from tests.loopback import Received
 

@@ -239,7 +239,7 @@ def _value(text: str) -> Any:
 def test_gemini_images_and_structured_answers():
     genai = pytest.importorskip("google.genai", reason="the Google Gen AI SDK is not installed")
     types = genai.types
-    from lmagent.providers.base import OutputSchema
+    from lmagent.toolkit.schema import OutputSchema
 
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     with LoopbackServer(script("gemini", "08-image")) as server:

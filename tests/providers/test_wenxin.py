@@ -22,10 +22,10 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.providers.base import Auth, NamedTool, OutputSchema, Request
+from lmagent.providers.base import Auth, NamedTool, Request
 from lmagent.providers.wenxin import MODELS, WenxinCodec
 from lmagent.providers.wenxin_auth import AccessTokenAuth, BceSignatureAuth, IamBearerAuth, KeyPairAuth
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_wenxin
 from tests.providers.histories import HISTORIES
 from tests.providers.wire_cn import (

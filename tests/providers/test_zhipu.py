@@ -29,9 +29,10 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import ChatCall, NamedTool, OutputSchema, Request
+from lmagent.providers.base import ChatCall, NamedTool, Request
 from lmagent.providers.zhipu import CHARACTER, CharacterCodec, MetaDecoder, ZhipuAuth, ZhipuCodec, unwrapped
 from lmagent.providers.zhipu_v4 import CharacterV4Codec, ZhipuV4Codec
+from lmagent.toolkit.schema import OutputSchema
 from tests.providers import rules_zhipu
 from tests.providers.histories import HISTORIES as SHARED
 from tests.providers.wire_cn import (

@@ -19,8 +19,8 @@ from lmagent.core.framing import Frame
 from lmagent.core.json_text import loads
 from lmagent.core.messages import Reply, Usage
 from lmagent.core.prompts import as_messages
-from lmagent.providers.base import ChatCall, Codec, NamedTool, OutputSchema, Request, ToolChoice
-from lmagent.schema import ToolSpec
+from lmagent.providers.base import ChatCall, Codec, NamedTool, Request, ToolChoice
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
 
 WIRE = Path(__file__).parent.parent / "wire"
 

@@ -40,7 +40,7 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import ChatCall, Codec, Request
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import ToolSpec
 
 WIRE = Path(__file__).parent.parent / "wire"
 

@@ -12,7 +12,7 @@ from typing import Any
 from lmagent.core.events import Event, ReplyBuilder, TextDelta
 from lmagent.core.messages import Message, Reply, ToolCall
 from lmagent.providers.base import ChatCall, Codec, Request
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.schema import ToolSpec
 from tests.providers.wire import load, names
 
 __all__ = [

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from lmagent.tool_sources import ready_made_names
+from lmagent.toolkit.sources import ready_made_names
 
 assert ready_made_names()

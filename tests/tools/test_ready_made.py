@@ -13,7 +13,7 @@ import pytest
 
 from lmagent import Tool
 from lmagent.errors import ConfigurationError
-from lmagent.tool_sources import load_tools
+from lmagent.toolkit.sources import load_tools
 from lmagent.tools import calculator, clock, files, shell, web
 
 READY = {"calculator": ["calculator"], "clock": ["add_to_date", "convert_time", "current_time", "days_between"]}
@@ -106,5 +106,7 @@ def test_calls_with_the_text_a_model_writes(tmp_path: Path):
 
 
 def test_function_is_the_decorator_whatever_was_imported_before():
-    code = "import lmagent.function, lmagent.registry; from lmagent import function; function(len, name='x')"
+    code = (
+        "import lmagent.toolkit.tool, lmagent.toolkit.registry; from lmagent import function; function(len, name='x')"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=FOLDER.parent)

@@ -14,8 +14,8 @@ from lmagent.prompting.families.site import (
     json_value,
     open_fence,
 )
-from lmagent.prompting.python_reader import CALL_START
 from lmagent.prompting.source import Scan, json_extent, literal, skip_space, take_while, until, until_any
+from lmagent.toolkit.python_literals import CALL_START
 
 __all__ = ["REACT_WORDS", "action", "flower", "functionary", "harmony_header", "react_word"]
 

@@ -18,8 +18,8 @@ from lmagent.prompting.families.site import (
     json_value,
     open_fence,
 )
-from lmagent.prompting.python_reader import CALL_START
 from lmagent.prompting.source import Scan, json_extent, literal, skip_space, take_while, until
+from lmagent.toolkit.python_literals import CALL_START
 
 __all__ = ["CLOSERS", "ELEMENTS", "WRAPPERS", "element", "wrapper"]
 

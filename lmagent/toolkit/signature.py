@@ -18,9 +18,9 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, cast
 
-from lmagent.context import Inject, RunContext
-from lmagent.describing.hints import EMPTY, annotated_text, marks_of, or_none, unaliased, without_qualifiers
 from lmagent.errors import FunctionDefinitionError
+from lmagent.toolkit.context import Inject, RunContext
+from lmagent.toolkit.hints import EMPTY, annotated_text, marks_of, or_none, unaliased, without_qualifiers
 
 __all__ = [
     "OMITTED",

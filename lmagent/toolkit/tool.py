@@ -15,13 +15,13 @@ from operator import is_
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, overload
 
-from lmagent.context import RunContext
-from lmagent.definitions import Changed, Definition, Effect, Given, Kind, Plan, ToolOptions
 from lmagent.errors import ConfigurationError
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.context import RunContext
+from lmagent.toolkit.definitions import Changed, Definition, Effect, Given, Kind, Plan, ToolOptions
+from lmagent.toolkit.schema import ToolSpec
 
 if TYPE_CHECKING:
-    from lmagent.calling.arguments import BoundArguments, Repair
+    from lmagent.toolkit.arguments import BoundArguments, Repair
 
 __all__ = ["Effect", "Tool", "ToolOptions", "function", "is_awaitable"]
 

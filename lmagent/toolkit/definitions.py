@@ -12,15 +12,15 @@ from dataclasses import replace
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from lmagent.context import Inject, RunContext
 from lmagent.core.fast_dataclass import record
 from lmagent.errors import ConfigurationError
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.context import Inject, RunContext
+from lmagent.toolkit.schema import ToolSpec
 
 if TYPE_CHECKING:
-    from lmagent.calling.arguments import Binder, BoundArguments, Repair
-    from lmagent.describing.schemas import Description
-    from lmagent.describing.signatures import Argument, Signature
+    from lmagent.toolkit.arguments import Binder, BoundArguments, Repair
+    from lmagent.toolkit.schema_builder import Description
+    from lmagent.toolkit.signature import Argument, Signature
 
 __all__ = ["Changed", "Definition", "Effect", "Given", "Kind", "Plan", "ToolOptions"]
 
@@ -143,8 +143,8 @@ class Definition:
         return plan
 
     def _build(self) -> ToolSpec:
-        from lmagent.describing.schemas import clean_name, describe
-        from lmagent.describing.signatures import read_signature
+        from lmagent.toolkit.schema_builder import clean_name, describe
+        from lmagent.toolkit.signature import read_signature
 
         name = self.options.name
         signature = read_signature(
@@ -167,8 +167,8 @@ class Definition:
         return spec
 
     def _make_plan(self) -> Plan:
-        from lmagent.calling.arguments import ArgumentReader, Binder
-        from lmagent.describing.schemas import make_adapter
+        from lmagent.toolkit.arguments import ArgumentReader, Binder
+        from lmagent.toolkit.schema_builder import make_adapter
 
         signature, description = self.signature, cast("Description", self._description)
         adapter = description.adapter or make_adapter(signature)
@@ -199,8 +199,8 @@ class Given(Definition):
         self._parameters: dict[str, Any] = {"type": "object", "properties": {}, **deepcopy(dict(parameters))}
 
     def _build(self) -> ToolSpec:
-        from lmagent.describing.schemas import clean_name
-        from lmagent.describing.signatures import Signature
+        from lmagent.toolkit.schema_builder import clean_name
+        from lmagent.toolkit.signature import Signature
 
         name, description = self.options.name or "", self.options.description or ""
         self._signature = Signature(name=name)
@@ -210,7 +210,7 @@ class Given(Definition):
         return self._spec
 
     def _make_plan(self) -> Plan:
-        from lmagent.calling.checking import SchemaReader
+        from lmagent.toolkit.checking import SchemaReader
 
         return Plan(
             name=self.spec.name,
@@ -235,7 +235,7 @@ class Changed(Definition):
         return form
 
     def _build(self) -> ToolSpec:
-        from lmagent.describing.schemas import clean_name
+        from lmagent.toolkit.schema_builder import clean_name
 
         before, name, description = self._original.spec, self.options.name, self.options.description
         signature = self._original.signature
@@ -254,7 +254,7 @@ class Changed(Definition):
 
 def _is_async(target: Any, signature: Signature) -> bool:
     """Return whether the body or a factory of an injected parameter must be awaited."""
-    from lmagent.describing.signatures import is_async_callable
+    from lmagent.toolkit.signature import is_async_callable
 
     factories = [a.inject.factory for a in signature.arguments if isinstance(a.inject, Inject)]
     return any(map(is_async_callable, (target, *factories)))
@@ -262,8 +262,8 @@ def _is_async(target: Any, signature: Signature) -> bool:
 
 def _supply(argument: Argument) -> Supply:
     """Return what gives the value of an injected parameter at each call."""
-    from lmagent.describing.hints import EMPTY
-    from lmagent.describing.signatures import wants_context
+    from lmagent.toolkit.hints import EMPTY
+    from lmagent.toolkit.signature import wants_context
 
     inject = argument.inject
     if inject is None or isinstance(inject, type):

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from lmagent.core.redaction import redact
 from lmagent.errors import ConfigurationError
-from lmagent.function import Tool
+from lmagent.toolkit.tool import Tool
 
 __all__ = ["load_tools", "ready_made_names"]
 

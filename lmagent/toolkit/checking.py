@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from lmagent.calling.arguments import BoundArguments, Repair, invalid_arguments, read_object, shown_name, shown_value
 from lmagent.core.json_text import JSONError, loads
+from lmagent.toolkit.arguments import BoundArguments, Repair, invalid_arguments, read_object, shown_name, shown_value
 
 __all__ = ["SchemaReader", "problems_of"]
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from lmagent.describing.docstrings import Docstring, parse_docstring
-from lmagent.describing.hints import EMPTY, annotated_text, mapped, marks_of, without_qualifiers
-from lmagent.describing.signatures import OMITTED, Argument, Signature
 from lmagent.errors import FunctionDefinitionError
-from lmagent.schema import tidy
+from lmagent.toolkit.docstring import Docstring, parse_docstring
+from lmagent.toolkit.hints import EMPTY, annotated_text, mapped, marks_of, without_qualifiers
+from lmagent.toolkit.schema import tidy
+from lmagent.toolkit.signature import OMITTED, Argument, Signature
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -343,7 +343,7 @@ def _adapter(module: str, hints: dict[str, Any], extra: Any = OMITTED) -> TypeAd
         if error.code != "typed-dict-version":
             raise
         # Before Python 3.12 pydantic takes typing_extensions' TypedDict only; users write typing's.
-        from lmagent.describing.typed_dicts import modernised
+        from lmagent.toolkit.hints import modernised
 
         return _typed_dict_adapter(module, {name: modernised(h) for name, h in hints.items()}, modernised(extra))
 

@@ -9,7 +9,9 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, ForwardRef, Literal, cast
 
-__all__ = ["EMPTY", "annotated_text", "mapped", "marks_of", "or_none", "unaliased", "without_qualifiers"]
+import typing_extensions
+
+__all__ = ["EMPTY", "annotated_text", "mapped", "marks_of", "modernised", "or_none", "unaliased", "without_qualifiers"]
 
 EMPTY: Any = inspect.Parameter.empty
 """No hint, or no default."""
@@ -94,3 +96,31 @@ def annotated_text(marks: Iterable[Any]) -> str:
         if extensions and isinstance(mark, extensions.Doc):
             return str(mark.documentation)
     return ""
+
+
+def modernised(hint: Any, seen: dict[Any, Any] | None = None) -> Any:
+    """Return `hint` with every TypedDict of `typing` in it replaced."""
+    seen = {} if seen is None else seen
+    if typing_extensions.is_typeddict(hint):
+        return _rebuilt(hint, seen)
+    return mapped(hint, lambda inner: modernised(inner, seen))
+
+
+def _rebuilt(old: Any, seen: dict[Any, Any]) -> Any:
+    if old in seen:
+        return seen[old]
+    make: Any = typing_extensions.TypedDict
+    new: Any = make(old.__name__, {})
+    seen[old] = new
+    module = vars(sys.modules.get(old.__module__))
+    hints = typing.get_type_hints(old, module, {old.__name__: old}, include_extras=True)  # a local one may name itself
+    new.__annotations__ = {name: modernised(hint, seen) for name, hint in hints.items()}
+    new.__required_keys__ = old.__required_keys__
+    new.__optional_keys__ = old.__optional_keys__
+    new.__total__ = old.__total__
+    new.__module__ = old.__module__
+    new.__qualname__ = old.__qualname__
+    new.__doc__ = old.__doc__
+    if hasattr(old, "__pydantic_config__"):
+        new.__pydantic_config__ = old.__pydantic_config__
+    return new

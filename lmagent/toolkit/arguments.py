@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pydantic_core import ValidationError
 
-from lmagent.calling.outcomes import failure_text
 from lmagent.core.json_text import JSONError, dumps, dumps_text, loads, may_overflow
-from lmagent.describing.signatures import OMITTED, Argument, Signature
 from lmagent.errors import InvalidArguments
-from lmagent.schema import inner_schemas
+from lmagent.toolkit.outcomes import failure_text
+from lmagent.toolkit.schema import inner_schemas
+from lmagent.toolkit.signature import OMITTED, Argument, Signature
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from lmagent.core.json_text import JSONError, dumps_text
-from lmagent.providers.base import OutputSchema
-from lmagent.schema import openapi_subset
+from lmagent.toolkit.schema import OutputSchema, openapi_subset
 
 __all__ = ["anthropic_strict", "gemini_openapi", "gemini_subset", "schema_as_text"]
 

@@ -1,15 +1,6 @@
-"""Tool calls run: one or many, in both colours, with time limits; every failure becomes an outcome.
+"""What a generator tool yields, collected: until it is exhausted, out of time, or beyond all bounds.
 
-Deciding (`prepare`, `finish`, `fail`) is shared and pure of waiting; two drivers at the end do the waiting.
-
-Where a body runs:
-    synchronous run   one call: in place, in the caller's thread; a thread only if a timeout was asked for (by the tool,
-                      or by a `default_timeout` other than the standard one). Several calls: one thread each.
-    asynchronous run  coroutines in place; synchronous bodies in a thread each, unless `in_thread=False`.
-    async tool in a synchronous run: the whole batch on a private event loop in a thread.
-
-A thread cannot be killed: after a timeout its result is dropped and the run goes on. Threads are daemons, so that
-such a one never keeps the program from ending. A generator is stopped at its next item.
+Knows nothing of tools, calls or outcomes.
 """
 
 from __future__ import annotations
@@ -24,22 +15,25 @@ from time import perf_counter
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from lmagent.calling.collecting import Collector, Overdue
-from lmagent.calling.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
-from lmagent.context import RunContext
 from lmagent.core.async_bridge import NAP, run_coroutine
 from lmagent.core.fast_dataclass import record
-from lmagent.errors import InvalidArguments
-from lmagent.function import Tool, is_awaitable
+from lmagent.errors import InvalidArguments, ToolError
+from lmagent.toolkit.context import RunContext
+from lmagent.toolkit.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
+from lmagent.toolkit.tool import Tool, is_awaitable
 
 if TYPE_CHECKING:
-    from lmagent.calling.arguments import BoundArguments
-    from lmagent.definitions import Plan
+    from lmagent.toolkit.arguments import BoundArguments
+    from lmagent.toolkit.definitions import Plan
 
 __all__ = [
     "DEFAULT_TIMEOUT_S",
     "MAX_CONCURRENT",
+    "MAX_ITEMS",
+    "MAX_ITEM_CHARS",
     "Call",
+    "Collector",
+    "Overdue",
     "PreparedCall",
     "async_run_all",
     "async_run_prepared",
@@ -47,6 +41,69 @@ __all__ = [
     "run_all",
     "run_prepared",
 ]
+
+MAX_ITEMS = 100_000
+"""How many items a generator may yield."""
+MAX_ITEM_CHARS = 16 * 1024 * 1024
+"""How much text or bytes they may have together."""
+
+
+class Overdue(Exception):
+    """A generator still had items when the time of its call was over."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class Collector:
+    """Takes the items of one generator. A thread cannot be killed, but between two items it can be told to stop.
+
+    Args:
+        seconds: How long the call may take; None: as long as it likes.
+        started: When it began, as `perf_counter` tells it.
+    """
+
+    def __init__(self, seconds: float | None, started: float) -> None:
+        self._seconds = seconds
+        self._deadline = float("inf") if seconds is None else started + seconds
+        self._items: list[Any] = []
+        self._chars = 0
+        self.is_dropped = False
+        """Set from elsewhere when nobody waits for the result any more."""
+
+    def collected(self, value: Any) -> Any:
+        """Return the items of a generator as a list, and anything else as it is."""
+        if not isinstance(value, GeneratorType):
+            return value
+        generator = cast("GeneratorType[Any, Any, Any]", value)
+        try:
+            for item in generator:
+                self._take(item)
+        finally:
+            generator.close()
+        return self._items
+
+    async def async_collected(self, generator: AsyncGeneratorType[Any, Any]) -> list[Any]:
+        """Return the items of an async generator."""
+        try:
+            async for item in generator:
+                self._take(item)
+        finally:
+            await generator.aclose()
+        return self._items
+
+    def _take(self, item: Any) -> None:
+        if self.is_dropped or perf_counter() > self._deadline:
+            raise Overdue(self._seconds or 0.0)
+        self._items.append(item)
+        if isinstance(item, str | bytes):
+            self._chars += len(item)
+        if len(self._items) > MAX_ITEMS or self._chars > MAX_ITEM_CHARS:
+            raise ToolError(
+                f"the tool was stopped: it yielded more than {MAX_ITEMS} items or {MAX_ITEM_CHARS} characters"
+            )
+
 
 DEFAULT_TIMEOUT_S = 60.0
 MAX_CONCURRENT = 8

@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from lmagent.calling.outcomes import ToolOutcome
 from lmagent.errors import ConfigurationError
-from lmagent.function import Tool, function
-from lmagent.running import (
+from lmagent.toolkit.execution import (
     DEFAULT_TIMEOUT_S,
     MAX_CONCURRENT,
     Call,
@@ -23,11 +21,13 @@ from lmagent.running import (
     run_all,
     run_prepared,
 )
-from lmagent.schema import ToolSpec
+from lmagent.toolkit.outcomes import ToolOutcome
+from lmagent.toolkit.schema import ToolSpec
+from lmagent.toolkit.tool import Tool, function
 
 if TYPE_CHECKING:
-    from lmagent.calling.arguments import Repair
-    from lmagent.context import RunContext
+    from lmagent.toolkit.arguments import Repair
+    from lmagent.toolkit.context import RunContext
 
 __all__ = ["ToolRegistry"]
 
@@ -73,13 +73,13 @@ class ToolRegistry:
         self._replace(tools)
 
     def load(self, *sources: Any) -> None:
-        """Add tools from elsewhere; see `lmagent.tool_sources.load_tools`.
+        """Add tools from elsewhere; see `lmagent.toolkit.sources.load_tools`.
 
         Args:
             *sources: Ready-made names (`"calculator"`), dotted module names, paths to a `.py` file or a folder,
                 modules, or anything `add` takes.
         """
-        from lmagent.tool_sources import load_tools  # importlib and paths are not needed by most programs
+        from lmagent.toolkit.sources import load_tools  # importlib and paths are not needed by most programs
 
         self.add(*(load_tools(source) for source in sources))
 

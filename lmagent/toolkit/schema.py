@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from lmagent.core.fast_dataclass import record
+
 __all__ = [
+    "OutputSchema",
     "ToolSpec",
     "inline_refs",
     "inner_schemas",
@@ -38,6 +41,16 @@ _SINGLES = _words(
 )
 _POSITIONS = frozenset((*_MAPS, *_LISTS, *_SINGLES))
 _REF = "#/$defs/"
+
+
+@record(frozen=True, kw_only=True)
+class OutputSchema:
+    """What a structured answer must look like."""
+
+    name: str
+    schema: Mapping[str, Any]
+    description: str = ""
+    strict: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

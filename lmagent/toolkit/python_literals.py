@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any, NoReturn
 
-from lmagent.prompting.loose_json import MAX_DEPTH, JSONReadError
+from lmagent.toolkit.loose_json import MAX_DEPTH, JSONReadError
 
 __all__ = ["CALL_START", "PythonCall", "read_calls", "read_literal"]
 

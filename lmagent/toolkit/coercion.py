@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from lmagent.prompting.loose_json import JSONReadError, read_json
-from lmagent.prompting.python_reader import read_literal
+from lmagent.toolkit.loose_json import JSONReadError, read_json
+from lmagent.toolkit.python_literals import read_literal
 
 __all__ = [
     "canonical",
