@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -183,10 +184,55 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-class _FrontDoor(ModuleType):
-    """This module, where a submodule never takes the place of the public name that is spelled like it.
+_MOVED: dict[str, str] = {
+    "budget": "core.budget",
+    "context": "toolkit.context",
+    "definitions": "toolkit.definitions",
+    "events": "core.events",
+    "framing": "core.framing",
+    "function": "toolkit.tool",
+    "history": "core.history",
+    "jsontext": "core.json_text",
+    "logs": "core.redaction",
+    "messages": "core.messages",
+    "portal": "core.async_bridge",
+    "prompting.coerce": "toolkit.coercion",
+    "prompting.loose_json": "toolkit.loose_json",
+    "prompting.python_reader": "toolkit.python_literals",
+    "prompts": "core.prompts",
+    "providers.schema_dialects": "toolkit.schema_dialects",
+    "redaction": "core.redaction",
+    "registry": "toolkit.registry",
+    "running": "toolkit.execution",
+    "schema": "toolkit.schema",
+    "tool_sources": "toolkit.sources",
+    "values": "core.fast_dataclass",
+}
+"""Import paths of version 0.1 -> where the module is now. They stay importable; a test imports every one."""
 
-    Importing `lmagent.toolkit.tool` would otherwise make `lmagent.toolkit.tool` that module, for everyone and for good.
+
+class _MovedModules:
+    """Import finder for the old paths: `lmagent.events` is the very module `lmagent.core.events`."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        return ModuleSpec(fullname, self) if package == "lmagent" and name in _MOVED else None  # pyright: ignore[reportArgumentType]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(f"lmagent.{_MOVED[spec.name.partition('.')[2]]}")
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the module its own spec back; the import system has put that of the old path in its place."""
+        if module.__spec__ is not None:
+            module.__spec__ = module.__spec__.loader_state
+
+
+class _Package(ModuleType):
+    """This package, where a submodule never takes the place of the public name that is spelled like it.
+
+    Importing `lmagent.function` would otherwise make `lmagent.function` that module, for everyone and for good.
     """
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -194,7 +240,8 @@ class _FrontDoor(ModuleType):
             super().__setattr__(name, value)
 
 
-sys.modules[__name__].__class__ = _FrontDoor
+sys.modules[__name__].__class__ = _Package
+sys.meta_path.insert(0, _MovedModules())  # pyright: ignore[reportArgumentType]
 
 
 def __dir__() -> list[str]:

@@ -46,8 +46,8 @@ from hypothesis import strategies as st
 from pydantic import AliasChoices, AnyUrl, BaseModel, ConfigDict, Field, SecretStr, field_validator
 from typing_extensions import Doc, TypeAliasType, TypedDict, Unpack
 
-from lmagent.toolkit import schema_builder as schemas
 from lmagent.errors import ConfigurationError, FunctionDefinitionError, InvalidArguments, ToolError
+from lmagent.toolkit import schema_builder as schemas
 from lmagent.toolkit.context import Inject, RunContext
 from lmagent.toolkit.tool import Tool, function
 

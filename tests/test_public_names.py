@@ -97,7 +97,7 @@ def test_the_type_checkers_see_the_same_front_door():
 
 
 def test_a_submodule_never_takes_the_place_of_a_name():
-    importlib.import_module("lmagent.toolkit.tool")
+    importlib.import_module("lmagent.function")
     assert callable(lmagent.toolkit.tool)
     assert not isinstance(lmagent.toolkit.tool, ModuleType)
 

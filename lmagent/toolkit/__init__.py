@@ -1,3 +1,3 @@
-"""Functions as tools: describing them, reading the arguments of a call, running it, and the registry that holds them."""
+"""Functions as tools: describing them, reading the arguments of a call, running it, and the tool registry."""
 
 from __future__ import annotations

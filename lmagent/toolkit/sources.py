@@ -75,7 +75,7 @@ def _package() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != _PACKAGE:
             raise
-    folder = Path(__file__).resolve().parent.parent / "tools"
+    folder = Path(__file__).resolve().parents[2] / "tools"
     init = folder / "__init__.py"
     if init.is_file():
         module = _executed(_PACKAGE, init, search=[str(folder)])
