@@ -36,9 +36,9 @@ from lmagent import (
     ZhiPuCharacterChat,
     ZhiPuChat,
 )
-from lmagent.providers import compatible
-from lmagent.providers.azure import AZURE
-from lmagent.providers.openai_profile import OPENAI, Profile
+from lmagent.providers import vendors as compatible
+from lmagent.providers.openai.azure import AZURE
+from lmagent.providers.openai.profile import OPENAI, Profile
 from lmagent.transport.retry import RetryPolicy
 from tests.dialects import (
     AnthropicShape,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lmagent.cli.capabilities import COLUMNS, DOORS, row_of
 from lmagent.loading import provider_table
-from lmagent.providers.compatible import PROFILES
+from lmagent.providers.vendors import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs" / "providers").glob("*.md"))

@@ -26,8 +26,8 @@ from lmagent.core.messages import Reply, ToolMessage
 from lmagent.errors import BadRequest, LMAgentError, ServerFailed
 from lmagent.prompting.tiny import TinyPrompted
 from lmagent.providers.base import ChatCall, Codec, Request
-from lmagent.providers.compatible import GENERIC
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
+from lmagent.providers.vendors import GENERIC
 from lmagent.tools.calculator import calculator
 from lmagent.transport.local import embedded_path
 from tests.four_ways import AGENT_VERBS, MODEL_VERBS

@@ -13,7 +13,7 @@ from lmagent.core.redaction import Secret
 from lmagent.credentials import find_secret, find_setting, require_secret, require_setting
 from lmagent.errors import ConfigurationError
 from lmagent.loading import configured, default_model_id, provider_table
-from lmagent.providers.openai import Profile
+from lmagent.providers.openai.chat import Profile
 from lmagent.testing import ScriptedModel
 
 ALL = provider_table()

@@ -14,7 +14,7 @@ from lmagent.errors import ConfigurationError, ServerFailed, StreamInterrupted
 from lmagent.model import resolve_tool_choice, tool_specs
 from lmagent.prompting.prompted import Prompted
 from lmagent.providers.base import Features, NamedTool
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.testing import FakeAnswer, FakeTransport, ScriptedModel
 from lmagent.transport.base import Timeouts
 from lmagent.transport.retry import RetryPolicy

@@ -17,7 +17,7 @@ from lmagent.errors import AuthenticationFailed, ConnectionFailed
 from lmagent.model import ChatModel
 from lmagent.probing import ProbeReport, plan, probe
 from lmagent.prompting.formats import format_for
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.testing.fake import FakeAnswer, FakeTransport
 from tests.loopback import Answer, LoopbackServer, Received, json_answer, sse_answer
 

@@ -16,8 +16,8 @@ from lmagent.cli.capabilities import DOORS, Door
 from lmagent.core.messages import AssistantMessage, Reply
 from lmagent.errors import ParameterError
 from lmagent.loading import provider_table
-from lmagent.providers.azure import AZURE
-from lmagent.providers.compatible import PROFILES, ZHIPU
+from lmagent.providers.openai.azure import AZURE
+from lmagent.providers.vendors import PROFILES, ZHIPU
 from lmagent.transport.exchange import Exchange
 from tests.dialect_servers import VENDORS, DialectServer, as_text, calls_then, prompted
 from tests.dialects import Asked, Turn

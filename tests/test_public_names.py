@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -98,8 +99,19 @@ def test_the_type_checkers_see_the_same_front_door():
 
 def test_a_submodule_never_takes_the_place_of_a_name():
     importlib.import_module("lmagent.function")
-    assert callable(lmagent.toolkit.tool)
-    assert not isinstance(lmagent.toolkit.tool, ModuleType)
+    assert callable(lmagent.function)
+    assert not isinstance(lmagent.function, ModuleType)
+
+
+MOVED: dict[str, str] = lmagent._MOVED  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_an_old_import_path_is_the_module_of_today(old: str):
+    spec = importlib.import_module(f"lmagent.{MOVED[old]}").__spec__
+    module = importlib.import_module(f"lmagent.{old}")
+    assert module is sys.modules[f"lmagent.{MOVED[old]}"]
+    assert module.__spec__ is spec, "the spec of the old path stayed in place"
 
 
 def test_every_public_method_of_the_front_door_is_documented():

@@ -9,9 +9,9 @@ from lmagent.core.redaction import Secret
 from lmagent.credentials import find_secret, find_setting, require_secret, require_setting
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth, HeaderAuth
-from lmagent.providers.azure import AZURE, AzureCodec, EntraAuth
 from lmagent.providers.base import Auth
-from lmagent.providers.openai import ModelRule
+from lmagent.providers.openai.azure import AZURE, AzureCodec, EntraAuth
+from lmagent.providers.openai.chat import ModelRule
 
 __all__ = ["AzureChat"]
 

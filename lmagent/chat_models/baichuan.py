@@ -66,8 +66,8 @@ class BaichuanChat(ChatModel):
             codec = BaichuanCodec(model or "Baichuan2-53B", base_url=host_of(url or BASE_URL))
             auth = BaichuanSignatureAuth(key, require_secret("baichuan", secret_key, _SECRET, "secret_key"))
         elif api == "current":
-            from lmagent.providers.compatible import BAICHUAN
-            from lmagent.providers.openai import OpenAICodec
+            from lmagent.providers.openai.chat import OpenAICodec
+            from lmagent.providers.vendors import BAICHUAN
 
             codec = OpenAICodec(
                 model or BAICHUAN.default_model,

@@ -97,8 +97,8 @@ class BailianChat(ChatModel):
                     workspace=space,
                 )
             case "compatible":
-                from lmagent.providers.compatible import BAILIAN
-                from lmagent.providers.openai import OpenAICodec
+                from lmagent.providers.openai.chat import OpenAICodec
+                from lmagent.providers.vendors import BAILIAN
 
                 url = _url(door, base_url, region, space)
                 codec = OpenAICodec(model or "qwen-plus", base_url=url, profile=BAILIAN)
@@ -108,7 +108,7 @@ class BailianChat(ChatModel):
                 app_id = require_setting("bailian", "app id", "model", model, _APP_ID)
                 codec = BailianAppCodec(app_id, base_url=base_url or BASE_URL, session_id=session_id)
                 if api_key is None:
-                    from lmagent.providers.bailian_token import BailianTokenAuth
+                    from lmagent.providers.bailian_app import BailianTokenAuth
 
                     auth = BailianTokenAuth(
                         require_secret("bailian", access_key_id, _ACCESS_KEY_ID, "access_key_id"),

@@ -11,8 +11,8 @@ from lmagent.credentials import find_secret, find_setting, require_secret
 from lmagent.errors import ConfigurationError
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth, HeaderAuth
-from lmagent.providers.compatible import profile_of
-from lmagent.providers.openai import ModelRule, OpenAICodec, Profile
+from lmagent.providers.openai.chat import ModelRule, OpenAICodec, Profile
+from lmagent.providers.vendors import profile_of
 
 __all__ = ["OpenAICompatibleChat"]
 

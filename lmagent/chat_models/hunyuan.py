@@ -76,8 +76,8 @@ class HunyuanChat(ChatModel):
         auth: Auth
         match door:
             case "compatible" | "tokenhub":
-                from lmagent.providers.compatible import HUNYUAN
                 from lmagent.providers.hunyuan_compatible import HunyuanCompatibleCodec
+                from lmagent.providers.vendors import HUNYUAN
 
                 if door == "tokenhub":
                     url, key_names = with_default_path(base_url, _TOKENHUB_URL), _TOKENHUB_KEY
@@ -86,13 +86,12 @@ class HunyuanChat(ChatModel):
                 codec = HunyuanCompatibleCodec(model, base_url=url, tools=native_tools)
                 auth = BearerAuth(require_secret("hunyuan", api_key, key_names))
             case "tc3":
-                from lmagent.providers.hunyuan import BASE_URL, HunyuanCodec
-                from lmagent.providers.hunyuan_auth import TC3Auth
+                from lmagent.providers.hunyuan import BASE_URL, HunyuanCodec, TC3Auth
 
                 codec = HunyuanCodec(model, base_url=base_url or BASE_URL, region=region, tools=native_tools)
                 auth = TC3Auth(*_pair(secret_id, secret_key), token=find_secret(token, _TOKEN))
             case "hyllm":
-                from lmagent.providers.hyllm import BASE_URL, HyllmAuth, HyllmCodec
+                from lmagent.providers.hunyuan_hyllm import BASE_URL, HyllmAuth, HyllmCodec
 
                 number = None if app_id is None else str(app_id)
                 number = require_setting("hunyuan", "app id", "app_id", number, _APP_ID)

@@ -12,8 +12,8 @@ from lmagent.model import ChatModel, ModelOptions
 from lmagent.prompting.prompted import Prompted
 from lmagent.prompting.tiny import TinyPrompted
 from lmagent.providers.base import Codec, Features
-from lmagent.providers.openai import OpenAICodec
-from lmagent.providers.openai_profile import COMMON_PARAMETERS, GENERIC
+from lmagent.providers.openai.chat import OpenAICodec
+from lmagent.providers.openai.profile import COMMON_PARAMETERS, GENERIC
 from lmagent.transport.local import EMBEDDED, LocalTransport
 
 __all__ = ["LocalChat"]

@@ -80,8 +80,8 @@ class MinimaxChat(ChatModel):
                 bot_name=bot_name or BOT_NAME,
             )
         elif api in ("v2", "current"):
-            from lmagent.providers.compatible import MINIMAX, MINIMAX_V2
-            from lmagent.providers.openai_flagged import MinimaxV2Codec
+            from lmagent.providers.openai.flagged import MinimaxV2Codec
+            from lmagent.providers.vendors import MINIMAX, MINIMAX_V2
 
             profile = MINIMAX_V2 if api == "v2" else MINIMAX
             codec = MinimaxV2Codec(

@@ -11,7 +11,7 @@ from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth
 
 if TYPE_CHECKING:
-    from lmagent.providers.openai_profile import ModelRule
+    from lmagent.providers.openai.profile import ModelRule
 
 __all__ = ["OpenAIChat"]
 
@@ -56,7 +56,7 @@ class OpenAIChat(ChatModel):
         stream_usage: bool | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
-        from lmagent.providers.openai import OpenAICodec  # with the first model, not with the front door
+        from lmagent.providers.openai.chat import OpenAICodec  # with the first model, not with the front door
 
         url = (find_setting(base_url, _BASE_URL) or _DEFAULT_URL).rstrip("/")
         key = require_secret("openai", api_key, _KEY) if url == _DEFAULT_URL else find_secret(api_key, _KEY)

@@ -9,8 +9,8 @@ from lmagent.core.redaction import Secret
 from lmagent.credentials import find_secret, find_setting, require_secret
 from lmagent.model import ChatModel, ModelOptions
 from lmagent.providers.auth import BearerAuth
-from lmagent.providers.openai_profile import REASONING_MODELS, ModelRule
-from lmagent.providers.responses import DEFAULT_URL, ResponsesCodec
+from lmagent.providers.openai.profile import REASONING_MODELS, ModelRule
+from lmagent.providers.openai.responses import DEFAULT_URL, ResponsesCodec
 
 __all__ = ["OpenAIResponsesChat"]
 

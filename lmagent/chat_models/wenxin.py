@@ -96,8 +96,8 @@ class WenxinChat(ChatModel):
             )
             auth = _classic_auth(codec.base_url, api_key, secret_key, access_token, iam)
         elif api == "v2":
-            from lmagent.providers.compatible import WENXIN
-            from lmagent.providers.openai_flagged import WenxinV2Codec
+            from lmagent.providers.openai.flagged import WenxinV2Codec
+            from lmagent.providers.vendors import WENXIN
 
             if endpoint is not None or native_tools is not None:
                 raise ConfigurationError("endpoint= and native_tools= belong to the classic API; add api='classic'.")

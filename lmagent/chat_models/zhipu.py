@@ -118,7 +118,7 @@ def _v3_url(base_url: str | None) -> str:
 
 
 def _v4_url(base_url: str | None) -> str:
-    from lmagent.providers.compatible import ZHIPU
+    from lmagent.providers.vendors import ZHIPU
 
     return with_default_path(find_setting(base_url, ZHIPU.base_url_env), ZHIPU.base_url)
 

@@ -21,8 +21,7 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.providers.base import Codec, error_for_status
-from lmagent.providers.failures import quoted, retry_after
+from lmagent.providers.base import Codec, error_for_status, quoted, retry_after
 from lmagent.providers.fields import arguments_text, mapping, objects, text
 
 __all__ = ["ReplyState", "sort_error"]

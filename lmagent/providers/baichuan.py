@@ -23,11 +23,9 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.providers.base import Auth, AuthFlow, ChatCall, ParameterRule, Request, error_for_status
-from lmagent.providers.failures import quoted
-from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
-from lmagent.providers.parameter_rules import within
-from lmagent.providers.text_only import TextOnlyCodec
+from lmagent.providers.base import Auth, AuthFlow, ChatCall, ParameterRule, Request, error_for_status, quoted
+from lmagent.providers.conversation import TextOnlyCodec
+from lmagent.providers.fields import mapping, object_of, objects, text, usage_of, within
 
 __all__ = ["BASE_URL", "BaichuanCodec", "BaichuanSignatureAuth"]
 

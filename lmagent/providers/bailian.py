@@ -28,10 +28,20 @@ from lmagent.core.messages import (
     UserMessage,
 )
 from lmagent.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ContentFiltered,
+    ContextTooLong,
+    NotFound,
+    Overloaded,
     ParameterError,
+    PermissionDenied,
     ProviderError,
+    QuotaExceeded,
+    RateLimited,
+    RequestTimeout,
+    ServerFailed,
 )
-from lmagent.providers.bailian_errors import bailian_error_class
 from lmagent.providers.base import (
     ChatCall,
     Codec,
@@ -39,16 +49,57 @@ from lmagent.providers.base import (
     NamedTool,
     ParameterRule,
     Request,
+    class_of,
     error_for_status,
     joined,
 )
 from lmagent.providers.calls import RAW_ARGUMENTS, arguments_object, fitting_ids
-from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
-from lmagent.providers.history import answered, messages_of, split_system, text_only, turns
-from lmagent.providers.parameter_rules import same, switched, within
+from lmagent.providers.conversation import answered, messages_of, split_system, text_only, turns
+from lmagent.providers.fields import arguments_text, mapping, object_of, objects, same, switched, text, usage_of, within
 from lmagent.toolkit.schema import ToolSpec
 
-__all__ = ["BASE_URL", "BailianCodec", "BailianState"]
+__all__ = ["BASE_URL", "BailianCodec", "BailianState", "bailian_error_class"]
+
+_ERRORS: dict[str, type[ProviderError]] = {
+    "InvalidApiKey": AuthenticationFailed,
+    "InvalidParameter": BadRequest,
+    "InvalidURL": BadRequest,
+    "BadRequest": BadRequest,
+    "DataInspectionFailed": ContentFiltered,
+    "Arrearage": QuotaExceeded,
+    "PrepaidBillOverdue": QuotaExceeded,
+    "PostpaidBillOverdue": QuotaExceeded,
+    "CommodityNotPurchased": QuotaExceeded,
+    "AllocationQuota.FreeTierOnly": QuotaExceeded,
+    "AccessDenied": PermissionDenied,
+    "Model.AccessDenied": PermissionDenied,
+    "App.AccessDenied": PermissionDenied,
+    "Workspace.AccessDenied": PermissionDenied,
+    "ModelNotFound": NotFound,
+    "WorkSpaceNotFound": NotFound,
+    "Throttling": RateLimited,
+    "InternalError": ServerFailed,
+    "InternalError.Algo.InvalidParameter": BadRequest,
+    "InternalError.Timeout": RequestTimeout,
+    "RequestTimeOut": RequestTimeout,
+    "ResponseTimeout": RequestTimeout,
+    "ModelServingError": Overloaded,
+    "ModelServiceFailed": ServerFailed,
+    "ModelUnavailable": Overloaded,
+}
+"""Code -> class; `A.B` falls back to `A`."""
+
+_TOO_LONG = re.compile(r"range of input length|maximum context|input.*too long", re.IGNORECASE)
+_FREE_QUOTA = re.compile(r"\bfree\b|免费", re.IGNORECASE)
+
+
+def bailian_error_class(code: str, message: str) -> type[ProviderError] | None:
+    """Return the class of a native code; None when it is not known."""
+    kind = class_of(code, _ERRORS)
+    if kind is RateLimited and "AllocationQuota" in code and _FREE_QUOTA.search(message):
+        return QuotaExceeded  # tokens per minute come back, the free quota does not
+    return ContextTooLong if kind is BadRequest and _TOO_LONG.search(message) else kind
+
 
 BASE_URL = "https://dashscope.aliyuncs.com/api/v1"
 

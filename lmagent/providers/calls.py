@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from lmagent.core.json_text import JSONError, loads
 from lmagent.core.messages import AssistantMessage, Message, ToolCall, ToolMessage
-from lmagent.providers.history import answered
+from lmagent.providers.conversation import answered
 
 __all__ = ["RAW_ARGUMENTS", "arguments_object", "called_names", "fitting_ids", "kept_items", "settled"]
 

@@ -40,10 +40,9 @@ from lmagent.core.messages import (
 from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, joined
 from lmagent.providers.calls import arguments_object, kept_items, settled
-from lmagent.providers.fields import mapping, object_of
+from lmagent.providers.conversation import BEGIN, CONTINUE
+from lmagent.providers.fields import elsewhere, mapping, object_of, same
 from lmagent.providers.gemini_reply import ReplyState, blocked, sort_error
-from lmagent.providers.history import BEGIN, CONTINUE
-from lmagent.providers.parameter_rules import elsewhere, same
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from lmagent.toolkit.schema_dialects import gemini_openapi, gemini_subset, schema_as_text
 

@@ -22,8 +22,7 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.providers.base import Codec, error_for_status
-from lmagent.providers.failures import quoted, retry_after, seconds
+from lmagent.providers.base import Codec, error_for_status, quoted, retry_after, seconds
 from lmagent.providers.fields import arguments_text, mapping, objects, text
 
 __all__ = ["ReplyState", "blocked", "sort_error"]

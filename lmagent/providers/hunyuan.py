@@ -7,10 +7,14 @@ speaks OpenAI's language in `hunyuan_compatible.py`.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON, dumps, dumps_text
@@ -25,6 +29,7 @@ from lmagent.core.messages import (
     ToolMessage,
     UserMessage,
 )
+from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -40,22 +45,73 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import (
+    Auth,
+    AuthFlow,
     ChatCall,
     Codec,
     Features,
     NamedTool,
     ParameterRule,
     Request,
+    class_of,
     error_for_status,
 )
 from lmagent.providers.calls import fitting_ids
-from lmagent.providers.failures import class_of
-from lmagent.providers.fields import arguments_text, mapping, object_of, objects, text, usage_of
-from lmagent.providers.history import answered, messages_of, split_system, text_only, tools_as_text, turns
-from lmagent.providers.parameter_rules import switched, within
+from lmagent.providers.conversation import answered, messages_of, split_system, text_only, tools_as_text, turns
+from lmagent.providers.fields import arguments_text, mapping, object_of, objects, switched, text, usage_of, within
 from lmagent.toolkit.schema import ToolSpec
 
-__all__ = ["BASE_URL", "NO_OUTPUT", "HunyuanCodec", "HunyuanState", "obeys_tools"]
+__all__ = ["BASE_URL", "NO_OUTPUT", "HunyuanCodec", "HunyuanState", "TC3Auth", "obeys_tools"]
+
+_ALGORITHM = "TC3-HMAC-SHA256"
+
+
+class TC3Auth(Auth):
+    """Signs requests with `TC3-HMAC-SHA256`: the bytes that are sent, the content type and the host.
+
+    Args:
+        secret_id: Id of the cloud key (`AKID…`).
+        secret_key: The key itself.
+        token: Session token of a temporary key.
+        service: Which cloud product the signature is for.
+    """
+
+    def __init__(
+        self, secret_id: Secret, secret_key: Secret, *, token: Secret | None = None, service: str = "hunyuan"
+    ) -> None:
+        self.secret_id = secret_id
+        self.secret_key = secret_key
+        self.token = token
+        self.service = service
+
+    def flow(self, request: Request, now: float) -> AuthFlow:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        timestamp = int(now)
+        date = datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d")
+        address = urlsplit(request.url)
+        canonical = (
+            f"{request.method}\n{address.path or '/'}\n\n"
+            f"content-type:{headers['content-type']}\nhost:{address.netloc}\n\n"
+            f"content-type;host\n{hashlib.sha256(request.content).hexdigest()}"
+        )
+        scope = f"{date}/{self.service}/tc3_request"
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        key = b"TC3" + self.secret_key.reveal().encode()
+        for part in (date, self.service, "tc3_request"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        signature = hmac.digest(key, f"{_ALGORITHM}\n{timestamp}\n{scope}\n{digest}".encode(), "sha256").hex()
+        signed = {
+            "x-tc-timestamp": str(timestamp),
+            "authorization": (
+                f"{_ALGORITHM} Credential={self.secret_id.reveal()}/{scope}, "
+                f"SignedHeaders=content-type;host, Signature={signature}"
+            ),
+        }
+        if self.token:
+            signed["x-tc-token"] = self.token.reveal()
+        return request.with_headers(**signed)
+        yield request  # a flow is a generator; this one asks for nothing
+
 
 BASE_URL = "https://hunyuan.tencentcloudapi.com"
 

@@ -12,10 +12,10 @@ from dataclasses import replace
 from lmagent.core.messages import Message, SystemMessage, ToolMessage
 from lmagent.providers.base import ChatCall, Request
 from lmagent.providers.calls import fitting_ids
-from lmagent.providers.compatible import HUNYUAN
-from lmagent.providers.history import answered, split_system, tools_as_text, turns
+from lmagent.providers.conversation import answered, split_system, tools_as_text, turns
 from lmagent.providers.hunyuan import NO_OUTPUT, obeys_tools
-from lmagent.providers.openai import ModelRule, OpenAICodec
+from lmagent.providers.openai.chat import ModelRule, OpenAICodec
+from lmagent.providers.vendors import HUNYUAN
 
 __all__ = ["HunyuanCompatibleCodec"]
 

@@ -28,8 +28,8 @@ from lmagent.errors import (
 )
 from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status, joined
 from lmagent.providers.calls import fitting_ids
-from lmagent.providers.fields import call_arguments, first_text, mapping, object_of, objects, text, usage_of
-from lmagent.providers.history import (
+from lmagent.providers.conversation import (
+    TextOnlyCodec,
     alternating,
     answered,
     messages_of,
@@ -38,8 +38,19 @@ from lmagent.providers.history import (
     text_only,
     tools_as_text,
 )
-from lmagent.providers.parameter_rules import elsewhere, one_call_a_reply, same, within
-from lmagent.providers.text_only import TextOnlyCodec
+from lmagent.providers.fields import (
+    call_arguments,
+    elsewhere,
+    first_text,
+    mapping,
+    object_of,
+    objects,
+    one_call_a_reply,
+    same,
+    text,
+    usage_of,
+    within,
+)
 from lmagent.toolkit.schema import ToolSpec, inline_refs, never_blank
 
 __all__ = ["BASE_URL", "BOT_NAME", "MINIMAX_ERRORS", "USER_NAME", "MinimaxCodec", "MinimaxProCodec"]

@@ -43,11 +43,11 @@ from lmagent.providers.base import (
     Request,
     error_for_status,
     joined,
+    quoted,
+    retry_after,
 )
 from lmagent.providers.calls import fitting_ids
-from lmagent.providers.failures import quoted, retry_after
-from lmagent.providers.fields import call_arguments, first_text, mapping, object_of, text, usage_of
-from lmagent.providers.history import (
+from lmagent.providers.conversation import (
     alternating,
     answered,
     messages_of,
@@ -57,7 +57,17 @@ from lmagent.providers.history import (
     text_only,
     tools_as_text,
 )
-from lmagent.providers.parameter_rules import one_call_a_reply, same, within
+from lmagent.providers.fields import (
+    call_arguments,
+    first_text,
+    mapping,
+    object_of,
+    one_call_a_reply,
+    same,
+    text,
+    usage_of,
+    within,
+)
 from lmagent.toolkit.schema import ToolSpec, never_blank, wenxin_subset
 
 __all__ = ["BASE_URL", "MODELS", "WenxinCodec", "WenxinModel", "wenxin_error"]

@@ -14,8 +14,7 @@ from lmagent.core.json_text import JSON
 from lmagent.core.redaction import Secret
 from lmagent.errors import AuthenticationFailed, ProviderError
 from lmagent.providers.auth import TokenAuth
-from lmagent.providers.base import Auth, AuthFlow, Request
-from lmagent.providers.failures import quoted, seconds
+from lmagent.providers.base import Auth, AuthFlow, Request, quoted, seconds
 from lmagent.providers.fields import first_text, mapping
 from lmagent.providers.wenxin import BASE_URL, wenxin_error
 

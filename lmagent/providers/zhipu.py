@@ -39,9 +39,8 @@ from lmagent.providers.base import (
     Request,
     error_for_status,
 )
-from lmagent.providers.fields import mapping, objects, text, usage_of
-from lmagent.providers.parameter_rules import same, within
-from lmagent.providers.text_only import TextOnlyCodec
+from lmagent.providers.conversation import TextOnlyCodec
+from lmagent.providers.fields import mapping, objects, same, text, usage_of, within
 
 __all__ = [
     "BASE_URL",

@@ -11,10 +11,10 @@ from lmagent.core.messages import Message, Reply, SystemMessage
 from lmagent.errors import ServerFailed
 from lmagent.providers.base import ChatCall, Request
 from lmagent.providers.calls import fitting_ids
-from lmagent.providers.compatible import ZHIPU
-from lmagent.providers.history import answered, split_system, text_only, tools_as_text, turns
-from lmagent.providers.openai import ModelRule, OpenAICodec, Profile
-from lmagent.providers.openai_reply import ChatState
+from lmagent.providers.conversation import answered, split_system, text_only, tools_as_text, turns
+from lmagent.providers.openai.chat import ModelRule, OpenAICodec, Profile
+from lmagent.providers.openai.reply import ChatState
+from lmagent.providers.vendors import ZHIPU
 from lmagent.providers.zhipu import CHARACTER
 
 __all__ = ["CharacterV4Codec", "ZhipuV4Codec"]

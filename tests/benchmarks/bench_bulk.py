@@ -22,7 +22,7 @@ from typing import Any
 
 from lmagent.completion_engine import CompletionEngine
 from lmagent.model import ChatModel
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.transport.limits import RateLimiter
 
 

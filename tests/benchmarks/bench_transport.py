@@ -15,7 +15,7 @@ import httpx
 
 from lmagent.core.messages import UserMessage
 from lmagent.providers.base import ChatCall
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.transport.exchange import Exchange
 from lmagent.transport.http import HttpTransport
 from tests.loopback import LoopbackServer, Received, json_answer, sse_answer

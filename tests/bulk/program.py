@@ -7,7 +7,7 @@ import sys
 
 from lmagent.completion_engine import CompletionEngine
 from lmagent.model import ChatModel
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
 
 
 def main() -> None:

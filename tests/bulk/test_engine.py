@@ -28,7 +28,7 @@ from lmagent.errors import (
 )
 from lmagent.model import ChatModel
 from lmagent.providers.base import Request
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.testing import FakeAnswer, ScriptedModel, calls
 
 

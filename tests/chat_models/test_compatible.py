@@ -15,9 +15,9 @@ from lmagent.errors import ConfigurationError, ParameterError
 from lmagent.parameters.azure import AzureChatParameters
 from lmagent.parameters.compatible import OpenAICompatibleChatParameters
 from lmagent.parameters.openai import OpenAIChatParameters
-from lmagent.providers.azure import AZURE
-from lmagent.providers.compatible import GENERIC, PROFILES
-from lmagent.providers.openai_profile import OPENAI
+from lmagent.providers.openai.azure import AZURE
+from lmagent.providers.openai.profile import OPENAI
+from lmagent.providers.vendors import GENERIC, PROFILES
 from tests.loopback import LoopbackServer, answer, json_answer
 
 NAMES = {name for profile in PROFILES.values() for name in (*profile.key_env, *profile.base_url_env)}

@@ -25,7 +25,7 @@ from lmagent.parameters.bailian import BailianChatParameters
 from lmagent.parameters.hunyuan import HunyuanChatParameters
 from lmagent.parameters.zhipu import ZhiPuCharacterChatParameters, ZhiPuChatParameters
 from lmagent.providers.base import Request
-from lmagent.providers.hunyuan_auth import TC3Auth
+from lmagent.providers.hunyuan import TC3Auth
 from lmagent.testing import FakeAnswer, FakeTransport
 from tests.loopback import LoopbackServer, json_answer
 from tests.providers import rules_bailian, rules_hunyuan, rules_zhipu

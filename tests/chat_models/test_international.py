@@ -20,10 +20,10 @@ from lmagent.errors import ConfigurationError, Overloaded, ParameterError, Strea
 from lmagent.loading import load_from_model_id
 from lmagent.model import ChatModel
 from lmagent.providers.anthropic import AnthropicCodec
-from lmagent.providers.azure import AzureCodec
 from lmagent.providers.gemini import GeminiCodec
-from lmagent.providers.openai import OpenAICodec
-from lmagent.providers.responses import ResponsesCodec
+from lmagent.providers.openai.azure import AzureCodec
+from lmagent.providers.openai.chat import OpenAICodec
+from lmagent.providers.openai.responses import ResponsesCodec
 from lmagent.transport.retry import RetryPolicy
 from tests.loopback import LoopbackServer, Received, answer
 from tests.providers.wire_intl import load

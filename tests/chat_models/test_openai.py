@@ -11,7 +11,7 @@ from lmagent.chat_models.openai import OpenAIChat
 from lmagent.core.messages import Reply
 from lmagent.errors import ConfigurationError, ParameterError, QuotaExceeded, StreamInterrupted
 from lmagent.providers.base import ChatCall
-from lmagent.providers.openai import OPENAI, OpenAICodec
+from lmagent.providers.openai.chat import OPENAI, OpenAICodec
 from lmagent.toolkit.schema import ToolSpec
 from tests.loopback import LoopbackServer, answer, json_answer
 

@@ -14,7 +14,7 @@ from lmagent.chat_models.openai import OpenAIChat
 from lmagent.core.messages import Reply
 from lmagent.prompting.leaks import LEAKED, Leaks, trusted
 from lmagent.providers.base import NamedTool
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.testing.fake import FakeAnswer, FakeTransport
 from lmagent.toolkit.schema import ToolSpec
 from tests.loopback import LoopbackServer, json_answer, sse_answer

@@ -21,7 +21,7 @@ from lmagent.core.messages import (
 )
 from lmagent.prompting.prompted import Prompted
 from lmagent.providers.base import ChatCall, NamedTool
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.testing import ScriptedModel
 from tests.openai_server import openai_server
 

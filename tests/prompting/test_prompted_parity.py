@@ -29,8 +29,8 @@ from lmagent.prompting.neutralise import neutralise
 from lmagent.prompting.prompted import Prompted
 from lmagent.prompting.reading import read_reply
 from lmagent.providers.base import ChatCall, Features, NamedTool
-from lmagent.providers.openai import OpenAICodec
-from lmagent.providers.openai_profile import GENERIC
+from lmagent.providers.openai.chat import OpenAICodec
+from lmagent.providers.openai.profile import GENERIC
 from lmagent.testing import ScriptedModel, calls
 from lmagent.testing.fake import FakeAnswer, FakeTransport
 from lmagent.toolkit.schema import OutputSchema, ToolSpec

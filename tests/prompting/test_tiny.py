@@ -11,7 +11,7 @@ from lmagent import function
 from lmagent.core.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.prompting.tiny import TinyPrompted, choose_tool, content_words, ungrounded
 from lmagent.providers.base import ChatCall, Codec, NamedTool
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.tools.calculator import calculator
 
 

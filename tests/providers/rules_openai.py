@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from lmagent.providers.openai_profile import Profile
+from lmagent.providers.openai.profile import Profile
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _KEYS = {

@@ -36,12 +36,11 @@ from lmagent.errors import (
 )
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.bailian import BailianCodec
-from lmagent.providers.bailian_app import BailianAppCodec
-from lmagent.providers.bailian_token import BailianTokenAuth
-from lmagent.providers.bailian_token import signed as signed_v3
+from lmagent.providers.bailian_app import BailianAppCodec, BailianTokenAuth
+from lmagent.providers.bailian_app import signed as signed_v3
 from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
-from lmagent.providers.compatible import BAILIAN
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
+from lmagent.providers.vendors import BAILIAN
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_bailian
 from tests.providers.histories import HISTORIES as SHARED

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from lmagent.core.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.errors import MessageError
 from lmagent.providers.anthropic import AnthropicCodec
+from lmagent.providers.base import quoted, retry_after, seconds
 from lmagent.providers.calls import arguments_object, called_names, fitting_ids, kept_items, settled
-from lmagent.providers.failures import quoted, retry_after, seconds
+from lmagent.providers.conversation import answered
 from lmagent.providers.gemini import GeminiCodec
-from lmagent.providers.history import answered
-from lmagent.providers.responses import ResponsesCodec
+from lmagent.providers.openai.responses import ResponsesCodec
 from tests.providers import rules_anthropic, rules_gemini, rules_responses
 from tests.providers.histories import HISTORIES
 from tests.providers.wire_intl import GET_TIME, GET_WEATHER, ask, call

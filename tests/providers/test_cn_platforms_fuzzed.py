@@ -21,7 +21,7 @@ from lmagent.providers.bailian_app import BailianAppCodec
 from lmagent.providers.base import Codec
 from lmagent.providers.hunyuan import HunyuanCodec
 from lmagent.providers.hunyuan_compatible import HunyuanCompatibleCodec
-from lmagent.providers.hyllm import HyllmCodec
+from lmagent.providers.hunyuan_hyllm import HyllmCodec
 from lmagent.providers.zhipu import CharacterCodec, ZhipuCodec
 from lmagent.providers.zhipu_v4 import CharacterV4Codec, ZhipuV4Codec
 from tests.providers import rules_bailian, rules_hunyuan, rules_zhipu

@@ -36,10 +36,11 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.providers import compatible
-from lmagent.providers.azure import AZURE
+from lmagent.providers import vendors as compatible
 from lmagent.providers.base import ChatCall, NamedTool
-from lmagent.providers.compatible import (
+from lmagent.providers.openai.azure import AZURE
+from lmagent.providers.openai.chat import OPENAI, OpenAICodec, Profile
+from lmagent.providers.vendors import (
     BAICHUAN,
     BAILIAN,
     DEEPSEEK,
@@ -62,7 +63,6 @@ from lmagent.providers.compatible import (
     ZHIPU,
     profile_of,
 )
-from lmagent.providers.openai import OPENAI, OpenAICodec, Profile
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_openai, wire, wire_cn
 from tests.providers.histories import HISTORIES

@@ -23,9 +23,9 @@ from lmagent.errors import (
 )
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import ChatCall, Codec, Request
-from lmagent.providers.compatible import BAICHUAN, MINIMAX, MINIMAX_V2
-from lmagent.providers.openai import OpenAICodec
-from lmagent.providers.openai_flagged import MinimaxV2Codec, WenxinV2Codec
+from lmagent.providers.openai.chat import OpenAICodec
+from lmagent.providers.openai.flagged import MinimaxV2Codec, WenxinV2Codec
+from lmagent.providers.vendors import BAICHUAN, MINIMAX, MINIMAX_V2
 from tests.providers import rules_openai, rules_wenxin
 from tests.providers.histories import HISTORIES
 from tests.providers.wire_cn import (

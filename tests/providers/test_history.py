@@ -13,7 +13,7 @@ from lmagent.core.messages import (
     UserMessage,
 )
 from lmagent.errors import MessageError
-from lmagent.providers.history import (
+from lmagent.providers.conversation import (
     ACKNOWLEDGED,
     BEGIN,
     CONTINUE,

@@ -15,7 +15,7 @@ from lmagent.errors import ProviderError
 from lmagent.providers.anthropic import AnthropicCodec
 from lmagent.providers.base import Codec
 from lmagent.providers.gemini import GeminiCodec
-from lmagent.providers.responses import ResponsesCodec
+from lmagent.providers.openai.responses import ResponsesCodec
 from tests.providers.wire_intl import ask, load, names
 
 CODECS: dict[str, Codec] = {

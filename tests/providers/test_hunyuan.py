@@ -34,10 +34,9 @@ from lmagent.errors import (
 )
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
-from lmagent.providers.hunyuan import HunyuanCodec
-from lmagent.providers.hunyuan_auth import TC3Auth
+from lmagent.providers.hunyuan import HunyuanCodec, TC3Auth
 from lmagent.providers.hunyuan_compatible import HunyuanCompatibleCodec
-from lmagent.providers.hyllm import HyllmAuth, HyllmCodec, signed_text
+from lmagent.providers.hunyuan_hyllm import HyllmAuth, HyllmCodec, signed_text
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_hunyuan
 from tests.providers.histories import HISTORIES as SHARED

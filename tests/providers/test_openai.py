@@ -32,7 +32,7 @@ from lmagent.errors import (
 )
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import ChatCall, Features, NamedTool
-from lmagent.providers.openai import OPENAI, OpenAICodec
+from lmagent.providers.openai.chat import OPENAI, OpenAICodec
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.loopback import LoopbackServer, answer
 from tests.providers.wire import (

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-import lmagent.providers.openai_request as writing
+import lmagent.providers.openai.request as writing
 from lmagent.core.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.providers.base import ChatCall
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
 
 
 def conversation(rounds: int, calls: int = 1, first: int = 0) -> tuple[Message, ...]:

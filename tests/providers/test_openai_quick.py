@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import lmagent.providers.openai as openai
+import lmagent.providers.openai.chat as openai
 from lmagent.core.events import Delta, ReasoningDelta, TextDelta, ToolCallDelta
-from lmagent.providers.openai import OpenAICodec
+from lmagent.providers.openai.chat import OpenAICodec
 
 BASE = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 CALL = {"tool_calls": [{"index": 0, "id": "call_1", "function": {"name": "save", "arguments": "{"}}]}

@@ -30,8 +30,8 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import ChatCall
-from lmagent.providers.compatible import MINIMAX
-from lmagent.providers.openai import OPENAI, OpenAICodec
+from lmagent.providers.openai.chat import OPENAI, OpenAICodec
+from lmagent.providers.vendors import MINIMAX
 from tests.providers.wire import frames_of, read_frames, read_stream
 
 CODEC = OpenAICodec("m")

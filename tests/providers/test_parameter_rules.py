@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lmagent.errors import ParameterError
-from lmagent.providers.parameter_rules import one_call_a_reply, only, same, switched, within
+from lmagent.providers.fields import one_call_a_reply, only, same, switched, within
 from lmagent.providers.wenxin import WenxinCodec
 from tests.providers.wire_cn import RIVER, chat
 

@@ -30,7 +30,7 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import NamedTool
-from lmagent.providers.responses import ResponsesCodec
+from lmagent.providers.openai.responses import ResponsesCodec
 from lmagent.toolkit.schema import OutputSchema
 from tests.providers import rules_responses
 from tests.providers.histories import HISTORIES
@@ -400,7 +400,7 @@ def test_nothing_is_stored_by_default_and_reasoners_hand_out_their_reasoning():
 
 
 def test_messages_and_tools_are_encoded_once(monkeypatch: pytest.MonkeyPatch):
-    import lmagent.providers.responses as module
+    import lmagent.providers.openai.responses as module
 
     first = codec().build_request(CALLS["03-tool-result"])
     monkeypatch.setattr(module, "dumps", lambda value: pytest.fail(f"encoded again: {value}"))

@@ -18,7 +18,7 @@ import pytest
 from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.core.redaction import Secret
 from lmagent.providers.base import Request
-from lmagent.providers.hunyuan_auth import TC3Auth
+from lmagent.providers.hunyuan import TC3Auth
 from lmagent.toolkit.schema import ToolSpec
 from tests.dialect_servers import DIALECTS, DialectServer, calls_then
 from tests.loopback import Received

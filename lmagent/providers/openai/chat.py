@@ -14,13 +14,11 @@ from lmagent.core.events import Delta, ReplyBuilder
 from lmagent.core.json_text import JSON, JSONError, loads
 from lmagent.core.messages import Reply, SystemMessage
 from lmagent.errors import InvalidResponse, ParameterError, ProviderError
-from lmagent.providers.base import ChatCall, Codec, Features, Request, joined
-from lmagent.providers.failures import quoted
-from lmagent.providers.openai_errors import sort_error
-from lmagent.providers.openai_profile import OPENAI, ModelRule, Profile, profile_at, rules_of_model
-from lmagent.providers.openai_quick import cut_delta, quick_delta
-from lmagent.providers.openai_reply import ChatState, end_of, read_chunk
-from lmagent.providers.openai_request import MessageWriter, choice_members, format_members, tool_bytes
+from lmagent.providers.base import ChatCall, Codec, Features, Request, joined, quoted
+from lmagent.providers.openai.errors import sort_error
+from lmagent.providers.openai.profile import OPENAI, ModelRule, Profile, profile_at, rules_of_model
+from lmagent.providers.openai.reply import ChatState, cut_delta, end_of, quick_delta, read_chunk
+from lmagent.providers.openai.request import MessageWriter, choice_members, format_members, tool_bytes
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from lmagent.toolkit.schema_dialects import schema_as_text
 

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple, cast
 
 from lmagent.core.json_text import JSON, JSONError, dumps_text
 from lmagent.errors import InvalidResponse, ProviderError, ServerFailed
-from lmagent.providers.base import error_for_status
-from lmagent.providers.failures import quoted, retry_after
+from lmagent.providers.base import error_for_status, quoted, retry_after
 from lmagent.providers.fields import first_text, mapping
-from lmagent.providers.openai_profile import ERROR_CODES, ERROR_TEXTS, ErrorClass, Profile
+from lmagent.providers.openai.profile import ERROR_CODES, ERROR_TEXTS, ErrorClass, Profile
 
 __all__ = ["sort_error"]
 

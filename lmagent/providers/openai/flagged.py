@@ -15,11 +15,11 @@ from lmagent.core.events import Delta, Done
 from lmagent.core.json_text import JSON, JSONError, dumps, loads
 from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, ToolMessage, UserMessage
 from lmagent.providers.base import ChatCall, Request
-from lmagent.providers.compatible import MINIMAX, WENXIN
+from lmagent.providers.conversation import CONTINUE, system_in_front
 from lmagent.providers.fields import mapping, objects
-from lmagent.providers.history import CONTINUE, system_in_front
-from lmagent.providers.openai import OpenAICodec, Profile
-from lmagent.providers.openai_reply import ChatState
+from lmagent.providers.openai.chat import OpenAICodec, Profile
+from lmagent.providers.openai.reply import ChatState
+from lmagent.providers.vendors import MINIMAX, WENXIN
 
 __all__ = ["FlaggedCodec", "MinimaxV2Codec", "WenxinV2Codec"]
 

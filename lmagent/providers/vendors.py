@@ -26,10 +26,10 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import Features, ParameterRule
-from lmagent.providers.history import ACKNOWLEDGED
+from lmagent.providers.conversation import ACKNOWLEDGED
+from lmagent.providers.fields import only, same, within
 from lmagent.providers.minimax import MINIMAX_ERRORS
-from lmagent.providers.openai_profile import COMMON_PARAMETERS, GENERIC, ModelRule, Profile
-from lmagent.providers.parameter_rules import only, same, within
+from lmagent.providers.openai.profile import COMMON_PARAMETERS, GENERIC, ModelRule, Profile
 from lmagent.providers.zhipu import ERRORS as ZHIPU_ERRORS
 
 __all__ = [

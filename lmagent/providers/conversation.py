@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from lmagent.core.messages import (
     AssistantMessage,
@@ -28,7 +29,7 @@ from lmagent.core.messages import (
     UserMessage,
 )
 from lmagent.errors import MessageError
-from lmagent.providers.base import ChatCall
+from lmagent.providers.base import ChatCall, Codec, Features
 from lmagent.toolkit.schema_dialects import schema_as_text
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "BEGIN",
     "CONTINUE",
     "NOT_RUN",
+    "TextOnlyCodec",
     "alternating",
     "answered",
     "merged",
@@ -333,3 +335,32 @@ def turns(messages: Iterable[Message], *, user_behind_result: bool = True) -> li
     if not answer or isinstance(answer[-1], AssistantMessage):
         answer.append(UserMessage(CONTINUE if answer else BEGIN))
     return answer
+
+
+class TextOnlyCodec(Codec):
+    """A dialect that knows nothing but texts of two speakers."""
+
+    features = Features(
+        tools=False,
+        parallel_calls=False,
+        stream_tools=False,
+        tool_choice=frozenset(),
+        images=False,
+        json_schema="none",
+        system=False,
+        stop=False,
+    )
+    max_messages: ClassVar[int | None] = None
+    """Longest history the API takes."""
+
+    def turns(self, call: ChatCall) -> list[dict[str, str]]:
+        """Return the conversation as `{"role": ..., "content": ...}`: the two take turns, the user begins and ends.
+
+        Raises:
+            MessageError: There are tools, pictures or too many messages.
+        """
+        self.refuse_tools(call)
+        messages = alternating(tools_as_text(text_only(system_in_front(messages_of(call)), self.refuse)))
+        if self.max_messages is not None and len(messages) > self.max_messages:
+            raise self.refuse(f"{len(messages)} messages; it takes at most {self.max_messages} (shorten the history)")
+        return [{"role": message.role, "content": str(message.content)} for message in messages]

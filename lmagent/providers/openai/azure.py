@@ -13,8 +13,8 @@ from urllib.parse import quote
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError, ProviderError
 from lmagent.providers.base import Auth, AuthFlow, ChatCall, Request
-from lmagent.providers.openai import OPENAI, ModelRule, OpenAICodec, Profile
-from lmagent.providers.openai_profile import REASONING_MODELS
+from lmagent.providers.openai.chat import OPENAI, ModelRule, OpenAICodec, Profile
+from lmagent.providers.openai.profile import REASONING_MODELS
 
 __all__ = ["AZURE", "AzureCodec", "EntraAuth"]
 

@@ -10,7 +10,7 @@ from lmagent.core.json_text import JSON
 from lmagent.core.messages import FinishReason, Usage
 from lmagent.errors import BadRequest, ContentFiltered, PermissionDenied, ServerFailed
 from lmagent.providers.fields import arguments_text, mapping, objects, text
-from lmagent.providers.openai_profile import ErrorClass
+from lmagent.providers.openai.profile import ErrorClass
 
 __all__ = ["ERROR_CODES", "ReplyState"]
 

@@ -8,16 +8,16 @@ are read in `openai_calls`. Nothing here raises for what a *model* wrote; a shap
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
-from lmagent.core.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta
+from lmagent.core.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON, JSONError, loads
 from lmagent.core.messages import FinishReason, Usage
 from lmagent.providers.fields import mapping, objects
-from lmagent.providers.openai_calls import CallState, end_calls, read_calls
-from lmagent.providers.openai_profile import FINISH_REASONS, Profile
-from lmagent.providers.openai_think import ThinkSplitter
+from lmagent.providers.openai.calls import CallState, ThinkSplitter, end_calls, read_calls
+from lmagent.providers.openai.profile import FINISH_REASONS, Profile
 
-__all__ = ["ChatState", "end_of", "read_chunk", "usage_of"]
+__all__ = ["ChatState", "cut_delta", "end_of", "quick_delta", "read_chunk", "usage_of"]
 
 
 class ChatState:
@@ -264,3 +264,131 @@ def usage_of(chunk: Mapping[str, Any]) -> Usage | None:
 def _count(counts: Mapping[str, Any], name: str) -> int:
     value = counts.get(name)
     return int(value) if isinstance(value, int | float) and value > 0 else 0
+
+
+_Piece: TypeAlias = "TextDelta | ReasoningDelta | ToolCallDelta"
+_RARE = ("refusal", "function_call", "reasoning_details")
+_PROBE = "lmagent"
+
+
+class _Said(NamedTuple):
+    """What a chunk says."""
+
+    kind: type[_Piece]
+    text: str
+    index: Any = None
+    """The server's, of the call."""
+
+
+class _Pattern(NamedTuple):
+    """What stands around the text of a chunk."""
+
+    before: bytes
+    after: bytes
+    kind: type[_Piece]
+    index: Any
+
+    def fits(self, data: bytes) -> bool:
+        return data.startswith(self.before) and data.endswith(self.after)
+
+
+def cut_delta(state: ChatState, data: bytes) -> _Piece | None:
+    """Return the delta of a chunk that differs from one before in its text alone; None when it must be decoded.
+
+    It takes 0.9 us; decoding and looking take 3.2, half of an event. That only the text differs is seen from the bytes
+    around it. That they are around the text, and nothing else, was proven when they were learned.
+    """
+    pattern: _Pattern | None = state.pattern
+    if pattern is None:
+        return None
+    before, after, kind, index = pattern
+    if not data.startswith(before) or not data.endswith(after):
+        return None
+    piece = data[len(before) : -len(after)]
+    if not piece or b'"' in piece or b"\\" in piece:
+        return None
+    try:
+        text = piece.decode()
+    except UnicodeDecodeError:
+        return None
+    return _taken(state, kind, text, index) if kind is not ToolCallDelta or _continues(state, text, index) else None
+
+
+def quick_delta(state: ChatState, data: bytes, chunk: JSON) -> _Piece | None:
+    """Return the delta of a chunk that is one piece of one thing; None when it must be read in full.
+
+    Args:
+        state: Of this reply.
+        data: The chunk.
+        chunk: The same, decoded.
+    """
+    said = _said(state, chunk)
+    if said is None:
+        return None
+    if state.lessons and not (state.pattern and state.pattern.fits(data)):
+        state.lessons -= 1
+        state.pattern = _pattern(state, data, said)
+    state.raw = chunk
+    return _taken(state, *said)
+
+
+def _pattern(state: ChatState, data: bytes, said: _Said) -> _Pattern | None:
+    """Learn what stands around a text; the proof is that another text in its place is what the chunk then says."""
+    before, found, after = data.partition(b'"%b"' % said.text.encode())
+    before, after = before + b'"', b'"' + after
+    try:
+        probed = _said(state, loads(_PROBE.encode().join((before, after))))
+    except JSONError:
+        return None
+    proven = found and said.text != _PROBE and probed == (said.kind, _PROBE, said.index)
+    return _Pattern(before, after, said.kind, said.index) if proven else None
+
+
+def _said(state: ChatState, chunk: Any) -> _Said | None:
+    try:
+        (choice,) = chunk["choices"]
+        delta = choice["delta"]
+        if (
+            not state.seen
+            or choice.get("finish_reason") is not None
+            or choice.get("index") != state.choice
+            or chunk.get("usage")
+            or "error" in chunk
+            or (len(delta) > 1 and any(delta.get(name) for name in _RARE))
+        ):
+            return None
+        text, items = delta.get("content"), delta.get("tool_calls")
+        thought = delta.get("reasoning_content") or delta.get("reasoning")
+        if thought:
+            return None if text or items or type(thought) is not str else _Said(ReasoningDelta, thought)
+        if items:
+            (item,) = items
+            function = item["function"]
+            piece, index = function["arguments"], item["index"]
+            if text or item.get("id") or function.get("name") or type(piece) is not str or not piece:
+                return None
+            return _Said(ToolCallDelta, piece, index) if _continues(state, piece, index) else None
+        if type(text) is not str or not text or state.splitter is not None:
+            return None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+    return _Said(TextDelta, text)
+
+
+def _continues(state: ChatState, piece: str, index: Any) -> bool:
+    """Whether arguments can only be more of them; a piece as long as all before may be those again."""
+    call = state.calls.slots[index]
+    return 0 < call.size != len(piece) and not call.settled
+
+
+def _taken(state: ChatState, kind: type[_Piece], text: str, index: Any) -> _Piece:
+    if kind is TextDelta:
+        state.text_size += len(text)
+        return TextDelta(text)
+    if kind is ReasoningDelta:
+        state.reasoning_size += len(text)
+        return ReasoningDelta(text)
+    call = state.calls.slots[index]
+    call.pieces.append(text)
+    call.size += len(text)
+    return ToolCallDelta(call.index, "", "", text)

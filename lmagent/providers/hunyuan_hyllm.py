@@ -33,8 +33,8 @@ from lmagent.providers.base import (
     Request,
     error_for_status,
 )
+from lmagent.providers.conversation import TextOnlyCodec
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
-from lmagent.providers.text_only import TextOnlyCodec
 
 __all__ = ["BASE_URL", "HyllmAuth", "HyllmCodec", "signed_text"]
 

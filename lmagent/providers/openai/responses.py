@@ -35,11 +35,10 @@ from lmagent.core.messages import (
 from lmagent.errors import ParameterError, ProviderError, ServerFailed
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, joined
 from lmagent.providers.calls import kept_items, settled
-from lmagent.providers.fields import mapping, object_of
-from lmagent.providers.openai_errors import sort_error
-from lmagent.providers.openai_profile import OPENAI, REASONING_MODELS, ModelRule, rules_of_model
-from lmagent.providers.parameter_rules import elsewhere, same
-from lmagent.providers.responses_reply import ERROR_CODES, ReplyState
+from lmagent.providers.fields import elsewhere, mapping, object_of, same
+from lmagent.providers.openai.errors import sort_error
+from lmagent.providers.openai.profile import OPENAI, REASONING_MODELS, ModelRule, rules_of_model
+from lmagent.providers.openai.responses_reply import ERROR_CODES, ReplyState
 from lmagent.toolkit.schema import OutputSchema, ToolSpec, openai_strict
 
 __all__ = ["DEFAULT_URL", "ResponsesCodec"]
