@@ -14,43 +14,45 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lmagent.agent import Agent
     from lmagent.chat_engine import ChatEngine
-    from lmagent.chat_models.anthropic import AnthropicChat
-    from lmagent.chat_models.azure import AzureChat
-    from lmagent.chat_models.baichuan import BaichuanChat
-    from lmagent.chat_models.bailian import BailianChat
-    from lmagent.chat_models.compatible import OpenAICompatibleChat
-    from lmagent.chat_models.gemini import GeminiChat
-    from lmagent.chat_models.hunyuan import HunyuanChat
-    from lmagent.chat_models.local import LocalChat
-    from lmagent.chat_models.minimax import MinimaxChat, MinimaxProChat
-    from lmagent.chat_models.openai import OpenAIChat
-    from lmagent.chat_models.responses import OpenAIResponsesChat
-    from lmagent.chat_models.wenxin import WenxinChat
-    from lmagent.chat_models.zhipu import ZhiPuCharacterChat, ZhiPuChat
     from lmagent.completion_engine import CompletionEngine
     from lmagent.core.budget import Budget
     from lmagent.core.history import History
     from lmagent.core.messages import AssistantMessage, ImagePart, SystemMessage, ToolMessage, UserMessage
     from lmagent.errors import LMAgentError, ToolError
-    from lmagent.fallback import FallbackModel
     from lmagent.flow import Limits
     from lmagent.hooks import Hooks
-    from lmagent.loading import load_from_model_id, register_provider
-    from lmagent.model import ChatModel
-    from lmagent.parameters.anthropic import AnthropicChatParameters
-    from lmagent.parameters.azure import AzureChatParameters
-    from lmagent.parameters.baichuan import BaichuanChatParameters
-    from lmagent.parameters.bailian import BailianChatParameters
-    from lmagent.parameters.base import ChatParameters
-    from lmagent.parameters.compatible import OpenAICompatibleChatParameters
-    from lmagent.parameters.gemini import GeminiChatParameters
-    from lmagent.parameters.hunyuan import HunyuanChatParameters
-    from lmagent.parameters.local import LocalChatParameters
-    from lmagent.parameters.minimax import MinimaxChatParameters, MinimaxProChatParameters
-    from lmagent.parameters.openai import OpenAIChatParameters
-    from lmagent.parameters.responses import OpenAIResponsesChatParameters
-    from lmagent.parameters.wenxin import WenxinChatParameters
-    from lmagent.parameters.zhipu import ZhiPuCharacterChatParameters, ZhiPuChatParameters
+    from lmagent.models.anthropic import AnthropicChat
+    from lmagent.models.baichuan import BaichuanChat
+    from lmagent.models.bailian import BailianChat
+    from lmagent.models.compatible import OpenAICompatibleChat
+    from lmagent.models.fallback import FallbackModel
+    from lmagent.models.gemini import GeminiChat
+    from lmagent.models.hunyuan import HunyuanChat
+    from lmagent.models.loading import load_from_model_id, register_provider
+    from lmagent.models.local import LocalChat
+    from lmagent.models.minimax import MinimaxChat, MinimaxProChat
+    from lmagent.models.model import ChatModel
+    from lmagent.models.openai import AzureChat, OpenAIChat, OpenAIResponsesChat
+    from lmagent.models.parameters import (
+        AnthropicChatParameters,
+        AzureChatParameters,
+        BaichuanChatParameters,
+        BailianChatParameters,
+        ChatParameters,
+        GeminiChatParameters,
+        HunyuanChatParameters,
+        LocalChatParameters,
+        MinimaxChatParameters,
+        MinimaxProChatParameters,
+        OpenAIChatParameters,
+        OpenAICompatibleChatParameters,
+        OpenAIResponsesChatParameters,
+        WenxinChatParameters,
+        ZhiPuCharacterChatParameters,
+        ZhiPuChatParameters,
+    )
+    from lmagent.models.wenxin import WenxinChat
+    from lmagent.models.zhipu import ZhiPuCharacterChat, ZhiPuChat
     from lmagent.result import RunResult
     from lmagent.toolkit.context import Inject, RunContext
     from lmagent.toolkit.registry import ToolRegistry
@@ -60,43 +62,43 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Agent": "agent",
-    "AnthropicChat": "chat_models.anthropic",
-    "AnthropicChatParameters": "parameters.anthropic",
+    "AnthropicChat": "models.anthropic",
+    "AnthropicChatParameters": "models.parameters",
     "AssistantMessage": "core.messages",
-    "AzureChat": "chat_models.azure",
-    "AzureChatParameters": "parameters.azure",
-    "BaichuanChat": "chat_models.baichuan",
-    "BaichuanChatParameters": "parameters.baichuan",
-    "BailianChat": "chat_models.bailian",
-    "BailianChatParameters": "parameters.bailian",
+    "AzureChat": "models.openai",
+    "AzureChatParameters": "models.parameters",
+    "BaichuanChat": "models.baichuan",
+    "BaichuanChatParameters": "models.parameters",
+    "BailianChat": "models.bailian",
+    "BailianChatParameters": "models.parameters",
     "Budget": "core.budget",
     "ChatEngine": "chat_engine",
-    "ChatModel": "model",
-    "ChatParameters": "parameters.base",
+    "ChatModel": "models.model",
+    "ChatParameters": "models.parameters",
     "CompletionEngine": "completion_engine",
-    "FallbackModel": "fallback",
-    "GeminiChat": "chat_models.gemini",
-    "GeminiChatParameters": "parameters.gemini",
+    "FallbackModel": "models.fallback",
+    "GeminiChat": "models.gemini",
+    "GeminiChatParameters": "models.parameters",
     "History": "core.history",
     "Hooks": "hooks",
-    "HunyuanChat": "chat_models.hunyuan",
-    "HunyuanChatParameters": "parameters.hunyuan",
+    "HunyuanChat": "models.hunyuan",
+    "HunyuanChatParameters": "models.parameters",
     "ImagePart": "core.messages",
     "Inject": "toolkit.context",
     "LMAgentError": "errors",
     "Limits": "flow",
-    "LocalChat": "chat_models.local",
-    "LocalChatParameters": "parameters.local",
-    "MinimaxChat": "chat_models.minimax",
-    "MinimaxChatParameters": "parameters.minimax",
-    "MinimaxProChat": "chat_models.minimax",
-    "MinimaxProChatParameters": "parameters.minimax",
-    "OpenAIChat": "chat_models.openai",
-    "OpenAIChatParameters": "parameters.openai",
-    "OpenAICompatibleChat": "chat_models.compatible",
-    "OpenAICompatibleChatParameters": "parameters.compatible",
-    "OpenAIResponsesChat": "chat_models.responses",
-    "OpenAIResponsesChatParameters": "parameters.responses",
+    "LocalChat": "models.local",
+    "LocalChatParameters": "models.parameters",
+    "MinimaxChat": "models.minimax",
+    "MinimaxChatParameters": "models.parameters",
+    "MinimaxProChat": "models.minimax",
+    "MinimaxProChatParameters": "models.parameters",
+    "OpenAIChat": "models.openai",
+    "OpenAIChatParameters": "models.parameters",
+    "OpenAICompatibleChat": "models.compatible",
+    "OpenAICompatibleChatParameters": "models.parameters",
+    "OpenAIResponsesChat": "models.openai",
+    "OpenAIResponsesChatParameters": "models.parameters",
     "RunContext": "toolkit.context",
     "RunResult": "result",
     "SystemMessage": "core.messages",
@@ -105,15 +107,15 @@ _HOME = {
     "ToolMessage": "core.messages",
     "ToolRegistry": "toolkit.registry",
     "UserMessage": "core.messages",
-    "WenxinChat": "chat_models.wenxin",
-    "WenxinChatParameters": "parameters.wenxin",
-    "ZhiPuCharacterChat": "chat_models.zhipu",
-    "ZhiPuCharacterChatParameters": "parameters.zhipu",
-    "ZhiPuChat": "chat_models.zhipu",
-    "ZhiPuChatParameters": "parameters.zhipu",
+    "WenxinChat": "models.wenxin",
+    "WenxinChatParameters": "models.parameters",
+    "ZhiPuCharacterChat": "models.zhipu",
+    "ZhiPuCharacterChatParameters": "models.parameters",
+    "ZhiPuChat": "models.zhipu",
+    "ZhiPuChatParameters": "models.parameters",
     "function": "toolkit.tool",
-    "load_from_model_id": "loading",
-    "register_provider": "loading",
+    "load_from_model_id": "models.loading",
+    "register_provider": "models.loading",
 }
 
 __all__ = [
@@ -186,19 +188,49 @@ def __getattr__(name: str) -> Any:
 
 _MOVED: dict[str, str] = {
     "budget": "core.budget",
+    "caching": "asking.cache",
+    "chat_models": "models",
+    "chat_models.addresses": "models.credentials",
+    "chat_models.anthropic": "models.anthropic",
+    "chat_models.azure": "models.openai",
+    "chat_models.baichuan": "models.baichuan",
+    "chat_models.bailian": "models.bailian",
+    "chat_models.compatible": "models.compatible",
+    "chat_models.gemini": "models.gemini",
+    "chat_models.hunyuan": "models.hunyuan",
+    "chat_models.local": "models.local",
+    "chat_models.minimax": "models.minimax",
+    "chat_models.openai": "models.openai",
+    "chat_models.responses": "models.openai",
+    "chat_models.wenxin": "models.wenxin",
+    "chat_models.zhipu": "models.zhipu",
     "context": "toolkit.context",
+    "credentials": "models.credentials",
     "definitions": "toolkit.definitions",
     "events": "core.events",
+    "fallback": "models.fallback",
     "framing": "core.framing",
     "function": "toolkit.tool",
     "history": "core.history",
     "jsontext": "core.json_text",
+    "loading": "models.loading",
     "logs": "core.redaction",
     "messages": "core.messages",
+    "model": "models.model",
+    "parameters": "models.parameters",
     "portal": "core.async_bridge",
+    "prompting.bounds": "prompting.grammar_bounds",
     "prompting.coerce": "toolkit.coercion",
+    "prompting.leaks": "prompting.leaked_calls",
+    "prompting.lifting": "prompting.leaked_calls",
     "prompting.loose_json": "toolkit.loose_json",
+    "prompting.neutralise": "prompting.markers",
+    "prompting.objects": "prompting.whole_reply",
+    "prompting.pieces": "prompting.scanner_events",
     "prompting.python_reader": "toolkit.python_literals",
+    "prompting.reading": "prompting.whole_reply",
+    "prompting.reasks": "prompting.retry_prompts",
+    "prompting.source": "prompting.buffer",
     "prompts": "core.prompts",
     "providers.azure": "providers.openai.azure",
     "providers.bailian_errors": "providers.bailian",
@@ -226,6 +258,30 @@ _MOVED: dict[str, str] = {
     "running": "toolkit.execution",
     "schema": "toolkit.schema",
     "tool_sources": "toolkit.sources",
+    "transport": "http",
+    "transport.address": "http.address",
+    "transport.async_pool": "http.async_pool",
+    "transport.async_sockets": "http.async_sockets",
+    "transport.async_wire": "http.async_wire",
+    "transport.base": "http.base",
+    "transport.bodies": "http.bodies",
+    "transport.client": "http.client",
+    "transport.clocks": "http.clocks",
+    "transport.dialogue": "http.dialogue",
+    "transport.exchange": "asking.exchange",
+    "transport.failures": "http.failures",
+    "transport.fast": "http.fast",
+    "transport.http": "http.transport",
+    "transport.limits": "asking.limits",
+    "transport.local": "http.local",
+    "transport.pool": "http.pool",
+    "transport.reading": "asking.reading",
+    "transport.retry": "asking.retry",
+    "transport.room": "asking.rate_limit_headers",
+    "transport.sockets": "http.sockets",
+    "transport.steps": "asking.steps",
+    "transport.turns": "asking.steps",
+    "transport.wire": "http.wire",
     "values": "core.fast_dataclass",
 }
 """Import paths of version 0.1 -> where the module is now. They stay importable; a test imports every one."""

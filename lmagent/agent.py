@@ -18,7 +18,7 @@ from lmagent.drivers import Handoff, Job, async_drive, async_stream, drive, stre
 from lmagent.errors import ConfigurationError, LimitExceeded, OutputError, ToolError
 from lmagent.flow import Limits, PausedRun, RunState, agent_flow
 from lmagent.hooks import Hooks
-from lmagent.model import ChatModel, resolve_tool_choice
+from lmagent.models.model import ChatModel, resolve_tool_choice
 from lmagent.output import OutputMode, TypedOutput
 from lmagent.providers.base import ToolChoice
 from lmagent.result import Resumption, RunResult

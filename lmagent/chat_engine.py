@@ -13,7 +13,7 @@ from lmagent.core.history import History, repair_history
 from lmagent.core.messages import Message, Prompt, UserMessage
 from lmagent.core.prompts import as_messages
 from lmagent.flow import Limits
-from lmagent.model import ChatModel
+from lmagent.models.model import ChatModel
 from lmagent.printer import Printer
 from lmagent.providers.base import ToolChoice
 from lmagent.result import Resumption, RunResult

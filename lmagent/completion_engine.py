@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any, Literal
 
 from lmagent.agent import Agent
+from lmagent.asking.limits import RateLimiter
 from lmagent.bulk.blocking import iterate
 from lmagent.bulk.completion import Completion, Summary
 from lmagent.bulk.gate import Gate
@@ -21,8 +22,7 @@ from lmagent.bulk.target import Target, own_limiter
 from lmagent.bulk.work import LocalSource
 from lmagent.core.budget import Budget, Price
 from lmagent.errors import ConfigurationError
-from lmagent.model import ChatModel
-from lmagent.transport.limits import RateLimiter
+from lmagent.models.model import ChatModel
 
 __all__ = ["CompletionEngine"]
 

@@ -12,16 +12,16 @@ from copy import copy
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
+from lmagent.asking.exchange import Exchange
+from lmagent.asking.retry import RetryPolicy
 from lmagent.core.messages import Reply, ToolCall
 from lmagent.errors import AuthenticationFailed, ConfigurationError, LMAgentError, ParameterError, ProviderError
-from lmagent.model import ChatModel
+from lmagent.models.model import ChatModel
 from lmagent.prompting.formats import format_for
-from lmagent.prompting.leaks import LEAKED, Leaks
+from lmagent.prompting.leaked_calls import LEAKED, Leaks
 from lmagent.prompting.prompted import Prompted
 from lmagent.providers.base import Codec
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
-from lmagent.transport.exchange import Exchange
-from lmagent.transport.retry import RetryPolicy
 
 __all__ = ["MAX_TOKENS", "Check", "ProbeReport", "plan", "probe"]
 

@@ -16,7 +16,7 @@ from lmagent.core.messages import AssistantMessage, ImagePart, Message, SystemMe
 from lmagent.providers.base import ChatCall
 
 if TYPE_CHECKING:
-    from lmagent.model import ChatModel
+    from lmagent.models.model import ChatModel
 
 __all__ = ["Summarise", "TrimTo", "estimate_tokens", "split_rounds"]
 

@@ -36,10 +36,10 @@ from lmagent import (
     ZhiPuCharacterChat,
     ZhiPuChat,
 )
+from lmagent.asking.retry import RetryPolicy
 from lmagent.providers import vendors as compatible
 from lmagent.providers.openai.azure import AZURE
 from lmagent.providers.openai.profile import OPENAI, Profile
-from lmagent.transport.retry import RetryPolicy
 from tests.dialects import (
     AnthropicShape,
     Asked,

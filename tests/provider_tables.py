@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lmagent.cli.capabilities import COLUMNS, DOORS, row_of
-from lmagent.loading import provider_table
+from lmagent.models.loading import provider_table
 from lmagent.providers.vendors import PROFILES
 
 ROOT = Path(__file__).resolve().parent.parent

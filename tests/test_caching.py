@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, OpenAIChat, WenxinChat, function
-from lmagent.caching import ResponseCache
+from lmagent.asking.cache import ResponseCache
 from lmagent.core.budget import Budget
 from lmagent.core.messages import Usage
 from lmagent.errors import ConfigurationError, ProviderError, StreamInterrupted

@@ -15,7 +15,7 @@ from lmagent.core.history import history_problems
 from lmagent.core.messages import AssistantMessage, Message
 from lmagent.core.prompts import message_from_dict, message_to_dict
 from lmagent.errors import ProviderError
-from lmagent.fallback import FallbackModel
+from lmagent.models.fallback import FallbackModel
 from tests.dialect_servers import ALL, DIALECTS, DialectServer, answers, calls_then
 from tests.dialects import Asked, Said
 from tests.four_ways import AGENT_VERBS

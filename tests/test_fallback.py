@@ -8,7 +8,7 @@ import pytest
 
 from lmagent import Agent, function
 from lmagent.errors import ConfigurationError, QuotaExceeded, RateLimited, ServerFailed
-from lmagent.fallback import FallbackModel
+from lmagent.models.fallback import FallbackModel
 from lmagent.testing import ScriptedModel, calls
 
 

@@ -24,12 +24,12 @@ from lmagent.core.history import history_problems
 from lmagent.core.json_text import dumps, loads
 from lmagent.core.messages import Reply, ToolMessage
 from lmagent.errors import BadRequest, LMAgentError, ServerFailed
+from lmagent.http.local import embedded_path
 from lmagent.prompting.tiny import TinyPrompted
 from lmagent.providers.base import ChatCall, Codec, Request
 from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.providers.vendors import GENERIC
 from lmagent.tools.calculator import calculator
-from lmagent.transport.local import embedded_path
 from tests.four_ways import AGENT_VERBS, MODEL_VERBS
 
 SERVER_PACKAGES = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings", "yaml")

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from lmagent import ChatModel, LocalChat, OpenAIChat, OpenAICompatibleChat, load_from_model_id, register_provider
-from lmagent import loading as loading_module
 from lmagent.core.redaction import Secret
-from lmagent.credentials import find_secret, find_setting, require_secret, require_setting
 from lmagent.errors import ConfigurationError
-from lmagent.loading import configured, default_model_id, provider_table
+from lmagent.models import loading as loading_module
+from lmagent.models.credentials import find_secret, find_setting, require_secret, require_setting
+from lmagent.models.loading import configured, default_model_id, provider_table
 from lmagent.providers.openai.chat import Profile
 from lmagent.testing import ScriptedModel
 

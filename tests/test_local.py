@@ -18,8 +18,8 @@ from lmagent import Agent, ChatEngine, LocalChat, function, load_from_model_id
 from lmagent.core.history import history_problems
 from lmagent.core.messages import AssistantMessage, ToolMessage
 from lmagent.errors import ConfigurationError, ContextTooLong, ParameterError, RequestTimeout
+from lmagent.http.local import LocalTransport, embedded_path
 from lmagent.tools.calculator import calculator
-from lmagent.transport.local import LocalTransport, embedded_path
 from tests.four_ways import AGENT_VERBS, MODEL_VERBS, inside_a_loop, no_tasks_left, nothing_left
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -300,10 +300,10 @@ def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.Monk
     transport = LocalTransport()
     with pytest.raises(ConfigurationError, match=r"pip install 'lmagent\[local\]'.*compiled for about two minutes"):
         LocalChat(transport=transport).chat_completion("?")
-    monkeypatch.setattr("lmagent.transport.local.shutil.which", lambda name: None)
+    monkeypatch.setattr("lmagent.http.local.shutil.which", lambda name: None)
     with pytest.raises(ConfigurationError, match=r"needs a C\+\+ compiler, and none was found"):
         LocalChat(transport=transport).chat_completion("?")
-    monkeypatch.setattr("lmagent.transport.local.find_spec", lambda name: None)
+    monkeypatch.setattr("lmagent.http.local.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="the weights of the embedded model"):
         embedded_path()
 

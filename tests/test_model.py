@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from lmagent import ChatModel, OpenAIChat, ToolRegistry, UserMessage, function
+from lmagent.asking.retry import RetryPolicy
 from lmagent.core.messages import Reply
 from lmagent.errors import ConfigurationError, ServerFailed, StreamInterrupted
-from lmagent.model import resolve_tool_choice, tool_specs
+from lmagent.http.base import Timeouts
+from lmagent.models.model import resolve_tool_choice, tool_specs
 from lmagent.prompting.prompted import Prompted
 from lmagent.providers.base import Features, NamedTool
 from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.testing import FakeAnswer, FakeTransport, ScriptedModel
-from lmagent.transport.base import Timeouts
-from lmagent.transport.retry import RetryPolicy
 from tests.four_ways import MODEL_VERBS, no_tasks_left, nothing_left
 from tests.loopback import STALL, head, raw, sse_answer
 from tests.openai_server import openai_server

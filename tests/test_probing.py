@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from lmagent import probing
-from lmagent.chat_models.compatible import OpenAICompatibleChat
-from lmagent.chat_models.local import LocalChat
 from lmagent.errors import AuthenticationFailed, ConnectionFailed
-from lmagent.model import ChatModel
+from lmagent.models.compatible import OpenAICompatibleChat
+from lmagent.models.local import LocalChat
+from lmagent.models.model import ChatModel
 from lmagent.probing import ProbeReport, plan, probe
 from lmagent.prompting.formats import format_for
 from lmagent.providers.openai.chat import OpenAICodec

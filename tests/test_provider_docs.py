@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-import lmagent.loading
+import lmagent.models.loading
 from lmagent import Agent, OpenAICompatibleChat, function, load_from_model_id
+from lmagent.asking.exchange import Exchange
 from lmagent.cli.capabilities import DOORS, Door
 from lmagent.core.messages import AssistantMessage, Reply
 from lmagent.errors import ParameterError
-from lmagent.loading import provider_table
+from lmagent.models.loading import provider_table
 from lmagent.providers.openai.azure import AZURE
 from lmagent.providers.vendors import PROFILES, ZHIPU
-from lmagent.transport.exchange import Exchange
 from tests.dialect_servers import VENDORS, DialectServer, as_text, calls_then, prompted
 from tests.dialects import Asked, Turn
 from tests.four_ways import MODEL_VERBS
@@ -40,7 +40,7 @@ def run(code: str) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _own_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lmagent.loading, "_TABLE", provider_table())
+    monkeypatch.setattr(lmagent.models.loading, "_TABLE", provider_table())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -166,7 +166,7 @@ def test_params_of_accounts_and_volatile_headers_do_not_count(tmp_path: Path):
         "headers": {"accept": "text/event-stream"},
         "body": {"json": {"b": 1, "a": [1]}},
     }
-    from lmagent.transport.base import Timeouts
+    from lmagent.http.base import Timeouts
 
     same = Request(url="https://host/v1?alt=sse", content=b'{"a":[1],"b":1}', params={"v": "2", "key": "other"})
     incoming = Replayer(path).open(same, Timeouts(), float("inf"))

@@ -13,6 +13,7 @@ import lmagent.testing
 from lmagent import Agent, OpenAIChat, function
 from lmagent.core.messages import Usage
 from lmagent.errors import RateLimited, ResponseTooLarge
+from lmagent.http.base import Timeouts
 from lmagent.providers.base import Request
 from lmagent.testing import (
     FakeAnswer,
@@ -24,7 +25,6 @@ from lmagent.testing import (
     calls,
     text,
 )
-from lmagent.transport.base import Timeouts
 from tests.four_ways import MODEL_VERBS
 from tests.openai_server import openai_server
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from lmagent.asking.limits import Permit, asked_to_pause, told_to_pause
 from lmagent.bulk.parts import SharedLimiter
 from lmagent.core.messages import Usage
 from lmagent.errors import Overloaded, ProviderError, RateLimited
-from lmagent.transport.limits import Permit, asked_to_pause, told_to_pause
 
 __all__ = ["Gate"]
 

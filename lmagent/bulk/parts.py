@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from lmagent.asking.limits import Permit
 from lmagent.core.messages import Message
-from lmagent.transport.limits import Permit
 
 __all__ = ["Journal", "Row", "SharedLimiter", "Work", "WorkSource"]
 

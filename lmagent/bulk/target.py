@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from lmagent.agent import Agent
+from lmagent.asking.exchange import Exchange
 from lmagent.bulk.completion import result_from_dict
 from lmagent.bulk.gate import Gate
 from lmagent.bulk.parts import Row, SharedLimiter, Work
@@ -16,10 +17,9 @@ from lmagent.core.budget import Budget
 from lmagent.core.messages import AssistantMessage, FilePart, ImagePart, Message, Reply, TextPart
 from lmagent.core.redaction import redact_value
 from lmagent.errors import ConfigurationError, ToolError
-from lmagent.fallback import FallbackModel
-from lmagent.model import ChatModel
+from lmagent.models.fallback import FallbackModel
+from lmagent.models.model import ChatModel
 from lmagent.result import RunResult
-from lmagent.transport.exchange import Exchange
 
 __all__ = ["Target", "own_limiter"]
 

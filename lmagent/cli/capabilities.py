@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmagent.loading import load_from_model_id
+from lmagent.models.loading import load_from_model_id
 from lmagent.providers.base import Features
 
 __all__ = ["COLUMNS", "DOORS", "Door", "features_of", "row_of"]

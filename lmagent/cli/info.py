@@ -14,7 +14,7 @@ import typer
 from lmagent import __version__
 from lmagent.core.json_text import dumps_text
 from lmagent.errors import ConfigurationError
-from lmagent.loading import configured, default_model_id, provider_table
+from lmagent.models.loading import configured, default_model_id, provider_table
 
 __all__ = ["doctor", "models"]
 

@@ -15,8 +15,8 @@ from lmagent.approval import Allow, Decision, Deny
 from lmagent.core.json_text import JSONError, loads
 from lmagent.core.messages import ToolCall
 from lmagent.errors import ConfigurationError
-from lmagent.loading import load_from_model_id
-from lmagent.model import ChatModel
+from lmagent.models.loading import load_from_model_id
+from lmagent.models.model import ChatModel
 from lmagent.printer import printable
 from lmagent.toolkit.registry import ToolRegistry
 

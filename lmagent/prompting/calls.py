@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from lmagent.prompting.envelope import Envelope, clean_name, is_placeholder, open_envelope
-from lmagent.prompting.pieces import CallFailed, CallFound, FailureReason
+from lmagent.prompting.scanner_events import CallFailed, CallFound, FailureReason
 from lmagent.toolkit.coercion import canonical, closest, coerce, problems, raw_value, read_arguments, unwrap
 from lmagent.toolkit.loose_json import JSONReadError, read_json
 from lmagent.toolkit.python_literals import read_calls

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, cast
 from lmagent.core.json_text import JSONError, dumps_text, loads
 from lmagent.core.messages import ToolCall, ToolMessage
 from lmagent.errors import ConfigurationError
-from lmagent.prompting.neutralise import neutralise
+from lmagent.prompting.markers import neutralise
 from lmagent.providers.base import NamedTool, ToolChoice
 from lmagent.toolkit.schema import ToolSpec, inline_refs
 

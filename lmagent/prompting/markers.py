@@ -1,10 +1,15 @@
-"""The words that mean something to the scanner, in tables."""
+"""Text from outside, made harmless before it enters a prompt: no marker in it can open or close anything.
+
+Only what some model family reads as markup is touched; ordinary `<`, HTML and code stay as they are.
+"""
 
 from __future__ import annotations
 
+import re
+
 from lmagent.prompting.families.tags import CLOSERS, ELEMENTS, WRAPPERS
 
-__all__ = ["END_WORDS", "MARKERS", "OPENERS", "RESULTS", "THINKING", "THINK_CLOSERS"]
+__all__ = ["END_WORDS", "MARKERS", "OPENERS", "RESULTS", "THINKING", "THINK_CLOSERS", "neutralise"]
 
 THINKING = {
     "<think>": "</think>",
@@ -83,3 +88,47 @@ MARKERS = tuple(
         )
     )
 )
+
+
+_ZERO_WIDTH = "\u200b"
+
+_INNER = (
+    "✿ARGS✿", "[ARGS]", "[CALL_ID]", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "<parameter",
+    "</parameter>", "<tools>", "</tools>", "<response>", "</response>",
+)  # fmt: skip
+"""Words inside calls and lists of tools."""
+_TEMPLATE = (
+    "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]", "[gMASK]", "<sop>", "<s>", "<bos>", "<eos>", "]~!b[", "[e~[", "<reserved_",
+)  # fmt: skip
+"""Tokens of chat templates beside those between `<|` and `|>`."""
+
+
+def _pattern() -> str:
+    """Words by first character: so the search runs from one candidate to the next."""
+    rests: dict[str, list[str]] = {"<": [r"[|｜](?=[\w/])"]}
+    for word in sorted({*MARKERS, *_INNER, *_TEMPLATE}):
+        rests.setdefault(word[0], []).append(re.escape(word[1:]))
+    return "|".join(f"{re.escape(first)}(?i:{'|'.join(rest)})" for first, rest in rests.items())
+
+
+_IN_CODE = re.compile(_pattern())
+_ANYWHERE = re.compile(_pattern() + "|`{3,}")
+
+
+def neutralise(text: str, *, fences: bool = True) -> str:
+    """Return `text` unable to act as markup, and as readable as before.
+
+    Args:
+        text: From a tool, or from the user.
+        fences: Whether code fences are markup as well; in a user's own text they are just code.
+
+    A zero-width space is put behind the first character of each marker, and between backticks. Line markers such as
+    `Observation:` are no danger here: results enter the prompt as JSON, in which no line begins.
+    """
+    return (_ANYWHERE if fences else _IN_CODE).sub(_broken, text)
+
+
+def _broken(found: re.Match[str]) -> str:
+    word = found.group()
+    return _ZERO_WIDTH.join(word) if word[0] == "`" else word[0] + _ZERO_WIDTH + word[1:]

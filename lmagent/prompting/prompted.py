@@ -15,12 +15,12 @@ from lmagent.core.json_text import JSON, dumps_text
 from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, TextPart, ToolMessage, UserMessage
 from lmagent.errors import ProviderError
 from lmagent.prompting.formats import Language, PromptFormat, format_for, words
-from lmagent.prompting.lifting import Blanks, delta_of
-from lmagent.prompting.neutralise import neutralise
-from lmagent.prompting.objects import ObjectReader
-from lmagent.prompting.pieces import CallFailed, Piece
-from lmagent.prompting.reasks import complaint, failures_at_end, without_failures
+from lmagent.prompting.leaked_calls import Blanks, delta_of
+from lmagent.prompting.markers import neutralise
+from lmagent.prompting.retry_prompts import complaint, failures_at_end, without_failures
 from lmagent.prompting.scanner import Scanner
+from lmagent.prompting.scanner_events import CallFailed, Piece
+from lmagent.prompting.whole_reply import ObjectReader
 from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
 from lmagent.toolkit.schema import OutputSchema, inline_refs
 
@@ -55,7 +55,7 @@ class Prompted(Codec):
             form where decoding can be constrained.
         language: Of the instructions; None: Chinese when the conversation begins in Chinese, else English.
         repair: Whether broken JSON in a call is mended, losslessly or not at all.
-        bounded: Lengths in the schema of a whole reply are bounded, for grammars (see `lmagent.prompting.bounds`).
+        bounded: Whether lengths in the schema of a whole reply are bounded, for grammars.
     """
 
     reads_text = True
@@ -313,7 +313,7 @@ def _neutral(message: UserMessage) -> UserMessage:
 
 
 def _bounded(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    from lmagent.prompting.bounds import LOCAL, bounded  # only for models in this process
+    from lmagent.prompting.grammar_bounds import LOCAL, bounded  # only for models in this process
 
     return bounded(schema, LOCAL)
 

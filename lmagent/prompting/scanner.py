@@ -11,12 +11,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmagent.prompting.buffer import Scan, Source, literal, skip_space, take_while, until
 from lmagent.prompting.calls import Outcome, Tools
 from lmagent.prompting.families import fences, lines, tags
 from lmagent.prompting.families.site import Context, Site
 from lmagent.prompting.markers import END_WORDS, MARKERS, OPENERS, RESULTS, THINK_CLOSERS, THINKING
-from lmagent.prompting.pieces import CallFailed, CallFound, Piece, TextPiece, ThinkingPiece
-from lmagent.prompting.source import Scan, Source, literal, skip_space, take_while, until
+from lmagent.prompting.scanner_events import CallFailed, CallFound, Piece, TextPiece, ThinkingPiece
 
 __all__ = ["MAX_REPLY_CHARS", "Scanner"]
 

@@ -19,9 +19,9 @@ from typing import Any
 from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON
 from lmagent.core.messages import Message, Reply, SystemMessage, ToolCall, ToolMessage, UserMessage
-from lmagent.prompting.bounds import bounded
 from lmagent.prompting.formats import WholeReply
-from lmagent.prompting.neutralise import neutralise
+from lmagent.prompting.grammar_bounds import bounded
+from lmagent.prompting.markers import neutralise
 from lmagent.prompting.prompted import Prompted
 from lmagent.providers.base import ChatCall, Codec, NamedTool
 from lmagent.toolkit.schema import OutputSchema, ToolSpec, inline_refs

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from lmagent.errors import ResponseTooLarge
+from lmagent.http.base import Timeouts
 from lmagent.providers.base import Request
-from lmagent.transport.base import Timeouts
 
 __all__ = ["FakeAnswer", "FakeTransport"]
 

@@ -24,8 +24,8 @@ from urllib.parse import parse_qsl, urlsplit
 from lmagent import errors
 from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError, ConnectionFailed, LMAgentError, ResponseTooLarge
+from lmagent.http.base import AsyncIncoming, Drains, Incoming, Timeouts, Transport
 from lmagent.providers.base import Request
-from lmagent.transport.base import AsyncIncoming, Drains, Incoming, Timeouts, Transport
 
 __all__ = ["Recorder", "Replayer", "UnexpectedRequest"]
 
@@ -77,7 +77,7 @@ class Recorder:
 
     def __init__(self, path: str | os.PathLike[str], transport: Transport | None = None) -> None:
         if transport is None:
-            from lmagent.transport.http import HttpTransport
+            from lmagent.http.transport import HttpTransport
 
             transport = HttpTransport()
         self._transport = transport

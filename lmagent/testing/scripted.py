@@ -11,7 +11,7 @@ from lmagent.core.json_text import JSON, dumps, dumps_text, loads
 from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, Usage
 from lmagent.core.prompts import message_to_dict
 from lmagent.errors import LMAgentError, ProviderError
-from lmagent.model import ChatModel, ModelOptions
+from lmagent.models.model import ChatModel, ModelOptions
 from lmagent.prompting.prompted import Prompted
 from lmagent.providers.base import ChatCall, Codec, Features, Request
 from lmagent.testing.fake import FakeAnswer, FakeTransport

@@ -20,10 +20,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from lmagent.asking.limits import RateLimiter
 from lmagent.completion_engine import CompletionEngine
-from lmagent.model import ChatModel
+from lmagent.models.model import ChatModel
 from lmagent.providers.openai.chat import OpenAICodec
-from lmagent.transport.limits import RateLimiter
 
 
 class Server(asyncio.Protocol):

@@ -52,7 +52,7 @@ async def _crowd(one: Callable[[], Awaitable[Any]], runs: int) -> None:
 async def ours(url: str, runs: int) -> None:
     """A child's work."""
     from lmagent import Agent, OpenAIChat
-    from lmagent.transport.http import HttpTransport
+    from lmagent.http.transport import HttpTransport
     from tests.benchmarks.bench_turn import async_get_weather
 
     transport = None

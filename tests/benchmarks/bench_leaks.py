@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from lmagent.core.events import TextDelta
-from lmagent.prompting.leaks import _read, _Reader
+from lmagent.prompting.leaked_calls import _read, _Reader
 
 COUNT = 20_000
 

@@ -24,9 +24,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from lmagent.chat_models.local import LocalChat
 from lmagent.core.messages import Reply
-from lmagent.model import ChatModel
+from lmagent.models.local import LocalChat
+from lmagent.models.model import ChatModel
 from lmagent.toolkit.schema import ToolSpec
 
 KINDS = {"dict": "object", "float": "number", "tuple": "array", "any": None, "double": "number", "long": "integer"}

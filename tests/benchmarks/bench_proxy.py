@@ -31,7 +31,7 @@ async def _crowd(one: Callable[[], Awaitable[Any]]) -> None:
 async def ours(proxy: str) -> None:
     """A child's work."""
     from lmagent import OpenAIChat
-    from lmagent.transport.http import HttpTransport
+    from lmagent.http.transport import HttpTransport
 
     transport = HttpTransport(proxy=proxy)
     model = OpenAIChat("hello", api_key="k", base_url="http://api.example/v1", transport=transport)

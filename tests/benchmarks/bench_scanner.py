@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from lmagent.prompting.json_reader import JSONReadError, read_json
-from lmagent.prompting.objects import ObjectReader
 from lmagent.prompting.scanner import Scanner
+from lmagent.prompting.whole_reply import ObjectReader
 
 TOOLS = {
     "ping": {"type": "object", "properties": {}},

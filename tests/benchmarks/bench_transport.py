@@ -13,11 +13,11 @@ from typing import Any
 
 import httpx
 
+from lmagent.asking.exchange import Exchange
 from lmagent.core.messages import UserMessage
+from lmagent.http.transport import HttpTransport
 from lmagent.providers.base import ChatCall
 from lmagent.providers.openai.chat import OpenAICodec
-from lmagent.transport.exchange import Exchange
-from lmagent.transport.http import HttpTransport
 from tests.loopback import LoopbackServer, Received, json_answer, sse_answer
 
 REPLY = {

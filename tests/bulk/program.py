@@ -6,7 +6,7 @@ import json
 import sys
 
 from lmagent.completion_engine import CompletionEngine
-from lmagent.model import ChatModel
+from lmagent.models.model import ChatModel
 from lmagent.providers.openai.chat import OpenAICodec
 
 

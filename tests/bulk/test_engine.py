@@ -26,7 +26,7 @@ from lmagent.errors import (
     ParameterError,
     ServerFailed,
 )
-from lmagent.model import ChatModel
+from lmagent.models.model import ChatModel
 from lmagent.providers.base import Request
 from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.testing import FakeAnswer, ScriptedModel, calls
@@ -400,8 +400,8 @@ def test_costs_by_the_users_prices():
 
 
 def test_a_storm_opens_the_breaker_and_one_probe_at_a_time_follows():
+    from lmagent.asking.limits import RateLimiter
     from lmagent.bulk.gate import Gate
-    from lmagent.transport.limits import RateLimiter
 
     async def main() -> None:
         now = [0.0]
@@ -434,8 +434,8 @@ def test_a_storm_opens_the_breaker_and_one_probe_at_a_time_follows():
 
 
 def test_what_was_in_flight_when_the_breaker_opened_does_not_lengthen_its_rest():
+    from lmagent.asking.limits import RateLimiter
     from lmagent.bulk.gate import Gate
-    from lmagent.transport.limits import RateLimiter
 
     async def main() -> None:
         now = [0.0]
@@ -458,9 +458,9 @@ def test_what_was_in_flight_when_the_breaker_opened_does_not_lengthen_its_rest()
 
 
 def test_concurrency_is_halved_by_429s_and_grows_back():
+    from lmagent.asking.limits import RateLimiter
     from lmagent.bulk.gate import Gate
     from lmagent.errors import RateLimited
-    from lmagent.transport.limits import RateLimiter
 
     async def main() -> None:
         now = [0.0]

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmagent.asking.limits import RateLimiter
+from lmagent.asking.rate_limit_headers import seconds_to_room
 from lmagent.bulk.gate import Gate
 from lmagent.core.messages import Usage
 from lmagent.errors import RateLimited
-from lmagent.transport.limits import RateLimiter
-from lmagent.transport.room import seconds_to_room
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):

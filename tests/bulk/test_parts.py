@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, CompletionEngine, function
+from lmagent.asking.limits import BookedPlace, Permit, RateLimiter
 from lmagent.bulk.journal import SQLiteJournal
 from lmagent.bulk.parts import Journal, Row, SharedLimiter, Work, WorkSource
 from lmagent.bulk.target import Target
 from lmagent.bulk.work import LocalSource, read_item
 from lmagent.core.messages import Usage
 from lmagent.errors import BadRequest, ConfigurationError, JournalError, RateLimited, ServerFailed
-from lmagent.fallback import FallbackModel
+from lmagent.models.fallback import FallbackModel
 from lmagent.providers.base import Request
 from lmagent.testing import FakeAnswer
-from lmagent.transport.limits import BookedPlace, Permit, RateLimiter
 from tests.bulk.test_engine import SlowTransport, answer_to, collected, model, refusal, reply
 
 COUNT = 200

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from lmagent.core.messages import Reply
-from lmagent.model import ChatModel
+from lmagent.models.model import ChatModel
 
 
 def in_four_verbs(model: ChatModel, prompt: Any, **options: Any) -> list[Reply]:

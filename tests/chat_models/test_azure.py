@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lmagent.chat_models.azure import AzureChat
 from lmagent.errors import ConfigurationError, ContentFiltered
-from lmagent.parameters.azure import AzureChatParameters
+from lmagent.models.openai import AzureChat
+from lmagent.models.parameters import AzureChatParameters
 from tests.loopback import LoopbackServer, json_answer
 
 NAMES = (

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lmagent.chat_models.baichuan import BaichuanChat
 from lmagent.errors import ConfigurationError, ParameterError
+from lmagent.models.baichuan import BaichuanChat
 from lmagent.providers.base import Request
 from lmagent.testing.fake import FakeAnswer, FakeTransport
 from tests.chat_models.four_verbs import in_four_verbs

@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from lmagent.chat_models.compatible import OpenAICompatibleChat
 from lmagent.core.messages import Reply
 from lmagent.errors import ConfigurationError, ParameterError
-from lmagent.parameters.azure import AzureChatParameters
-from lmagent.parameters.compatible import OpenAICompatibleChatParameters
-from lmagent.parameters.openai import OpenAIChatParameters
+from lmagent.models.compatible import OpenAICompatibleChat
+from lmagent.models.parameters import AzureChatParameters, OpenAIChatParameters, OpenAICompatibleChatParameters
 from lmagent.providers.openai.azure import AZURE
 from lmagent.providers.openai.profile import OPENAI
 from lmagent.providers.vendors import GENERIC, PROFILES

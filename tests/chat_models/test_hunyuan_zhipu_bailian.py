@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-from lmagent.chat_models.bailian import BailianChat
-from lmagent.chat_models.hunyuan import HunyuanChat
-from lmagent.chat_models.zhipu import ZhiPuCharacterChat, ZhiPuChat
 from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
@@ -20,10 +17,16 @@ from lmagent.errors import (
     ParameterError,
     RateLimited,
 )
-from lmagent.model import ChatModel
-from lmagent.parameters.bailian import BailianChatParameters
-from lmagent.parameters.hunyuan import HunyuanChatParameters
-from lmagent.parameters.zhipu import ZhiPuCharacterChatParameters, ZhiPuChatParameters
+from lmagent.models.bailian import BailianChat
+from lmagent.models.hunyuan import HunyuanChat
+from lmagent.models.model import ChatModel
+from lmagent.models.parameters import (
+    BailianChatParameters,
+    HunyuanChatParameters,
+    ZhiPuCharacterChatParameters,
+    ZhiPuChatParameters,
+)
+from lmagent.models.zhipu import ZhiPuCharacterChat, ZhiPuChat
 from lmagent.providers.base import Request
 from lmagent.providers.hunyuan import TC3Auth
 from lmagent.testing import FakeAnswer, FakeTransport

@@ -10,21 +10,19 @@ from typing import Any
 
 import pytest
 
-from lmagent.chat_models.anthropic import AnthropicChat
-from lmagent.chat_models.azure import AzureChat
-from lmagent.chat_models.compatible import OpenAICompatibleChat
-from lmagent.chat_models.gemini import GeminiChat
-from lmagent.chat_models.openai import OpenAIChat
-from lmagent.chat_models.responses import OpenAIResponsesChat
+from lmagent.asking.retry import RetryPolicy
 from lmagent.errors import ConfigurationError, Overloaded, ParameterError, StreamInterrupted
-from lmagent.loading import load_from_model_id
-from lmagent.model import ChatModel
+from lmagent.models.anthropic import AnthropicChat
+from lmagent.models.compatible import OpenAICompatibleChat
+from lmagent.models.gemini import GeminiChat
+from lmagent.models.loading import load_from_model_id
+from lmagent.models.model import ChatModel
+from lmagent.models.openai import AzureChat, OpenAIChat, OpenAIResponsesChat
 from lmagent.providers.anthropic import AnthropicCodec
 from lmagent.providers.gemini import GeminiCodec
 from lmagent.providers.openai.azure import AzureCodec
 from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.providers.openai.responses import ResponsesCodec
-from lmagent.transport.retry import RetryPolicy
 from tests.loopback import LoopbackServer, Received, answer
 from tests.providers.wire_intl import load
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from lmagent.chat_models.minimax import MinimaxChat, MinimaxProChat
+from lmagent.asking.retry import RetryPolicy
 from lmagent.errors import ConfigurationError, ParameterError, RateLimited
-from lmagent.parameters.minimax import MinimaxChatParameters, MinimaxProChatParameters
+from lmagent.models.minimax import MinimaxChat, MinimaxProChat
+from lmagent.models.parameters import MinimaxChatParameters, MinimaxProChatParameters
 from lmagent.providers.base import Request
 from lmagent.testing.fake import FakeAnswer, FakeTransport
 from lmagent.toolkit.schema import ToolSpec
-from lmagent.transport.retry import RetryPolicy
 from tests.chat_models.four_verbs import in_four_verbs
 
 KEYS: dict[str, Any] = {"api_key": "fake-minimax-key", "group_id": "17"}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lmagent.chat_models.openai import OpenAIChat
 from lmagent.core.messages import Reply
 from lmagent.errors import ConfigurationError, ParameterError, QuotaExceeded, StreamInterrupted
+from lmagent.models.openai import OpenAIChat
 from lmagent.providers.base import ChatCall
 from lmagent.providers.openai.chat import OPENAI, OpenAICodec
 from lmagent.toolkit.schema import ToolSpec

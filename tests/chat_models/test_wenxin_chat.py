@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from lmagent.chat_models.wenxin import WenxinChat
 from lmagent.errors import AuthenticationFailed, ConfigurationError, ParameterError
-from lmagent.parameters.wenxin import WenxinChatParameters
+from lmagent.models.parameters import WenxinChatParameters
+from lmagent.models.wenxin import WenxinChat
 from lmagent.providers.base import Request
 from lmagent.testing.fake import FakeAnswer, FakeTransport
 from lmagent.toolkit.schema import ToolSpec

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lmagent.prompting.reading import read_reply
+from lmagent.prompting.whole_reply import read_reply
 
 DATA = Path(__file__).parent / "data"
 TOOLS: dict[str, dict[str, Any]] = json.loads((DATA / "tools.json").read_text("utf-8"))

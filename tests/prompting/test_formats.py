@@ -24,7 +24,7 @@ from lmagent.prompting.formats import (
     format_for,
     register_format,
 )
-from lmagent.prompting.reading import read_reply
+from lmagent.prompting.whole_reply import read_reply
 from lmagent.providers.base import NamedTool
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, ChatModel
-from lmagent.chat_models.openai import OpenAIChat
 from lmagent.core.messages import Reply
-from lmagent.prompting.leaks import LEAKED, Leaks, trusted
+from lmagent.models.openai import OpenAIChat
+from lmagent.prompting.leaked_calls import LEAKED, Leaks, trusted
 from lmagent.providers.base import NamedTool
 from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.testing.fake import FakeAnswer, FakeTransport
@@ -249,7 +249,7 @@ def test_an_agent_over_http(stream: bool):
 def test_text_without_markers_costs_next_to_nothing():
     """The budget is 0.3 us a delta (see `bench_leaks.py`); a busy machine is allowed ten times that."""
     from lmagent.core.events import TextDelta
-    from lmagent.prompting.leaks import _read, _Reader
+    from lmagent.prompting.leaked_calls import _read, _Reader
 
     def scanner() -> Any:
         raise AssertionError("no marker, no scanner")

@@ -24,10 +24,9 @@ from lmagent.core.messages import (
 from lmagent.errors import LimitExceeded
 from lmagent.flow import Limits
 from lmagent.prompting.formats import format_for
-from lmagent.prompting.markers import MARKERS
-from lmagent.prompting.neutralise import neutralise
+from lmagent.prompting.markers import MARKERS, neutralise
 from lmagent.prompting.prompted import Prompted
-from lmagent.prompting.reading import read_reply
+from lmagent.prompting.whole_reply import read_reply
 from lmagent.providers.base import ChatCall, Features, NamedTool
 from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.providers.openai.profile import GENERIC

@@ -5,9 +5,9 @@ from itertools import permutations
 
 import pytest
 
-from lmagent.prompting.pieces import CallDelta, CallFailed, CallFound, CallStarted, TextPiece
-from lmagent.prompting.reading import read_reply
 from lmagent.prompting.scanner import Scanner
+from lmagent.prompting.scanner_events import CallDelta, CallFailed, CallFound, CallStarted, TextPiece
+from lmagent.prompting.whole_reply import read_reply
 from tests.prompting.reading import TOOLS, fold, read
 from tests.prompting.rendering import PROSE_BEFORE, RENDER, Call
 

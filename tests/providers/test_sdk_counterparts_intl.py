@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from lmagent.chat_models.anthropic import AnthropicChat
-from lmagent.chat_models.gemini import GeminiChat
-from lmagent.chat_models.responses import OpenAIResponsesChat
 from lmagent.core.messages import ImagePart, Message, Reply, SystemMessage, TextPart, ToolMessage, UserMessage
-from lmagent.model import ChatModel
+from lmagent.models.anthropic import AnthropicChat
+from lmagent.models.gemini import GeminiChat
+from lmagent.models.model import ChatModel
+from lmagent.models.openai import OpenAIResponsesChat
 from tests.loopback import LoopbackServer, Received, answer
 from tests.providers.wire_intl import GET_TIME, GET_WEATHER, PNG, load
 

@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from lmagent.asking.exchange import Exchange
+from lmagent.asking.retry import RetryPolicy
 from lmagent.core.events import Delta, Done, TextDelta
 from lmagent.core.json_text import JSON, dumps, loads
 from lmagent.core.messages import AssistantMessage, Reply, Usage, UserMessage
 from lmagent.errors import ProviderError, QuotaExceeded
+from lmagent.http.base import Timeouts
+from lmagent.http.transport import HttpTransport
 from lmagent.providers.base import ChatCall, Codec, Request, error_for_status
-from lmagent.transport.base import Timeouts
-from lmagent.transport.exchange import Exchange
-from lmagent.transport.http import HttpTransport
-from lmagent.transport.retry import RetryPolicy
 
 HI = {"text": "hi", "tokens": 3}
 CALL = ChatCall(messages=(UserMessage("q"),))

@@ -7,9 +7,9 @@ import random
 import h11
 import pytest
 
+from lmagent.http.address import address_of
+from lmagent.http.dialogue import ChunkJoiner, Dialogue
 from lmagent.providers.base import Request
-from lmagent.transport.address import address_of
-from lmagent.transport.dialogue import ChunkJoiner, Dialogue
 
 HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 

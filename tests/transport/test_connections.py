@@ -14,7 +14,7 @@ import pytest
 
 from lmagent.core.events import TextDelta
 from lmagent.errors import ConfigurationError, ConnectionFailed, RequestTimeout, StreamInterrupted
-from lmagent.transport.http import HttpTransport
+from lmagent.http.transport import HttpTransport
 from tests.loopback import CLOSE, STALL, LoopbackServer, Received, answer, chunk, head, json_answer, raw, sse_answer
 from tests.transport.fakes import CALL, HI, STREAM, VERBS, EchoCodec, exchange, quick
 

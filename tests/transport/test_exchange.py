@@ -11,6 +11,8 @@ from email.utils import formatdate
 import pytest
 
 from lmagent import OpenAIChat
+from lmagent.asking.exchange import Exchange
+from lmagent.asking.retry import RetryPolicy
 from lmagent.core.events import TextDelta, TextEnd, TextStart
 from lmagent.core.messages import Reply
 from lmagent.core.redaction import Secret
@@ -26,12 +28,10 @@ from lmagent.errors import (
     ServerFailed,
     StreamInterrupted,
 )
+from lmagent.http.base import Timeouts
+from lmagent.http.transport import HttpTransport
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import Auth, Request
-from lmagent.transport.base import Timeouts
-from lmagent.transport.exchange import Exchange
-from lmagent.transport.http import HttpTransport
-from lmagent.transport.retry import RetryPolicy
 from tests.loopback import CLOSE, RESET, STALL, LoopbackServer, Received, json_answer, raw, sse_answer
 from tests.transport.fakes import ASKS, CALL, HI, STREAM, STREAMS, VERBS, EchoCodec, Naps, exchange, quick
 

@@ -20,7 +20,7 @@ import pytest
 from lmagent.core.events import TextDelta
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConnectionFailed, LMAgentError, RequestTimeout, ResponseTooLarge, StreamInterrupted
-from lmagent.transport.http import HttpTransport
+from lmagent.http.transport import HttpTransport
 from tests.loopback import (
     CLOSE,
     RESET,
@@ -47,7 +47,7 @@ HALF = raw(head(200, {"transfer-encoding": "chunked"}) + chunk(b'data: {"t":"hal
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With the extra, and as if it were not installed."""
     if request.param == "plain":
-        monkeypatch.delitem(sys.modules, "lmagent.transport.fast", raising=False)
+        monkeypatch.delitem(sys.modules, "lmagent.http.fast", raising=False)
         monkeypatch.setitem(sys.modules, "httpx_aiohttp", None)
     return request.param
 
@@ -65,7 +65,7 @@ def test_asked_and_streamed_on_one_connection(way: str):
         for _ in range(3):
             assert (await made.async_ask(CALL)).reply == "hi"
             assert [item async for item in made.async_stream(STREAM)][-1].reply == "hi"
-        assert ("lmagent.transport.fast" in sys.modules) == (way == "fast")
+        assert ("lmagent.http.fast" in sys.modules) == (way == "fast")
 
     with LoopbackServer(both) as proxy:
         made = through(proxy)
@@ -338,7 +338,7 @@ import asyncio, sys
 from lmagent import Agent, OpenAIChat
 def model(**more):
     return OpenAIChat("m", api_key="k", base_url=sys.argv[1] + "/v1", **more)
-from lmagent.transport.http import HttpTransport
+from lmagent.http.transport import HttpTransport
 asyncio.run(Agent(model(transport=HttpTransport(proxy=""))).async_run("Hi."))
 Agent(model(transport=HttpTransport(proxy=sys.argv[1]))).run("Hi.")
 assert "aiohttp" not in sys.modules

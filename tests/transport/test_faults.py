@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from lmagent.asking.retry import RetryPolicy
 from lmagent.errors import (
     AuthenticationFailed,
     ConnectionFailed,
@@ -25,9 +26,8 @@ from lmagent.errors import (
     StreamInterrupted,
     UnexpectedRedirect,
 )
-from lmagent.transport.base import Timeouts
-from lmagent.transport.http import HttpTransport
-from lmagent.transport.retry import RetryPolicy
+from lmagent.http.base import Timeouts
+from lmagent.http.transport import HttpTransport
 from tests.loopback import (
     CLOSE,
     RESET,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmagent.asking.limits import RateLimiter
 from lmagent.core.messages import Usage
 from lmagent.errors import ConfigurationError, RateLimited
-from lmagent.transport.base import Timeouts
-from lmagent.transport.limits import RateLimiter
+from lmagent.http.base import Timeouts
 from tests.loopback import LoopbackServer, json_answer
 from tests.transport.fakes import CALL, HI, Naps, exchange
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from lmagent.errors import ConfigurationError
+from lmagent.http.address import address_of
+from lmagent.http.base import Timeouts
+from lmagent.http.dialogue import Dialogue
+from lmagent.http.transport import HttpTransport
 from lmagent.providers.base import Request
-from lmagent.transport.address import address_of
-from lmagent.transport.base import Timeouts
-from lmagent.transport.dialogue import Dialogue
-from lmagent.transport.http import HttpTransport
 from tests.loopback import LoopbackServer, json_answer
 
 

@@ -10,11 +10,11 @@ import time
 import pytest
 
 from lmagent.errors import RequestTimeout
-from lmagent.transport import sockets
-from lmagent.transport.async_sockets import async_connect
-from lmagent.transport.base import Timeouts
-from lmagent.transport.clocks import Clocks
-from lmagent.transport.sockets import SocketStream, connect
+from lmagent.http import sockets
+from lmagent.http.async_sockets import async_connect
+from lmagent.http.base import Timeouts
+from lmagent.http.clocks import Clocks
+from lmagent.http.sockets import SocketStream, connect
 
 
 def reader(idle: float, total: float) -> tuple[SocketStream, socket.socket]:

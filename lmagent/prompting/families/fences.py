@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from lmagent.prompting.buffer import Extent, Scan, json_extent, literal, skip_space, take_while, until
 from lmagent.prompting.calls import Outcome
 from lmagent.prompting.envelope import ARGUMENT_KEYS, ENVELOPE_KEYS
 from lmagent.prompting.families.site import Context, Site, envelope_json, json_value
-from lmagent.prompting.source import Extent, Scan, json_extent, literal, skip_space, take_while, until
 from lmagent.toolkit.python_literals import CALL_START
 
 __all__ = ["CALL_INFOS", "bare", "fence", "foreign_key"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from lmagent.prompting.buffer import Scan, json_extent, literal, skip_space, take_while, until, until_any
 from lmagent.prompting.calls import Outcome
 from lmagent.prompting.families.site import (
     Context,
@@ -14,7 +15,6 @@ from lmagent.prompting.families.site import (
     json_value,
     open_fence,
 )
-from lmagent.prompting.source import Scan, json_extent, literal, skip_space, take_while, until, until_any
 from lmagent.toolkit.python_literals import CALL_START
 
 __all__ = ["REACT_WORDS", "action", "flower", "functionary", "harmony_header", "react_word"]

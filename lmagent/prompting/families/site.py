@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from lmagent.prompting.buffer import Extent, Scan, Source, json_extent, skip_space, take_while
 from lmagent.prompting.calls import Outcome, Tools
-from lmagent.prompting.pieces import CallDelta, CallStarted, Piece
-from lmagent.prompting.source import Extent, Scan, Source, json_extent, skip_space, take_while
+from lmagent.prompting.scanner_events import CallDelta, CallStarted, Piece
 
 __all__ = ["Context", "Progress", "Site", "arguments_json", "close_fence", "envelope_json", "json_value", "open_fence"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from lmagent.prompting.buffer import Scan, json_extent, literal, skip_space, take_while, until
 from lmagent.prompting.calls import Outcome, RawField
 from lmagent.prompting.families.site import (
     Context,
@@ -18,7 +19,6 @@ from lmagent.prompting.families.site import (
     json_value,
     open_fence,
 )
-from lmagent.prompting.source import Scan, json_extent, literal, skip_space, take_while, until
 from lmagent.toolkit.python_literals import CALL_START
 
 __all__ = ["CLOSERS", "ELEMENTS", "WRAPPERS", "element", "wrapper"]

@@ -1,0 +1,123 @@
+"""Tencent Hunyuan through any of its four doors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import ClassVar, Literal, Unpack
+
+from lmagent.core.redaction import Secret
+from lmagent.errors import ConfigurationError
+from lmagent.models.credentials import find_secret, find_setting, require_secret, require_setting, with_default_path
+from lmagent.models.model import ChatModel, ModelOptions
+from lmagent.providers.auth import BearerAuth
+from lmagent.providers.base import Auth, Codec
+
+__all__ = ["HunyuanApi", "HunyuanChat"]
+
+HunyuanApi = Literal["compatible", "tokenhub", "tc3", "hyllm"]
+"""OpenAI's language, the same on the TokenHub platform, the cloud API with its signature, the API of 2023."""
+
+_API_OF_MODEL: Sequence[tuple[str, HunyuanApi]] = (("v1", "hyllm"), ("hy3*", "tokenhub"))
+"""Model names that live behind one door only."""
+
+_KEY = ("HUNYUAN_API_KEY",)
+_TOKENHUB_KEY = ("TOKENHUB_API_KEY",)
+_SECRET_ID = ("HUNYUAN_SECRET_ID", "TENCENTCLOUD_SECRET_ID")
+_SECRET_KEY = ("HUNYUAN_SECRET_KEY", "TENCENTCLOUD_SECRET_KEY")
+_TOKEN = ("TENCENTCLOUD_TOKEN",)
+_APP_ID = ("HUNYUAN_APP_ID",)
+_BASE_URL = ("HUNYUAN_BASE_URL",)
+_TOKENHUB_URL = "https://tokenhub.tencentmaas.com/v1"
+
+
+class HunyuanChat(ChatModel):
+    """Tencent Hunyuan.
+
+        HunyuanChat().chat_completion("你好").reply
+
+    Args:
+        model: Any model name; none is checked against a list. `"v1"` is the API of 2023, which the vendor has closed.
+        api: Which door; None: by the model's name, else `"compatible"` when there is an API key, else `"tc3"`.
+        api_key: For `"compatible"` (default: `HUNYUAN_API_KEY`) and `"tokenhub"` (`TOKENHUB_API_KEY`).
+        secret_id: For `"tc3"` and `"hyllm"`. Default: `HUNYUAN_SECRET_ID` or `TENCENTCLOUD_SECRET_ID`.
+        secret_key: Default: `HUNYUAN_SECRET_KEY` or `TENCENTCLOUD_SECRET_KEY`.
+        token: Session token of a temporary cloud key. Default: `TENCENTCLOUD_TOKEN`.
+        app_id: For `"hyllm"`. Default: `HUNYUAN_APP_ID`.
+        base_url: Default: `HUNYUAN_BASE_URL` for `"compatible"`, else the vendor's.
+        region: For `"tc3"`, rarely needed.
+        native_tools: Whether the model has function calls; None: by its name.
+        **options: See `ModelOptions`.
+
+    Raises:
+        ConfigurationError: A key is missing, or `api` is unknown.
+    """
+
+    parameters_type: ClassVar[str] = "lmagent.models.parameters:HunyuanChatParameters"
+
+    def __init__(
+        self,
+        model: str = "hunyuan-turbos-latest",
+        *,
+        api: HunyuanApi | None = None,
+        api_key: str | Secret | None = None,
+        secret_id: str | Secret | None = None,
+        secret_key: str | Secret | None = None,
+        token: str | Secret | None = None,
+        app_id: int | str | None = None,
+        base_url: str | None = None,
+        region: str | None = None,
+        native_tools: bool | None = None,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        door = api or _door(model, api_key, secret_id)
+        codec: Codec
+        auth: Auth
+        match door:
+            case "compatible" | "tokenhub":
+                from lmagent.providers.hunyuan_compatible import HunyuanCompatibleCodec
+                from lmagent.providers.vendors import HUNYUAN
+
+                if door == "tokenhub":
+                    url, key_names = with_default_path(base_url, _TOKENHUB_URL), _TOKENHUB_KEY
+                else:
+                    url, key_names = with_default_path(find_setting(base_url, _BASE_URL), HUNYUAN.base_url), _KEY
+                codec = HunyuanCompatibleCodec(model, base_url=url, tools=native_tools)
+                auth = BearerAuth(require_secret("hunyuan", api_key, key_names))
+            case "tc3":
+                from lmagent.providers.hunyuan import BASE_URL, HunyuanCodec, TC3Auth
+
+                codec = HunyuanCodec(model, base_url=base_url or BASE_URL, region=region, tools=native_tools)
+                auth = TC3Auth(*_pair(secret_id, secret_key), token=find_secret(token, _TOKEN))
+            case "hyllm":
+                from lmagent.providers.hunyuan_hyllm import BASE_URL, HyllmAuth, HyllmCodec
+
+                number = None if app_id is None else str(app_id)
+                number = require_setting("hunyuan", "app id", "app_id", number, _APP_ID)
+                if not number.isdecimal():
+                    raise ConfigurationError(f"Hunyuan's app_id is a number, not {number!r}.")
+                codec = HyllmCodec(model, base_url=with_default_path(base_url, BASE_URL))
+                auth = HyllmAuth(int(number), *_pair(secret_id, secret_key))
+            case _:
+                raise ConfigurationError(f"api is 'compatible', 'tokenhub', 'tc3' or 'hyllm', not {door!r}.")
+        super().__init__(codec, auth=auth, **options)
+
+
+def _door(model: str, api_key: str | Secret | None, secret_id: str | Secret | None) -> HunyuanApi:
+    for pattern, door in _API_OF_MODEL:
+        if fnmatchcase(model, pattern):
+            return door
+    if api_key is not None:
+        return "compatible"
+    if secret_id is not None:
+        return "tc3"
+    if find_secret(None, _KEY) or not find_secret(None, _SECRET_ID):
+        return "compatible"
+    return "tc3"
+
+
+def _pair(secret_id: str | Secret | None, secret_key: str | Secret | None) -> tuple[Secret, Secret]:
+    return (
+        require_secret("hunyuan", secret_id, _SECRET_ID, "secret_id"),
+        require_secret("hunyuan", secret_key, _SECRET_KEY, "secret_key"),
+    )

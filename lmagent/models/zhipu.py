@@ -1,0 +1,128 @@
+"""Zhipu (BigModel, Z.ai): chat and role play, on v4 and on the API of 2023."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import ClassVar, Literal, Unpack
+
+from lmagent.core.redaction import Secret
+from lmagent.errors import ConfigurationError
+from lmagent.models.credentials import find_setting, require_secret, with_default_path
+from lmagent.models.model import ChatModel, ModelOptions
+from lmagent.providers.auth import BearerAuth
+from lmagent.providers.base import Auth
+from lmagent.providers.zhipu import BASE_URL, CharacterCodec, ZhipuAuth, ZhipuCodec
+
+__all__ = ["ZhiPuCharacterChat", "ZhiPuChat", "ZhipuApi"]
+
+ZhipuApi = Literal["v3", "v4"]
+
+_API_OF_MODEL: Sequence[tuple[str, ZhipuApi]] = (("chatglm*", "v3"), ("characterglm*", "v3"), ("*", "v4"))
+"""The first pattern that fits a model's name says which API it lives on."""
+
+_KEY = ("ZHIPU_API_KEY", "ZHIPUAI_API_KEY", "ZAI_API_KEY")
+_V4_LIFETIME_S = 210.0
+
+
+class ZhiPuChat(ChatModel):
+    """Zhipu's GLM models.
+
+        ZhiPuChat().chat_completion("你好").reply
+
+    Args:
+        model: Any model name; none is checked against a list. `chatglm_turbo` and its kin live on v3.
+        api: `"v4"` or `"v3"`; None: by the model's name.
+        api_key: `<id>.<secret>`. Default: `ZHIPU_API_KEY`, `ZHIPUAI_API_KEY` or `ZAI_API_KEY`.
+        base_url: Default for v4: `ZHIPUAI_BASE_URL` or `ZAI_BASE_URL`, else open.bigmodel.cn. Outside China:
+            `https://api.z.ai/api/paas/v4`.
+        signed: v4: send the key as a short-lived signed token instead of as it is. v3 always does.
+        **options: See `ModelOptions`.
+
+    Raises:
+        ConfigurationError: No key, or a key that cannot be signed with.
+    """
+
+    parameters_type: ClassVar[str] = "lmagent.models.parameters:ZhiPuChatParameters"
+
+    def __init__(
+        self,
+        model: str = "glm-4.6",
+        *,
+        api: ZhipuApi | None = None,
+        api_key: str | Secret | None = None,
+        base_url: str | None = None,
+        signed: bool = False,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        version = _version(model, api)
+        auth = _auth(version, require_secret("zhipu", api_key, _KEY), signed)
+        if version == "v3":
+            super().__init__(ZhipuCodec(model, base_url=_v3_url(base_url)), auth=auth, **options)
+        else:
+            from lmagent.providers.zhipu_v4 import ZhipuV4Codec
+
+            super().__init__(ZhipuV4Codec(model, base_url=_v4_url(base_url)), auth=auth, **options)
+
+
+class ZhiPuCharacterChat(ChatModel):
+    """Zhipu's role-play models: CharacterGLM on v3, CharGLM on v4. Tools work through the prompt.
+
+        ZhiPuCharacterChat(meta={"bot_name": "Guide", "bot_info": "a patient guide"}).chat_completion("你好").reply
+
+    Args:
+        model: Any model name; `characterglm` lives on v3.
+        meta: The card: `user_info`, `bot_info`, `bot_name`, `user_name`; what is left out has a default.
+        api: `"v4"` or `"v3"`; None: by the model's name.
+        api_key: As in `ZhiPuChat`.
+        base_url: As in `ZhiPuChat`.
+        signed: As in `ZhiPuChat`.
+        **options: See `ModelOptions`.
+
+    Raises:
+        ConfigurationError: No key, or a key that cannot be signed with.
+    """
+
+    parameters_type: ClassVar[str] = "lmagent.models.parameters:ZhiPuCharacterChatParameters"
+
+    def __init__(
+        self,
+        model: str = "charglm-4",
+        *,
+        meta: Mapping[str, str] | None = None,
+        api: ZhipuApi | None = None,
+        api_key: str | Secret | None = None,
+        base_url: str | None = None,
+        signed: bool = False,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        version = _version(model, api)
+        auth = _auth(version, require_secret("zhipu-character", api_key, _KEY), signed)
+        if version == "v3":
+            super().__init__(CharacterCodec(model, base_url=_v3_url(base_url), meta=meta), auth=auth, **options)
+        else:
+            from lmagent.providers.zhipu_v4 import CharacterV4Codec
+
+            super().__init__(CharacterV4Codec(model, base_url=_v4_url(base_url), meta=meta), auth=auth, **options)
+
+
+def _version(model: str, api: ZhipuApi | None) -> ZhipuApi:
+    if api not in (None, "v3", "v4"):
+        raise ConfigurationError(f"api is 'v3' or 'v4', not {api!r}.")
+    return api or next(version for pattern, version in _API_OF_MODEL if fnmatchcase(model, pattern))
+
+
+def _v3_url(base_url: str | None) -> str:
+    return with_default_path(base_url, BASE_URL)
+
+
+def _v4_url(base_url: str | None) -> str:
+    from lmagent.providers.vendors import ZHIPU
+
+    return with_default_path(find_setting(base_url, ZHIPU.base_url_env), ZHIPU.base_url)
+
+
+def _auth(version: ZhipuApi, key: Secret, signed: bool) -> Auth:
+    if version == "v3":
+        return ZhipuAuth(key)
+    return ZhipuAuth(key, scheme="Bearer", lifetime_s=_V4_LIFETIME_S) if signed else BearerAuth(key)
