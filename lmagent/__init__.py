@@ -12,15 +12,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmagent.agent import Agent
-    from lmagent.chat_engine import ChatEngine
-    from lmagent.completion_engine import CompletionEngine
+    from lmagent.agent.agent import Agent
+    from lmagent.agent.loop import Limits
+    from lmagent.agent.result import RunResult
     from lmagent.core.budget import Budget
     from lmagent.core.history import History
     from lmagent.core.messages import AssistantMessage, ImagePart, SystemMessage, ToolMessage, UserMessage
+    from lmagent.engines.chat import ChatEngine
+    from lmagent.engines.completion import CompletionEngine
     from lmagent.errors import LMAgentError, ToolError
-    from lmagent.flow import Limits
-    from lmagent.hooks import Hooks
     from lmagent.models.anthropic import AnthropicChat
     from lmagent.models.baichuan import BaichuanChat
     from lmagent.models.bailian import BailianChat
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from lmagent.models.wenxin import WenxinChat
     from lmagent.models.zhipu import ZhiPuCharacterChat, ZhiPuChat
-    from lmagent.result import RunResult
+    from lmagent.observe.hooks import Hooks
     from lmagent.toolkit.context import Inject, RunContext
     from lmagent.toolkit.registry import ToolRegistry
     from lmagent.toolkit.tool import Tool, function
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Agent": "agent",
+    "Agent": "agent.agent",
     "AnthropicChat": "models.anthropic",
     "AnthropicChatParameters": "models.parameters",
     "AssistantMessage": "core.messages",
@@ -72,21 +72,21 @@ _HOME = {
     "BailianChat": "models.bailian",
     "BailianChatParameters": "models.parameters",
     "Budget": "core.budget",
-    "ChatEngine": "chat_engine",
+    "ChatEngine": "engines.chat",
     "ChatModel": "models.model",
     "ChatParameters": "models.parameters",
-    "CompletionEngine": "completion_engine",
+    "CompletionEngine": "engines.completion",
     "FallbackModel": "models.fallback",
     "GeminiChat": "models.gemini",
     "GeminiChatParameters": "models.parameters",
     "History": "core.history",
-    "Hooks": "hooks",
+    "Hooks": "observe.hooks",
     "HunyuanChat": "models.hunyuan",
     "HunyuanChatParameters": "models.parameters",
     "ImagePart": "core.messages",
     "Inject": "toolkit.context",
     "LMAgentError": "errors",
-    "Limits": "flow",
+    "Limits": "agent.loop",
     "LocalChat": "models.local",
     "LocalChatParameters": "models.parameters",
     "MinimaxChat": "models.minimax",
@@ -100,7 +100,7 @@ _HOME = {
     "OpenAIResponsesChat": "models.openai",
     "OpenAIResponsesChatParameters": "models.parameters",
     "RunContext": "toolkit.context",
-    "RunResult": "result",
+    "RunResult": "agent.result",
     "SystemMessage": "core.messages",
     "Tool": "toolkit.tool",
     "ToolError": "errors",
@@ -187,8 +187,22 @@ def __getattr__(name: str) -> Any:
 
 
 _MOVED: dict[str, str] = {
+    "approval": "agent.approval",
     "budget": "core.budget",
+    "bulk": "engines.bulk",
+    "bulk.blocking": "engines.bulk.threads",
+    "bulk.completion": "engines.bulk.results",
+    "bulk.gate": "engines.bulk.gate",
+    "bulk.in_thread": "engines.bulk.threads",
+    "bulk.journal": "engines.bulk.journal",
+    "bulk.lock": "engines.bulk.journal",
+    "bulk.parts": "engines.bulk.work",
+    "bulk.progress": "engines.bulk.results",
+    "bulk.run": "engines.bulk.run",
+    "bulk.target": "engines.bulk.target",
+    "bulk.work": "engines.bulk.work",
     "caching": "asking.cache",
+    "chat_engine": "engines.chat",
     "chat_models": "models",
     "chat_models.addresses": "models.credentials",
     "chat_models.anthropic": "models.anthropic",
@@ -204,21 +218,28 @@ _MOVED: dict[str, str] = {
     "chat_models.responses": "models.openai",
     "chat_models.wenxin": "models.wenxin",
     "chat_models.zhipu": "models.zhipu",
+    "completion_engine": "engines.completion",
     "context": "toolkit.context",
     "credentials": "models.credentials",
     "definitions": "toolkit.definitions",
+    "drivers": "agent.drivers",
     "events": "core.events",
     "fallback": "models.fallback",
+    "flow": "agent.loop",
     "framing": "core.framing",
     "function": "toolkit.tool",
     "history": "core.history",
+    "hooks": "observe.hooks",
     "jsontext": "core.json_text",
     "loading": "models.loading",
     "logs": "core.redaction",
     "messages": "core.messages",
     "model": "models.model",
-    "parameters": "models.parameters",
+    "otel": "observe.otel",
+    "output": "agent.output",
     "portal": "core.async_bridge",
+    "printer": "engines.printer",
+    "probing": "observe.probing",
     "prompting.bounds": "prompting.grammar_bounds",
     "prompting.coerce": "toolkit.coercion",
     "prompting.leaks": "prompting.leaked_calls",
@@ -255,9 +276,13 @@ _MOVED: dict[str, str] = {
     "providers.text_only": "providers.conversation",
     "redaction": "core.redaction",
     "registry": "toolkit.registry",
+    "result": "agent.result",
     "running": "toolkit.execution",
     "schema": "toolkit.schema",
+    "sessions": "agent.sessions",
+    "testing.guard": "testing.fake",
     "tool_sources": "toolkit.sources",
+    "tracing": "observe.trace_file",
     "transport": "http",
     "transport.address": "http.address",
     "transport.async_pool": "http.async_pool",
@@ -282,7 +307,9 @@ _MOVED: dict[str, str] = {
     "transport.steps": "asking.steps",
     "transport.turns": "asking.steps",
     "transport.wire": "http.wire",
+    "trimming": "agent.trimming",
     "values": "core.fast_dataclass",
+    "watching": "observe.spans",
 }
 """Import paths of version 0.1 -> where the module is now. They stay importable; a test imports every one."""
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lmagent.cli.capabilities import COLUMNS, DOORS, row_of
+from lmagent.cli.info import COLUMNS, DOORS, row_of
 from lmagent.models.loading import provider_table
 from lmagent.providers.vendors import PROFILES
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, ChatEngine, History, RunContext, RunResult, function
-from lmagent.approval import Allow, Deny, Edit, Pause, decision_from_dict, decision_to_dict
+from lmagent.agent.approval import Allow, Deny, Edit, Pause, decision_from_dict, decision_to_dict
+from lmagent.agent.sessions import JSONLSessions
 from lmagent.core.events import ToolDecided
 from lmagent.core.history import history_problems
 from lmagent.errors import ConfigurationError, MessageError
-from lmagent.sessions import JSONLSessions
 from lmagent.testing import ScriptedModel, calls
 from tests.four_ways import AGENT_VERBS, AgentVerb
 

@@ -13,8 +13,8 @@ from lmagent import Agent, ChatEngine, Limits, function
 from lmagent.core.events import RunEnd
 from lmagent.core.history import history_problems
 from lmagent.core.messages import AssistantMessage, ToolMessage, UserMessage
+from lmagent.engines.printer import Printer
 from lmagent.errors import LimitExceeded, ParameterError, ServerFailed
-from lmagent.printer import Printer
 from lmagent.testing import ScriptedModel, calls
 from tests.four_ways import ENGINE_VERBS
 

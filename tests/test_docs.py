@@ -147,7 +147,7 @@ def test_the_json_in_the_guide_has_the_members_of_the_real_one():
     from dataclasses import fields
 
     from lmagent import Agent, events
-    from lmagent.cli.running import result_to_dict
+    from lmagent.cli.run import result_to_dict
     from lmagent.testing import ScriptedModel
 
     whole, lines = (code for _, code in blocks("json"))
@@ -204,7 +204,7 @@ def test_the_guide_names_every_exit_code():
 def test_the_guide_names_every_option_of_a_tool_and_every_limit():
     from dataclasses import fields
 
-    from lmagent.flow import Limits
+    from lmagent.agent.loop import Limits
     from lmagent.toolkit.definitions import ToolOptions
 
     tools = (ROOT / "docs" / "tools.md").read_text(encoding="utf-8")

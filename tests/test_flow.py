@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from lmagent.approval import Allow, Deny, Edit, Pause, Ruling
+from lmagent.agent.approval import Allow, Deny, Edit, Pause, Ruling
+from lmagent.agent.loop import Approve, AskModel, Limits, RunState, RunTools, agent_flow
+from lmagent.agent.result import RunResult
 from lmagent.core.budget import Price
 from lmagent.core.events import RoundEnd, RoundStart, ToolDecided
 from lmagent.core.history import NOT_RUN, History, history_problems
 from lmagent.core.messages import AssistantMessage, Reply, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.errors import LimitExceeded
-from lmagent.flow import Approve, AskModel, Limits, RunState, RunTools, agent_flow
 from lmagent.providers.base import NamedTool
-from lmagent.result import RunResult
 from lmagent.toolkit.outcomes import ToolOutcome
 
 QUESTION = UserMessage("?")

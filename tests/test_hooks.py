@@ -9,7 +9,7 @@ import pytest
 
 from lmagent import Agent, function
 from lmagent.errors import ServerFailed
-from lmagent.hooks import Hooks
+from lmagent.observe.hooks import Hooks
 from lmagent.testing import ScriptedModel, calls
 
 

@@ -21,9 +21,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from lmagent import Agent, OpenAIChat, function
 from lmagent.core.messages import Usage
 from lmagent.errors import AuthenticationFailed, ServerFailed
-from lmagent.otel import OpenTelemetry
+from lmagent.observe.otel import OpenTelemetry
+from lmagent.observe.trace_file import TraceFile
 from lmagent.testing import FakeAnswer, FakeTransport, ScriptedModel, calls, text
-from lmagent.tracing import TraceFile
 from tests.four_ways import AGENT_VERBS, AGENT_VERBS_AND_LOOPS
 
 CANARY = "sk-canary-0123456789abcdefWXYZ"
@@ -250,7 +250,7 @@ def test_metrics(verb: Any):
     ("model_id", "provider"), [("openai/m", "openai"), ("azure/m", "azure.ai.openai"), ("zhipu/m", "zhipu")]
 )
 def test_providers_have_the_names_of_the_conventions(model_id: str, provider: str):
-    from lmagent.otel import _model_attributes  # pyright: ignore[reportPrivateUsage]
+    from lmagent.observe.otel import _model_attributes  # pyright: ignore[reportPrivateUsage]
 
     assert _model_attributes("chat", model_id)["gen_ai.provider.name"] == provider
 
@@ -294,7 +294,7 @@ def test_two_observers_at_once(tmp_path: Any):
 
 def test_without_the_library_it_is_said():
     code = (
-        "import sys\nsys.modules['opentelemetry'] = None\nfrom lmagent.otel import OpenTelemetry\n"
+        "import sys\nsys.modules['opentelemetry'] = None\nfrom lmagent.observe.otel import OpenTelemetry\n"
         "try:\n    OpenTelemetry()\nexcept Exception as error:\n    print(type(error).__name__, error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

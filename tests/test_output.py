@@ -10,11 +10,11 @@ import pytest
 from pydantic import BaseModel, Field, RootModel
 
 from lmagent import Agent, Limits, function
+from lmagent.agent.output import OutputMode, TypedOutput
 from lmagent.core.history import history_problems
 from lmagent.core.json_text import dumps_text
 from lmagent.core.messages import AssistantMessage, Reply, SystemMessage, ToolMessage, UserMessage
 from lmagent.errors import FunctionDefinitionError, OutputError
-from lmagent.output import OutputMode, TypedOutput
 from lmagent.providers.base import Features
 from lmagent.testing import ScriptedModel, calls, text
 from tests.four_ways import AGENT_VERBS, AgentVerb

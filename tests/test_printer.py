@@ -17,7 +17,7 @@ from lmagent.core.events import (
     ToolEnd,
 )
 from lmagent.core.messages import AssistantMessage, ImagePart, Reply, TextPart, ToolCall, ToolMessage, UserMessage
-from lmagent.printer import Printer, printable
+from lmagent.engines.printer import Printer, printable
 
 CALL = ToolCall(id="c", name="look", arguments='{"a": "\u4e2d", "b": [1]}')
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from lmagent import probing
 from lmagent.errors import AuthenticationFailed, ConnectionFailed
 from lmagent.models.compatible import OpenAICompatibleChat
 from lmagent.models.local import LocalChat
 from lmagent.models.model import ChatModel
-from lmagent.probing import ProbeReport, plan, probe
+from lmagent.observe import probing
+from lmagent.observe.probing import ProbeReport, plan, probe
 from lmagent.prompting.formats import format_for
 from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.testing.fake import FakeAnswer, FakeTransport

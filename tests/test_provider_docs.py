@@ -13,7 +13,7 @@ import pytest
 import lmagent.models.loading
 from lmagent import Agent, OpenAICompatibleChat, function, load_from_model_id
 from lmagent.asking.exchange import Exchange
-from lmagent.cli.capabilities import DOORS, Door
+from lmagent.cli.info import DOORS, Door
 from lmagent.core.messages import AssistantMessage, Reply
 from lmagent.errors import ParameterError
 from lmagent.models.loading import provider_table

@@ -12,10 +12,10 @@ import time
 import pytest
 
 from lmagent import Agent, ChatEngine, function
+from lmagent.agent.sessions import JSONLSessions, MemorySessions, SQLiteSessions, StoredHistory
 from lmagent.core.history import history_problems
 from lmagent.core.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.errors import JournalError
-from lmagent.sessions import JSONLSessions, MemorySessions, SQLiteSessions, StoredHistory
 from lmagent.testing import ScriptedModel, calls
 
 
@@ -135,7 +135,7 @@ PROGRAM = """
 import sys
 from lmagent import ChatEngine, function
 from lmagent.core.messages import UserMessage
-from lmagent.sessions import JSONLSessions, SQLiteSessions
+from lmagent.agent.sessions import JSONLSessions, SQLiteSessions
 from lmagent.testing import ScriptedModel, calls
 
 @function

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from lmagent import Agent, RunContext, function
+from lmagent.agent.loop import Limits
 from lmagent.core.budget import Price
 from lmagent.core.events import NestedEvent, RunEnd, TextDelta, ToolEnd
 from lmagent.core.history import history_problems
 from lmagent.core.messages import Usage
 from lmagent.errors import LimitExceeded
-from lmagent.flow import Limits
 from lmagent.testing import ScriptedModel, calls
 
 

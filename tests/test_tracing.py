@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, OpenAIChat, RunContext, function
-from lmagent.approval import Deny
+from lmagent.agent.approval import Deny
+from lmagent.agent.loop import Limits
 from lmagent.core.messages import Usage
 from lmagent.errors import AuthenticationFailed, ConfigurationError, LimitExceeded, ServerFailed
-from lmagent.flow import Limits
-from lmagent.hooks import Hooks
+from lmagent.observe.hooks import Hooks
+from lmagent.observe.spans import Observer, Span, Watch
+from lmagent.observe.trace_file import TraceFile, read_trace
 from lmagent.testing import FakeAnswer, FakeTransport, ScriptedModel, calls, text
-from lmagent.tracing import TraceFile, read_trace
-from lmagent.watching import Observer, Span, Watch
 from tests.four_ways import AGENT_VERBS, AGENT_VERBS_AND_LOOPS, async_run, async_stream_run, run
 
 CANARY = "sk-canary-0123456789abcdefWXYZ"

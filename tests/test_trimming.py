@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmagent import Agent, function
+from lmagent.agent.loop import Limits
+from lmagent.agent.trimming import Summarise, TrimTo, estimate_tokens
 from lmagent.core.budget import Budget
 from lmagent.core.history import history_problems
 from lmagent.core.messages import AssistantMessage, SystemMessage, ToolCall, ToolMessage, UserMessage
-from lmagent.flow import Limits
-from lmagent.hooks import Hooks
+from lmagent.observe.hooks import Hooks
 from lmagent.providers.base import ChatCall
 from lmagent.testing import ScriptedModel, calls
-from lmagent.trimming import Summarise, TrimTo, estimate_tokens
 
 
 def conversation(rounds: int):

@@ -14,8 +14,8 @@ from typing import IO, Annotated, Any, TextIO
 
 import typer
 
-from lmagent.agent import Agent
-from lmagent.bulk.progress import Progress
+from lmagent.agent.agent import Agent
+from lmagent.agent.loop import Limits
 from lmagent.cli.exits import FAILED, INTERRUPTED, fail
 from lmagent.cli.options import (
     ModelOption,
@@ -26,12 +26,12 @@ from lmagent.cli.options import (
     build_tools,
     read_parameters,
 )
-from lmagent.completion_engine import CompletionEngine
 from lmagent.core.budget import load_prices
 from lmagent.core.json_text import JSONError, dumps_text, loads
+from lmagent.engines.bulk.results import Progress
+from lmagent.engines.completion import CompletionEngine
+from lmagent.engines.printer import printable
 from lmagent.errors import ConfigurationError, LMAgentError, MessageError
-from lmagent.flow import Limits
-from lmagent.printer import printable
 
 __all__ = ["batch"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
+from lmagent.engines.printer import printable
 from lmagent.errors import (
     ConfigurationError,
     JournalError,
@@ -14,7 +15,6 @@ from lmagent.errors import (
     ProviderError,
     ToolError,
 )
-from lmagent.printer import printable
 
 __all__ = ["EXIT_CODES", "FAILED", "INTERRUPTED", "OK", "USAGE", "fail", "leave"]
 

@@ -11,13 +11,13 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from lmagent.approval import Allow, Decision, Deny
+from lmagent.agent.approval import Allow, Decision, Deny
 from lmagent.core.json_text import JSONError, loads
 from lmagent.core.messages import ToolCall
+from lmagent.engines.printer import printable
 from lmagent.errors import ConfigurationError
 from lmagent.models.loading import load_from_model_id
 from lmagent.models.model import ChatModel
-from lmagent.printer import printable
 from lmagent.toolkit.registry import ToolRegistry
 
 __all__ = [

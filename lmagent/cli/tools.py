@@ -12,8 +12,8 @@ from lmagent.cli.exits import fail
 from lmagent.cli.options import ToolOption, build_tools, read_stdin, value_of
 from lmagent.core.json_text import dumps_text
 from lmagent.core.messages import ToolCall
+from lmagent.engines.printer import printable
 from lmagent.errors import ToolError
-from lmagent.printer import printable
 from lmagent.toolkit.registry import ToolRegistry
 
 __all__ = ["tools_app"]

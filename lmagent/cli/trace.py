@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmagent.cli.exits import fail
-from lmagent.printer import printable
-from lmagent.tracing import TraceFile, read_trace
+from lmagent.engines.printer import printable
+from lmagent.observe.trace_file import TraceFile, read_trace
 
 if TYPE_CHECKING:
     from rich.tree import Tree

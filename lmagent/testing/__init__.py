@@ -9,8 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmagent.testing.fake import FakeAnswer, FakeTransport
-    from lmagent.testing.guard import RealRequest, block_requests
+    from lmagent.testing.fake import FakeAnswer, FakeTransport, RealRequest, block_requests
     from lmagent.testing.recording import Recorder, Replayer, UnexpectedRequest
     from lmagent.testing.scripted import ScriptedModel, ScriptError, calls, text
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from lmagent.asking.limits import RateLimiter
-from lmagent.completion_engine import CompletionEngine
+from lmagent.engines.completion import CompletionEngine
 from lmagent.models.model import ChatModel
 from lmagent.providers.openai.chat import OpenAICodec
 

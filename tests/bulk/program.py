@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from lmagent.completion_engine import CompletionEngine
+from lmagent.engines.completion import CompletionEngine
 from lmagent.models.model import ChatModel
 from lmagent.providers.openai.chat import OpenAICodec
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, CompletionEngine, function
-from lmagent.bulk.journal import read_journal
 from lmagent.core.budget import Budget, Price
+from lmagent.engines.bulk.journal import read_journal
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -401,7 +401,7 @@ def test_costs_by_the_users_prices():
 
 def test_a_storm_opens_the_breaker_and_one_probe_at_a_time_follows():
     from lmagent.asking.limits import RateLimiter
-    from lmagent.bulk.gate import Gate
+    from lmagent.engines.bulk.gate import Gate
 
     async def main() -> None:
         now = [0.0]
@@ -435,7 +435,7 @@ def test_a_storm_opens_the_breaker_and_one_probe_at_a_time_follows():
 
 def test_what_was_in_flight_when_the_breaker_opened_does_not_lengthen_its_rest():
     from lmagent.asking.limits import RateLimiter
-    from lmagent.bulk.gate import Gate
+    from lmagent.engines.bulk.gate import Gate
 
     async def main() -> None:
         now = [0.0]
@@ -459,7 +459,7 @@ def test_what_was_in_flight_when_the_breaker_opened_does_not_lengthen_its_rest()
 
 def test_concurrency_is_halved_by_429s_and_grows_back():
     from lmagent.asking.limits import RateLimiter
-    from lmagent.bulk.gate import Gate
+    from lmagent.engines.bulk.gate import Gate
     from lmagent.errors import RateLimited
 
     async def main() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from lmagent import CompletionEngine
-from lmagent.bulk.journal import SQLiteJournal, export_journal, read_journal
-from lmagent.bulk.parts import Row
 from lmagent.core.redaction import Secret
+from lmagent.engines.bulk.journal import SQLiteJournal, export_journal, read_journal
+from lmagent.engines.bulk.work import Row
 from lmagent.errors import BadRequest, JournalError, LMAgentError, RateLimited, ServerFailed
 from lmagent.testing import FakeAnswer
 from tests.bulk.test_engine import SlowTransport, answer_to, collected, flaky, model, refusal
@@ -248,7 +248,7 @@ def test_no_secret_reaches_the_journal(tmp_path: Path):
 
 
 def test_errors_come_back_as_they_were():
-    from lmagent.bulk.completion import error_from_dict, error_to_dict
+    from lmagent.engines.bulk.results import error_from_dict, error_to_dict
 
     for error in (
         RateLimited("slow", status=429, retry_after=3.0, attempts=3),

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from lmagent.bulk.journal import read_journal
+from lmagent.engines.bulk.journal import read_journal
 from tests.loopback import Answer, LoopbackServer, Received, json_answer
 
 PROMPTS = 2000

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from lmagent.asking.limits import RateLimiter
 from lmagent.asking.rate_limit_headers import seconds_to_room
-from lmagent.bulk.gate import Gate
 from lmagent.core.messages import Usage
+from lmagent.engines.bulk.gate import Gate
 from lmagent.errors import RateLimited
 
 

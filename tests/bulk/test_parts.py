@@ -15,11 +15,10 @@ import pytest
 
 from lmagent import Agent, CompletionEngine, function
 from lmagent.asking.limits import BookedPlace, Permit, RateLimiter
-from lmagent.bulk.journal import SQLiteJournal
-from lmagent.bulk.parts import Journal, Row, SharedLimiter, Work, WorkSource
-from lmagent.bulk.target import Target
-from lmagent.bulk.work import LocalSource, read_item
 from lmagent.core.messages import Usage
+from lmagent.engines.bulk.journal import SQLiteJournal
+from lmagent.engines.bulk.target import Target
+from lmagent.engines.bulk.work import Journal, LocalSource, Row, SharedLimiter, Work, WorkSource, read_item
 from lmagent.errors import BadRequest, ConfigurationError, JournalError, RateLimited, ServerFailed
 from lmagent.models.fallback import FallbackModel
 from lmagent.providers.base import Request

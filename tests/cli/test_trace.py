@@ -9,8 +9,8 @@ import pytest
 
 from lmagent import Agent, function
 from lmagent.core.messages import Usage
+from lmagent.observe.trace_file import TraceFile
 from lmagent.testing import ScriptedModel, calls, text
-from lmagent.tracing import TraceFile
 from tests.cli.shell import CANARY, Terminal, lmagent, over
 from tests.openai_server import openai_server
 

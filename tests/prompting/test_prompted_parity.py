@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from lmagent import Agent, ChatModel
+from lmagent.agent.loop import Limits
 from lmagent.core.messages import (
     AssistantMessage,
     ImagePart,
@@ -22,7 +23,6 @@ from lmagent.core.messages import (
     UserMessage,
 )
 from lmagent.errors import LimitExceeded
-from lmagent.flow import Limits
 from lmagent.prompting.formats import format_for
 from lmagent.prompting.markers import MARKERS, neutralise
 from lmagent.prompting.prompted import Prompted

@@ -9,18 +9,16 @@ from functools import partial
 from os import PathLike
 from typing import Any, Literal
 
-from lmagent.agent import Agent
+from lmagent.agent.agent import Agent
 from lmagent.asking.limits import RateLimiter
-from lmagent.bulk.blocking import iterate
-from lmagent.bulk.completion import Completion, Summary
-from lmagent.bulk.gate import Gate
-from lmagent.bulk.journal import SQLiteJournal
-from lmagent.bulk.parts import Journal, SharedLimiter, WorkSource
-from lmagent.bulk.progress import Progress, ProgressBar, progress_of
-from lmagent.bulk.run import BulkRun, ErrorMode, RetryFailed, Settings
-from lmagent.bulk.target import Target, own_limiter
-from lmagent.bulk.work import LocalSource
 from lmagent.core.budget import Budget, Price
+from lmagent.engines.bulk.gate import Gate
+from lmagent.engines.bulk.journal import SQLiteJournal
+from lmagent.engines.bulk.results import Completion, Progress, ProgressBar, Summary, progress_of
+from lmagent.engines.bulk.run import BulkRun, ErrorMode, RetryFailed, Settings
+from lmagent.engines.bulk.target import Target, own_limiter
+from lmagent.engines.bulk.threads import iterate
+from lmagent.engines.bulk.work import Journal, LocalSource, SharedLimiter, WorkSource
 from lmagent.errors import ConfigurationError
 from lmagent.models.model import ChatModel
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from lmagent.core.fast_dataclass import record
-from lmagent.watching import Observer
+from lmagent.observe.spans import Observer
 
 __all__ = ["Hooks"]
 
@@ -34,7 +34,7 @@ class Hooks:
     """Gets the error of a failed request, before it is raised; its return value is ignored."""
     observers: Sequence[Observer] = ()
     """Told of the spans of every run (the run, each ask, each tool call) and of the runs nested in it; see
-    `lmagent.tracing` and `lmagent.otel`. They watch and change nothing."""
+    `lmagent.observe.trace_file` and `lmagent.observe.otel`. They watch and change nothing."""
 
     def __post_init__(self) -> None:
         for item in fields(self):

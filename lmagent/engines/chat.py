@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from typing import Any, cast
 
-from lmagent.agent import Agent
-from lmagent.approval import Approver
+from lmagent.agent.agent import Agent
+from lmagent.agent.approval import Approver
+from lmagent.agent.loop import Limits
+from lmagent.agent.result import Resumption, RunResult
+from lmagent.agent.sessions import SessionStore, StoredHistory
 from lmagent.core.events import Event, RunEnd
 from lmagent.core.history import History, repair_history
 from lmagent.core.messages import Message, Prompt, UserMessage
 from lmagent.core.prompts import as_messages
-from lmagent.flow import Limits
+from lmagent.engines.printer import Printer
 from lmagent.models.model import ChatModel
-from lmagent.printer import Printer
 from lmagent.providers.base import ToolChoice
-from lmagent.result import Resumption, RunResult
-from lmagent.sessions import SessionStore, StoredHistory
 
 __all__ = ["ChatEngine"]
 

@@ -7,19 +7,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from lmagent.agent import Agent
+from lmagent.agent.agent import Agent
+from lmagent.agent.result import RunResult
 from lmagent.asking.exchange import Exchange
-from lmagent.bulk.completion import result_from_dict
-from lmagent.bulk.gate import Gate
-from lmagent.bulk.parts import Row, SharedLimiter, Work
-from lmagent.bulk.work import canonical, identity
 from lmagent.core.budget import Budget
 from lmagent.core.messages import AssistantMessage, FilePart, ImagePart, Message, Reply, TextPart
 from lmagent.core.redaction import redact_value
+from lmagent.engines.bulk.gate import Gate
+from lmagent.engines.bulk.results import result_from_dict
+from lmagent.engines.bulk.work import Row, SharedLimiter, Work, canonical, identity
 from lmagent.errors import ConfigurationError, ToolError
 from lmagent.models.fallback import FallbackModel
 from lmagent.models.model import ChatModel
-from lmagent.result import RunResult
 
 __all__ = ["Target", "own_limiter"]
 

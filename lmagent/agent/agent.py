@@ -8,20 +8,20 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from contextlib import contextmanager
 from typing import Any
 
-from lmagent.approval import ApprovalRule, Approver, Policy
+from lmagent.agent.approval import ApprovalRule, Approver, Policy
+from lmagent.agent.drivers import Handoff, Job, async_drive, async_stream, drive, stream
+from lmagent.agent.loop import Limits, PausedRun, RunState, agent_flow
+from lmagent.agent.output import OutputMode, TypedOutput
+from lmagent.agent.result import Resumption, RunResult
 from lmagent.core.budget import Budget, price_of
 from lmagent.core.events import Event, NestedEvent
 from lmagent.core.history import History
 from lmagent.core.messages import Prompt, SystemMessage
 from lmagent.core.prompts import as_messages
-from lmagent.drivers import Handoff, Job, async_drive, async_stream, drive, stream
 from lmagent.errors import ConfigurationError, LimitExceeded, OutputError, ToolError
-from lmagent.flow import Limits, PausedRun, RunState, agent_flow
-from lmagent.hooks import Hooks
 from lmagent.models.model import ChatModel, resolve_tool_choice
-from lmagent.output import OutputMode, TypedOutput
+from lmagent.observe.hooks import Hooks
 from lmagent.providers.base import ToolChoice
-from lmagent.result import Resumption, RunResult
 from lmagent.toolkit.context import RunContext
 from lmagent.toolkit.execution import DEFAULT_TIMEOUT_S
 from lmagent.toolkit.registry import ToolRegistry

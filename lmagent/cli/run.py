@@ -9,8 +9,10 @@ from typing import Annotated, Any, TextIO, cast
 
 import typer
 
-from lmagent.agent import Agent
-from lmagent.approval import Allow, Deny, Edit, Pause, decision_to_dict
+from lmagent.agent.agent import Agent
+from lmagent.agent.approval import Allow, Deny, Edit, Pause, decision_to_dict
+from lmagent.agent.loop import Limits
+from lmagent.agent.result import RunResult
 from lmagent.cli.exits import fail
 from lmagent.cli.options import (
     ApproveOption,
@@ -28,9 +30,7 @@ from lmagent.core.events import Event, TextDelta, TextEnd, TextStart
 from lmagent.core.json_text import dumps_text
 from lmagent.core.messages import Reply, ToolCall, ToolMessage, Usage
 from lmagent.core.prompts import message_to_dict
-from lmagent.flow import Limits
-from lmagent.printer import Printer, printable
-from lmagent.result import RunResult
+from lmagent.engines.printer import Printer, printable
 
 __all__ = ["event_to_dict", "result_to_dict", "run"]
 

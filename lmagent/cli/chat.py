@@ -11,7 +11,6 @@ from typing import Annotated
 
 import typer
 
-from lmagent.chat_engine import ChatEngine
 from lmagent.cli.options import (
     ApproveOption,
     ModelOption,
@@ -23,8 +22,9 @@ from lmagent.cli.options import (
     read_parameters,
 )
 from lmagent.cli.trace import ContentOption, TraceOption, trace_file
+from lmagent.engines.chat import ChatEngine
+from lmagent.engines.printer import Printer, printable
 from lmagent.errors import LMAgentError
-from lmagent.printer import Printer, printable
 
 __all__ = ["chat"]
 

@@ -9,7 +9,9 @@ from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
 
-from lmagent.approval import Approver, Decision, Deny, Pause, as_decision
+from lmagent.agent.approval import Approver, Decision, Deny, Pause, as_decision
+from lmagent.agent.loop import Approve, AskModel, PausedRun, RunState, RunTools, Step
+from lmagent.agent.result import RunResult
 from lmagent.core.async_bridge import in_thread, run_coroutine
 from lmagent.core.events import (
     Event,
@@ -24,17 +26,15 @@ from lmagent.core.events import (
 from lmagent.core.fast_dataclass import record
 from lmagent.core.messages import Reply, SystemMessage, ToolCall, ToolMessage
 from lmagent.errors import LMAgentError
-from lmagent.flow import Approve, AskModel, PausedRun, RunState, RunTools, Step
-from lmagent.hooks import Hooks
+from lmagent.observe.hooks import Hooks
+from lmagent.observe.spans import UNSEEN, Sight, Unseen, Watch
 from lmagent.providers.base import ChatCall
-from lmagent.result import RunResult
 from lmagent.toolkit.context import RunContext
 from lmagent.toolkit.outcomes import ToolOutcome
 from lmagent.toolkit.schema import ToolSpec
-from lmagent.watching import UNSEEN, Sight, Unseen, Watch
 
 if TYPE_CHECKING:
-    from lmagent.agent import Agent
+    from lmagent.agent.agent import Agent
 
 __all__ = ["Handoff", "Job", "async_drive", "async_stream", "drive", "stream"]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, replace
 from typing import Any, Literal, TypeAlias, cast
 
-from lmagent.approval import Allow, Decision, as_decision, decision_from_dict, decision_to_dict
+from lmagent.agent.approval import Allow, Decision, as_decision, decision_from_dict, decision_to_dict
 from lmagent.core.fast_dataclass import record
 from lmagent.core.history import open_calls
 from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage

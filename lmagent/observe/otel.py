@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, ToolMessage, Usage
 from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError
-from lmagent.hooks import Hooks
+from lmagent.observe.hooks import Hooks
+from lmagent.observe.spans import Observer, Span
 from lmagent.toolkit.outcomes import ToolOutcome
-from lmagent.watching import Observer, Span
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

@@ -14,7 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from lmagent.bulk.completion import (
+from lmagent.core.budget import Budget
+from lmagent.core.messages import Usage
+from lmagent.engines.bulk.gate import Gate
+from lmagent.engines.bulk.results import (
     Completion,
     Summary,
     error_from_dict,
@@ -22,11 +25,8 @@ from lmagent.bulk.completion import (
     is_fatal,
     result_to_dict,
 )
-from lmagent.bulk.gate import Gate
-from lmagent.bulk.parts import Journal, Row, Work, WorkSource
-from lmagent.bulk.target import Target
-from lmagent.core.budget import Budget
-from lmagent.core.messages import Usage
+from lmagent.engines.bulk.target import Target
+from lmagent.engines.bulk.work import Journal, Row, Work, WorkSource
 from lmagent.errors import JournalError, LimitExceeded, LMAgentError, ProviderError
 
 __all__ = ["BulkRun", "ErrorMode", "RetryFailed", "Settings"]

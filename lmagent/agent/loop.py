@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import field, fields, replace
 from typing import Any, Protocol, TypeAlias
 
-from lmagent.approval import Allow, Decision, Deny, Edit, Pause, Ruling
+from lmagent.agent.approval import Allow, Decision, Deny, Edit, Pause, Ruling
+from lmagent.agent.result import Resumption, RunResult, Waiting
 from lmagent.core.budget import Budget, Price, check_limit, price_of
 from lmagent.core.events import Event, RoundEnd, RoundStart, ToolDecided
 from lmagent.core.fast_dataclass import record
@@ -21,7 +22,6 @@ from lmagent.core.messages import AssistantMessage, Message, Reply, ToolCall, To
 from lmagent.core.prompts import message_to_dict
 from lmagent.errors import LimitExceeded, OutputError
 from lmagent.providers.base import ToolChoice
-from lmagent.result import Resumption, RunResult, Waiting
 from lmagent.toolkit.outcomes import ToolOutcome
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 

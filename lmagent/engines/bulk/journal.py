@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -18,11 +19,60 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
-from lmagent.bulk.lock import FileLock
-from lmagent.bulk.parts import Row
+from lmagent.engines.bulk.work import Row
 from lmagent.errors import JournalError
 
-__all__ = ["SQLiteJournal", "check_format", "export_journal", "read_journal"]
+__all__ = ["FileLock", "SQLiteJournal", "check_format", "export_journal", "read_journal"]
+
+
+class FileLock:
+    """Held from construction to `release`.
+
+    The lock is on a file of its own: SQLite's own locks would shut readers out, and closing a second descriptor of the
+    database file would drop them.
+
+    Raises:
+        JournalError: Another process, or another run of this one, holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        for _ in range(10):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            try:
+                _lock(self._descriptor)
+            except OSError as error:
+                os.close(self._descriptor)
+                raise JournalError(
+                    f"The journal is being written by another run (its lock is {str(path)!r}); wait for it or end it."
+                ) from error
+            if self._is_current():
+                return
+            os.close(self._descriptor)  # its last holder removed it meanwhile: that file is nobody's
+        raise JournalError(f"The lock {str(path)!r} cannot be held: it is removed again and again.")
+
+    def _is_current(self) -> bool:
+        with suppress(OSError):
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
+        return False
+
+    def release(self) -> None:
+        """Remove the file and give the lock back."""
+        with suppress(OSError):  # Windows removes no open file: it stays, unlocked
+            os.unlink(self._path)
+        os.close(self._descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        import msvcrt  # Windows
+
+        getattr(msvcrt, "locking")(descriptor, getattr(msvcrt, "LK_NBLCK"), 1)  # noqa: B009  # unknown to types here
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
 
 FORMAT = 1
 _GROUP = 256

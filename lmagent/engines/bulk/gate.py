@@ -17,8 +17,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from lmagent.asking.limits import Permit, asked_to_pause, told_to_pause
-from lmagent.bulk.parts import SharedLimiter
 from lmagent.core.messages import Usage
+from lmagent.engines.bulk.work import SharedLimiter
 from lmagent.errors import Overloaded, ProviderError, RateLimited
 
 __all__ = ["Gate"]

@@ -20,9 +20,9 @@ from lmagent.core.messages import Reply, ToolCall, Usage
 from lmagent.core.prompts import message_to_dict
 from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError
-from lmagent.hooks import Hooks
+from lmagent.observe.hooks import Hooks
+from lmagent.observe.spans import Observer, Span
 from lmagent.toolkit.outcomes import ToolOutcome
-from lmagent.watching import Observer, Span
 
 __all__ = ["TraceFile", "read_trace"]
 
