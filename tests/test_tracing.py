@@ -16,7 +16,7 @@ from lmagent.agent.loop import Limits
 from lmagent.core.messages import Usage
 from lmagent.errors import AuthenticationFailed, ConfigurationError, LimitExceeded, ServerFailed
 from lmagent.observe.hooks import Hooks
-from lmagent.observe.spans import Observer, Span, Watch
+from lmagent.observe.spans import Observer, RunTracer, Span
 from lmagent.observe.trace_file import TraceFile, read_trace
 from lmagent.testing import FakeAnswer, FakeTransport, ScriptedModel, calls, text
 from tests.four_ways import AGENT_VERBS, AGENT_VERBS_AND_LOOPS, async_run, async_stream_run, run
@@ -345,7 +345,7 @@ def test_nothing_is_made_when_nobody_watches(verb: Any, monkeypatch: pytest.Monk
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(Watch, "__init__", forbidden)
+    monkeypatch.setattr(RunTracer, "__init__", forbidden)
     monkeypatch.setattr(Span, "__init__", forbidden)
     seen: list[Any] = []
 

@@ -1,4 +1,4 @@
-"""`@record` makes what `dataclasses.dataclass(slots=True)` makes, faster."""
+"""`@fast_dataclass` makes what `dataclasses.dataclass(slots=True)` makes, faster."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class Point:
     """Frozen, with defaults of both kinds, one field that nobody gives and one that is not compared."""
 
@@ -23,7 +23,7 @@ class Point:
     kind: ClassVar[str] = "point"
 
 
-@record(kw_only=True)
+@fast_dataclass(kw_only=True)
 class Named:
     name: str
     other: Point | None = None
@@ -33,7 +33,7 @@ class Named:
             raise ValueError("no name")
 
 
-@record()
+@fast_dataclass()
 class Empty:
     """Nothing."""
 

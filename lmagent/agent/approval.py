@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeAlias
 
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.json_text import dumps_text
 from lmagent.core.messages import ToolCall
 from lmagent.errors import ConfigurationError, MessageError
@@ -32,26 +32,26 @@ __all__ = [
 ]
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class Allow:
     """Run the call."""
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class Deny:
     """Do not run it; the model is told why, in one line."""
 
     reason: str = "The user did not allow this call."
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class Edit:
     """Run it with these arguments (JSON text or an object), checked like the model's own."""
 
     arguments: str | Mapping[str, Any]
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class Pause:
     """Decide later: the run ends with `.pending` and goes on with `RunResult.decide`."""
 
@@ -68,7 +68,7 @@ the call says whether to ask, or decides itself by returning a `Decision`."""
 _RULES = (True, False, "always", "once", "never")
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class Ruling:
     """What a rule says of a call that may not simply run."""
 

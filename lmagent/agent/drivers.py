@@ -10,7 +10,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
 
 from lmagent.agent.approval import Approver, Decision, Deny, Pause, as_decision
-from lmagent.agent.loop import Approve, AskModel, PausedRun, RunState, RunTools, Step
+from lmagent.agent.loop import Approve, AskModel, PausedRun, RunState, RunStep, RunTools
 from lmagent.agent.result import RunResult
 from lmagent.core.async_bridge import in_thread, run_coroutine
 from lmagent.core.events import (
@@ -23,11 +23,11 @@ from lmagent.core.events import (
     ToolEnd,
     ToolStart,
 )
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.messages import Reply, SystemMessage, ToolCall, ToolMessage
 from lmagent.errors import LMAgentError
 from lmagent.observe.hooks import Hooks
-from lmagent.observe.spans import UNSEEN, Sight, Unseen, Watch
+from lmagent.observe.spans import UNSEEN, NoopSpan, RunTracer, SpanContext
 from lmagent.providers.base import ChatCall
 from lmagent.toolkit.context import RunContext
 from lmagent.toolkit.outcomes import ToolOutcome
@@ -51,14 +51,14 @@ class Handoff(str):
         return made
 
 
-@record(kw_only=True)
+@fast_dataclass(kw_only=True)
 class Job:
     """One run in progress: the flow and what its steps need."""
 
     agent: Agent
     """Who answers; a hand-off changes it."""
     state: RunState
-    flow: Generator[Step, Any, RunResult]
+    flow: Generator[RunStep, Any, RunResult]
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     system: tuple[SystemMessage, ...] = ()
     specs: tuple[ToolSpec, ...] = ()
@@ -68,7 +68,7 @@ class Job:
     approval_timeout: float | None = None
     stream: bool = False
     emit: Callable[[Any], None] | None = None
-    watch: Watch | None = None
+    watch: RunTracer | None = None
     shared: dict[str, Any] = field(default_factory=dict[str, Any])
     """The `state` of the run context."""
 
@@ -104,7 +104,7 @@ class Job:
             around=self.watch.tool if self.watch else None,
         )
 
-    def asking(self, call: ChatCall) -> Sight | Unseen:
+    def asking(self, call: ChatCall) -> SpanContext | NoopSpan:
         """Return the context in which a question is put."""
         if self.watch is None:
             return UNSEEN
@@ -134,7 +134,7 @@ class _Keeping:
     def __enter__(self) -> None:
         job = self._job
         agent = job.agent
-        job.watch = Watch.over(
+        job.watch = RunTracer.over(
             job.hooks.observers,
             agent=agent.name,
             model_id=agent.model.model_id,

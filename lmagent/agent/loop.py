@@ -15,7 +15,7 @@ from lmagent.agent.approval import Allow, Decision, Deny, Edit, Pause, Ruling
 from lmagent.agent.result import Resumption, RunResult, Waiting
 from lmagent.core.budget import Budget, Price, check_limit, price_of
 from lmagent.core.events import Event, RoundEnd, RoundStart, ToolDecided
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.history import History, own_id
 from lmagent.core.json_text import dumps, dumps_text
 from lmagent.core.messages import AssistantMessage, Message, Reply, ToolCall, ToolMessage, Usage, UserMessage
@@ -32,8 +32,8 @@ __all__ = [
     "Output",
     "PausedRun",
     "RunState",
+    "RunStep",
     "RunTools",
-    "Step",
     "agent_flow",
 ]
 
@@ -41,7 +41,7 @@ __all__ = [
 _NO_USAGE = Usage()
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class Limits:
     """Where a run ends at the latest; checked before anything is paid. None: no limit.
 
@@ -123,7 +123,7 @@ class Output(Protocol):
         ...
 
 
-@record()
+@fast_dataclass()
 class AskModel:
     """Ask; send back the `Reply`."""
 
@@ -133,14 +133,14 @@ class AskModel:
     round: int
 
 
-@record()
+@fast_dataclass()
 class Approve:
     """Ask somebody about these calls; send back a `Decision` each, and who made it."""
 
     calls: tuple[ToolCall, ...]
 
 
-@record()
+@fast_dataclass()
 class RunTools:
     """Run these calls; send back a `ToolOutcome` each, in order."""
 
@@ -148,10 +148,10 @@ class RunTools:
     round: int
 
 
-Step: TypeAlias = AskModel | Approve | RunTools | Event
+RunStep: TypeAlias = AskModel | Approve | RunTools | Event
 
 
-@record(kw_only=True)
+@fast_dataclass(kw_only=True)
 class RunState:
     """All that one run has: kept apart from the agent, which many runs share."""
 
@@ -235,7 +235,7 @@ class RunState:
         )
 
 
-def agent_flow(state: RunState) -> Generator[Step, Any, RunResult]:
+def agent_flow(state: RunState) -> Generator[RunStep, Any, RunResult]:
     """Run one prompt to its end.
 
     Raises:
@@ -351,7 +351,7 @@ def _check_spent(state: RunState) -> None:
 
 def _tool_round(
     state: RunState, calls: tuple[ToolCall, ...], resumed: Resumption | None = None
-) -> Generator[Step, Any, None]:
+) -> Generator[RunStep, Any, None]:
     """Answer every call of one reply, in order; leaves `state.waiting` when a decision is waited for."""
     answers: dict[str, ToolMessage] = {}
     decided: dict[str, Decision] = {}
@@ -392,7 +392,7 @@ def _tool_round(
 
 def _approved(
     state: RunState, calls: list[ToolCall], answers: dict[str, ToolMessage], decided: dict[str, Decision]
-) -> Generator[Step, Any, list[ToolCall]]:
+) -> Generator[RunStep, Any, list[ToolCall]]:
     """Return the calls that may run, their arguments perhaps changed; what is denied gets its answer."""
     rulings = {call.id: ruling for call in calls if (ruling := state.policy(call, state.allowed)) is not None}
     asked = tuple(c for c in calls if c.id in rulings and c.id not in decided and rulings[c.id].decision is None)

@@ -7,7 +7,7 @@ from dataclasses import asdict, field, replace
 from typing import Any, Literal, TypeAlias, cast
 
 from lmagent.agent.approval import Allow, Decision, as_decision, decision_from_dict, decision_to_dict
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.history import open_calls
 from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage
 from lmagent.core.prompts import message_from_dict, message_to_dict
@@ -21,7 +21,7 @@ Decisions: TypeAlias = "Decision | bool | Mapping[str, Decision | bool]"
 _NO_USAGE = Usage()
 
 
-@record(kw_only=True)
+@fast_dataclass(kw_only=True)
 class Waiting:
     """What a paused run needs to go on, beside its messages."""
 
@@ -37,7 +37,7 @@ class Waiting:
     """Names of the tools that were allowed in this run."""
 
 
-@record(kw_only=True)
+@fast_dataclass(kw_only=True)
 class RunResult:
     """A run, finished or not: what was said, done and spent."""
 
@@ -147,7 +147,7 @@ class RunResult:
 _PLAIN = ("reply", "finish_reason", "rounds", "requests", "model_id", "agent_name")
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class Resumption:
     """A paused run with decisions: a prompt that every verb of an agent or an engine takes."""
 

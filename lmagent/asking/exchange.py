@@ -25,7 +25,20 @@ from lmagent.asking.reading import (
     request_id_of,
 )
 from lmagent.asking.retry import RetryPolicy, attempts_after, read_retry_after, read_should_retry
-from lmagent.asking.steps import Drain, Hand, Hold, Next, Open, Pause, Read, ReadStart, Shut, Step, TakeTurn, Turns
+from lmagent.asking.steps import (
+    AcquireLock,
+    Close,
+    DrainBody,
+    Emit,
+    ExchangeStep,
+    FairLock,
+    Open,
+    OpenResponse,
+    Read,
+    ReadChunk,
+    ReadStart,
+    Sleep,
+)
 from lmagent.core.events import Event
 from lmagent.core.json_text import JSON
 from lmagent.core.messages import Reply, Usage
@@ -54,7 +67,7 @@ MAX_ERROR_BODY = 64 * 1024
 _CONFLICT = 409
 """The one 4xx beside 408 and 429 that is worth a second try: a lock of the provider's own."""
 
-Flow: TypeAlias = "Generator[Step, Any, Reply]"
+Flow: TypeAlias = "Generator[ExchangeStep, Any, Reply]"
 
 
 class _Ask:
@@ -77,7 +90,7 @@ class _Ask:
         "status",
     )
 
-    def __init__(self, codec: Codec, call: ChatCall, hold: Hold, deadline: float) -> None:
+    def __init__(self, codec: Codec, call: ChatCall, hold: OpenResponse, deadline: float) -> None:
         self.codec = codec.for_call(call)
         self.call = call
         self.hold = hold
@@ -144,7 +157,7 @@ class Exchange:
         self._wall_clock = wall_clock
         self._sleep = sleep
         self._async_sleep = async_sleep
-        self._turns = Turns()
+        self._turns = FairLock()
 
     # The four drivers: they perform steps and close what is open, nothing else.
 
@@ -154,7 +167,7 @@ class Exchange:
         Raises:
             ProviderError: The request failed for good; the subclass says how.
         """
-        hold = Hold()
+        hold = OpenResponse()
         flow = self._flow(call, hold)
         try:
             step = next(flow)
@@ -173,7 +186,7 @@ class Exchange:
 
     async def async_ask(self, call: ChatCall) -> Reply:
         """`ask`, asynchronous."""
-        hold = Hold()
+        hold = OpenResponse()
         flow = self._flow(call, hold)
         try:
             step = next(flow)
@@ -197,12 +210,12 @@ class Exchange:
             StreamInterrupted: It ended early; `.partial` is what came.
             ProviderError: As `ask`, before the first event.
         """
-        hold = Hold()
+        hold = OpenResponse()
         flow = self._flow(call, hold)
         try:
             step = next(flow)
             while True:
-                if type(step) is Hand:
+                if type(step) is Emit:
                     yield from step.events
                     step = flow.send(None)
                     continue
@@ -221,12 +234,12 @@ class Exchange:
 
     async def async_stream(self, call: ChatCall) -> AsyncIterator[Event | Reply]:
         """`stream`, asynchronous."""
-        hold = Hold()
+        hold = OpenResponse()
         flow = self._flow(call, hold)
         try:
             step = next(flow)
             while True:
-                if type(step) is Hand:
+                if type(step) is Emit:
                     for event in step.events:
                         yield event
                     step = flow.send(None)
@@ -254,7 +267,7 @@ class Exchange:
 
     # The decisions.
 
-    def _flow(self, call: ChatCall, hold: Hold) -> Flow:
+    def _flow(self, call: ChatCall, hold: OpenResponse) -> Flow:
         ask = _Ask(self.codec, call, hold, self._clock() + self.timeouts.total)
         ask.request = ask.codec.build_request(call)
         if self.cache is None:
@@ -265,7 +278,7 @@ class Exchange:
             try:
                 return (yield from self._kept(ask, kept))
             except ProviderError:  # what is kept cannot be read (any more): ask
-                yield Shut(ask.hold)
+                yield Close(ask.hold)
                 self.cache.forget(key)
                 if ask.handed:
                     raise
@@ -294,7 +307,7 @@ class Exchange:
             if waits:
                 seconds = waits.pop()
                 _log_repeat(self.codec, ask, latest, seconds)
-                yield Pause(seconds, self._sleep, self._async_sleep)
+                yield Sleep(seconds, self._sleep, self._async_sleep)
             with attempt:
                 if fresh:  # tenacity counts the request that was made before it was there
                     fresh = False
@@ -314,7 +327,7 @@ class Exchange:
             try:
                 reply = yield from self._attempt(ask)
             except ProviderError as error:
-                yield Shut(ask.hold)
+                yield Close(ask.hold)
                 self._complete(error, ask)
                 if not ask.handed and self.auth and not ask.refreshed and self.auth.forget(error, ask.sent):
                     ask.refreshed = True
@@ -363,7 +376,7 @@ class Exchange:
             permit.settle(reply.usage)
         return reply
 
-    def _permit(self, ask: _Ask) -> Generator[Step, Any, Permit | None]:
+    def _permit(self, ask: _Ask) -> Generator[ExchangeStep, Any, Permit | None]:
         """Wait for the rate limiter; each attempt takes its own permit."""
         if self.limiter is None:
             return None
@@ -380,7 +393,7 @@ class Exchange:
                         retry_after=permit.wait,
                         retryable=False,
                     )
-                yield Pause(permit.wait, self._sleep, self._async_sleep)
+                yield Sleep(permit.wait, self._sleep, self._async_sleep)
                 kept = not permit.revoked
             finally:
                 if not kept:
@@ -389,20 +402,20 @@ class Exchange:
                 permit.started(self._clock())
                 return permit
 
-    def _signed(self, ask: _Ask) -> Generator[Step, Any, Request]:
+    def _signed(self, ask: _Ask) -> Generator[ExchangeStep, Any, Request]:
         auth = self.auth
         if auth is None:
             return ask.request
         if not auth.needs_exchange:
             return (yield from self._run_auth(auth, ask))
-        if not (yield TakeTurn(self._turns, max(ask.deadline - self._clock(), 0))):
+        if not (yield AcquireLock(self._turns, max(ask.deadline - self._clock(), 0))):
             raise out_of_time()
         try:
             return (yield from self._run_auth(auth, ask))
         finally:
             self._turns.give()
 
-    def _run_auth(self, auth: Auth, ask: _Ask) -> Generator[Step, Any, Request]:
+    def _run_auth(self, auth: Auth, ask: _Ask) -> Generator[ExchangeStep, Any, Request]:
         flow = auth.flow(ask.request, self._wall_clock())
         try:
             wanted = next(flow)
@@ -418,7 +431,7 @@ class Exchange:
         finally:
             flow.close()
 
-    def _token(self, request: Request, ask: _Ask) -> Generator[Step, Any, JSON]:
+    def _token(self, request: Request, ask: _Ask) -> Generator[ExchangeStep, Any, JSON]:
         """Fetch what an auth flow asks for. A JSON answer is the flow's to judge, whatever its status below 500."""
         incoming: Incoming = yield Open(ask.hold, self.transport, request, self.timeouts, ask.deadline)
         ask.status, ask.headers = incoming.status, incoming.headers
@@ -430,14 +443,14 @@ class Exchange:
             raise kind(f"The token endpoint answered {described(content)}.", status=status)
         return body
 
-    def _refusal(self, ask: _Ask) -> Generator[Step, Any, ProviderError]:
+    def _refusal(self, ask: _Ask) -> Generator[ExchangeStep, Any, ProviderError]:
         """Return the error that an answer of another status than 2xx is."""
         assert ask.status is not None
         start = ReadStart(ask.hold, MAX_ERROR_BODY)
         try:
             yield start
         except (ConnectionFailed, RequestTimeout, InvalidResponse):
-            yield Shut(ask.hold)  # the status says what went wrong, whatever became of the explanation
+            yield Close(ask.hold)  # the status says what went wrong, whatever became of the explanation
         content = start.content
         return self._failure(ask, content) or error_for_status(ask.status)(
             f"The server answered {described(content)} with status {ask.status}."
@@ -482,22 +495,22 @@ class Exchange:
                     raise _pings_only(self.timeouts.idle)
                 if events:
                     ask.handed = True
-                    yield Hand(events)
+                    yield Emit(events)
                 if reader.whole:
                     break
-                chunk = yield Next(ask.hold)
+                chunk = yield ReadChunk(ask.hold)
             if not reader.whole:
                 events = reader.close()
                 if events:
                     ask.handed = True
-                    yield Hand(events)
+                    yield Emit(events)
             else:
-                yield Drain(ask.hold)
+                yield DrainBody(ask.hold)
             return reader.reply(None, 1)
         except Cut as cut:
             if cut.events:
                 ask.handed = True
-                yield Hand(cut.events)
+                yield Emit(cut.events)
             error: LMAgentError = cut.error
             cause = cut.__cause__
         except ProviderError as failure:
@@ -509,12 +522,12 @@ class Exchange:
             raise error from cause
         raise self._interrupted(error, reader) from error
 
-    def _start(self, ask: _Ask, reader: StreamReader) -> Generator[Step, Any, bytes | None]:
+    def _start(self, ask: _Ask, reader: StreamReader) -> Generator[ExchangeStep, Any, bytes | None]:
         """Return the first bytes of a stream, or None when the body turned out to be no stream; see `_replayed`."""
         begun = self._clock()
         ask.start = b""
         while True:
-            chunk: bytes | None = yield Next(ask.hold)
+            chunk: bytes | None = yield ReadChunk(ask.hold)
             if not reader.sniffs:
                 return chunk or b""
             ask.start = (ask.start + (chunk or b"")).lstrip()  # servers send blank lines to keep a connection alive
@@ -527,13 +540,13 @@ class Exchange:
     def _replayed(self, ask: _Ask) -> Flow:
         """Read an answer that came whole though a stream was asked for, and hand out its events."""
         pieces = [ask.start]
-        while (chunk := (yield Next(ask.hold))) is not None:
+        while (chunk := (yield ReadChunk(ask.hold))) is not None:
             pieces.append(chunk)
         reply = self._read(ask, b"".join(pieces))
         if self.cache is not None:
             ask.pieces.extend(pieces)
         ask.handed = True
-        yield Hand(replayed(reply, ask.prefix))
+        yield Emit(replayed(reply, ask.prefix))
         return reply
 
     def _interrupted(self, error: LMAgentError, reader: StreamReader) -> StreamInterrupted:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.errors import ProviderError, QuotaExceeded, RequestTimeout
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["RetryPolicy", "attempts_after", "read_retry_after", "read_should_retry"]
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
     """How often and how patiently a failed request is repeated."""
 
@@ -62,7 +62,7 @@ def attempts_after(
         policy: What to repeat, how often, how long to wait.
         deadline: On `clock`; a wait that would end after it is not begun.
         clock: Seconds.
-        sleep: Told how long to wait; flows record it and let their driver wait, so one iterator serves both colours.
+        sleep: Told how long to wait; flows record it and let their driver wait, so one iterator serves sync and async.
     """
     from tenacity import Retrying  # 40 ms that only a failure is worth
 

@@ -16,10 +16,23 @@ from lmagent.http.base import AsyncIncoming, Drains, Incoming, Timeouts, Transpo
 from lmagent.http.clocks import in_naps, is_done
 from lmagent.providers.base import Request
 
-__all__ = ["Drain", "Hand", "Hold", "Next", "Open", "Pause", "Read", "ReadStart", "Shut", "Step", "TakeTurn", "Turns"]
+__all__ = [
+    "AcquireLock",
+    "Close",
+    "DrainBody",
+    "Emit",
+    "ExchangeStep",
+    "FairLock",
+    "Open",
+    "OpenResponse",
+    "Read",
+    "ReadChunk",
+    "ReadStart",
+    "Sleep",
+]
 
 
-class Turns:
+class FairLock:
     """A lock that a thread and the tasks of any event loop may wait for alike; waiting costs no polling."""
 
     def __init__(self) -> None:
@@ -87,7 +100,7 @@ class Turns:
             return
 
 
-class Hold:
+class OpenResponse:
     """The answer that one call has open, if any; whoever drives the flow closes it whatever happens."""
 
     __slots__ = ("chunks", "incoming")
@@ -111,7 +124,7 @@ class Hold:
             await chunks.aclose()
 
 
-class Step(ABC):
+class ExchangeStep(ABC):
     """One thing to be done outside the flow."""
 
     __slots__ = ()
@@ -125,7 +138,7 @@ class Step(ABC):
         """Do it, awaiting."""
 
 
-class Hand(Step):
+class Emit(ExchangeStep):
     """Give events to the consumer (drivers of streams do that themselves)."""
 
     __slots__ = ("events",)
@@ -138,12 +151,14 @@ class Hand(Step):
     async def async_run(self) -> None: ...
 
 
-class Open(Step):
+class Open(ExchangeStep):
     """Send a request; the outcome is the open answer, which `hold` keeps."""
 
     __slots__ = ("_deadline", "_hold", "_request", "_timeouts", "_transport")
 
-    def __init__(self, hold: Hold, transport: Transport, request: Request, timeouts: Timeouts, deadline: float) -> None:
+    def __init__(
+        self, hold: OpenResponse, transport: Transport, request: Request, timeouts: Timeouts, deadline: float
+    ) -> None:
         self._hold = hold
         self._transport = transport
         self._request = request
@@ -160,12 +175,12 @@ class Open(Step):
         return incoming
 
 
-class Read(Step):
+class Read(ExchangeStep):
     """Read the whole body; the outcome is bytes."""
 
     __slots__ = ("_hold", "_limit")
 
-    def __init__(self, hold: Hold, limit: int) -> None:
+    def __init__(self, hold: OpenResponse, limit: int) -> None:
         self._hold = hold
         self._limit = limit
 
@@ -180,12 +195,12 @@ class Read(Step):
         return body
 
 
-class ReadStart(Step):
+class ReadStart(ExchangeStep):
     """Read at most `limit` bytes of the body; what is beyond them is left unread. The outcome is `content`."""
 
     __slots__ = ("_hold", "_limit", "content")
 
-    def __init__(self, hold: Hold, limit: int) -> None:
+    def __init__(self, hold: OpenResponse, limit: int) -> None:
         self._hold = hold
         self._limit = limit
         self.content = b""
@@ -211,12 +226,12 @@ class ReadStart(Step):
         return self.content
 
 
-class Next(Step):
+class ReadChunk(ExchangeStep):
     """Wait for the next piece of the body; the outcome is bytes, or None at its end."""
 
     __slots__ = ("_hold",)
 
-    def __init__(self, hold: Hold) -> None:
+    def __init__(self, hold: OpenResponse) -> None:
         self._hold = hold
 
     def run(self) -> bytes | None:
@@ -232,12 +247,12 @@ class Next(Step):
         return await anext(cast("AsyncIterator[bytes]", hold.chunks), None)
 
 
-class Shut(Step):
+class Close(ExchangeStep):
     """Free the connection of the open answer, if there is one."""
 
     __slots__ = ("_hold",)
 
-    def __init__(self, hold: Hold) -> None:
+    def __init__(self, hold: OpenResponse) -> None:
         self._hold = hold
 
     def run(self) -> None:
@@ -247,12 +262,12 @@ class Shut(Step):
         await self._hold.aclose()
 
 
-class Drain(Step):
+class DrainBody(ExchangeStep):
     """The reader has all it needs: keep the connection if the end of the body is at hand, else free it."""
 
     __slots__ = ("_hold",)
 
-    def __init__(self, hold: Hold) -> None:
+    def __init__(self, hold: OpenResponse) -> None:
         self._hold = hold
 
     def run(self) -> None:
@@ -278,7 +293,7 @@ _GRACE = 0.02
 """Seconds that the last bytes of a body may take after its last event; a new connection costs more than that."""
 
 
-class Pause(Step):
+class Sleep(ExchangeStep):
     """Wait so many seconds."""
 
     __slots__ = ("_async_sleep", "_seconds", "_sleep")
@@ -304,12 +319,12 @@ class Pause(Step):
         await sleep(self._seconds)
 
 
-class TakeTurn(Step):
+class AcquireLock(ExchangeStep):
     """Wait until it is this call's turn; the outcome says whether it came within `seconds`."""
 
     __slots__ = ("_seconds", "_turns")
 
-    def __init__(self, turns: Turns, seconds: float) -> None:
+    def __init__(self, turns: FairLock, seconds: float) -> None:
         self._turns = turns
         self._seconds = seconds
 

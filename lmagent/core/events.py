@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any, TypeAlias
 
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage
 
 __all__ = [
@@ -51,14 +51,14 @@ __all__ = [
 ]
 
 
-@record()
+@fast_dataclass()
 class TextStart:
     """A block of answer text begins."""
 
     id: str
 
 
-@record()
+@fast_dataclass()
 class TextDelta:
     """A piece of the answer."""
 
@@ -66,7 +66,7 @@ class TextDelta:
     id: str = ""
 
 
-@record()
+@fast_dataclass()
 class TextEnd:
     """A block of answer text is whole."""
 
@@ -74,14 +74,14 @@ class TextEnd:
     text: str
 
 
-@record()
+@fast_dataclass()
 class ReasoningStart:
     """The model begins to think aloud."""
 
     id: str
 
 
-@record()
+@fast_dataclass()
 class ReasoningDelta:
     """A piece of the model's thinking; never part of the answer."""
 
@@ -89,7 +89,7 @@ class ReasoningDelta:
     id: str = ""
 
 
-@record()
+@fast_dataclass()
 class ReasoningEnd:
     """A block of thinking is whole."""
 
@@ -97,14 +97,14 @@ class ReasoningEnd:
     text: str
 
 
-@record()
+@fast_dataclass()
 class RefusalDelta:
     """A piece of a refusal, where the provider tells it from an answer. Shown as text as well."""
 
     text: str
 
 
-@record()
+@fast_dataclass()
 class ToolCallStart:
     """A tool call begins; its name is known.
 
@@ -116,7 +116,7 @@ class ToolCallStart:
     name: str
 
 
-@record()
+@fast_dataclass()
 class ToolCallDelta:
     """A piece of a tool call: for display, never for execution.
 
@@ -133,7 +133,7 @@ class ToolCallDelta:
     """Text reads like a call so far, and may still be a draft or a quotation: without `whole` there is no call."""
 
 
-@record()
+@fast_dataclass()
 class ToolCallEnd:
     """A tool call is whole."""
 
@@ -142,7 +142,7 @@ class ToolCallEnd:
     call: ToolCall
 
 
-@record(kw_only=True)
+@fast_dataclass(kw_only=True)
 class Done:
     """The protocol's end of a reply: codecs yield it once, last, and only when the reply is whole."""
 
@@ -155,14 +155,14 @@ class Done:
     raw: Any = None
 
 
-@record()
+@fast_dataclass()
 class RoundStart:
     """The agent asks the model for the `round`-th time (from 1)."""
 
     round: int
 
 
-@record()
+@fast_dataclass()
 class ToolDecided:
     """It was decided whether a call runs that needed a decision."""
 
@@ -175,14 +175,14 @@ class ToolDecided:
     """Who decided: the `approver`, the `rule` itself, the `caller` who went on with a paused run, or `nobody`."""
 
 
-@record()
+@fast_dataclass()
 class ToolStart:
     """A tool begins to run."""
 
     call: ToolCall
 
 
-@record()
+@fast_dataclass()
 class ToolEnd:
     """A tool has an answer; an error is an answer too."""
 
@@ -192,7 +192,7 @@ class ToolEnd:
     """Seconds."""
 
 
-@record()
+@fast_dataclass()
 class RoundEnd:
     """One ask and its tools are over; `messages` are what they added to the history."""
 
@@ -202,7 +202,7 @@ class RoundEnd:
     messages: tuple[Message, ...] = ()
 
 
-@record()
+@fast_dataclass()
 class NestedEvent:
     """An event of an agent that runs as a tool."""
 
@@ -210,7 +210,7 @@ class NestedEvent:
     event: Event
 
 
-@record()
+@fast_dataclass()
 class RunEnd:
     """The run is over; `result` is its `RunResult`."""
 

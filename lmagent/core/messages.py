@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.errors import MessageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filte
 """Why a reply ended. `tool_calls` whenever calls are present, whatever the provider said."""
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class TextPart:
     """A piece of text inside a user message."""
 
@@ -46,7 +46,7 @@ class TextPart:
     type: ClassVar[str] = "text"
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class ImagePart:
     """An image: by `url` or by `data` (base64 text) with its media type. Build it with `from_bytes`, `from_path`."""
 
@@ -93,7 +93,7 @@ def _sniff(content: bytes, otherwise: str | None = None) -> str:
     return next((kind for magic, kind in _MAGIC if content.startswith(magic)), otherwise or "image/png")
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class FilePart:
     """A document: by `url`, by `data` (base64 text) or by the provider's own `file_id`."""
 
@@ -112,7 +112,7 @@ class FilePart:
 Part: TypeAlias = TextPart | ImagePart | FilePart
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class ToolCall:
     """One call the model asks for."""
 
@@ -127,7 +127,7 @@ class ToolCall:
     """Why the call cannot be run as it stands (cut, unreadable); it is then answered with this text."""
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class SystemMessage:
     """Instructions. A provider without a system role gets them where it wants them."""
 
@@ -136,7 +136,7 @@ class SystemMessage:
     role: ClassVar[Literal["system"]] = "system"
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class UserMessage:
     """What the user says: text, or parts."""
 
@@ -159,7 +159,7 @@ class UserMessage:
         return "\n".join(part.text for part in self.content if isinstance(part, TextPart))
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class AssistantMessage:
     """What a model answered: text and calls and what must travel back to the same provider."""
 
@@ -185,7 +185,7 @@ class AssistantMessage:
         return self.content
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class ToolMessage:
     """The result of one tool call."""
 
@@ -202,7 +202,7 @@ Prompt: TypeAlias = "str | Message | Mapping[str, Any] | Sequence[str | Message 
 """Text, a message, a dict such as `{"role": "user", "content": "hi"}`, or a list of them."""
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class Usage:
     """Tokens of one or more requests; details are 0 where the provider does not tell."""
 
@@ -227,7 +227,7 @@ class Usage:
         )
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class StreamInfo:
     """Where an item stands in its stream."""
 
@@ -236,7 +236,7 @@ class StreamInfo:
     control: Literal["start", "continue", "finish"] = "finish"
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class Reply:
     """One whole answer of a model; also the last item of a stream."""
 
@@ -274,7 +274,7 @@ class Reply:
         return self.message.tool_calls
 
 
-@record(kw_only=True)
+@fast_dataclass(kw_only=True)
 class ReplyChunk:
     """One item of a stream before the last."""
 

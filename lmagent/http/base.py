@@ -7,14 +7,14 @@ import math
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.errors import ConfigurationError
 from lmagent.providers.base import Request
 
 __all__ = ["AsyncIncoming", "Drains", "Incoming", "Timeouts", "Transport"]
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class Timeouts:
     """The three clocks of a call, in seconds; none may be infinite."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.observe.spans import Observer
 
 __all__ = ["Hooks"]
@@ -14,7 +14,7 @@ __all__ = ["Hooks"]
 Hook = Callable[[Any], Any]
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class Hooks:
     """Callables called at each point, in order. Each may be sync or async, in runs of either colour.
 

@@ -18,7 +18,7 @@ from lmagent.core.messages import Reply, ToolCall
 from lmagent.errors import AuthenticationFailed, ConfigurationError, LMAgentError, ParameterError, ProviderError
 from lmagent.models.model import ChatModel
 from lmagent.prompting.formats import format_for
-from lmagent.prompting.leaked_calls import LEAKED, Leaks
+from lmagent.prompting.leaked_calls import LEAKED, LeakedCallReader
 from lmagent.prompting.prompted import Prompted
 from lmagent.providers.base import Codec
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
@@ -262,7 +262,7 @@ def _variant(model: ChatModel, question: _Question) -> ChatModel:
     elif question.mode != "configured":
         made.codec = native
     exchange = model.exchange
-    reading = Leaks(made.codec) if made.codec is native and native.features.tools else made.codec
+    reading = LeakedCallReader(made.codec) if made.codec is native and native.features.tools else made.codec
     made.exchange = Exchange(
         exchange.codec if question.mode == "configured" else reading,
         transport=exchange.transport,

@@ -14,7 +14,7 @@ from lmagent.core.events import ToolDecided
 from lmagent.core.messages import ToolCall
 from lmagent.toolkit.outcomes import ToolOutcome
 
-__all__ = ["UNSEEN", "Observer", "Sight", "Span", "SpanKind", "Unseen", "Watch"]
+__all__ = ["UNSEEN", "NoopSpan", "Observer", "RunTracer", "Span", "SpanContext", "SpanKind"]
 
 SpanKind: TypeAlias = Literal["run", "model", "tool"]
 
@@ -64,11 +64,11 @@ class Observer:
         """The body of a tool is over, where it began."""
 
 
-_current: ContextVar[tuple[Watch, Span] | None] = ContextVar("lmagent_span", default=None)
+_current: ContextVar[tuple[RunTracer, Span] | None] = ContextVar("lmagent_span", default=None)
 """The tool call that runs here: parent of the runs that it starts, on threads and in tasks of its own too."""
 
 
-class Watch:
+class RunTracer:
     """The spans of one run, told to all who watch it: its own observers and those of the run around it."""
 
     __slots__ = ("_lock", "_observers", "_open", "_tools", "span")
@@ -82,7 +82,9 @@ class Watch:
         self._tell("started", span)
 
     @classmethod
-    def over(cls, observers: Sequence[Observer], *, agent: str, model_id: str, given: Any, system: str) -> Watch | None:
+    def over(
+        cls, observers: Sequence[Observer], *, agent: str, model_id: str, given: Any, system: str
+    ) -> RunTracer | None:
         """Begin to watch a run; None when nobody wants to know."""
         around = _current.get()
         if around is None and not observers:
@@ -95,14 +97,14 @@ class Watch:
         )
         return cls(everyone, span)
 
-    def sight(self, kind: SpanKind, given: Any, *, agent: str, model_id: str) -> Sight:
+    def sight(self, kind: SpanKind, given: Any, *, agent: str, model_id: str) -> SpanContext:
         """Return the context of one ask."""
-        return Sight(self, self._part(kind, given, agent, model_id))
+        return SpanContext(self, self._part(kind, given, agent, model_id))
 
-    def tool(self, call: ToolCall) -> Sight:
+    def tool(self, call: ToolCall) -> SpanContext:
         """Return the context of a tool's body."""
         span = self._tools[call.id] = self._part("tool", call, self.span.agent, "")
-        return Sight(self, span, is_body=True)
+        return SpanContext(self, span, is_body=True)
 
     def _part(self, kind: SpanKind, given: Any, agent: str, model_id: str) -> Span:
         return Span(kind=kind, run_id=self.span.run_id, parent=self.span, agent=agent, model_id=model_id, given=given)
@@ -161,7 +163,7 @@ def _guarded(observer: Observer, point: str, *values: Any) -> Any:
         library_logger("tracing").warning("an observer failed: %s", type(error).__name__, exc_info=error)
 
 
-class Sight:
+class SpanContext:
     """The context of one span; entering gives a function that takes its outcome and hands it on.
 
     The body of a tool that is left by an exception stays open: its run knows the outcome (a time-out, for example).
@@ -169,12 +171,12 @@ class Sight:
 
     __slots__ = ("_is_body", "_mark", "_span", "_tokens", "_watch")
 
-    def __init__(self, watch: Watch, span: Span, *, is_body: bool = False) -> None:
+    def __init__(self, watch: RunTracer, span: Span, *, is_body: bool = False) -> None:
         self._watch = watch
         self._span = span
         self._is_body = is_body
         self._tokens: list[tuple[Observer, Any]] = []
-        self._mark: Token[tuple[Watch, Span] | None] | None = None
+        self._mark: Token[tuple[RunTracer, Span] | None] | None = None
 
     def __enter__(self) -> Callable[[Any], Any]:
         self._watch.start(self._span)
@@ -199,8 +201,8 @@ class Sight:
         self._watch.end(self._span, outcome, error)
 
 
-class Unseen:
-    """Stands for a `Sight` where nobody watches."""
+class NoopSpan:
+    """Stands for a `SpanContext` where nobody watches."""
 
     __slots__ = ()
 
@@ -215,5 +217,5 @@ def _same(outcome: Any) -> Any:
     return outcome
 
 
-UNSEEN = Unseen()
+UNSEEN = NoopSpan()
 """The one that is needed."""

@@ -1,6 +1,6 @@
 """Calls that a server leaks into the text of a native reply: LM Studio, vLLM without its parser, Ollama, proxies.
 
-`Leaks(codec)` stands around a native codec where replies are read. A text without any marker costs one look a piece.
+`LeakedCallReader(codec)` wraps a native codec where replies are read. Text without any marker costs one search per piece.
 Where a reply has calls of its own its text stays as it is; where it has none, markup that calls a known tool becomes
 the call, noted as `leaked_markup` among its repairs. Code blocks, inline code and quotes are text, as everywhere.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lmagent.prompting.scanner import Scanner
     from lmagent.toolkit.schema import ToolSpec
 
-__all__ = ["LEAKED", "UNREADABLE", "Blanks", "Leaks", "delta_of", "trusted", "watched"]
+__all__ = ["LEAKED", "UNREADABLE", "Blanks", "LeakedCallReader", "delta_of", "trusted", "watched"]
 
 UNREADABLE = "unreadable_call"
 """Name of a call whose own could not be read."""
@@ -152,10 +152,10 @@ def watched(codec: Codec, wanted: bool | None = None) -> Codec:
     """
     if not codec.features.tools or codec.reads_text or wanted is False or (wanted is None and trusted(codec)):
         return codec
-    return Leaks(codec)
+    return LeakedCallReader(codec)
 
 
-class Leaks(Codec):
+class LeakedCallReader(Codec):
     """A native codec whose replies to calls with tools are read for leaked markup.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 
 __all__ = [
     "CallDelta",
@@ -20,21 +20,21 @@ __all__ = [
 FailureReason = Literal["truncated", "malformed", "unknown_tool", "invalid_arguments"]
 
 
-@record()
+@fast_dataclass()
 class TextPiece:
     """Visible text, to be shown at once."""
 
     text: str
 
 
-@record()
+@fast_dataclass()
 class ThinkingPiece:
     """Reasoning, in order."""
 
     text: str
 
 
-@record()
+@fast_dataclass()
 class CallStarted:
     """A call begins and its name is known. Progress only: a call in a draft never becomes a `CallFound`."""
 
@@ -42,7 +42,7 @@ class CallStarted:
     name: str
 
 
-@record()
+@fast_dataclass()
 class CallDelta:
     """More of the argument text, for display only, never executed."""
 
@@ -50,7 +50,7 @@ class CallDelta:
     arguments: str
 
 
-@record()
+@fast_dataclass()
 class CallFound:
     """A complete call that fits its tool's schema."""
 
@@ -61,7 +61,7 @@ class CallFound:
     repairs: tuple[str, ...]
 
 
-@record()
+@fast_dataclass()
 class CallFailed:
     """Call markup that does not run, and why."""
 

@@ -34,7 +34,7 @@ from lmagent.core.messages import (
     UserMessage,
 )
 from lmagent.errors import ParameterError, ProviderError
-from lmagent.providers.anthropic_reply import ReplyState, sort_error
+from lmagent.providers.anthropic_reply import AnthropicReplyState, sort_error
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, joined
 from lmagent.providers.calls import arguments_object, called_names, kept_items, settled
 from lmagent.providers.conversation import BEGIN, CONTINUE
@@ -317,10 +317,10 @@ class AnthropicCodec(Codec):
                 builder.add(delta)
         return builder.reply(self.model_id)
 
-    def new_state(self) -> ReplyState:
-        return ReplyState()
+    def new_state(self) -> AnthropicReplyState:
+        return AnthropicReplyState()
 
-    def parse_event(self, state: ReplyState, data: bytes, event: str = "") -> Iterable[Delta]:
+    def parse_event(self, state: AnthropicReplyState, data: bytes, event: str = "") -> Iterable[Delta]:
         body = object_of(self, data)
         if body.get("type") == "error":
             raise sort_error(self, None, {}, body)

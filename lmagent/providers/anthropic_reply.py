@@ -24,7 +24,7 @@ from lmagent.errors import (
 from lmagent.providers.base import Codec, error_for_status, quoted, retry_after
 from lmagent.providers.fields import arguments_text, mapping, objects, text
 
-__all__ = ["ReplyState", "sort_error"]
+__all__ = ["AnthropicReplyState", "sort_error"]
 
 _FINISH: dict[object, FinishReason] = {
     "end_turn": "stop",
@@ -86,7 +86,7 @@ def _value(json_text: str) -> JSON:
         return {}
 
 
-class ReplyState:
+class AnthropicReplyState:
     """The state of one reply, whole or streamed: both go through the same blocks."""
 
     __slots__ = ("_blocks", "_calls", "_id", "_open", "_stop", "_usage")

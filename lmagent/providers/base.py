@@ -14,7 +14,7 @@ from dataclasses import field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 from lmagent.core.events import Delta
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.framing import Framing, SSEDecoder
 from lmagent.core.json_text import JSON, dumps
 from lmagent.core.messages import Message, Reply
@@ -96,7 +96,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return thousandths / 1000 if thousandths is not None else seconds(headers.get("retry-after"))
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class NamedTool:
     """A tool choice: this tool must be called."""
 
@@ -119,7 +119,7 @@ class Meter(Protocol):
         ...
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class ChatCall:
     """One whole question to a model."""
 
@@ -138,7 +138,7 @@ class ChatCall:
     """Whether broken JSON in calls that are read from text is mended, where that loses nothing."""
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class Request:
     """One HTTP request. The bytes are final: a signer signs exactly what is sent."""
 
@@ -193,7 +193,7 @@ class Auth(ABC):
         return False
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class Features:
     """What a dialect can do: data that the docs' table, `lmagent models` and prompt mode read."""
 

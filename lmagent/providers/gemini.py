@@ -42,7 +42,7 @@ from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, Paramet
 from lmagent.providers.calls import arguments_object, kept_items, settled
 from lmagent.providers.conversation import BEGIN, CONTINUE
 from lmagent.providers.fields import elsewhere, mapping, object_of, same
-from lmagent.providers.gemini_reply import ReplyState, blocked, sort_error
+from lmagent.providers.gemini_reply import GeminiReplyState, blocked, sort_error
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from lmagent.toolkit.schema_dialects import gemini_openapi, gemini_subset, schema_as_text
 
@@ -307,10 +307,10 @@ class GeminiCodec(Codec):
             builder.add(state.done())
         return builder.reply(self.model_id)
 
-    def new_state(self) -> ReplyState:
-        return ReplyState()
+    def new_state(self) -> GeminiReplyState:
+        return GeminiReplyState()
 
-    def parse_event(self, state: ReplyState, data: bytes, event: str = "") -> Iterable[Delta]:
+    def parse_event(self, state: GeminiReplyState, data: bytes, event: str = "") -> Iterable[Delta]:
         body = object_of(self, data)
         if body.get("error"):
             raise sort_error(self, None, {}, body)
@@ -318,7 +318,7 @@ class GeminiCodec(Codec):
             blocked(self, body)
             return state.take(body)
 
-    def finish(self, state: ReplyState) -> Iterable[Delta]:
+    def finish(self, state: GeminiReplyState) -> Iterable[Delta]:
         """The dialect has no end mark: a reply is whole when the body ended after a finish reason."""
         with self.reading(state.raw):
             return (state.done(),) if state.has_finished else ()

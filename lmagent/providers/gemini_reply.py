@@ -25,7 +25,7 @@ from lmagent.errors import (
 from lmagent.providers.base import Codec, error_for_status, quoted, retry_after, seconds
 from lmagent.providers.fields import arguments_text, mapping, objects, text
 
-__all__ = ["ReplyState", "blocked", "sort_error"]
+__all__ = ["GeminiReplyState", "blocked", "sort_error"]
 
 _FINISH: dict[object, FinishReason] = {
     "STOP": "stop",
@@ -66,7 +66,7 @@ _TOO_LONG = ("input token count", "exceeds the maximum number of tokens")
 """Both words in one message: the one case that the wire tells by words alone."""
 
 
-class ReplyState:
+class GeminiReplyState:
     """The state of one reply, whole or streamed. Every chunk is a whole response object with the new parts."""
 
     __slots__ = ("_calls", "_finish", "_id", "_parts", "_usage", "raw")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 if TYPE_CHECKING:
     from lmagent.core.messages import Message, ToolCall, Usage
 
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 
 __all__ = ["Inject", "RunContext"]
 
 Deps = TypeVar("Deps")
 
 
-@record(kw_only=True)
+@fast_dataclass(kw_only=True)
 class RunContext(Generic[Deps]):
     """What a running tool may know of its run.
 
@@ -48,7 +48,7 @@ class RunContext(Generic[Deps]):
     """A place where the tools of one run keep things, from its first round to its last."""
 
 
-@record(frozen=True)
+@fast_dataclass(frozen=True)
 class Inject:
     """Mark a parameter as injected: `db: Annotated[Database, Inject(get_database)]`.
 

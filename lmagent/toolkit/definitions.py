@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.errors import ConfigurationError
 from lmagent.toolkit.context import Inject, RunContext
 from lmagent.toolkit.schema import ToolSpec
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from lmagent.toolkit.schema_builder import Description
     from lmagent.toolkit.signature import Argument, Signature
 
-__all__ = ["Changed", "Definition", "Effect", "Given", "Kind", "Plan", "ToolOptions"]
+__all__ = ["Definition", "DerivedTool", "Effect", "Kind", "Plan", "SchemaTool", "ToolOptions"]
 
 Effect: TypeAlias = Literal["reads", "writes", "network", "spends", "irreversible"]
 Kind: TypeAlias = Literal["plain", "static", "class"]
 Supply: TypeAlias = Callable[[RunContext[Any] | None], Any]
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class ToolOptions:
     """How a tool is shown and run; the keyword arguments of `@function`."""
 
@@ -57,7 +57,7 @@ class ToolOptions:
     """The same tool for asynchronous runs: an async function of the same parameters."""
 
 
-@record(kw_only=True)
+@fast_dataclass(kw_only=True)
 class Plan:
     """All that a call needs, in one place: a call is too short for property look-ups."""
 
@@ -187,7 +187,7 @@ class Definition:
         )
 
 
-class Given(Definition):
+class SchemaTool(Definition):
     """Of a tool whose schema is given as it is."""
 
     def __init__(self, target: Any, options: ToolOptions, parameters: Mapping[str, Any]) -> None:
@@ -220,7 +220,7 @@ class Given(Definition):
         )
 
 
-class Changed(Definition):
+class DerivedTool(Definition):
     """A tool with other options: schema and plan are those of the original."""
 
     def __init__(self, original: Definition, options: ToolOptions) -> None:
@@ -230,7 +230,7 @@ class Changed(Definition):
         self._original = original
 
     def _made_for_class(self, owner: type) -> Definition:
-        form = cast("Changed", super()._made_for_class(owner))
+        form = cast("DerivedTool", super()._made_for_class(owner))
         form._original = self._original.for_class(owner)
         return form
 

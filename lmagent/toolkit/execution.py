@@ -16,7 +16,7 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from lmagent.core.async_bridge import NAP, run_coroutine
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.errors import InvalidArguments, ToolError
 from lmagent.toolkit.context import RunContext
 from lmagent.toolkit.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
@@ -121,7 +121,7 @@ class Call(Protocol):
     def arguments(self) -> str: ...
 
 
-@record()  # not frozen, as BoundArguments
+@fast_dataclass()  # not frozen, as BoundArguments
 class PreparedCall:
     """A call whose tool is found and whose arguments are valid. An approval may stand between this and the run."""
 
@@ -297,7 +297,7 @@ def run_all(
     return outcomes
 
 
-@record()
+@fast_dataclass()
 class _Job:
     place: int
     prepared: PreparedCall
@@ -472,7 +472,7 @@ async def _run_beside_loop(
     return cast("ToolOutcome", outcome)
 
 
-@record()
+@fast_dataclass()
 class _Unfinished:
     value: Any
 

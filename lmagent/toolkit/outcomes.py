@@ -12,7 +12,7 @@ from dataclasses import asdict, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeAlias, cast
 
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.redaction import redact
 from lmagent.errors import InvalidArguments, ToolError
 
@@ -35,7 +35,7 @@ OutcomeKind: TypeAlias = Literal[
 ]
 
 
-@record()  # not frozen, as `BoundArguments`
+@fast_dataclass()  # not frozen, as `BoundArguments`
 class ToolOutcome:
     """The answer to one tool call."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from lmagent.core.fast_dataclass import record
+from lmagent.core.fast_dataclass import fast_dataclass
 
 __all__ = [
     "OutputSchema",
@@ -43,7 +43,7 @@ _POSITIONS = frozenset((*_MAPS, *_LISTS, *_SINGLES))
 _REF = "#/$defs/"
 
 
-@record(frozen=True, kw_only=True)
+@fast_dataclass(frozen=True, kw_only=True)
 class OutputSchema:
     """What a structured answer must look like."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 from lmagent.errors import ConfigurationError
 from lmagent.toolkit.context import RunContext
-from lmagent.toolkit.definitions import Changed, Definition, Effect, Given, Kind, Plan, ToolOptions
+from lmagent.toolkit.definitions import Definition, DerivedTool, Effect, Kind, Plan, SchemaTool, ToolOptions
 from lmagent.toolkit.schema import ToolSpec
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Tool(Generic[P, R_co]):
         """
         tool = cast("Tool[..., Any]", cls.__new__(cls))
         chosen = _options(name=name, description=description, **options)
-        tool._set(Given(callable, chosen, parameters), ())
+        tool._set(SchemaTool(callable, chosen, parameters), ())
         return tool
 
     # What it is
@@ -170,7 +170,7 @@ class Tool(Generic[P, R_co]):
         """Return the same tool with other options, such as another `name`; schema and validator are shared."""
         if not options:
             return self
-        return self._derived(Changed(self._definition, _options(self._definition.options, **options)), self._bound)
+        return self._derived(DerivedTool(self._definition, _options(self._definition.options, **options)), self._bound)
 
     def is_same(self, other: Tool[..., Any]) -> bool:
         """Return whether both are one tool: the same callable with the same options on the same instance."""

@@ -12,7 +12,7 @@ import pytest
 from lmagent import Agent, ChatModel
 from lmagent.core.messages import Reply
 from lmagent.models.openai import OpenAIChat
-from lmagent.prompting.leaked_calls import LEAKED, Leaks, trusted
+from lmagent.prompting.leaked_calls import LEAKED, LeakedCallReader, trusted
 from lmagent.providers.base import NamedTool
 from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.testing.fake import FakeAnswer, FakeTransport
@@ -206,9 +206,9 @@ def test_platforms_that_never_leak_are_not_read(url: str, is_trusted: bool):
     codec = OpenAICodec("m", base_url=url)
     assert trusted(codec) is is_trusted
     reading = ChatModel(codec, transport=FakeTransport(lambda _: FakeAnswer())).exchange.codec
-    assert isinstance(reading, Leaks) is not is_trusted
+    assert isinstance(reading, LeakedCallReader) is not is_trusted
     forced = ChatModel(codec, transport=FakeTransport(lambda _: FakeAnswer()), leaked_calls=True).exchange.codec
-    assert isinstance(forced, Leaks)
+    assert isinstance(forced, LeakedCallReader)
 
 
 @pytest.mark.parametrize("stream", [False, True])

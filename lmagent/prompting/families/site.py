@@ -10,7 +10,16 @@ from lmagent.prompting.buffer import Extent, Scan, Source, json_extent, skip_spa
 from lmagent.prompting.calls import Outcome, Tools
 from lmagent.prompting.scanner_events import CallDelta, CallStarted, Piece
 
-__all__ = ["Context", "Progress", "Site", "arguments_json", "close_fence", "envelope_json", "json_value", "open_fence"]
+__all__ = [
+    "Context",
+    "Site",
+    "SiteProgress",
+    "arguments_json",
+    "close_fence",
+    "envelope_json",
+    "json_value",
+    "open_fence",
+]
 
 _HEAD = re.compile(
     r"""[\[{\s]{0,40}"(?:name|tool|tool_name|function_name|action)"\s{0,9}:\s{0,9}"([\w.-]{1,64})"\s{0,9},"""
@@ -54,12 +63,12 @@ class Context:
         """Return the text between two indices."""
         return self.src.buf[start:end]
 
-    def progress(self, name: str | None = None) -> Progress:
+    def progress(self, name: str | None = None) -> SiteProgress:
         """Return a new observer of one call's arguments; with a name, the whole JSON is arguments."""
-        return Progress(self, name)
+        return SiteProgress(self, name)
 
 
-class Progress:
+class SiteProgress:
     """Tells the consumer the name of a call and its arguments as they arrive."""
 
     __slots__ = ("_at", "_context", "_done", "_index", "_name")

@@ -38,7 +38,7 @@ from lmagent.providers.calls import kept_items, settled
 from lmagent.providers.fields import elsewhere, mapping, object_of, same
 from lmagent.providers.openai.errors import sort_error
 from lmagent.providers.openai.profile import OPENAI, REASONING_MODELS, ModelRule, rules_of_model
-from lmagent.providers.openai.responses_reply import ERROR_CODES, ReplyState
+from lmagent.providers.openai.responses_reply import ERROR_CODES, ResponsesReplyState
 from lmagent.toolkit.schema import OutputSchema, ToolSpec, openai_strict
 
 __all__ = ["DEFAULT_URL", "ResponsesCodec"]
@@ -258,10 +258,10 @@ class ResponsesCodec(Codec):
                 builder.add(delta)
         return builder.reply(self.model_id)
 
-    def new_state(self) -> ReplyState:
-        return ReplyState(self.provider)
+    def new_state(self) -> ResponsesReplyState:
+        return ResponsesReplyState(self.provider)
 
-    def parse_event(self, state: ReplyState, data: bytes, event: str = "") -> Iterable[Delta]:
+    def parse_event(self, state: ResponsesReplyState, data: bytes, event: str = "") -> Iterable[Delta]:
         if data.strip() == b"[DONE]":  # not documented for this API; some servers say it all the same
             return ()
         body = object_of(self, data)

@@ -12,7 +12,7 @@ from lmagent.errors import BadRequest, ContentFiltered, PermissionDenied, Server
 from lmagent.providers.fields import arguments_text, mapping, objects, text
 from lmagent.providers.openai.profile import ErrorClass
 
-__all__ = ["ERROR_CODES", "ReplyState"]
+__all__ = ["ERROR_CODES", "ResponsesReplyState"]
 
 ERROR_CODES: Mapping[str, ErrorClass] = {
     "invalid_prompt": ContentFiltered,
@@ -57,7 +57,7 @@ _BETWEEN = "\n\n"
 """Between the parts of a reasoning summary."""
 
 
-class ReplyState:
+class ResponsesReplyState:
     """The state of one reply, whole or streamed. Items are numbered by their place in the output."""
 
     __slots__ = ("_calls", "_id", "_items", "_last_thought", "_provider", "_shown")
