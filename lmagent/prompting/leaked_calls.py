@@ -1,6 +1,6 @@
 """Calls that a server leaks into the text of a native reply: LM Studio, vLLM without its parser, Ollama, proxies.
 
-`LeakedCallReader(codec)` wraps a native codec where replies are read. Text without any marker costs one search per piece.
+`LeakedCallReader(codec)` wraps a native codec where replies are read. Text without a marker costs one search a piece.
 Where a reply has calls of its own its text stays as it is; where it has none, markup that calls a known tool becomes
 the call, noted as `leaked_markup` among its repairs. Code blocks, inline code and quotes are text, as everywhere.
 """

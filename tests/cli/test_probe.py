@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from lmagent.cli.app import app
 from tests.loopback import LoopbackServer
-from tests.test_probing import Server
+from tests.observe.test_probing import Server
 
 
 @pytest.fixture

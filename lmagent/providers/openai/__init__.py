@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmagent.providers.openai.chat import ModelRule, OpenAICodec
+    from lmagent.providers.openai.chat import ModelRule, OpenAICodec, Profile
 
-__all__ = ["ModelRule", "OpenAICodec"]
+__all__ = ["ModelRule", "OpenAICodec", "Profile"]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,8 +32,8 @@ from lmagent.http.base import Timeouts
 from lmagent.http.transport import HttpTransport
 from lmagent.providers.auth import BearerAuth
 from lmagent.providers.base import Auth, Request
+from tests.asking.fakes import ASKS, CALL, HI, STREAM, STREAMS, VERBS, EchoCodec, Naps, exchange, quick
 from tests.loopback import CLOSE, RESET, STALL, LoopbackServer, Received, json_answer, raw, sse_answer
-from tests.transport.fakes import ASKS, CALL, HI, STREAM, STREAMS, VERBS, EchoCodec, Naps, exchange, quick
 
 verbs = pytest.mark.parametrize("verb", VERBS.values(), ids=list(VERBS))
 asks = pytest.mark.parametrize("verb", ASKS.values(), ids=list(ASKS))
@@ -176,7 +176,7 @@ def test_tenacity_is_imported_for_a_failure_only():
     code = """
 import sys
 from tests.loopback import LoopbackServer, json_answer
-from tests.transport.fakes import HI, exchange, CALL
+from tests.asking.fakes import HI, exchange, CALL
 heavy = {"tenacity", "httpx", "httpcore", "rich", "pydantic", "click"}
 with LoopbackServer([json_answer(HI), json_answer({}, 500), json_answer(HI)]) as server:
     made = exchange(server.url)

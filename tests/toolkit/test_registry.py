@@ -854,7 +854,7 @@ def test_ready_made_tools_of_a_bare_checkout_and_their_path_give_the_same_object
     )
     code = (
         "import sys, pathlib\nroot = pathlib.Path(sys.argv[1])\nsys.path.insert(0, str(root))\n"
-        "import lmagent.toolkit.sources as sources\nsources.__file__ = str(root / 'lmagent' / 'x.py')\n"
+        "import lmagent.toolkit.sources as sources\nsources.__file__ = str(root / 'lmagent' / 'toolkit' / 'x.py')\n"
         "sources.Path.resolve = lambda self, strict=False: self.absolute()\n"
         "from lmagent.toolkit.registry import ToolRegistry\nr = ToolRegistry()\nr.load('adder')\n"
         "r.load(root / 'tools' / 'adder.py')\n"

@@ -10,7 +10,7 @@ from lmagent.errors import ConfigurationError, ParameterError
 from lmagent.models.baichuan import BaichuanChat
 from lmagent.providers.base import Request
 from lmagent.testing.fake import FakeAnswer, FakeTransport
-from tests.chat_models.four_verbs import in_four_verbs
+from tests.models.four_verbs import in_four_verbs
 
 KEYS: dict[str, Any] = {"api_key": "fake-baichuan-key", "secret_key": "fake-baichuan-secret"}
 

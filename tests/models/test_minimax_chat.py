@@ -12,7 +12,7 @@ from lmagent.models.parameters import MinimaxChatParameters, MinimaxProChatParam
 from lmagent.providers.base import Request
 from lmagent.testing.fake import FakeAnswer, FakeTransport
 from lmagent.toolkit.schema import ToolSpec
-from tests.chat_models.four_verbs import in_four_verbs
+from tests.models.four_verbs import in_four_verbs
 
 KEYS: dict[str, Any] = {"api_key": "fake-minimax-key", "group_id": "17"}
 OK = {"status_code": 0, "status_msg": ""}

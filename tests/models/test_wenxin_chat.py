@@ -14,8 +14,8 @@ from lmagent.models.wenxin import WenxinChat
 from lmagent.providers.base import Request
 from lmagent.testing.fake import FakeAnswer, FakeTransport
 from lmagent.toolkit.schema import ToolSpec
-from tests.chat_models.four_verbs import in_four_verbs
 from tests.loopback import LoopbackServer, json_answer
+from tests.models.four_verbs import in_four_verbs
 
 PAIR = {"api_key": "fake-api-key", "secret_key": "fake-secret-key"}
 TEXT = {"result": "hi", "is_end": True, "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}

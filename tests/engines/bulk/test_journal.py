@@ -17,7 +17,7 @@ from lmagent.engines.bulk.journal import SQLiteJournal, export_journal, read_jou
 from lmagent.engines.bulk.work import Row
 from lmagent.errors import BadRequest, JournalError, LMAgentError, RateLimited, ServerFailed
 from lmagent.testing import FakeAnswer
-from tests.bulk.test_engine import SlowTransport, answer_to, collected, flaky, model, refusal
+from tests.engines.bulk.test_engine import SlowTransport, answer_to, collected, flaky, model, refusal
 
 
 def run(path: Path, prompts: Any, transport: Any = None, **options: Any) -> tuple[list[Any], CompletionEngine, Any]:

@@ -23,7 +23,7 @@ from lmagent.errors import BadRequest, ConfigurationError, JournalError, RateLim
 from lmagent.models.fallback import FallbackModel
 from lmagent.providers.base import Request
 from lmagent.testing import FakeAnswer
-from tests.bulk.test_engine import SlowTransport, answer_to, collected, model, refusal, reply
+from tests.engines.bulk.test_engine import SlowTransport, answer_to, collected, model, refusal, reply
 
 COUNT = 200
 PROMPTS = [f"p{number % 150}" for number in range(COUNT)]

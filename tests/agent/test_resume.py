@@ -132,7 +132,7 @@ def test_another_process_resumes():
     _, result = paused()
     program = """
 import json, sys
-from tests.test_resume import *
+from tests.agent.test_resume import *
 stored = RunResult.from_dict(json.load(sys.stdin))
 agent = Agent(ScriptedModel(["done"]), [pay, look])
 json.dump(agent.run(stored.decide(True)).to_dict(), sys.stdout)

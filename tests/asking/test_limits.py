@@ -14,8 +14,8 @@ from lmagent.asking.limits import RateLimiter
 from lmagent.core.messages import Usage
 from lmagent.errors import ConfigurationError, RateLimited
 from lmagent.http.base import Timeouts
+from tests.asking.fakes import CALL, HI, Naps, exchange
 from tests.loopback import LoopbackServer, json_answer
-from tests.transport.fakes import CALL, HI, Naps, exchange
 
 
 class Time:

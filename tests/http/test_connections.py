@@ -15,8 +15,8 @@ import pytest
 from lmagent.core.events import TextDelta
 from lmagent.errors import ConfigurationError, ConnectionFailed, RequestTimeout, StreamInterrupted
 from lmagent.http.transport import HttpTransport
+from tests.asking.fakes import CALL, HI, STREAM, VERBS, EchoCodec, exchange, quick
 from tests.loopback import CLOSE, STALL, LoopbackServer, Received, answer, chunk, head, json_answer, raw, sse_answer
-from tests.transport.fakes import CALL, HI, STREAM, VERBS, EchoCodec, exchange, quick
 
 verbs = pytest.mark.parametrize("verb", VERBS.values(), ids=list(VERBS))
 HALF = raw(head(200, {"transfer-encoding": "chunked"}) + chunk(b'data: {"t":"half"}\n\n'), STALL)

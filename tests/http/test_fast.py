@@ -21,6 +21,7 @@ from lmagent.core.events import TextDelta
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConnectionFailed, LMAgentError, RequestTimeout, ResponseTooLarge, StreamInterrupted
 from lmagent.http.transport import HttpTransport
+from tests.asking.fakes import CALL, HI, STREAM, EchoCodec, exchange, quick
 from tests.loopback import (
     CLOSE,
     RESET,
@@ -34,12 +35,11 @@ from tests.loopback import (
     raw,
     sse_answer,
 )
-from tests.transport.fakes import CALL, HI, STREAM, EchoCodec, exchange, quick
 
 pytest.importorskip("httpx_aiohttp")
 
 API = "http://api.example:8080"
-CERTIFICATE = Path(__file__).resolve().parent.parent / "tools" / "pages_test_cert.pem"
+CERTIFICATE = Path(__file__).resolve().parents[1] / "tools" / "pages_test_cert.pem"
 HALF = raw(head(200, {"transfer-encoding": "chunked"}) + chunk(b'data: {"t":"half"}\n\n'), STALL)
 
 
