@@ -194,7 +194,7 @@ def test_the_guide_names_every_prompt_format():
 
 
 def test_the_guide_names_every_exit_code():
-    from lmagent.cli.exits import EXIT_CODES
+    from lmagent.cli.options import EXIT_CODES
 
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for _, code, _ in EXIT_CODES:

@@ -1,6 +1,6 @@
 """The command `lmagent`: words for the shell, and nothing that the library cannot do.
 
-Results go to standard output, everything else to standard error. Exit codes: see `lmagent.cli.exits`.
+Results go to standard output, everything else to standard error. Exit codes: see `lmagent.cli.options`.
 """
 
 from __future__ import annotations

@@ -12,10 +12,9 @@ from typer.core import TyperGroup
 
 from lmagent import __version__
 from lmagent.cli.batch import batch
-from lmagent.cli.chat import chat
-from lmagent.cli.exits import EXIT_CODES, FAILED, OK, USAGE, leave
 from lmagent.cli.info import doctor, models, probe
-from lmagent.cli.run import run
+from lmagent.cli.options import EXIT_CODES, FAILED, OK, USAGE, leave
+from lmagent.cli.run import chat, run
 from lmagent.cli.tools import tools_app
 from lmagent.cli.trace import trace_app
 from lmagent.errors import LMAgentError

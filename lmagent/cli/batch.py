@@ -16,14 +16,16 @@ import typer
 
 from lmagent.agent.agent import Agent
 from lmagent.agent.loop import Limits
-from lmagent.cli.exits import FAILED, INTERRUPTED, fail
 from lmagent.cli.options import (
+    FAILED,
+    INTERRUPTED,
     ModelOption,
     ParameterOption,
     ToolOption,
     approver,
     build_model,
     build_tools,
+    fail,
     read_parameters,
 )
 from lmagent.core.budget import load_prices

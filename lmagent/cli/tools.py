@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lmagent.cli.exits import fail
-from lmagent.cli.options import ToolOption, build_tools, read_stdin, value_of
+from lmagent.cli.options import ToolOption, build_tools, fail, read_stdin, value_of
 from lmagent.core.json_text import dumps_text
 from lmagent.core.messages import ToolCall
 from lmagent.engines.printer import printable

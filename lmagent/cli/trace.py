@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmagent.cli.exits import fail
+from lmagent.cli.options import fail
 from lmagent.engines.printer import printable
 from lmagent.observe.trace_file import TraceFile, read_trace
 

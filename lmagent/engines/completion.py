@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sized
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from contextvars import copy_context
 from functools import partial
 from os import PathLike
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from lmagent.agent.agent import Agent
 from lmagent.asking.limits import RateLimiter
+from lmagent.core.async_bridge import NAP
 from lmagent.core.budget import Budget, Price
 from lmagent.engines.bulk.gate import Gate
 from lmagent.engines.bulk.journal import SQLiteJournal
 from lmagent.engines.bulk.results import Completion, Progress, ProgressBar, Summary, progress_of
 from lmagent.engines.bulk.run import BulkRun, ErrorMode, RetryFailed, Settings
 from lmagent.engines.bulk.target import Target, own_limiter
-from lmagent.engines.bulk.threads import iterate
 from lmagent.engines.bulk.work import Journal, LocalSource, SharedLimiter, WorkSource
 from lmagent.errors import ConfigurationError
 from lmagent.models.model import ChatModel
 
-__all__ = ["CompletionEngine"]
+__all__ = ["CompletionEngine", "iterate"]
 
 
 _SLACK = 0.005
@@ -244,3 +247,100 @@ def _journal_of(given: str | PathLike[str] | Journal | None, share_identical: bo
 
 def _total(prompts: object) -> int | None:
     return len(prompts) if isinstance(prompts, Sized) else None
+
+
+T = TypeVar("T")
+
+_BUFFER = 64
+
+
+class _Channel(deque[T]):
+    """Items on their way from the loop's thread to the reader's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed = threading.Condition()
+        self.over = False
+        self.failure: BaseException | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.room: asyncio.Event | None = None
+
+    async def fill(self, make: Callable[[], AsyncGenerator[T]]) -> None:
+        """Put in what the iterator yields; waits while the reader is behind."""
+        self.loop, self.task, self.room = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+        with self.changed:
+            self.changed.notify()
+        async with aclosing(make()) as items:
+            async for item in items:
+                with self.changed:
+                    self.append(item)
+                    self.changed.notify()
+                    full = len(self) >= _BUFFER
+                    if full:
+                        self.room.clear()
+                if full:
+                    await self.room.wait()
+
+    def read(self) -> Generator[T]:
+        while True:
+            with self.changed:
+                while not self and not self.over:
+                    self.changed.wait(NAP)
+                if not self:
+                    break
+                item = self.popleft()
+                wake = len(self) == _BUFFER // 2
+            if wake and self.loop is not None and self.room is not None:
+                with suppress(RuntimeError):  # closed meanwhile
+                    self.loop.call_soon_threadsafe(self.room.set)
+            yield item
+        if self.failure is not None:
+            raise self.failure
+
+    def cancel(self) -> None:
+        """End the filling; also one that has hardly begun."""
+        with self.changed:
+            while self.task is None and not self.over:
+                self.changed.wait()
+        if self.loop is not None and self.task is not None:
+            with suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self.task.cancel)
+
+
+def iterate(make: Callable[[], AsyncGenerator[T]], *, stop: Callable[[], bool] = lambda: False) -> Generator[T]:
+    """Yield what the async iterator of `make()` yields, or raise what it raises.
+
+    Args:
+        make: Makes the async iterator, in its loop.
+        stop: Asked at a Ctrl-C; True: the iterator is about to end, and runs to its end unheard. A second Ctrl-C
+            closes it.
+    """
+    channel: _Channel[T] = _Channel()
+    context = copy_context()
+
+    def work() -> None:
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(channel.fill(make), context=context)
+        except asyncio.CancelledError:
+            pass  # the reader went away
+        except BaseException as error:  # carried over to the reader's thread
+            channel.failure = error
+        finally:
+            with channel.changed:
+                channel.over = True
+                channel.changed.notify()
+
+    thread = threading.Thread(target=work, name="lmagent-bulk", daemon=True)
+    thread.start()
+    try:
+        yield from channel.read()
+    except KeyboardInterrupt:
+        if stop():
+            with suppress(Exception):
+                deque(channel.read(), maxlen=0)
+        raise
+    finally:
+        channel.cancel()
+        thread.join()
