@@ -1,37 +1,54 @@
-"""What a valid history is, and how an invalid one is mended. Pure; knows no provider and no store.
+"""The rules of a valid history, and the one place that repairs an invalid one. Pure; knows no provider and no store.
 
-The rules: every call of an assistant message is answered exactly once, right behind it and in call order; a call has an
-id, and no other call of the conversation has the same; no result stands without its call.
+The rules: every call of an assistant message is answered exactly once, directly after it and in call order; every call
+has an id that no other call of the conversation has; every result belongs to a call.
+
+`answered` settles which result belongs to which call. It serves both kinds of history: `repair_history` keeps the
+history of a conversation valid, and the codecs send a list of messages that the user wrote.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
-from lmagent.core.messages import AssistantMessage, Message, ToolCall, ToolMessage
+from lmagent.core.messages import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
 
-__all__ = ["NOT_RUN", "History", "history_problems", "in_order", "open_calls", "own_id", "repair_history"]
+__all__ = [
+    "NOT_RUN",
+    "NO_RESULT",
+    "History",
+    "answered",
+    "history_problems",
+    "in_order",
+    "open_calls",
+    "own_id",
+    "repair_history",
+    "result_as_text",
+]
 
 NOT_RUN = "Not run: the run was cancelled before this call finished. Its effect is unknown; call again if needed."
+"""The result of a call that a cancelled run left open."""
+NO_RESULT = "No result: this call was not run."
+"""The result of a call in messages written by the user that contain no result for it."""
 
 
 def open_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
     """Return the calls at the end of `messages` that have no result yet, in order."""
-    answered: set[str] = set()
+    with_result: set[str] = set()
     for message in reversed(messages):
         if isinstance(message, ToolMessage):
-            answered.add(message.tool_call_id)
+            with_result.add(message.tool_call_id)
         elif isinstance(message, AssistantMessage):
-            return tuple(call for call in message.tool_calls if call.id not in answered)
+            return tuple(call for call in message.tool_calls if call.id not in with_result)
         else:
             return ()
     return ()
 
 
 def history_problems(messages: Iterable[Message]) -> list[str]:
-    """Return what is wrong with a history, one line each; empty when it is valid."""
+    """Return what is wrong with a history, one line per problem; empty when it is valid."""
     problems: list[str] = []
     waiting: list[ToolCall] = []
     taken: set[str] = set()
@@ -59,11 +76,11 @@ def history_problems(messages: Iterable[Message]) -> list[str]:
 def in_order(messages: Sequence[Message], taken: set[str] | None = None) -> bool:
     """Whether a history has no problems.
 
-    The one look at every message of a turn, so it does nothing but compare types while no call is open.
+    The only pass over all messages of a turn, so it compares types and nothing else while no call is open.
 
     Args:
-        messages: All, or those behind others that are in order.
-        taken: The ids of the calls of those others; it grows by what is found here.
+        messages: All messages, or the ones after others that are known to be valid.
+        taken: The call ids of those others; the ids found here are added to it.
     """
     waiting: list[str] = []
     taken = set() if taken is None else taken
@@ -82,42 +99,31 @@ def in_order(messages: Sequence[Message], taken: set[str] | None = None) -> bool
 
 
 def repair_history(messages: Iterable[Message], *, missing: str = NOT_RUN) -> tuple[Message, ...]:
-    """Return a valid history: open calls are answered with `missing`, stray and repeated results are left out.
+    """Return a valid history: open calls are answered with `missing`, results without a call are dropped.
 
     A history without problems comes back with the same message objects.
     """
     items = list(messages)
-    if in_order(items):  # nearly always, and looking takes a fourth of the time of mending
+    if in_order(items):  # true nearly always, and checking takes a fourth of the time of repairing
         return tuple(items)
-    out: list[Message] = []
+    repaired: list[Message] = []
     taken: set[str] = set()
-    position = 0
-    while position < len(items):
-        message = items[position]
-        position += 1
-        if isinstance(message, ToolMessage):
-            continue
-        if not isinstance(message, AssistantMessage) or not message.tool_calls:
-            out.append(message)
-            continue
-        results: list[ToolMessage] = []
-        while position < len(items) and isinstance(result := items[position], ToolMessage):
-            results.append(result)
-            position += 1
-        calls = _unique(message.tool_calls, taken)
-        out.append(message if calls == message.tool_calls else replace(message, tool_calls=calls))
-        for old, call in zip(message.tool_calls, calls, strict=True):
-            found = next((result for result in results if result.tool_call_id == old.id), None)
-            if found is None:
-                out.append(ToolMessage(missing, tool_call_id=call.id, name=call.name, is_error=True))
-                continue
-            results.remove(found)
-            out.append(found if found.tool_call_id == call.id else replace(found, tool_call_id=call.id))
-    return tuple(out)
+    waiting: list[ToolCall] = []
+    for message in answered(items, missing=missing, stray=lambda _: None):
+        if isinstance(message, AssistantMessage):
+            waiting = list(_with_own_ids(message.tool_calls, taken))
+            same = tuple(waiting) == message.tool_calls
+            repaired.append(message if same else replace(message, tool_calls=tuple(waiting)))
+        elif isinstance(message, ToolMessage):
+            id = waiting.pop(0).id
+            repaired.append(message if message.tool_call_id == id else replace(message, tool_call_id=id))
+        else:
+            repaired.append(message)
+    return tuple(repaired)
 
 
-def _unique(calls: tuple[ToolCall, ...], taken: set[str]) -> tuple[ToolCall, ...]:
-    """Return the calls with ids of their own, and note them in `taken`."""
+def _with_own_ids(calls: tuple[ToolCall, ...], taken: set[str]) -> tuple[ToolCall, ...]:
+    """Return the calls with ids that no other call has, and add the ids to `taken`."""
     unique: list[ToolCall] = []
     for call in calls:
         own = own_id(call.id, taken)
@@ -133,10 +139,79 @@ def own_id(id: str, taken: Collection[str]) -> str:
     return next(made for number in count(2) if (made := f"{id or 'call'}_{number}") not in taken)
 
 
-class History:
-    """The messages of one conversation: grows at the end, hands out tuples, stays valid.
+def result_as_text(result: ToolMessage) -> UserMessage:
+    """Return a tool result as a user message."""
+    return UserMessage(f"[{'Error' if result.is_error else 'Result'} of {result.name or 'a tool'}: {result.content}]")
 
-    An agent run appends to the history it is given, so what a cancelled run had done is kept in it.
+
+def answered(
+    messages: Iterable[Message],
+    *,
+    missing: str = NO_RESULT,
+    stray: Callable[[ToolMessage], Message | None] = result_as_text,
+) -> list[Message]:
+    """Return the messages with each call answered exactly once, directly after it, in the order of the calls.
+
+    A result belongs to the call with its id, else to a call of its name by position; it may stand anywhere before the
+    next assistant message. It gets the name of its call.
+
+    Args:
+        messages: A whole conversation.
+        missing: The result of a call that has none.
+        stray: Called with a result that belongs to no call; what it returns takes the place of the result.
+    """
+    out: list[Message] = []
+    for opening, followers in _segments(messages):
+        results = [item for item in followers if isinstance(item, ToolMessage)]
+        matches: list[ToolMessage | None] = []
+        if opening is not None:
+            out.append(opening)
+            matches = _matched(opening.tool_calls, results)
+            for call, match in zip(opening.tool_calls, matches, strict=True):
+                result = match or ToolMessage(missing, call.id, call.name, is_error=True)
+                fits = result.name == call.name and result.tool_call_id == call.id
+                out.append(result if fits else replace(result, name=call.name, tool_call_id=call.id))
+        used = {id(match) for match in matches}
+        for item in followers:
+            if not isinstance(item, ToolMessage):
+                out.append(item)
+            elif id(item) not in used and (instead := stray(item)) is not None:
+                out.append(instead)
+    return out
+
+
+def _segments(messages: Iterable[Message]) -> Iterator[tuple[AssistantMessage | None, list[Message]]]:
+    """Yield each assistant message with the messages after it, up to the next assistant message."""
+    opening: AssistantMessage | None = None
+    followers: list[Message] = []
+    for message in messages:
+        if isinstance(message, AssistantMessage):
+            yield opening, followers
+            opening, followers = message, []
+        else:
+            followers.append(message)
+    yield opening, followers
+
+
+def _matched(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[ToolMessage | None]:
+    """Return the result of each call: by id, in order where an id repeats; unknown ids by position and name."""
+    by_id: dict[str, list[ToolMessage]] = {call.id: [] for call in calls}
+    unknown: list[ToolMessage] = []
+    for result in results:
+        by_id.get(result.tool_call_id, unknown).append(result)
+    matches: list[ToolMessage | None] = []
+    for call in calls:
+        waiting = by_id[call.id]
+        if not waiting and unknown and unknown[0].name in ("", call.name):
+            waiting = unknown
+        matches.append(waiting.pop(0) if waiting else None)
+    return matches
+
+
+class History:
+    """The messages of one conversation: new ones are added at the end, and the history stays valid.
+
+    An agent run appends to the history it is given, so it keeps what a cancelled run had done.
     """
 
     __slots__ = ("_messages",)
@@ -146,7 +221,7 @@ class History:
 
     @classmethod
     def restored(cls, messages: Iterable[Message]) -> History:
-        """Return a history with these messages as they are, open calls included (a paused run's)."""
+        """Return a history with these messages unchanged, open calls (of a paused run) included."""
         history = cls()
         history._messages = list(messages)
         return history
@@ -178,7 +253,7 @@ class History:
         self._messages.extend(messages)
 
     def replace_last(self, message: Message) -> None:
-        """Put `message` in the place of the newest one."""
+        """Replace the newest message."""
         self._messages[-1] = message
 
     def truncate(self, length: int) -> None:
@@ -186,15 +261,18 @@ class History:
         del self._messages[length:]
 
     def reopen(self, messages: Sequence[Message]) -> None:
-        """Go back to a paused run's `messages`: its calls that were answered with "Not run" meanwhile are open again.
+        """Go back to the `messages` of a paused run: calls that were answered with "Not run" since are open again.
 
         Raises:
-            ValueError: This is another history, or something was said since.
+            ValueError: This is another history, or other messages were added since.
         """
         since = self.since(len(messages))
         given_up = all(isinstance(each, ToolMessage) and each.content == NOT_RUN for each in since)
         if self.messages[: len(messages)] != tuple(messages) or not given_up:
-            raise ValueError("The history is not the paused run's, or went on since: its calls cannot be run any more.")
+            raise ValueError(
+                "The paused run cannot go on: this history is another one, or has new messages since the pause. "
+                "Pass the history of the paused run, unchanged."
+            )
         self.truncate(len(messages))
 
     def since(self, start: int) -> tuple[Message, ...]:
@@ -207,5 +285,5 @@ class History:
             self._messages.append(ToolMessage(text, tool_call_id=call.id, name=call.name, is_error=True))
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all messages."""
         self._messages.clear()

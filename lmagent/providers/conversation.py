@@ -14,19 +14,17 @@ keeps in `message.wire` stay with them.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
-from lmagent.core.json_text import JSONError, loads
+from lmagent.core.history import answered, result_as_text
 from lmagent.core.messages import (
     AssistantMessage,
     Message,
     Part,
     SystemMessage,
     TextPart,
-    ToolCall,
     ToolMessage,
     UserMessage,
 )
@@ -38,19 +36,12 @@ __all__ = [
     "ACKNOWLEDGED",
     "BEGIN",
     "CONTINUE",
-    "NOT_RUN",
-    "RAW_ARGUMENTS",
     "TextOnlyCodec",
     "alternating",
     "answered",
-    "arguments_object",
-    "called_names",
-    "fitting_ids",
-    "kept_items",
     "merged",
     "messages_of",
     "one_call_each",
-    "settled",
     "split_system",
     "system_apart",
     "system_in_front",
@@ -65,8 +56,6 @@ CONTINUE = "Please continue."
 """Stands in for the user where a history ends with an answer."""
 ACKNOWLEDGED = "OK."
 """Stands in for the model between a tool result and a user message."""
-NOT_RUN = "No result: this call was not run."
-"""Stands in for the result of a call that nobody answered."""
 
 _SEPARATOR = "\n\n"
 
@@ -139,65 +128,6 @@ def _as_text(message: UserMessage, refuse: Callable[[str], MessageError]) -> Use
     return UserMessage(message.text, message.name)
 
 
-def answered(messages: Iterable[Message]) -> list[Message]:
-    """Return the messages with each call answered exactly once, right behind it, in the order of the calls.
-
-    Results find their call by id, else by position, anywhere before the next assistant message, and get its name. A
-    call without a result gets `NOT_RUN`; a result without a call becomes user text.
-    """
-    answer: list[Message] = []
-    for opening, followers in _segments(messages):
-        if opening is None:
-            answer.extend(_orphan(item) if isinstance(item, ToolMessage) else item for item in followers)
-            continue
-        results = [item for item in followers if isinstance(item, ToolMessage)]
-        matches = _match(opening.tool_calls, results)
-        answer.append(opening)
-        for call, match in zip(opening.tool_calls, matches, strict=True):
-            result = match or ToolMessage(NOT_RUN, call.id, call.name, is_error=True)
-            fits = result.name == call.name and result.tool_call_id == call.id
-            answer.append(result if fits else replace(result, name=call.name, tool_call_id=call.id))
-        used = {id(match) for match in matches}
-        for item in followers:
-            if not isinstance(item, ToolMessage):
-                answer.append(item)
-            elif id(item) not in used:
-                answer.append(_orphan(item))
-    return answer
-
-
-def _segments(messages: Iterable[Message]) -> Iterator[tuple[AssistantMessage | None, list[Message]]]:
-    """Yield each assistant message with what follows it up to the next one."""
-    opening: AssistantMessage | None = None
-    followers: list[Message] = []
-    for message in messages:
-        if isinstance(message, AssistantMessage):
-            yield opening, followers
-            opening, followers = message, []
-        else:
-            followers.append(message)
-    yield opening, followers
-
-
-def _match(calls: Sequence[ToolCall], results: Sequence[ToolMessage]) -> list[ToolMessage | None]:
-    """Return the result of each call: by id, in order where an id repeats; then what has a strange id, by position."""
-    by_id: dict[str, list[ToolMessage]] = {call.id: [] for call in calls}
-    strange: list[ToolMessage] = []
-    for result in results:
-        by_id.get(result.tool_call_id, strange).append(result)
-    matches: list[ToolMessage | None] = []
-    for call in calls:
-        waiting = by_id[call.id]
-        if not waiting and strange and strange[0].name in ("", call.name):
-            waiting = strange
-        matches.append(waiting.pop(0) if waiting else None)
-    return matches
-
-
-def _orphan(result: ToolMessage) -> UserMessage:
-    return UserMessage(_result_text(result))
-
-
 def one_call_each(messages: Iterable[Message]) -> list[Message]:
     """Return the messages with parallel calls as consecutive pairs: call, result, call, result.
 
@@ -229,14 +159,10 @@ def tools_as_text(messages: Iterable[Message]) -> list[Message]:
             text = "\n".join([message.content, *lines] if message.content.strip() else lines)
             answer.append(replace(message, content=text, tool_calls=()))
         elif isinstance(message, ToolMessage):
-            answer.append(_orphan(message))
+            answer.append(result_as_text(message))
         else:
             answer.append(message)
     return answer
-
-
-def _result_text(result: ToolMessage) -> str:
-    return f"[{'Error' if result.is_error else 'Result'} of {result.name or 'a tool'}: {result.content}]"
 
 
 def merged(messages: Iterable[Message]) -> list[Message]:
@@ -372,128 +298,3 @@ class TextOnlyCodec(Codec):
         if self.max_messages is not None and len(messages) > self.max_messages:
             raise self.refuse(f"{len(messages)} messages; it takes at most {self.max_messages} (shorten the history)")
         return [{"role": message.role, "content": str(message.content)} for message in messages]
-
-
-RAW_ARGUMENTS = "_raw"
-"""Where text that is no JSON object stands in the object that the dialect asks for."""
-
-_ANY = re.compile(r".+", re.DOTALL)
-"""What an id must match where any will do, as long as there is one and it is unique."""
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
-_MAX_NAME = 64
-
-
-def arguments_object(text: str) -> dict[str, Any]:
-    """Return the arguments of a call as an object: blank is `{}`, what is no JSON object is `{"_raw": text}`."""
-    if not text.strip():
-        return {}
-    try:
-        value = loads(text)
-    except JSONError:
-        value = None
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {RAW_ARGUMENTS: text}
-
-
-def kept_items(message: AssistantMessage, provider: str, name: str) -> list[dict[str, Any]]:
-    """Return the list of objects that a codec left in `details[provider][name]`, or an empty one."""
-    details: object = message.details.get(provider)
-    found: object = cast("dict[str, object]", details).get(name) if isinstance(details, dict) else None
-    items = cast("list[object]", found) if isinstance(found, list) else []
-    return cast("list[dict[str, Any]]", items) if all(isinstance(item, dict) for item in items) else []
-
-
-def called_names(messages: Iterable[Message]) -> list[str]:
-    """Return the names of the tools called in a history, each once, in order."""
-    calls = (call for message in messages if isinstance(message, AssistantMessage) for call in message.tool_calls)
-    return list(dict.fromkeys(call.name for call in calls))
-
-
-def settled(
-    messages: Sequence[Message], pattern: re.Pattern[str], max_length: int = 64, *, key: object = None
-) -> Sequence[Message]:
-    """Return the messages with every call answered right behind it and ids that fit: `answered`, then `fitting_ids`.
-
-    A history that is in order already is only looked at, once, and handed on as it is.
-
-    Args:
-        messages: Without system messages, or with them where the dialect takes them anywhere.
-        pattern: What an id must match.
-        max_length: Longest id.
-        key: Under which the codec keeps encoded bytes: a message that has them was found to fit before.
-    """
-    if _in_order(messages, pattern, max_length, key):
-        return messages
-    return fitting_ids(answered(messages), pattern, max_length)
-
-
-def _in_order(messages: Sequence[Message], pattern: re.Pattern[str], max_length: int, key: object) -> bool:
-    open_calls: tuple[ToolCall, ...] = ()
-    at = 0
-    taken: set[str] = set()
-    for message in messages:
-        role = message.role
-        if role == "tool":
-            result = cast("ToolMessage", message)
-            if at == len(open_calls):
-                return False
-            call = open_calls[at]
-            if result.tool_call_id != call.id or result.name != call.name:
-                return False
-            at += 1
-            continue
-        if at != len(open_calls):
-            return False
-        if role != "assistant":
-            continue
-        open_calls, at = cast("AssistantMessage", message).tool_calls, 0
-        for call in open_calls:
-            if call.id in taken:
-                return False
-            taken.add(call.id)
-            if key not in message.wire and not _fits(call, pattern, max_length):
-                return False
-    return at == len(open_calls)
-
-
-def _fits(call: ToolCall, pattern: re.Pattern[str], max_length: int) -> bool:
-    return bool(len(call.id) <= max_length and pattern.fullmatch(call.id) and _NAME.fullmatch(call.name))
-
-
-def fitting_ids(messages: Iterable[Message], pattern: re.Pattern[str] = _ANY, max_length: int = 64) -> list[Message]:
-    """Return the messages with call ids that match `pattern` and are unique, and with names that providers take.
-
-    A strange character becomes `_`, a repeated id gets a number; results follow their calls. The messages must have
-    gone through `history.answered`.
-    """
-    answer: list[Message] = []
-    taken: set[str] = set()
-    waiting: list[ToolCall] = []
-    for message in messages:
-        if isinstance(message, AssistantMessage) and message.tool_calls:
-            calls = tuple(_fitting(call, pattern, max_length, taken) for call in message.tool_calls)
-            waiting = list(calls)
-            same = all(new is old for new, old in zip(calls, message.tool_calls, strict=True))
-            answer.append(message if same else replace(message, tool_calls=calls))
-        elif isinstance(message, ToolMessage) and waiting:
-            call = waiting.pop(0)
-            same = call.id == message.tool_call_id and call.name == message.name
-            answer.append(message if same else replace(message, tool_call_id=call.id, name=call.name))
-        else:
-            answer.append(message)
-    return answer
-
-
-def _fitting(call: ToolCall, pattern: re.Pattern[str], max_length: int, taken: set[str]) -> ToolCall:
-    wanted = call.id
-    if not pattern.fullmatch(wanted) or len(wanted) > max_length:
-        # The end of a long id tells it apart better than its beginning.
-        wanted = _NOT_IN_NAMES.sub("_", wanted)[-max_length:] or "call"
-    number = 1
-    unique = wanted
-    while unique in taken:
-        number += 1
-        unique = f"{wanted[: max_length - len(str(number)) - 1]}_{number}"
-    taken.add(unique)
-    name = call.name if _NAME.fullmatch(call.name) else _NOT_IN_NAMES.sub("_", call.name)[:_MAX_NAME] or "unknown"
-    return call if unique == call.id and name == call.name else replace(call, id=unique, name=name)

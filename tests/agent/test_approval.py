@@ -230,7 +230,7 @@ def test_a_given_history_goes_on_with_the_run_and_not_beyond_it():
     agent.run(paused.decide(True), history=history)
     assert [message.role for message in history.messages] == ["user", "assistant", "tool", "assistant"]
     assert history_problems(history.messages) == []
-    with pytest.raises(ValueError, match="went on since"):
+    with pytest.raises(ValueError, match="new messages since"):
         agent.run(paused.decide(True), history=history)
 
 

@@ -1,4 +1,4 @@
-"""A history is valid, or is mended."""
+"""A history is valid, or is repaired."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_valid_history_comes_back_with_the_same_objects():
     assert all(x is y for x, y in zip(repair_history(messages), messages, strict=True))
 
 
-def test_open_calls_are_found_and_answered():
+def test_open_calls_are_found_and_answered_with_an_error_result():
     history = History([UserMessage("hi")])
     history.extend([ASKED, result("a")])
     assert [c.id for c in open_calls(history.messages)] == ["b"]
@@ -35,30 +35,35 @@ def test_open_calls_are_found_and_answered():
     assert history_problems(history.messages) == []
 
 
-def test_results_are_put_in_order_and_strays_left_out():
+def test_results_are_put_in_call_order_and_stray_results_are_dropped():
     messages = [result("x"), UserMessage("hi"), ASKED, result("b", "B"), result("a", "A"), result("a", "again")]
     assert repair_history(messages) == (UserMessage("hi"), ASKED, result("a", "A"), result("b", "B"))
 
 
-def test_repeated_call_ids_are_told_apart():
+def test_a_result_behind_another_message_or_with_a_wrong_id_is_kept():
+    messages = [ASKED, UserMessage("hurry up"), result("b", "B"), result("zzz", "A")]
+    assert repair_history(messages) == (ASKED, result("a", "A"), result("b", "B"), UserMessage("hurry up"))
+
+
+def test_repeated_call_ids_in_one_message_are_made_unique():
     twice = AssistantMessage("", tool_calls=(call("a"), call("a")))
-    mended = repair_history([twice, result("a", "1"), result("a", "2")])
-    assert history_problems(mended) == []
-    assert [m.content for m in mended[1:]] == ["1", "2"]
+    repaired = repair_history([twice, result("a", "1"), result("a", "2")])
+    assert history_problems(repaired) == []
+    assert [m.content for m in repaired[1:]] == ["1", "2"]
 
 
-def test_each_call_has_an_id_of_its_own_in_the_whole_conversation():
+def test_call_ids_are_made_unique_in_the_whole_conversation():
     once = AssistantMessage("", tool_calls=(call("a"),))
     nameless = AssistantMessage("", tool_calls=(call(""), call("")))
     messages = [once, result("a", "1"), once, result("a", "2"), nameless, result("", "3"), result("", "4")]
     assert len(history_problems(messages)) == 4
-    mended = repair_history(messages)
-    assert history_problems(mended) == []
-    assert [m.content for m in mended if isinstance(m, ToolMessage)] == ["1", "2", "3", "4"]
+    repaired = repair_history(messages)
+    assert history_problems(repaired) == []
+    assert [m.content for m in repaired if isinstance(m, ToolMessage)] == ["1", "2", "3", "4"]
     assert len(History(messages).call_ids()) == 4
 
 
-def test_problems_are_named():
+def test_problems_name_the_message_and_the_call():
     assert history_problems([result("x")]) == ["message 0: a result for 'x', which is no open call"]
     assert "has no result" in history_problems([ASKED, UserMessage("hi")])[0]
     assert history_problems([ASKED, result("b"), result("a")]) == ["message 1: the result for 'b' is out of order"]
@@ -76,10 +81,10 @@ messages = st.lists(
 
 
 @given(messages)
-def test_whatever_comes_in_a_valid_history_comes_out(items):
-    mended = repair_history(items)
-    assert history_problems(mended) == []
+def test_any_list_of_messages_is_repaired_to_a_valid_history(items):
+    repaired = repair_history(items)
+    assert history_problems(repaired) == []
     assert in_order(items) == (history_problems(items) == [])
-    assert repair_history(mended) == mended
+    assert repair_history(repaired) == repaired
     spoken = [m for m in items if not isinstance(m, ToolMessage)]
-    assert [m.content for m in mended if not isinstance(m, ToolMessage)] == [m.content for m in spoken]
+    assert [m.content for m in repaired if not isinstance(m, ToolMessage)] == [m.content for m in spoken]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from lmagent.core.history import NO_RESULT
 from lmagent.core.messages import (
     AssistantMessage,
     ImagePart,
@@ -17,7 +18,6 @@ from lmagent.providers.conversation import (
     ACKNOWLEDGED,
     BEGIN,
     CONTINUE,
-    NOT_RUN,
     alternating,
     answered,
     merged,
@@ -87,7 +87,7 @@ def test_a_result_that_came_late_is_moved_to_its_call():
 def test_a_call_without_a_result_gets_one():
     assert answered([AssistantMessage("", (A, B)), ToolMessage("2", "b", "get")]) == [
         AssistantMessage("", (A, B)),
-        ToolMessage(NOT_RUN, "a", "add", is_error=True),
+        ToolMessage(NO_RESULT, "a", "add", is_error=True),
         ToolMessage("2", "b", "get"),
     ]
 
