@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
-from lmagent.asking.rate_limit_headers import seconds_to_room
+from lmagent.asking.retry import read_rate_limit_wait
 from lmagent.core.messages import Usage
 from lmagent.errors import ConfigurationError, ProviderError, RateLimited
 
-__all__ = ["BookedPlace", "Limiter", "Permit", "RateLimiter", "asked_to_pause", "told_to_pause"]
+__all__ = ["BookedPlace", "Limiter", "Permit", "RateLimiter", "pause_from_error", "pause_from_headers"]
 
 _SLACK = 1e-3
 """Fraction of the window that is left free, so that a request which starts late by some milliseconds does not bring one
@@ -170,12 +170,12 @@ class BookedPlace:
             self._limiter.correct(None, 0, self._tokens, total)
 
 
-def told_to_pause(headers: Mapping[str, str], now: float) -> float:
+def pause_from_headers(headers: Mapping[str, str], now: float) -> float:
     """Return the seconds for which the headers of an answer, at `now` of the wall clock, say that nothing is left."""
-    return min(seconds_to_room(headers, now), _LONGEST_PAUSE)
+    return min(read_rate_limit_wait(headers, now), _LONGEST_PAUSE)
 
 
-def asked_to_pause(error: ProviderError, max_pause: float) -> float:
+def pause_from_error(error: ProviderError, max_pause: float) -> float:
     """Return the seconds, at most `max_pause`, that a server which refused a request asks all to wait."""
     return min(error.retry_after or 0.0, max_pause) if isinstance(error, RateLimited) else 0.0
 
@@ -308,13 +308,13 @@ class RateLimiter:
 
     def answered(self, headers: Mapping[str, str], now: float) -> None:
         """Pause when the headers of an answer say that nothing is left."""
-        seconds = told_to_pause(headers, now)
+        seconds = pause_from_headers(headers, now)
         if seconds:
             self.pause(seconds)
 
     def failed(self, error: ProviderError, max_pause: float) -> None:
         """Pause for all when the server asks one to wait."""
-        seconds = asked_to_pause(error, max_pause)
+        seconds = pause_from_error(error, max_pause)
         if seconds:
             self.pause(seconds)
 

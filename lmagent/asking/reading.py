@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lmagent.core.events import Delta, Done, Event, ReasoningDelta, RefusalDelta, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.core.framing import Frame, FramingError, SSEDecoder
-from lmagent.core.json_text import JSON, JSONError, loads
+from lmagent.core.json_text import JSON, Frame, FramingError, JSONError, SSEDecoder, loads
 from lmagent.core.messages import AssistantMessage, Reply
 from lmagent.errors import InvalidResponse, LMAgentError, ResponseTooLarge, StreamInterrupted
 from lmagent.providers.base import Codec

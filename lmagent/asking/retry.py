@@ -1,6 +1,12 @@
-"""When a request is sent again, and after how long. The only place that imports tenacity, and only after a failure.
+"""Retries: whether a failed request is sent again, after how long, and what response headers say about waiting.
 
-A retry after the request left may be paid twice: model calls are not idempotent. For chat it is right all the same.
+The only module that imports tenacity, and only after a failure. Two kinds of headers are read here, both without
+knowing a provider: `Retry-After` and its relatives on a refusal, and rate limit headers on any answer
+(`x-ratelimit-remaining-requests: 0`, `x-ratelimit-reset-requests: 6m0s` from OpenAI and compatible servers,
+`anthropic-ratelimit-requests-remaining: 0`, `...-reset: 2026-11-23T10:00:00Z`; the same for tokens).
+
+A request that failed after it left may be billed twice when it is repeated: model calls are not idempotent. For chat,
+repeating is right all the same.
 """
 
 from __future__ import annotations
@@ -16,23 +22,23 @@ from lmagent.errors import ProviderError, QuotaExceeded, RequestTimeout
 if TYPE_CHECKING:
     from tenacity import AttemptManager, RetryCallState
 
-__all__ = ["RetryPolicy", "attempts_after", "read_retry_after", "read_should_retry"]
+__all__ = ["RetryPolicy", "attempts_after", "read_rate_limit_wait", "read_retry_after", "read_should_retry"]
 
 
 @fast_dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often and how patiently a failed request is repeated."""
+    """How often a failed request is repeated, and how long to wait before each repeat."""
 
     max_retries: int = 2
     """Repeats after the first request; 0 for none."""
     initial: float = 0.5
     """Seconds before the first repeat; doubled for each further one."""
     maximum: float = 8.0
-    """Seconds; the longest wait of our own choosing."""
+    """Seconds; the longest wait that we choose ourselves."""
     jitter: float = 0.25
-    """How far a wait of ours may differ from the computed one, as a fraction of it."""
+    """How far a wait that we choose may differ from the computed one, as a fraction of it."""
     max_wait: float = 60.0
-    """Seconds; a server that asks for a longer wait gets none: the error is raised at once."""
+    """Seconds; a server that asks for a longer wait gets no repeat: the error is raised at once."""
 
     def applies_to(self, error: BaseException) -> bool:
         """Whether the same request may succeed later."""
@@ -46,9 +52,9 @@ class RetryPolicy:
 
     def wait(self, error: BaseException, attempt: int, random: Callable[[], float] = random.random) -> float:
         """Return the seconds to wait after the `attempt`-th request (from 1) failed with `error`."""
-        asked = error.retry_after if isinstance(error, ProviderError) else None
-        if asked is not None and math.isfinite(asked) and asked > 0:
-            return asked
+        requested = error.retry_after if isinstance(error, ProviderError) else None
+        if requested is not None and math.isfinite(requested) and requested > 0:
+            return requested
         own = min(self.initial * 2 ** min(attempt - 1, 60), self.maximum)
         return own * (1 + self.jitter * (2 * random() - 1))
 
@@ -60,11 +66,12 @@ def attempts_after(
 
     Args:
         policy: What to repeat, how often, how long to wait.
-        deadline: On `clock`; a wait that would end after it is not begun.
+        deadline: On `clock`; a wait that would end after it is not started.
         clock: Seconds.
-        sleep: Told how long to wait; flows record it and let their driver wait, so one iterator serves sync and async.
+        sleep: Called with the seconds to wait. Flows record them and let their driver wait, so that one iterator
+            serves sync and async.
     """
-    from tenacity import Retrying  # 40 ms that only a failure is worth
+    from tenacity import Retrying  # takes 40 ms to import; only a failure needs it
 
     def error_of(state: RetryCallState) -> BaseException:
         error = state.outcome.exception() if state.outcome else None
@@ -74,7 +81,7 @@ def attempts_after(
     waits: dict[int, float] = {}
 
     def wait(state: RetryCallState) -> float:
-        # Computed once an attempt: `stop` needs the same figure that is then waited for.
+        # Computed once per attempt: `stop` needs the same figure that is then waited for.
         number = state.attempt_number
         if number not in waits:
             waits[number] = policy.wait(error_of(state), number)
@@ -89,32 +96,42 @@ def attempts_after(
     return Retrying(retry=retry, stop=stop, wait=wait, sleep=sleep, reraise=True)
 
 
+def read_should_retry(headers: Mapping[str, str]) -> bool | None:
+    """Return the value of `x-should-retry`; None without one."""
+    table: dict[str, bool] = {"true": True, "false": False}
+    return table.get(headers.get("x-should-retry", "").strip().lower())
+
+
 def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds a server asks to wait, or None when it does not say or what it says makes no sense.
+    """Return the seconds that a server asks to wait; None without a header or with one that makes no sense.
 
     Args:
         headers: Lower-case names.
-        now: Wall clock, seconds since 1970, for the form that is a date.
+        now: Wall clock, seconds since 1970, for a header that holds a date.
     """
-    seconds = _number(headers.get("retry-after-ms"), 1000)
+    seconds = _positive(headers.get("retry-after-ms"), 1000)
     if seconds is None:
         text = headers.get("retry-after")
-        seconds = _number(text)
+        seconds = _positive(text)
         if seconds is None and text:
             seconds = _until(text, now)
     return seconds if seconds is not None and seconds > 0 else None
 
 
-def _number(text: str | None, divisor: float = 1) -> float | None:
+def _positive(text: str | None, divisor: float = 1) -> float | None:
+    value = _number(text or "")
+    return value / divisor if value is not None and math.isfinite(value) and value > 0 else None
+
+
+def _number(text: str) -> float | None:
     try:
-        value = float(text or "") / divisor
+        return float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) and value > 0 else None
 
 
 def _until(text: str, now: float) -> float | None:
-    from email.utils import parsedate_to_datetime  # 10 ms that hardly any answer needs
+    from email.utils import parsedate_to_datetime  # takes 10 ms to import; few answers need it
 
     try:
         return parsedate_to_datetime(text).timestamp() - now
@@ -122,7 +139,66 @@ def _until(text: str, now: float) -> float | None:
         return None
 
 
-def read_should_retry(headers: Mapping[str, str]) -> bool | None:
-    """Return what `x-should-retry` says, if anything."""
-    table: dict[str, bool] = {"true": True, "false": False}
-    return table.get(headers.get("x-should-retry", "").strip().lower())
+_RATE_LIMITS = (
+    ("x-ratelimit-{}-requests", 1.0),
+    ("x-ratelimit-{}-tokens", 1000.0),
+    ("anthropic-ratelimit-requests-{}", 1.0),
+    ("anthropic-ratelimit-tokens-{}", 1000.0),
+)
+"""Header names with a gap for `remaining`, `limit` and `reset`, and how much of the limit one request needs."""
+
+_RATE_LIMIT_HEADERS = tuple(
+    (name.format("remaining"), name.format("limit"), name.format("reset"), need) for name, need in _RATE_LIMITS
+)
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def read_rate_limit_wait(headers: Mapping[str, str], now: float) -> float:
+    """Return the seconds until the rate limit allows another request; 0.0 if it does, or without such headers.
+
+    `reset` is the time until the whole limit is available again, so the next request fits after its share of that time.
+
+    Args:
+        headers: Lower-case names.
+        now: Wall clock, seconds since 1970, for times given as dates.
+    """
+    longest = 0.0
+    for remaining, limit, reset, need in _RATE_LIMIT_HEADERS:
+        if headers.get(remaining, "").strip() != "0":
+            continue
+        seconds = _duration(headers.get(reset, "").strip(), now)
+        if seconds is None or seconds <= 0:
+            continue
+        size = headers.get(limit, "").strip()
+        share = min(need / int(size), 1.0) if size.isascii() and size.isdigit() and int(size) else 1.0
+        longest = max(longest, seconds * share)
+    return longest
+
+
+def _duration(text: str, now: float) -> float | None:
+    """Read `6m0s`, `20ms`, `1.5`, or an ISO date."""
+    if "T" in text:
+        from datetime import datetime  # only needed when a limit is used up
+
+        try:
+            return datetime.fromisoformat(text).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+    total, number, position = 0.0, "", 0
+    while position < len(text):
+        char = text[position]
+        if char.isdigit() or char == ".":
+            number += char
+            position += 1
+            continue
+        unit = "ms" if text.startswith("ms", position) else char
+        if unit not in _UNITS or not number:
+            return None
+        value = _number(number)
+        if value is None:
+            return None
+        total, number = total + value * _UNITS[unit], ""
+        position += len(unit)
+    rest = _number(number) if number else 0.0
+    return None if rest is None or not text else total + rest

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["NAP", "in_thread", "run_coroutine"]
+__all__ = ["POLL_INTERVAL", "in_thread", "run_coroutine"]
 
 T = TypeVar("T")
 
-NAP = 0.5
+POLL_INTERVAL = 0.5
 """Longest wait at once, in seconds, of a thread that is to hear a Ctrl-C: one that comes just before a wait begins is
 heard only at its end."""
 
@@ -54,7 +54,7 @@ def run_coroutine(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     thread.start()
     try:
         while thread.is_alive():
-            thread.join(NAP)
+            thread.join(POLL_INTERVAL)
     except BaseException:
         for loop, task in tasks:
             if not loop.is_closed():

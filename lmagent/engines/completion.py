@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from lmagent.agent.agent import Agent
 from lmagent.asking.limits import RateLimiter
-from lmagent.core.async_bridge import NAP
+from lmagent.core.async_bridge import POLL_INTERVAL
 from lmagent.core.budget import Budget, Price
 from lmagent.engines.bulk.gate import Gate
 from lmagent.engines.bulk.journal import SQLiteJournal
@@ -286,7 +286,7 @@ class _Channel(deque[T]):
         while True:
             with self.changed:
                 while not self and not self.over:
-                    self.changed.wait(NAP)
+                    self.changed.wait(POLL_INTERVAL)
                 if not self:
                     break
                 item = self.popleft()

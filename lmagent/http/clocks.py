@@ -8,7 +8,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal
 
-from lmagent.core.async_bridge import NAP
+from lmagent.core.async_bridge import POLL_INTERVAL
 from lmagent.errors import RequestTimeout
 from lmagent.http.base import Timeouts
 
@@ -76,7 +76,7 @@ def out_of_time() -> RequestTimeout:
 def in_naps(wait: Callable[[float], bool], seconds: float) -> bool:
     """Wait by `wait(seconds)` until it says True, in naps; False when it did not within `seconds`."""
     until = monotonic() + seconds
-    while not wait(max(min(until - monotonic(), NAP), 0)):
+    while not wait(max(min(until - monotonic(), POLL_INTERVAL), 0)):
         if monotonic() >= until:
             return False
     return True

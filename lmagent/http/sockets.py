@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from time import monotonic
 from typing import Any, TypeAlias, TypeVar
 
-from lmagent.core.async_bridge import NAP
+from lmagent.core.async_bridge import POLL_INTERVAL
 from lmagent.errors import RequestTimeout
 from lmagent.http.clocks import Clocks, in_naps, is_done
 
@@ -62,7 +62,7 @@ class SocketStream:
         clocks = self._clocks
         wait = clocks.idle
         while True:
-            nap = min(clocks.left(wait), NAP)
+            nap = min(clocks.left(wait), POLL_INTERVAL)
             self._socket.settimeout(nap)
             try:
                 return operation(argument)

@@ -10,7 +10,8 @@ from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
 from lmagent.models.credentials import find_secret, find_setting, require_secret, require_setting, with_default_path
 from lmagent.models.model import ChatModel, ModelOptions
-from lmagent.providers.base import Auth, BearerAuth, Codec
+from lmagent.providers.auth import BearerAuth
+from lmagent.providers.base import Auth, Codec
 
 __all__ = ["HunyuanApi", "HunyuanChat"]
 
@@ -74,7 +75,7 @@ class HunyuanChat(ChatModel):
         auth: Auth
         match door:
             case "compatible" | "tokenhub":
-                from lmagent.providers.openai.variants import HunyuanCompatibleCodec
+                from lmagent.providers.hunyuan_compatible import HunyuanCompatibleCodec
                 from lmagent.providers.vendors import HUNYUAN
 
                 if door == "tokenhub":

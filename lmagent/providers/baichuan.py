@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta
-from lmagent.core.framing import LineDecoder
-from lmagent.core.json_text import JSON, storable
+from lmagent.core.json_text import JSON, LineDecoder, storable
 from lmagent.core.messages import FinishReason, Reply, Usage
 from lmagent.core.redaction import Secret
 from lmagent.errors import (

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta
-from lmagent.core.framing import MAX_EVENT, Frame, FramingError, SSEDecoder
-from lmagent.core.json_text import JSON, JSONError, dumps, loads
+from lmagent.core.json_text import JSON, MAX_EVENT, Frame, FramingError, JSONError, SSEDecoder, dumps, loads
 from lmagent.core.messages import Reply
 from lmagent.core.redaction import Secret
 from lmagent.errors import (

@@ -15,7 +15,7 @@ from time import perf_counter
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from lmagent.core.async_bridge import NAP, run_coroutine
+from lmagent.core.async_bridge import POLL_INTERVAL, run_coroutine
 from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.errors import InvalidArguments, ToolError
 from lmagent.toolkit.context import RunContext
@@ -331,7 +331,7 @@ def _run_stage(
             )
         nearest = min(job.deadline for job in running.values())
         try:
-            place, result = done.get(timeout=max(0.0, min(NAP, nearest - perf_counter())))
+            place, result = done.get(timeout=max(0.0, min(POLL_INTERVAL, nearest - perf_counter())))
         except Empty:
             now = perf_counter()
             for job in [job for job in running.values() if job.deadline <= now]:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmagent.core import framing
-from lmagent.core.framing import Frame, FramingError, LineDecoder, SSEDecoder
+from lmagent.core import json_text as framing
+from lmagent.core.json_text import Frame, FramingError, LineDecoder, SSEDecoder
 
 
 def frames(pieces, decoder=SSEDecoder) -> list[Frame]:

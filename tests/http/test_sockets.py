@@ -27,7 +27,7 @@ def reader(idle: float, total: float) -> tuple[SocketStream, socket.socket]:
 @pytest.mark.parametrize(("idle", "total", "which"), [(0.05, 9, "read"), (9, 0.05, "total")])
 def test_a_wait_in_several_sleeps_ends_with_its_clock(monkeypatch, idle, total, which):
     # A signal that comes just before the sleep is heard only after it, so no sleep is long.
-    monkeypatch.setattr(sockets, "NAP", 0.02)
+    monkeypatch.setattr(sockets, "POLL_INTERVAL", 0.02)
     stream, theirs = reader(idle, total)
     begun = time.monotonic()
     with theirs, pytest.raises(RequestTimeout) as caught:
@@ -47,7 +47,7 @@ def test_what_comes_after_some_sleeps_is_read(monkeypatch):
             if len(naps) == 3:
                 theirs.sendall(b"late")
 
-    monkeypatch.setattr(sockets, "NAP", 0.01)
+    monkeypatch.setattr(sockets, "POLL_INTERVAL", 0.01)
     pair, theirs = socket.socketpair()
     clocks = Clocks()
     clocks.start(Timeouts(idle=9), time.monotonic() + 9)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lmagent.core.events import ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta, ToolCallStart
-from lmagent.core.framing import Frame
+from lmagent.core.json_text import Frame
 from lmagent.core.messages import Reply, Usage
 from lmagent.errors import (
     AuthenticationFailed,

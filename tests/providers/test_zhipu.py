@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmagent.core.events import TextDelta
-from lmagent.core.framing import Frame
+from lmagent.core.json_text import Frame
 from lmagent.core.messages import AssistantMessage, ImagePart, SystemMessage, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.core.redaction import Secret
 from lmagent.errors import (
@@ -28,9 +28,10 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.providers.base import BearerAuth, ChatCall, NamedTool, Request
-from lmagent.providers.openai.variants import CharacterV4Codec, ZhipuV4Codec
+from lmagent.providers.auth import BearerAuth
+from lmagent.providers.base import ChatCall, NamedTool, Request
 from lmagent.providers.zhipu import CHARACTER, CharacterCodec, MetaDecoder, ZhipuAuth, ZhipuCodec, unwrapped
+from lmagent.providers.zhipu_v4 import CharacterV4Codec, ZhipuV4Codec
 from lmagent.toolkit.schema import OutputSchema
 from tests.providers import rules_zhipu
 from tests.providers.histories import HISTORIES as SHARED

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lmagent.core.events import Event, ReplyBuilder
-from lmagent.core.framing import Frame
-from lmagent.core.json_text import loads
+from lmagent.core.json_text import Frame, loads
 from lmagent.core.messages import Reply, Usage
 from lmagent.core.prompts import as_messages
 from lmagent.providers.base import ChatCall, Codec, NamedTool, Request, ToolChoice

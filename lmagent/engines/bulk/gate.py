@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from lmagent.asking.limits import Permit, asked_to_pause, told_to_pause
+from lmagent.asking.limits import Permit, pause_from_error, pause_from_headers
 from lmagent.core.messages import Usage
 from lmagent.engines.bulk.work import SharedLimiter
 from lmagent.errors import Overloaded, ProviderError, RateLimited
@@ -189,14 +189,14 @@ class Gate:
 
     def answered(self, headers: Mapping[str, str], now: float) -> None:
         """Pause when nothing is left."""
-        self._pause(told_to_pause(headers, now))
+        self._pause(pause_from_headers(headers, now))
 
     def failed(self, error: ProviderError, max_pause: float) -> None:
         """Pause for all after a 429, and give way."""
         if not isinstance(error, RateLimited | Overloaded):
             return
         if isinstance(error, RateLimited):
-            self._pause(asked_to_pause(error, max_pause) or _OWN_PAUSE)
+            self._pause(pause_from_error(error, max_pause) or _OWN_PAUSE)
         now = self._clock()
         if self._adaptive and now - self._last_cut > 1.0:
             self._last_cut = now

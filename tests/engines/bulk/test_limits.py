@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmagent.asking.limits import RateLimiter
-from lmagent.asking.rate_limit_headers import seconds_to_room
+from lmagent.asking.retry import read_rate_limit_wait
 from lmagent.core.messages import Usage
 from lmagent.engines.bulk.gate import Gate
 from lmagent.errors import RateLimited
@@ -204,7 +204,7 @@ def test_a_late_start_counts_where_it_happened():
     ],
 )
 def test_rate_limit_headers(headers: dict[str, str], seconds: float):
-    assert seconds_to_room(headers, 10.0) == pytest.approx(seconds)
+    assert read_rate_limit_wait(headers, 10.0) == pytest.approx(seconds)
 
 
 def test_a_pause_is_for_all():
