@@ -187,7 +187,7 @@ def __getattr__(name: str) -> Any:
 
 
 _MOVED: dict[str, str] = {
-    "approval": "agent.approval",
+    "approval": "agent.result",
     "budget": "core.budget",
     "bulk": "engines.bulk",
     "bulk.blocking": "engines.completion",
@@ -307,7 +307,7 @@ _MOVED: dict[str, str] = {
     "transport.wire": "http.wire",
     "trimming": "agent.trimming",
     "values": "core.fast_dataclass",
-    "watching": "observe.spans",
+    "watching": "observe.hooks",
 }
 """Import paths of version 0.1 -> where the module is now. They stay importable; a test imports every one."""
 

@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from contextlib import contextmanager
 from typing import Any
 
-from lmagent.agent.approval import ApprovalRule, Approver, Policy
 from lmagent.agent.drivers import Handoff, Job, async_drive, async_stream, drive, stream
 from lmagent.agent.loop import Limits, PausedRun, RunState, agent_flow
 from lmagent.agent.output import OutputMode, TypedOutput
-from lmagent.agent.result import Resumption, RunResult
+from lmagent.agent.result import ApprovalRule, Approver, Policy, Resumption, RunResult
 from lmagent.core.budget import Budget, price_of
 from lmagent.core.events import Event, NestedEvent
 from lmagent.core.history import History

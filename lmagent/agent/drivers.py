@@ -9,9 +9,8 @@ from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, cast
 
-from lmagent.agent.approval import Approver, Decision, Deny, Pause, as_decision
 from lmagent.agent.loop import Approve, AskModel, PausedRun, RunState, RunStep, RunTools
-from lmagent.agent.result import RunResult
+from lmagent.agent.result import Approver, Decision, Deny, Pause, RunResult, as_decision
 from lmagent.core.async_bridge import in_thread, run_coroutine
 from lmagent.core.events import (
     Event,
@@ -26,8 +25,7 @@ from lmagent.core.events import (
 from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.messages import Reply, SystemMessage, ToolCall, ToolMessage
 from lmagent.errors import LMAgentError
-from lmagent.observe.hooks import Hooks
-from lmagent.observe.spans import UNSEEN, NoopSpan, RunTracer, SpanContext
+from lmagent.observe.hooks import UNSEEN, Hooks, NoopSpan, RunTracer, SpanContext
 from lmagent.providers.base import ChatCall
 from lmagent.toolkit.context import RunContext
 from lmagent.toolkit.outcomes import ToolOutcome

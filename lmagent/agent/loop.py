@@ -11,8 +11,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import field, fields, replace
 from typing import Any, Protocol, TypeAlias
 
-from lmagent.agent.approval import Allow, Decision, Deny, Edit, Pause, Ruling
-from lmagent.agent.result import Resumption, RunResult, Waiting
+from lmagent.agent.result import Allow, Decision, Deny, Edit, Pause, Resumption, Ruling, RunResult, Waiting
 from lmagent.core.budget import Budget, Price, check_limit, price_of
 from lmagent.core.events import Event, RoundEnd, RoundStart, ToolDecided
 from lmagent.core.fast_dataclass import fast_dataclass

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from lmagent.agent.approval import Allow, Decision, Deny
+from lmagent.agent.result import Allow, Decision, Deny
 from lmagent.core.json_text import JSONError, loads
 from lmagent.core.messages import ToolCall
 from lmagent.engines.printer import printable

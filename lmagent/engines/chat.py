@@ -7,9 +7,8 @@ from contextlib import aclosing, closing
 from typing import Any, cast
 
 from lmagent.agent.agent import Agent
-from lmagent.agent.approval import Approver
 from lmagent.agent.loop import Limits
-from lmagent.agent.result import Resumption, RunResult
+from lmagent.agent.result import Approver, Resumption, RunResult
 from lmagent.agent.sessions import SessionStore, StoredHistory
 from lmagent.core.events import Event, RunEnd
 from lmagent.core.history import History, repair_history

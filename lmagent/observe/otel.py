@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, ToolMessage, Usage
 from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError
-from lmagent.observe.hooks import Hooks
-from lmagent.observe.spans import Observer, Span
+from lmagent.observe.hooks import Hooks, Observer, Span
 from lmagent.toolkit.outcomes import ToolOutcome
 
 if TYPE_CHECKING:

@@ -20,8 +20,7 @@ from lmagent.core.messages import Reply, ToolCall, Usage
 from lmagent.core.prompts import message_to_dict
 from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError
-from lmagent.observe.hooks import Hooks
-from lmagent.observe.spans import Observer, Span
+from lmagent.observe.hooks import Hooks, Observer, Span
 from lmagent.toolkit.outcomes import ToolOutcome
 
 __all__ = ["TraceFile", "read_trace"]

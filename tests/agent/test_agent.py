@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pytest
 
 from lmagent import Agent, History, Inject, Limits, RunContext, RunResult, ToolError, ToolRegistry, function
-from lmagent.agent.approval import Allow, Deny, Edit, Pause
+from lmagent.agent.result import Allow, Deny, Edit, Pause
 from lmagent.core.events import (
     RoundEnd,
     RunEnd,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, ChatEngine, History, RunContext, RunResult, function
-from lmagent.agent.approval import Allow, Deny, Edit, Pause, decision_from_dict, decision_to_dict
+from lmagent.agent.result import Allow, Deny, Edit, Pause, decision_from_dict, decision_to_dict
 from lmagent.agent.sessions import JSONLSessions
 from lmagent.core.events import ToolDecided
 from lmagent.core.history import history_problems

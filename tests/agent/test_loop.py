@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from lmagent.agent.approval import Allow, Deny, Edit, Pause, Ruling
 from lmagent.agent.loop import Approve, AskModel, Limits, RunState, RunTools, agent_flow
-from lmagent.agent.result import RunResult
+from lmagent.agent.result import Allow, Deny, Edit, Pause, Ruling, RunResult
 from lmagent.core.budget import Price
 from lmagent.core.events import RoundEnd, RoundStart, ToolDecided
 from lmagent.core.history import NOT_RUN, History, history_problems

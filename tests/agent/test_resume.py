@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from lmagent import Agent, RunResult, function
-from lmagent.agent.approval import Allow, Deny, Edit
+from lmagent.agent.result import Allow, Deny, Edit
 from lmagent.core.events import RunEnd
 from lmagent.core.history import history_problems
 from lmagent.testing import ScriptedModel, calls

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, OpenAIChat, RunContext, function
-from lmagent.agent.approval import Deny
 from lmagent.agent.loop import Limits
+from lmagent.agent.result import Deny
 from lmagent.core.messages import Usage
 from lmagent.errors import AuthenticationFailed, ConfigurationError, LimitExceeded, ServerFailed
-from lmagent.observe.hooks import Hooks
-from lmagent.observe.spans import Observer, RunTracer, Span
+from lmagent.observe.hooks import Hooks, Observer, RunTracer, Span
 from lmagent.observe.trace_file import TraceFile, read_trace
 from lmagent.testing import FakeAnswer, FakeTransport, ScriptedModel, calls, text
 from tests.four_ways import AGENT_VERBS, AGENT_VERBS_AND_LOOPS, async_run, async_stream_run, run
