@@ -38,7 +38,7 @@ from lmagent import (
 )
 from lmagent.asking.retry import RetryPolicy
 from lmagent.providers import vendors as compatible
-from lmagent.providers.openai.azure import AZURE
+from lmagent.providers.openai.chat import AZURE
 from lmagent.providers.openai.profile import OPENAI, Profile
 from tests.dialects import (
     AnthropicShape,

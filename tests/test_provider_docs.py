@@ -17,7 +17,7 @@ from lmagent.cli.info import DOORS, Door
 from lmagent.core.messages import AssistantMessage, Reply
 from lmagent.errors import ParameterError
 from lmagent.models.loading import provider_table
-from lmagent.providers.openai.azure import AZURE
+from lmagent.providers.openai.chat import AZURE
 from lmagent.providers.vendors import PROFILES, ZHIPU
 from tests.dialect_servers import VENDORS, DialectServer, as_text, calls_then, prompted
 from tests.dialects import Asked, Turn

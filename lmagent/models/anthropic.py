@@ -9,7 +9,7 @@ from lmagent.core.redaction import Secret
 from lmagent.models.credentials import find_secret, find_setting, require_secret
 from lmagent.models.model import ChatModel, ModelOptions
 from lmagent.providers.anthropic import DEFAULT_MAX_TOKENS, DEFAULT_URL, DEFAULT_VERSION, AnthropicCodec
-from lmagent.providers.auth import BearerAuth, HeaderAuth
+from lmagent.providers.base import BearerAuth, HeaderAuth
 
 __all__ = ["AnthropicChat"]
 

@@ -9,8 +9,7 @@ from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
 from lmagent.models.credentials import find_setting, host_of, require_secret, with_default_path
 from lmagent.models.model import ChatModel, ModelOptions
-from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import Auth, Codec
+from lmagent.providers.base import Auth, BearerAuth, Codec
 
 __all__ = ["CLASSIC_MODELS", "BaichuanChat"]
 

@@ -9,7 +9,7 @@ from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
 from lmagent.models.credentials import find_secret, find_setting, require_secret, with_default_path
 from lmagent.models.model import ChatModel, ModelOptions
-from lmagent.providers.auth import BearerAuth, HeaderAuth
+from lmagent.providers.base import BearerAuth, HeaderAuth
 from lmagent.providers.openai.chat import ModelRule, OpenAICodec, Profile
 from lmagent.providers.vendors import profile_of
 

@@ -8,8 +8,7 @@ from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
 from lmagent.models.credentials import find_secret, find_setting, require_secret
 from lmagent.models.model import ChatModel, ModelOptions
-from lmagent.providers.auth import BearerAuth, HeaderAuth
-from lmagent.providers.base import Auth
+from lmagent.providers.base import Auth, BearerAuth, HeaderAuth
 from lmagent.providers.gemini import DEFAULT_URL, DEFAULT_VERSION, GeminiCodec
 
 __all__ = ["GeminiChat"]

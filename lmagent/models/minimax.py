@@ -9,8 +9,7 @@ from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
 from lmagent.models.credentials import find_setting, host_of, require_secret, require_setting, with_default_path
 from lmagent.models.model import ChatModel, ModelOptions
-from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import Codec
+from lmagent.providers.base import BearerAuth, Codec
 
 __all__ = ["APIS", "MinimaxChat", "MinimaxProChat"]
 
@@ -79,7 +78,7 @@ class MinimaxChat(ChatModel):
                 bot_name=bot_name or BOT_NAME,
             )
         elif api in ("v2", "current"):
-            from lmagent.providers.openai.flagged import MinimaxV2Codec
+            from lmagent.providers.openai.variants import MinimaxV2Codec
             from lmagent.providers.vendors import MINIMAX, MINIMAX_V2
 
             profile = MINIMAX_V2 if api == "v2" else MINIMAX

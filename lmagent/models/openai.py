@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Unpack
 from lmagent.core.redaction import Secret
 from lmagent.models.credentials import find_secret, find_setting, require_secret, require_setting
 from lmagent.models.model import ChatModel, ModelOptions
-from lmagent.providers.auth import BearerAuth, HeaderAuth
-from lmagent.providers.base import Auth
+from lmagent.providers.base import Auth, BearerAuth, HeaderAuth
 
 if TYPE_CHECKING:
     from lmagent.providers.openai.profile import ModelRule
@@ -175,7 +174,7 @@ class AzureChat(ChatModel):
         stream_usage: bool | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
-        from lmagent.providers.openai.azure import AZURE, AzureCodec
+        from lmagent.providers.openai.chat import AZURE, AzureCodec
 
         codec = AzureCodec(
             require_setting("azure", "deployment", "model", model or None, _DEPLOYMENT),
@@ -190,7 +189,7 @@ class AzureChat(ChatModel):
 
 
 def _auth(key: str | Secret | None, token: str | Secret | Callable[[], str | Secret] | None) -> Auth:
-    from lmagent.providers.openai.azure import AZURE, EntraAuth
+    from lmagent.providers.openai.chat import AZURE, EntraAuth
 
     if callable(token):
         return EntraAuth(token)

@@ -9,8 +9,7 @@ from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
 from lmagent.models.credentials import find_secret, find_setting, host_of, with_default_path
 from lmagent.models.model import ChatModel, ModelOptions
-from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import Auth, Codec
+from lmagent.providers.base import Auth, BearerAuth, Codec
 
 __all__ = ["CLASSIC_MODELS", "WenxinChat"]
 
@@ -95,7 +94,7 @@ class WenxinChat(ChatModel):
             )
             auth = _classic_auth(codec.base_url, api_key, secret_key, access_token, iam)
         elif api == "v2":
-            from lmagent.providers.openai.flagged import WenxinV2Codec
+            from lmagent.providers.openai.variants import WenxinV2Codec
             from lmagent.providers.vendors import WENXIN
 
             if endpoint is not None or native_tools is not None:
@@ -146,7 +145,7 @@ def _classic_auth(
     access_token: str | Secret | None,
     iam: tuple[Secret, Secret] | None,
 ) -> Auth:
-    from lmagent.providers.wenxin_auth import AccessTokenAuth, BceSignatureAuth, KeyPairAuth
+    from lmagent.providers.wenxin import AccessTokenAuth, BceSignatureAuth, KeyPairAuth
 
     given_pair = api_key is not None or secret_key is not None
     token = find_secret(access_token, () if given_pair else _TOKENS)
@@ -169,7 +168,7 @@ def _classic_auth(
 def _v2_auth(api_key: str | Secret | None, iam: tuple[Secret, Secret] | None) -> Auth:
     key = find_secret(api_key, _V2_KEYS)
     if key is None and iam:
-        from lmagent.providers.wenxin_auth import IamBearerAuth
+        from lmagent.providers.wenxin import IamBearerAuth
 
         return IamBearerAuth(*iam)
     key = key or find_secret(None, ("WENXIN_API_KEY",))

@@ -10,8 +10,7 @@ from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
 from lmagent.models.credentials import find_setting, require_secret, with_default_path
 from lmagent.models.model import ChatModel, ModelOptions
-from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import Auth
+from lmagent.providers.base import Auth, BearerAuth
 from lmagent.providers.zhipu import BASE_URL, CharacterCodec, ZhipuAuth, ZhipuCodec
 
 __all__ = ["ZhiPuCharacterChat", "ZhiPuChat", "ZhipuApi"]
@@ -60,7 +59,7 @@ class ZhiPuChat(ChatModel):
         if version == "v3":
             super().__init__(ZhipuCodec(model, base_url=_v3_url(base_url)), auth=auth, **options)
         else:
-            from lmagent.providers.zhipu_v4 import ZhipuV4Codec
+            from lmagent.providers.openai.variants import ZhipuV4Codec
 
             super().__init__(ZhipuV4Codec(model, base_url=_v4_url(base_url)), auth=auth, **options)
 
@@ -101,7 +100,7 @@ class ZhiPuCharacterChat(ChatModel):
         if version == "v3":
             super().__init__(CharacterCodec(model, base_url=_v3_url(base_url), meta=meta), auth=auth, **options)
         else:
-            from lmagent.providers.zhipu_v4 import CharacterV4Codec
+            from lmagent.providers.openai.variants import CharacterV4Codec
 
             super().__init__(CharacterV4Codec(model, base_url=_v4_url(base_url), meta=meta), auth=auth, **options)
 

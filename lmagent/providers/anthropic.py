@@ -36,8 +36,7 @@ from lmagent.core.messages import (
 from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.anthropic_reply import AnthropicReplyState, sort_error
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, joined
-from lmagent.providers.calls import arguments_object, called_names, kept_items, settled
-from lmagent.providers.conversation import BEGIN, CONTINUE
+from lmagent.providers.conversation import BEGIN, CONTINUE, arguments_object, called_names, kept_items, settled
 from lmagent.providers.fields import elsewhere, mapping, object_of, same, within
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from lmagent.toolkit.schema_dialects import anthropic_strict, schema_as_text

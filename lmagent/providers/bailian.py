@@ -53,8 +53,16 @@ from lmagent.providers.base import (
     error_for_status,
     joined,
 )
-from lmagent.providers.calls import RAW_ARGUMENTS, arguments_object, fitting_ids
-from lmagent.providers.conversation import answered, messages_of, split_system, text_only, turns
+from lmagent.providers.conversation import (
+    RAW_ARGUMENTS,
+    answered,
+    arguments_object,
+    fitting_ids,
+    messages_of,
+    split_system,
+    text_only,
+    turns,
+)
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, same, switched, text, usage_of, within
 from lmagent.toolkit.schema import ToolSpec
 

@@ -19,9 +19,8 @@ from lmagent.core.json_text import JSON, dumps
 from lmagent.core.messages import Reply, Usage
 from lmagent.core.redaction import Secret
 from lmagent.errors import AuthenticationFailed, InvalidResponse, ProviderError
-from lmagent.providers.auth import TokenAuth
 from lmagent.providers.bailian import bailian_error_class
-from lmagent.providers.base import ChatCall, ParameterRule, Request, error_for_status, quoted
+from lmagent.providers.base import ChatCall, ParameterRule, Request, TokenAuth, error_for_status, quoted
 from lmagent.providers.conversation import TextOnlyCodec
 from lmagent.providers.fields import first_text, mapping, object_of, objects, text
 

@@ -39,8 +39,7 @@ from lmagent.core.messages import (
 )
 from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, joined
-from lmagent.providers.calls import arguments_object, kept_items, settled
-from lmagent.providers.conversation import BEGIN, CONTINUE
+from lmagent.providers.conversation import BEGIN, CONTINUE, arguments_object, kept_items, settled
 from lmagent.providers.fields import elsewhere, mapping, object_of, same
 from lmagent.providers.gemini_reply import GeminiReplyState, blocked, sort_error
 from lmagent.toolkit.schema import OutputSchema, ToolSpec

@@ -56,8 +56,15 @@ from lmagent.providers.base import (
     class_of,
     error_for_status,
 )
-from lmagent.providers.calls import fitting_ids
-from lmagent.providers.conversation import answered, messages_of, split_system, text_only, tools_as_text, turns
+from lmagent.providers.conversation import (
+    answered,
+    fitting_ids,
+    messages_of,
+    split_system,
+    text_only,
+    tools_as_text,
+    turns,
+)
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, switched, text, usage_of, within
 from lmagent.toolkit.schema import ToolSpec
 

@@ -27,11 +27,11 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status, joined
-from lmagent.providers.calls import fitting_ids
 from lmagent.providers.conversation import (
     TextOnlyCodec,
     alternating,
     answered,
+    fitting_ids,
     messages_of,
     one_call_each,
     system_apart,

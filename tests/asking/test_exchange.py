@@ -30,8 +30,7 @@ from lmagent.errors import (
 )
 from lmagent.http.base import Timeouts
 from lmagent.http.transport import HttpTransport
-from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import Auth, Request
+from lmagent.providers.base import Auth, BearerAuth, Request
 from tests.asking.fakes import ASKS, CALL, HI, STREAM, STREAMS, VERBS, EchoCodec, Naps, exchange, quick
 from tests.loopback import CLOSE, RESET, STALL, LoopbackServer, Received, json_answer, raw, sse_answer
 

@@ -13,7 +13,7 @@ from lmagent.core.messages import Reply
 from lmagent.errors import ConfigurationError, ParameterError
 from lmagent.models.compatible import OpenAICompatibleChat
 from lmagent.models.parameters import AzureChatParameters, OpenAIChatParameters, OpenAICompatibleChatParameters
-from lmagent.providers.openai.azure import AZURE
+from lmagent.providers.openai.chat import AZURE
 from lmagent.providers.openai.profile import OPENAI
 from lmagent.providers.vendors import GENERIC, PROFILES
 from tests.loopback import LoopbackServer, answer, json_answer

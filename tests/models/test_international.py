@@ -20,8 +20,7 @@ from lmagent.models.model import ChatModel
 from lmagent.models.openai import AzureChat, OpenAIChat, OpenAIResponsesChat
 from lmagent.providers.anthropic import AnthropicCodec
 from lmagent.providers.gemini import GeminiCodec
-from lmagent.providers.openai.azure import AzureCodec
-from lmagent.providers.openai.chat import OpenAICodec
+from lmagent.providers.openai.chat import AzureCodec, OpenAICodec
 from lmagent.providers.openai.responses import ResponsesCodec
 from tests.loopback import LoopbackServer, Received, answer
 from tests.providers.wire_intl import load

@@ -20,9 +20,8 @@ from lmagent.errors import (
     ProviderError,
     RateLimited,
 )
-from lmagent.providers.auth import BearerAuth, HeaderAuth
-from lmagent.providers.base import Auth, ChatCall, Request
-from lmagent.providers.openai.azure import AZURE, AzureCodec, EntraAuth
+from lmagent.providers.base import Auth, BearerAuth, ChatCall, HeaderAuth, Request
+from lmagent.providers.openai.chat import AZURE, AzureCodec, EntraAuth
 from tests.providers.wire import (
     assert_body,
     assert_cuts_do_not_matter,

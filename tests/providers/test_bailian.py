@@ -34,11 +34,10 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.providers.auth import BearerAuth
 from lmagent.providers.bailian import BailianCodec
 from lmagent.providers.bailian_app import BailianAppCodec, BailianTokenAuth
 from lmagent.providers.bailian_app import signed as signed_v3
-from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
+from lmagent.providers.base import BearerAuth, ChatCall, Codec, NamedTool, Request
 from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.providers.vendors import BAILIAN
 from lmagent.toolkit.schema import OutputSchema, ToolSpec

@@ -14,8 +14,7 @@ from lmagent.core.messages import AssistantMessage, Message, SystemMessage, Tool
 from lmagent.errors import MessageError
 from lmagent.providers.anthropic import AnthropicCodec
 from lmagent.providers.base import quoted, retry_after, seconds
-from lmagent.providers.calls import arguments_object, called_names, fitting_ids, kept_items, settled
-from lmagent.providers.conversation import answered
+from lmagent.providers.conversation import answered, arguments_object, called_names, fitting_ids, kept_items, settled
 from lmagent.providers.gemini import GeminiCodec
 from lmagent.providers.openai.responses import ResponsesCodec
 from tests.providers import rules_anthropic, rules_gemini, rules_responses

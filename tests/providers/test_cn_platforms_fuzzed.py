@@ -20,10 +20,9 @@ from lmagent.providers.bailian import BailianCodec
 from lmagent.providers.bailian_app import BailianAppCodec
 from lmagent.providers.base import Codec
 from lmagent.providers.hunyuan import HunyuanCodec
-from lmagent.providers.hunyuan_compatible import HunyuanCompatibleCodec
 from lmagent.providers.hunyuan_hyllm import HyllmCodec
+from lmagent.providers.openai.variants import CharacterV4Codec, HunyuanCompatibleCodec, ZhipuV4Codec
 from lmagent.providers.zhipu import CharacterCodec, ZhipuCodec
-from lmagent.providers.zhipu_v4 import CharacterV4Codec, ZhipuV4Codec
 from tests.providers import rules_bailian, rules_hunyuan, rules_zhipu
 from tests.providers.test_old_dialects_fuzzed import MESSAGES
 from tests.providers.wire_cn import GET_WEATHER, chat, load

@@ -38,8 +38,7 @@ from lmagent.errors import (
 )
 from lmagent.providers import vendors as compatible
 from lmagent.providers.base import ChatCall, NamedTool
-from lmagent.providers.openai.azure import AZURE
-from lmagent.providers.openai.chat import OPENAI, OpenAICodec, Profile
+from lmagent.providers.openai.chat import AZURE, OPENAI, OpenAICodec, Profile
 from lmagent.providers.vendors import (
     BAICHUAN,
     BAILIAN,

@@ -21,10 +21,9 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import ChatCall, Codec, Request
+from lmagent.providers.base import BearerAuth, ChatCall, Codec, Request
 from lmagent.providers.openai.chat import OpenAICodec
-from lmagent.providers.openai.flagged import MinimaxV2Codec, WenxinV2Codec
+from lmagent.providers.openai.variants import MinimaxV2Codec, WenxinV2Codec
 from lmagent.providers.vendors import BAICHUAN, MINIMAX, MINIMAX_V2
 from tests.providers import rules_openai, rules_wenxin
 from tests.providers.histories import HISTORIES

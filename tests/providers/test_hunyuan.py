@@ -32,11 +32,10 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
+from lmagent.providers.base import BearerAuth, ChatCall, Codec, NamedTool, Request
 from lmagent.providers.hunyuan import HunyuanCodec, TC3Auth
-from lmagent.providers.hunyuan_compatible import HunyuanCompatibleCodec
 from lmagent.providers.hunyuan_hyllm import HyllmAuth, HyllmCodec, signed_text
+from lmagent.providers.openai.variants import HunyuanCompatibleCodec
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_hunyuan
 from tests.providers.histories import HISTORIES as SHARED

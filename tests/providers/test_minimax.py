@@ -21,8 +21,7 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import Codec, NamedTool, Request
+from lmagent.providers.base import BearerAuth, Codec, NamedTool, Request
 from lmagent.providers.minimax import MinimaxCodec, MinimaxProCodec
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_minimax

@@ -30,8 +30,7 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import ChatCall, Features, NamedTool
+from lmagent.providers.base import BearerAuth, ChatCall, Features, NamedTool
 from lmagent.providers.openai.chat import OPENAI, OpenAICodec
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.loopback import LoopbackServer, answer

@@ -23,8 +23,7 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import Auth, NamedTool, Request
-from lmagent.providers.wenxin import MODELS, WenxinCodec
-from lmagent.providers.wenxin_auth import AccessTokenAuth, BceSignatureAuth, IamBearerAuth, KeyPairAuth
+from lmagent.providers.wenxin import MODELS, AccessTokenAuth, BceSignatureAuth, IamBearerAuth, KeyPairAuth, WenxinCodec
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_wenxin
 from tests.providers.histories import HISTORIES

@@ -28,10 +28,9 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.providers.auth import BearerAuth
-from lmagent.providers.base import ChatCall, NamedTool, Request
+from lmagent.providers.base import BearerAuth, ChatCall, NamedTool, Request
+from lmagent.providers.openai.variants import CharacterV4Codec, ZhipuV4Codec
 from lmagent.providers.zhipu import CHARACTER, CharacterCodec, MetaDecoder, ZhipuAuth, ZhipuCodec, unwrapped
-from lmagent.providers.zhipu_v4 import CharacterV4Codec, ZhipuV4Codec
 from lmagent.toolkit.schema import OutputSchema
 from tests.providers import rules_zhipu
 from tests.providers.histories import HISTORIES as SHARED

@@ -26,8 +26,7 @@ from lmagent.core.messages import (
 )
 from lmagent.errors import MessageError, ParameterError
 from lmagent.providers.base import ChatCall, NamedTool
-from lmagent.providers.calls import fitting_ids
-from lmagent.providers.conversation import answered, one_call_each, split_system
+from lmagent.providers.conversation import answered, fitting_ids, one_call_each, split_system
 from lmagent.providers.openai.profile import Profile
 from lmagent.toolkit.schema import OutputSchema, ToolSpec, openai_strict
 
