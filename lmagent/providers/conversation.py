@@ -27,6 +27,7 @@ from lmagent.core.messages import (
     Part,
     SystemMessage,
     TextPart,
+    ToolCall,
     ToolMessage,
     UserMessage,
 )
