@@ -26,7 +26,7 @@ from lmagent.toolkit.execution import DEFAULT_TIMEOUT_S
 from lmagent.toolkit.registry import ToolRegistry
 from lmagent.toolkit.tool import Tool, function
 
-__all__ = ["Agent", "canonical_arguments", "mend_arguments"]
+__all__ = ["Agent", "canonical_arguments"]
 
 
 class Agent:
@@ -53,7 +53,7 @@ class Agent:
         tool_timeout: Seconds for a tool without a timeout of its own; None: no limit. (A single synchronous tool of
             a synchronous run has only a limit of its own: see `ToolRegistry.run`.)
         hooks: Callables at named points of every run.
-        repair: Mend broken JSON in arguments where that loses nothing; each repair is noted on the call.
+        repair: Repair broken JSON in arguments where that loses nothing; each repair is noted on the call.
         **parameters: Of the model, over its defaults.
 
     Raises:
@@ -95,7 +95,7 @@ class Agent:
         self.system_prompt = system_prompt
         self._system = (SystemMessage(system_prompt),) if system_prompt else ()
         self._tool_choice: ToolChoice = resolve_tool_choice(tool_choice, self.tools.specs)
-        self._repair = mend_arguments if repair else None
+        self._repair = repair
         self._policy = Policy(self.tools, approval or {}, repair=self._repair)
         self.hooks = hooks or Hooks()
         self.tool_settings: Mapping[str, Any] = {
@@ -406,13 +406,6 @@ def _as_tool(agent: Agent) -> Generator[None]:
     except (LimitExceeded, OutputError) as error:
         so_far = getattr(error.run, "reply", "") or "nothing"
         raise ToolError(f"{agent.name} stopped: {error.message} Its answer so far: {so_far}") from error
-
-
-def mend_arguments(text: str, schema: Mapping[str, Any]) -> tuple[str | None, tuple[str, ...]]:
-    """Read arguments that strict JSON could not: lossless repairs or nothing (the reader loads when needed)."""
-    from lmagent.toolkit.coercion import repair_arguments
-
-    return repair_arguments(text, schema)
 
 
 def canonical_arguments(arguments: str) -> str:

@@ -82,7 +82,7 @@ class Job:
             stream=self.stream,
             meter=self.state.budget,
             position=len(messages),
-            repair=self.agent.tool_settings["repair"] is not None,
+            repair=self.agent.tool_settings["repair"],
         )
 
     def context(self, step: RunTools | None = None) -> RunContext[Any]:

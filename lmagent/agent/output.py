@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
 from typing import Any, Literal, cast, is_typeddict
 
 from lmagent.core.json_text import JSONError, dumps_text, loads
@@ -33,7 +32,7 @@ class TypedOutput:
         output_type: The type of the answer.
         features: Of the model's codec; decide how it is asked for.
         mode: `auto`, or one way by name.
-        repair: Mends text that is nearly JSON, losslessly; as `Tool.validate` takes it.
+        repair: Whether text that is nearly JSON is repaired, as `Tool.validate` takes it.
 
     Raises:
         FunctionDefinitionError: The type cannot be described as JSON.
@@ -45,7 +44,7 @@ class TypedOutput:
         features: Features,
         *,
         mode: OutputMode = "auto",
-        repair: Callable[..., Any] | None = None,
+        repair: bool = False,
     ) -> None:
         self._tool, self._is_wrapped = _maker(output_type)
         self._tool.check()

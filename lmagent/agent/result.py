@@ -97,13 +97,13 @@ class Policy:
     Args:
         tools: The tools of the agent; it may grow.
         rules: Name of a tool, or `*`, -> rule.
-        repair: How arguments are mended, as `ToolRegistry.prepare` takes it.
+        repair: Whether arguments are repaired, as `ToolRegistry.prepare` takes it.
 
     Raises:
         ConfigurationError: A rule that is none, or a name that no tool has.
     """
 
-    def __init__(self, tools: ToolRegistry, rules: Mapping[str, ApprovalRule], *, repair: Any = None) -> None:
+    def __init__(self, tools: ToolRegistry, rules: Mapping[str, ApprovalRule], *, repair: bool = False) -> None:
         self._tools = tools
         self._repair = repair
         self.rules = dict(rules)

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from lmagent.prompting.envelope import Envelope, clean_name, is_placeholder, open_envelope
 from lmagent.prompting.scanner_events import CallFailed, CallFound, FailureReason
-from lmagent.toolkit.coercion import canonical, closest, coerce, problems, raw_value, read_arguments, unwrap
 from lmagent.toolkit.loose_json import JSONReadError, read_json
 from lmagent.toolkit.python_literals import read_calls
+from lmagent.toolkit.repair import canonical, closest, coerce, problems, raw_value, read_arguments, unwrap
 
 __all__ = ["Outcome", "RawField", "Tools"]
 

@@ -22,15 +22,17 @@ from lmagent.toolkit.signature import OMITTED, Argument, Signature
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+    from lmagent.toolkit.repair import SecondChances
+
 __all__ = [
     "MAX_BYTES",
     "MAX_DEPTH",
     "ArgumentReader",
     "Binder",
     "BoundArguments",
-    "Repair",
     "invalid_arguments",
     "read_object",
+    "read_or_repair",
     "shown_name",
     "shown_value",
 ]
@@ -42,9 +44,6 @@ _SURELY_SHORT = MAX_BYTES // 4
 _MAX_ROUNDS = 8
 _MAX_SHOWN = 80
 _MAX_PROBLEMS = 50
-
-Repair: TypeAlias = Callable[[str, Mapping[str, Any]], tuple[str | None, tuple[str, ...]] | None]
-"""Takes text that could not be read or validated and the schema; gives mended JSON text and the repairs' names."""
 
 _Path: TypeAlias = tuple[str | int, ...]
 
@@ -79,7 +78,7 @@ class BoundArguments:
     values: dict[str, Any]
     """Python name -> value. Injected parameters are not among them."""
     repairs: tuple[str, ...] = ()
-    """What had to be mended in the text, by name."""
+    """What was repaired in the text; `lmagent.toolkit.repair.REPAIRS` says what each name means."""
     instance: Any = OMITTED
     """Of a pydantic model used as a tool: the model itself."""
 
@@ -105,10 +104,42 @@ def read_object(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
             raise JSONError(f"Input should be valid JSON: {error}") from error
     if isinstance(data, dict):
         return cast("dict[str, Any]", data), ()
-    inner = _as_container(data)
-    if isinstance(inner, dict):
-        return cast("dict[str, Any]", inner), ("json_text_as_value",)
+    if isinstance(data, str):
+        from lmagent.toolkit.repair import json_container  # most programs never need the repairs
+
+        inner = json_container(data)
+        if isinstance(inner, dict):
+            return cast("dict[str, Any]", inner), ("encoded as a string",)
     raise JSONError(f"Input should be an object (got {shown_value(data)})")
+
+
+Attempt: TypeAlias = Callable[[str], tuple[list[str], BoundArguments | None]]
+
+
+def read_or_repair(attempt: Attempt, name: str, text: str, schema: Mapping[str, Any] | None) -> BoundArguments:
+    """Return what `attempt` makes of the text, or of the repaired text if that fails.
+
+    Args:
+        attempt: Gives problems or values.
+        name: The tool's name, for the error.
+        text: As the model wrote it.
+        schema: For the repairs; None: nothing is repaired.
+
+    Raises:
+        InvalidArguments: With every problem, one a line.
+    """
+    problems, bound = attempt(text)
+    if bound is None and schema is not None and len(text) <= MAX_BYTES:
+        from lmagent.toolkit.repair import repair_arguments  # as in `read_object`
+
+        repaired, names = repair_arguments(text, schema)
+        if repaired is not None:
+            problems, bound = attempt(repaired)
+            if bound is not None:
+                bound.repairs = tuple(dict.fromkeys((*names, *bound.repairs)))
+    if bound is None:
+        raise invalid_arguments(name, problems)
+    return bound
 
 
 class ArgumentReader:
@@ -126,13 +157,13 @@ class ArgumentReader:
         self._is_direct = not self._is_model and not self._hidden
         self._is_bounded = _is_bounded(schema)
 
-    def read(self, name: str, text: str, repair: Repair | None = None) -> BoundArguments:
+    def read(self, name: str, text: str, repair: bool = False) -> BoundArguments:
         """Return the validated values.
 
         Args:
             name: The tool's name, for the error.
             text: As the model wrote it.
-            repair: Called only when strict reading and second chances have failed.
+            repair: Whether text that fails strict reading and second chances is repaired (`lmagent.toolkit.repair`).
 
         Raises:
             InvalidArguments: With every problem, one a line.
@@ -144,19 +175,7 @@ class ArgumentReader:
                 values = None
             if values is not None:
                 return BoundArguments(values)
-        return self._read_carefully(name, text, repair)
-
-    def _read_carefully(self, name: str, text: str, repair: Repair | None) -> BoundArguments:
-        problems, bound = self._attempt(name, text)
-        if bound is None and repair is not None and len(text) <= MAX_BYTES:
-            mended, names = repair(text, self._schema) or (None, ())
-            if mended is not None:
-                problems, bound = self._attempt(name, mended)
-                if bound is not None:
-                    return BoundArguments(bound.values, (*names, *bound.repairs), bound.instance)
-        if bound is None:
-            raise invalid_arguments(name, problems)
-        return bound
+        return read_or_repair(lambda text: self._attempt(name, text), name, text, self._schema if repair else None)
 
     def _attempt(self, name: str, text: str) -> tuple[list[str], BoundArguments | None]:
         """Read and validate with second chances; give problems or values."""
@@ -164,7 +183,9 @@ class ArgumentReader:
             data, repairs = read_object(text)
         except JSONError as error:
             return [f"arguments: {error}"], None
-        mending = _Mending(data, self._schema)
+        from lmagent.toolkit.repair import SecondChances  # as in `read_object`
+
+        chances = SecondChances(data, self._schema)
         unknown = self._unknown(data)
         for _ in range(_MAX_ROUNDS):
             try:
@@ -173,13 +194,13 @@ class ArgumentReader:
                 return [f"arguments: {error}"], None
             except Exception as error:  # of a validator: no ValueError, but the values are to blame as far as we know
                 raise invalid_arguments(name, [f"arguments: {failure_text(error, expose=True)[1]}"]) from error
-            if errors and mending.mend(errors):
+            if errors and _has_second_chance(errors, data, chances):
                 continue
             if errors or unknown:
                 return [*_problem_lines(errors, data), *unknown], None
-            repairs = (*repairs, *mending.names)
+            repairs = (*repairs, *chances.names)
             return [], BoundArguments({}, repairs, values) if self._is_model else BoundArguments(values, repairs)
-        return ["arguments: too many values need mending"], None
+        return ["arguments: too many values need repair"], None
 
     def _checked(self, data: dict[str, Any]) -> tuple[Any, list[Any]]:
         """Validate strictly, then with pydantic's conversions, save that no boolean becomes a number."""
@@ -242,75 +263,20 @@ def _other_names(model: type | None) -> set[str]:
     return names
 
 
-class _Mending:
-    """Second chances at the places that failed: null for a default, JSON text for the value it spells."""
-
-    def __init__(self, data: dict[str, Any], schema: Mapping[str, Any]) -> None:
-        self._data = data
-        self._schema = schema
-        self._nulls = 0
-        self._texts = 0
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return ("null_as_default",) * bool(self._nulls) + ("json_text_as_value",) * bool(self._texts)
-
-    def mend(self, errors: list[Any]) -> bool:
-        """Change the data where a second chance applies; give whether anything changed."""
-        kinds: dict[_Path, set[str]] = {}
-        for item in errors:
-            kinds.setdefault(_place(self._data, item["loc"], item["type"]), set()).add(item["type"])
-        mended = [self._mend_place(path, kind) for path, kind in kinds.items()]  # every place, not the first only
-        return any(mended)
-
-    def _mend_place(self, path: _Path, kinds: set[str]) -> bool:
-        if not path:
-            return False
-        parent: Any = _at(self._data, path[:-1])
-        key: Any = path[-1]
-        value = _at(self._data, path)
-        if value is None and isinstance(parent, dict) and key in parent:
-            if not _is_optional(path, self._schema, self._schema):
-                return False
-            del parent[key]
-            self._nulls += 1
-            return True
-        wants_container = not kinds.isdisjoint(_CONTAINER_EXPECTED)
-        if isinstance(value, str) and wants_container and not any(kind.startswith("string_") for kind in kinds):
-            inner = _as_container(value)
-            if inner is not None:
-                parent[key] = inner
-                self._texts += 1
-                return True
-        return False
+def _has_second_chance(errors: list[Any], data: dict[str, Any], chances: SecondChances) -> bool:
+    """Repair every place that failed where a second chance applies; return whether anything changed."""
+    kinds: dict[_Path, set[str]] = {}
+    for item in errors:
+        kinds.setdefault(_place(data, item["loc"], item["type"]), set()).add(item["type"])
+    repaired = [
+        chances.apply(path, wants_container=not found.isdisjoint(_CONTAINER_EXPECTED) and not _wants_text(found))
+        for path, found in kinds.items()
+    ]
+    return any(repaired)
 
 
-def _is_optional(path: _Path, schema: Any, root: Mapping[str, Any]) -> bool:
-    """Return whether the schema knows a property at this path and lets it be left out, in one form of it at least."""
-    if not isinstance(schema, Mapping):
-        return False
-    node = cast("Mapping[str, Any]", schema)
-    if "$ref" in node:
-        return _is_optional(path, root["$defs"].get(str(node["$ref"]).removeprefix("#/$defs/")), root)
-    if any(_is_optional(path, form, root) for word in ("anyOf", "oneOf", "allOf") for form in node.get(word, ())):
-        return True
-    key, rest = path[0], path[1:]
-    if isinstance(key, int):
-        first: list[Any] = node.get("prefixItems", [])
-        return bool(rest) and _is_optional(rest, first[key] if key < len(first) else node.get("items"), root)
-    properties: Mapping[str, Any] = node.get("properties", {})
-    if rest:
-        return _is_optional(rest, properties.get(key, node.get("additionalProperties")), root)
-    return key in properties and key not in node.get("required", ())
-
-
-def _as_container(text: Any) -> Any:
-    if not isinstance(text, str) or text.strip()[:1] not in ("{", "["):
-        return None
-    try:
-        return loads(text, max_bytes=MAX_BYTES, max_depth=MAX_DEPTH)
-    except JSONError:
-        return None
+def _wants_text(kinds: set[str]) -> bool:
+    return any(kind.startswith("string_") for kind in kinds)
 
 
 def _place(data: Any, location: tuple[int | str, ...], kind: str) -> _Path:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from lmagent.core.json_text import JSONError, loads
-from lmagent.toolkit.arguments import BoundArguments, Repair, invalid_arguments, read_object, shown_name, shown_value
+from lmagent.core.json_text import JSONError
+from lmagent.toolkit.arguments import BoundArguments, read_object, read_or_repair, shown_name, shown_value
 
 __all__ = ["SchemaReader", "problems_of"]
 
@@ -42,18 +42,9 @@ class SchemaReader:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._schema = schema
 
-    def read(self, name: str, text: str, repair: Repair | None = None) -> BoundArguments:
+    def read(self, name: str, text: str, repair: bool = False) -> BoundArguments:
         """Return the checked values; see `ArgumentReader.read`."""
-        problems, bound = self._attempt(text)
-        if bound is None and repair is not None:
-            mended, names = repair(text, self._schema) or (None, ())
-            if mended is not None:
-                problems, bound = self._attempt(mended)
-                if bound is not None:
-                    return BoundArguments(bound.values, (*names, *bound.repairs))
-        if bound is None:
-            raise invalid_arguments(name, problems)
-        return bound
+        return read_or_repair(self._attempt, name, text, self._schema if repair else None)
 
     def _attempt(self, text: str) -> tuple[list[str], BoundArguments | None]:
         try:
@@ -61,30 +52,21 @@ class SchemaReader:
         except JSONError as error:
             return [f"arguments: {error}"], None
         problems = problems_of(data, self._schema)
-        if problems and self._given_second_chance(data):
-            repairs = (*repairs, "second_chance")
+        if problems and (names := self._second_chances(data)):
+            repairs = (*repairs, *names)
             problems = problems_of(data, self._schema)
         return (problems, None) if problems else ([], BoundArguments(data, repairs))
 
-    def _given_second_chance(self, data: dict[str, Any]) -> bool:
-        """Drop null from optional properties and read JSON text, where the value as sent does not fit."""
-        changed = False
+    def _second_chances(self, data: dict[str, Any]) -> tuple[str, ...]:
+        """Repair top-level values that do not fit; return the names of the repairs."""
+        from lmagent.toolkit.repair import SecondChances  # most programs never need the repairs
+
+        chances = SecondChances(data, self._schema)
         properties: Mapping[str, Any] = self._schema.get("properties", {})
-        required = self._schema.get("required", ())
         for key in [key for key in data if key in properties]:
-            value = data[key]
-            if not problems_of(value, properties[key], self._schema):
-                continue
-            if value is None and key not in required:
-                del data[key]
-                changed = True
-            elif isinstance(value, str) and value.strip()[:1] in ("{", "["):
-                try:
-                    data[key] = loads(value)
-                    changed = True
-                except JSONError:
-                    continue
-        return changed
+            if problems_of(data[key], properties[key], self._schema):
+                chances.apply((key,), wants_container=True)
+        return chances.names
 
 
 def problems_of(

@@ -18,7 +18,7 @@ from lmagent.toolkit.context import Inject, RunContext
 from lmagent.toolkit.schema import ToolSpec
 
 if TYPE_CHECKING:
-    from lmagent.toolkit.arguments import Binder, BoundArguments, Repair
+    from lmagent.toolkit.arguments import Binder, BoundArguments
     from lmagent.toolkit.schema_builder import Description
     from lmagent.toolkit.signature import Argument, Signature
 
@@ -63,7 +63,7 @@ class Plan:
 
     name: str
     options: ToolOptions
-    read: Callable[[str, str, Repair | None], BoundArguments]
+    read: Callable[[str, str, bool], BoundArguments]
     is_async: bool = False
     """Whether a call must be awaited."""
     binder: Binder | None = None

@@ -131,7 +131,7 @@ class PreparedCall:
     arguments: BoundArguments
 
 
-def prepare(call: Call, tool: Tool[..., Any], repair: Any = None) -> PreparedCall | ToolOutcome:
+def prepare(call: Call, tool: Tool[..., Any], repair: bool = False) -> PreparedCall | ToolOutcome:
     """Validate the arguments; what is wrong with them is an outcome for the model."""
     problem = getattr(call, "problem", "")  # a `ToolCall` that was cut or could not be read says so
     if problem:

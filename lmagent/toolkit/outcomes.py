@@ -50,7 +50,7 @@ class ToolOutcome:
     """Seconds."""
     kind: OutcomeKind = "ok"
     repairs: tuple[str, ...] = ()
-    """What had to be mended in the arguments, by name."""
+    """What was repaired in the arguments; `lmagent.toolkit.repair.REPAIRS` says what each name means."""
     error: BaseException | None = None
     """The exception behind `failed` and `tool_error`, for logs; the model never sees it."""
 

@@ -26,7 +26,6 @@ from lmagent.toolkit.schema import ToolSpec
 from lmagent.toolkit.tool import Tool, function
 
 if TYPE_CHECKING:
-    from lmagent.toolkit.arguments import Repair
     from lmagent.toolkit.context import RunContext
 
 __all__ = ["ToolRegistry"]
@@ -165,7 +164,7 @@ class ToolRegistry:
 
     # Running
 
-    def prepare(self, call: Call, *, repair: Repair | None = None) -> PreparedCall | ToolOutcome:
+    def prepare(self, call: Call, *, repair: bool = False) -> PreparedCall | ToolOutcome:
         """Find the tool and validate the arguments; nothing runs yet.
 
         Returns:
@@ -182,7 +181,7 @@ class ToolRegistry:
         *,
         context: RunContext[Any] | None = None,
         default_timeout: float | None = DEFAULT_TIMEOUT_S,
-        repair: Repair | None = None,
+        repair: bool = False,
     ) -> ToolOutcome:
         """Run one call and return its outcome; see `run`."""
         item = call if isinstance(call, PreparedCall) else self.prepare(call, repair=repair)
@@ -196,7 +195,7 @@ class ToolRegistry:
         *,
         context: RunContext[Any] | None = None,
         default_timeout: float | None = DEFAULT_TIMEOUT_S,
-        repair: Repair | None = None,
+        repair: bool = False,
     ) -> ToolOutcome:
         """Run one call in the running event loop; see `run`."""
         item = call if isinstance(call, PreparedCall) else self.prepare(call, repair=repair)
@@ -211,7 +210,7 @@ class ToolRegistry:
         context: RunContext[Any] | None = None,
         max_concurrent: int = MAX_CONCURRENT,
         default_timeout: float | None = DEFAULT_TIMEOUT_S,
-        repair: Repair | None = None,
+        repair: bool = False,
     ) -> list[ToolOutcome]:
         """Run calls at the same time and return their outcomes in call order.
 
@@ -225,7 +224,7 @@ class ToolRegistry:
             default_timeout: Seconds for tools without one of their own. A single synchronous tool of a synchronous run
                 is called in place, without a thread and so without the standard 60 seconds; its own timeout, or another
                 value here, does give it a thread.
-            repair: Asked for mended argument text where reading and validating have failed.
+            repair: Whether arguments that are nearly JSON, or nearly fit, are repaired without loss.
         """
         items = [self._prepared(call, repair) for call in calls]
         return run_all(
@@ -239,7 +238,7 @@ class ToolRegistry:
         context: RunContext[Any] | None = None,
         max_concurrent: int = MAX_CONCURRENT,
         default_timeout: float | None = DEFAULT_TIMEOUT_S,
-        repair: Repair | None = None,
+        repair: bool = False,
     ) -> list[ToolOutcome]:
         """Run calls in the running event loop: coroutines in place, synchronous tools in threads; see `run`."""
         items = [self._prepared(call, repair) for call in calls]
@@ -247,7 +246,7 @@ class ToolRegistry:
             items, context=context, max_concurrent=_at_least_one(max_concurrent), default_timeout=default_timeout
         )
 
-    def _prepared(self, call: Call | PreparedCall | ToolOutcome, repair: Repair | None) -> PreparedCall | ToolOutcome:
+    def _prepared(self, call: Call | PreparedCall | ToolOutcome, repair: bool) -> PreparedCall | ToolOutcome:
         return call if isinstance(call, _READY) else self.prepare(call, repair=repair)
 
     def _unknown(self, name: str) -> str:

@@ -21,7 +21,7 @@ from lmagent.toolkit.definitions import Definition, DerivedTool, Effect, Kind, P
 from lmagent.toolkit.schema import ToolSpec
 
 if TYPE_CHECKING:
-    from lmagent.toolkit.arguments import BoundArguments, Repair
+    from lmagent.toolkit.arguments import BoundArguments
 
 __all__ = ["Effect", "Tool", "ToolOptions", "function", "is_awaitable"]
 
@@ -217,12 +217,12 @@ class Tool(Generic[P, R_co]):
 
     # Calling it as a model does
 
-    def validate(self, arguments: str | Mapping[str, Any], *, repair: Repair | None = None) -> BoundArguments:
+    def validate(self, arguments: str | Mapping[str, Any], *, repair: bool = False) -> BoundArguments:
         """Return the validated arguments; `run` and `async_run` take them.
 
         Args:
             arguments: The JSON text of the model, or an object that is checked in the same way.
-            repair: Asked for mended text when strict reading and validation have failed.
+            repair: Whether text that is nearly JSON, or nearly fits, is repaired without loss.
 
         Raises:
             InvalidArguments: With all problems, one a line.

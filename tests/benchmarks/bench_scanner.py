@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from lmagent.prompting.json_reader import JSONReadError, read_json
 from lmagent.prompting.scanner import Scanner
 from lmagent.prompting.whole_reply import ObjectReader
+from lmagent.toolkit.loose_json import JSONReadError, read_json
 
 TOOLS = {
     "ping": {"type": "object", "properties": {}},

@@ -8,12 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lmagent.core.events import Done, ReplyBuilder
-from lmagent.prompting.json_reader import JSONReadError, read_json, repair_arguments
 from lmagent.prompting.leaked_calls import delta_of
 from lmagent.prompting.markers import MARKERS
 from lmagent.prompting.scanner import Scanner
 from lmagent.prompting.whole_reply import read_reply
+from lmagent.toolkit.loose_json import JSONReadError, read_json
 from lmagent.toolkit.python_literals import read_calls
+from lmagent.toolkit.repair import repair_arguments
 from tests.prompting.reading import TOOLS, random_cuts, read
 from tests.prompting.rendering import RENDER
 

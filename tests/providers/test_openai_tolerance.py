@@ -125,7 +125,7 @@ def test_missing_arguments_and_functions() -> None:
 
 def test_unpacking_arguments_is_noted_on_the_call() -> None:
     (call,) = whole({"tool_calls": [piece(0, "c1", "f", '"{\\"a\\": 1}"')]}).tool_calls
-    assert call.repairs == ("the arguments were JSON inside a text",)
+    assert call.repairs == ("encoded as a string",)
     pieces = [calls(piece(0, "c1", "f", '"{\\"a')), calls(piece(0, arguments='\\": 1}"'))]
     assert called(streamed(*pieces, CALLED)) == [("c1", "f", '{"a": 1}')]
 

@@ -667,12 +667,9 @@ def test_preparing_and_running_are_apart_and_outcomes_are_handed_on(run: Run):
 
 
 def test_repairs_are_recorded(run: Run):
-    def repair(text: str, schema: Any) -> tuple[str, tuple[str, ...]]:
-        return text.replace("'", '"'), ("single_quotes",)
-
     bad = ToolCall(id="1", name="add", arguments="{'a': 1}")
-    (outcome,) = run(ToolRegistry(add), [bad], repair=repair)
-    assert (outcome.content, outcome.repairs) == ("1", ("single_quotes",))
+    (outcome,) = run(ToolRegistry(add), [bad], repair=True)
+    assert (outcome.content, outcome.repairs) == ("1", ("single quotes",))
     (outcome,) = run(ToolRegistry(add), [bad])
     assert outcome.kind == "invalid_arguments"
 

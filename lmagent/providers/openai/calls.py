@@ -305,7 +305,7 @@ def _whole_call(call: _Call, text: str) -> ToolCall:
     inner = _unpacked(text)
     if inner is None:
         return ToolCall(id=call.id, name=call.name, arguments=text)
-    return ToolCall(id=call.id, name=call.name, arguments=inner, repairs=("the arguments were JSON inside a text",))
+    return ToolCall(id=call.id, name=call.name, arguments=inner, repairs=("encoded as a string",))
 
 
 def _unpacked(text: str) -> str | None:

@@ -1,8 +1,19 @@
-"""Fits arguments to a tool's schema without loss, and says what does not fit.
+"""The one engine that repairs the arguments of a call, for native and for prompted calls. Never guesses.
 
-Text becomes a number, a boolean, an object or an array only where the schema allows no text and the reading is exact.
-Nothing is rounded, dropped or taken as true because it is not empty. Formats and annotations are not checked here: the
-tool's own validation does that.
+Theory of operation. A repair is taken only if it cannot change what the model meant, and each one is noted on the call
+by its name in `REPAIRS`. There are three stages; each runs only if the one before could not finish the job:
+
+1. Reading (`loose_json`). Strict JSON first, then a closed list of spellings with exactly one meaning: quotes, commas,
+   comments, brackets, Python literals. Text with two readings is refused with the place and what was expected.
+2. Unwrapping (`unwrap`). An argument object that was encoded as a JSON string, once or twice, is decoded.
+3. Fitting (`coerce`). A value becomes the type that the schema asks for, only where the schema does not allow the value
+   as it came and the conversion is exact: `"2"` to 2, 2.0 to 2, never 2.5 to 2. If several forms of a union could take
+   the value, all of them must agree on the result.
+
+Native calls are validated by pydantic first. `SecondChances` mends the places that failed there: null where a default
+exists, JSON text where a container is expected. The three stages run only if validation still fails.
+Prompted calls pass through the stages in `prompting.calls`. In both cases the tool's own validation decides at the end:
+formats, ranges and annotations are not checked here.
 """
 
 from __future__ import annotations
@@ -13,13 +24,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+from lmagent.core.json_text import JSONError, loads
 from lmagent.toolkit.loose_json import JSONReadError, read_json
 from lmagent.toolkit.python_literals import read_literal
 
 __all__ = [
+    "ALIASES",
+    "REPAIRS",
+    "SecondChances",
     "canonical",
     "closest",
     "coerce",
+    "json_container",
     "kind",
     "problems",
     "raw_value",
@@ -27,6 +43,49 @@ __all__ = [
     "repair_arguments",
     "unwrap",
 ]
+
+REPAIRS: Mapping[str, str] = {
+    "Python literal": "True, False or None instead of true, false, null",
+    "comment": "a // line, /* block */ or # line comment dropped",
+    "doubled braces": "{{...}} of a template read as {...}",
+    "empty arguments": "nothing at all, or null, read as an object without arguments",
+    "encoded as a string": "the arguments were a JSON string that holds the JSON object",
+    "escaped quotes": r"each quote had a backslash: {\"a\": 1}",
+    "full-width structure": "full-width punctuation or digits (： ， ｛ ｝ １) read as ASCII",
+    "illegal escape": r"an escape that JSON does not know (\d, \') kept as text",
+    "inner code fence": "the JSON stood inside a Markdown code fence",
+    "keys beside the call ignored": "unknown keys beside name and arguments dropped; none of them names a parameter",
+    "leading word json": "the word json before the object dropped",
+    "leading-dot number": ".5 read as 0.5",
+    "leaked_markup": "the call stood as markup in the text of a native reply",
+    "missing closing bracket": "brackets added at the end, where a closing delimiter proves that nothing was cut off",
+    "name trimmed": "blanks, or functions. before the tool's name, dropped",
+    "null_as_default": "null left out where the parameter has a default and takes no null",
+    "number to integer": "a whole float (2.0) for an integer",
+    "odd white space": "no-break, zero-width or full-width spaces between tokens",
+    "other key names": "other keys than name and arguments, such as tool and parameters",
+    "plain text as the only argument": "text instead of an object, for a tool whose only parameter is a text",
+    "raw control character": "a line break or tab inside a string that was not escaped",
+    "single quotes": "single quotes around keys or strings",
+    "smart quotes": "typographic or full-width quotes around keys or strings",
+    "string to array": "text that is a JSON or Python list, where no text is allowed",
+    "string to boolean": "true or false in quotes, where no text is allowed",
+    "string to integer": "a whole number in quotes, where no text is allowed",
+    "string to null": "null or None in quotes, where no text is allowed",
+    "string to number": "a number in quotes, where no text is allowed",
+    "string to object": "text that is a JSON or Python object, where no text is allowed",
+    "surplus closing bracket": "closing brackets after the end dropped",
+    "trailing comma": "a comma before a closing bracket dropped",
+    "unquoted key": "keys without quotes",
+}
+"""Name of a repair, as `ToolCall.repairs` and `ToolOutcome.repairs` have it -> what it does."""
+
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "json_text_as_value": ("encoded as a string", "string to object", "string to array"),
+    "second_chance": ("null_as_default", "string to object", "string to array"),
+    "the arguments were JSON inside a text": ("encoded as a string",),
+}
+"""Names in traces of version 0.1 -> the names that are used now for the same repairs."""
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.0+)?")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -36,8 +95,11 @@ _EXACT_FLOAT = 2**53
 _MAX_REFS = 40
 _ALL = frozenset({"string", "integer", "number", "boolean", "null", "object", "array"})
 _NOTHING: Any = object()
+_MAX_BYTES = 1024 * 1024
+_MAX_DEPTH = 64
 
 Schema = Mapping[str, Any]
+Path = tuple[str | int, ...]
 
 
 def canonical(value: Any) -> str:
@@ -109,6 +171,88 @@ def unwrap(value: Any, repairs: list[str]) -> Any:
         repairs.append("empty arguments")
         return {}
     return value
+
+
+def json_container(text: Any) -> Any:
+    """Return the object or list that `text` spells in strict JSON, or None."""
+    if not isinstance(text, str) or text.strip()[:1] not in ("{", "["):
+        return None
+    try:
+        return loads(text, max_bytes=_MAX_BYTES, max_depth=_MAX_DEPTH)
+    except JSONError:
+        return None
+
+
+class SecondChances:
+    """Repairs at places where validation failed: null for a default, JSON text for the container it spells.
+
+    Args:
+        data: The argument object; changed in place.
+        schema: The tool's parameters schema.
+    """
+
+    def __init__(self, data: dict[str, Any], schema: Schema) -> None:
+        self._data = data
+        self._schema = schema
+        self._names: dict[str, None] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The repairs made so far."""
+        return tuple(self._names)
+
+    def apply(self, path: Path, *, wants_container: bool) -> bool:
+        """Repair one place if a second chance applies; return whether it did.
+
+        Args:
+            path: Keys and indexes from the argument object to the value.
+            wants_container: An object or a list is expected there, and no text.
+        """
+        parent = _parent_of(self._data, path)
+        if parent is None:
+            return False
+        key: Any = path[-1]
+        value = parent[key]
+        if value is None and isinstance(parent, dict):
+            if not _is_optional(path, self._schema, self._schema):
+                return False
+            del parent[key]
+            self._names["null_as_default"] = None
+            return True
+        inner = json_container(value) if wants_container else None
+        if inner is None:
+            return False
+        parent[key] = inner
+        self._names[f"string to {kind(inner)}"] = None
+        return True
+
+
+def _parent_of(data: Any, path: Path) -> Any:
+    """Return the container that holds the value at `path`, or None if there is none (any more)."""
+    parent: Any = None
+    for part in path:
+        parent = data
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return parent
+
+
+def _is_optional(path: Path, schema: Any, root: Schema) -> bool:
+    """Return whether the schema has a property at `path` that may be left out, in at least one form of a union."""
+    if not isinstance(schema, Mapping):
+        return False
+    node = _resolve(cast("Schema", schema), root)
+    if any(_is_optional(path, form, root) for word in ("anyOf", "oneOf", "allOf") for form in node.get(word, ())):
+        return True
+    key, rest = path[0], path[1:]
+    if isinstance(key, int):
+        return bool(rest) and _is_optional(rest, _item(node, key), root)
+    properties: Schema = node.get("properties", {})
+    if rest:
+        return _is_optional(rest, properties.get(key, node.get("additionalProperties")), root)
+    return key in properties and key not in node.get("required", ())
 
 
 def kind(value: Any) -> str:

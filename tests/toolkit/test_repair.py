@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import ast
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lmagent.prompting.json_reader import JSONReadError, read_json, repair_arguments
+import lmagent
+from lmagent import function
+from lmagent.prompting.leaked_calls import LEAKED
+from lmagent.prompting.whole_reply import read_reply
+from lmagent.toolkit.loose_json import JSONReadError, read_json
+from lmagent.toolkit.repair import ALIASES, REPAIRS, repair_arguments
 
 TASK: dict[str, Any] = {
     "type": "object",
@@ -203,3 +211,83 @@ def test_arguments_that_cannot_be_read_give_the_reason(text: str):
 def test_a_schema_that_refers_to_itself_ends():
     schema = {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}
     assert repair_arguments('{"a": "1"}', schema) == ('{"a": "1"}', ())
+
+
+# The list of names
+
+EXAMPLES: list[tuple[str, str]] = [
+    ('{"done": "true"}', "string to boolean"),
+    ('{"either": "null"}', "string to null"),
+    ('{"count": "3"}', "string to integer"),
+    ('{"price": "3.5"}', "string to number"),
+    ('{"extra": "{\'n\': 1}"}', "string to object"),
+    ('{"labels": "[]"}', "string to array"),
+    ('{"count": 3.0}', "number to integer"),
+]
+
+
+@pytest.mark.parametrize(("text", "name"), EXAMPLES)
+def test_conversions_are_noted_by_the_kinds_of_value(text: str, name: str):
+    assert repair_arguments(text, TASK)[1] == (name,)
+
+
+def _emitted(path: Path) -> set[str]:
+    """Every name that a module notes as a literal: `_note("x")`, `notes.append("x")`, `repairs=("x",)`, ..."""
+    found: list[ast.AST] = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="_note")):
+                found += node.args
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="notes" | "repairs"), attr="append" | "extend")):
+                found += node.args
+            case ast.Call(func=ast.Name(id="Reading"), args=[_, names]):
+                found.append(names)
+            case ast.keyword(arg="repairs", value=ast.Tuple()):
+                found.append(node.value)
+            case ast.Assign(targets=[ast.Subscript(value=ast.Attribute(attr="_names"), slice=name)]):
+                found.append(name)
+            case ast.Return(value=ast.Tuple(elts=[_, ast.Tuple() as names])) if path.name == "arguments.py":
+                found.append(names)
+            case _:
+                continue
+    literals = [inner for node in found for inner in _literals(node)]
+    return {literal.value for literal in literals if isinstance(literal.value, str)}
+
+
+def _literals(node: ast.AST) -> list[ast.Constant]:
+    if isinstance(node, ast.IfExp):
+        return [*_literals(node.body), *_literals(node.orelse)]
+    if isinstance(node, ast.Tuple):
+        return [literal for element in node.elts for literal in _literals(element)]
+    return [node] if isinstance(node, ast.Constant) else []
+
+
+def test_the_public_list_has_exactly_the_names_that_the_code_emits():
+    emitted = {name for path in Path(lmagent.__file__).parent.rglob("*.py") for name in _emitted(path)}
+    assert emitted | {name for _, name in EXAMPLES} | {LEAKED} == set(REPAIRS)
+    assert list(REPAIRS) == sorted(REPAIRS)
+
+
+def test_old_names_lead_to_names_in_the_list():
+    assert not set(ALIASES) & set(REPAIRS)
+    assert {name for names in ALIASES.values() for name in names} <= set(REPAIRS)
+
+
+def test_the_documentation_lists_every_repair():
+    text = (Path(__file__).parents[2] / "docs" / "prompted-tools.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", text, re.MULTILINE))
+    assert rows | REPAIRS == rows
+    assert all(f"`{old}`" in text for old in ALIASES)
+
+
+def test_native_and_prompted_calls_note_the_same_repairs():
+    @function
+    def add(a: int, b: int = 0) -> int:
+        return a + b
+
+    text = "{'a': '2',}"
+    native = add.validate(text, repair=True)
+    [prompted] = read_reply(
+        f'<tool_call>{{"name": "add", "arguments": {text}}}</tool_call>', {"add": add.parameters}
+    ).calls
+    assert native.repairs == prompted.repairs == ("single quotes", "trailing comma", "string to integer")
