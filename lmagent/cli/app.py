@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The typer application: all commands, the help text and the handling of errors."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _MEANINGS = {code: meaning for _, code, meaning in EXIT_CODES} | {OK: "done", US
 
 
 class _Commands(TyperGroup):
-    """Ends with our own words and codes, before typer finds some for Ctrl-C."""
+    """Turn errors and Ctrl-C into lmagent's messages and exit codes, before typer handles Ctrl-C."""
 
-    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # click's context is typer's
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]  # typer's context instead of click's
         try:
             return super().invoke(ctx)
         except (LMAgentError, KeyboardInterrupt) as error:
@@ -68,12 +68,12 @@ def _main(
 
 
 def run_app() -> None:
-    """Run the command line; every error becomes one line and an exit code."""
+    """Run the command line. Every error becomes one line and an exit code."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # the caller closed it
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # until the process ends
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # open until the process ends
     stdout: object = sys.stdout
-    if isinstance(stdout, TextIOWrapper):  # an answer may hold what the terminal's encoding lacks
+    if isinstance(stdout, TextIOWrapper):  # an answer may have characters that the terminal's encoding lacks
         cast("TextIOWrapper[Any]", stdout).reconfigure(errors="backslashreplace")
     try:
         try:
@@ -81,11 +81,11 @@ def run_app() -> None:
         finally:
             sys.stdout.flush()
     except OSError as error:
-        # A reader that has gone is no news; a full disk is.
+        # A closed pipe is normal (`| head`); a full disk is an error.
         if not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"lmagent: {error}\n")
-        # What is still buffered goes nowhere: the interpreter would only complain about it at exit.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+        # Discard buffered output; otherwise the interpreter reports an error at exit.
+        devnull = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
-            os.dup2(nowhere, stream.fileno())
+            os.dup2(devnull, stream.fileno())
         raise SystemExit(FAILED) from None

@@ -1,4 +1,4 @@
-"""`lmagent batch`: a file of prompts in, a file of answers out; what was killed goes on with `--resume`."""
+"""`lmagent batch`: read prompts from a file, write answers to a file, resume with `--resume`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from lmagent.errors import ConfigurationError, LMAgentError, MessageError
 __all__ = ["batch"]
 
 _LONGEST = 16 * 1024 * 1024
-"""Characters of one field of a CSV."""
+"""Maximum number of characters in a CSV field."""
 
 
 def batch(
@@ -51,31 +51,36 @@ def batch(
     tool: ToolOption = None,
     system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
     param: ParameterOption = None,
-    rpm: Annotated[float | None, typer.Option(help="Most requests in any minute.", min=0.01)] = None,
-    tpm: Annotated[float | None, typer.Option(help="Most tokens in any minute.", min=1)] = None,
-    concurrency: Annotated[int, typer.Option(help="Prompts at once.", min=1)] = 5,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that OUT's journal holds.")] = False,
+    rpm: Annotated[float | None, typer.Option(help="Maximum number of requests per minute.", min=0.01)] = None,
+    tpm: Annotated[float | None, typer.Option(help="Maximum number of tokens per minute.", min=1)] = None,
+    concurrency: Annotated[int, typer.Option(help="Maximum number of prompts in progress.", min=1)] = 5,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run that is stored in OUT's journal.")] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Also ask again what failed for good; implies --resume.")
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help="Ask all failed prompts again, not only those that may succeed now; implies --resume.",
+        ),
     ] = False,
-    journal: Annotated[Path | None, typer.Option(help="Default: OUT with .journal behind it.")] = None,
-    share_identical: Annotated[bool, typer.Option("--share-identical", help="Ask equal prompts once.")] = False,
+    journal: Annotated[Path | None, typer.Option(help="Journal file. Default: OUT.journal.")] = None,
+    share_identical: Annotated[bool, typer.Option("--share-identical", help="Ask identical prompts once.")] = False,
     prices: Annotated[
         Path | None, typer.Option(help='JSON: {"provider/model": {"input": 0.25, "output": 2.0}} per million tokens.')
     ] = None,
-    max_rounds: Annotated[int, typer.Option(help="With tools: asks of the model for one prompt.", min=1)] = 20,
-    timeout: Annotated[float, typer.Option(help="Seconds for each request.", min=0.1)] = 600.0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")] = False,
+    max_rounds: Annotated[int, typer.Option(help="With tools: maximum number of rounds for each prompt.", min=1)] = 20,
+    timeout: Annotated[float, typer.Option(help="Timeout of each request in seconds.", min=0.1)] = 600.0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show progress on standard error.")] = False,
 ) -> None:
-    """Answer every prompt of a file, within rate limits, paying for none of them twice.
+    """Answer every prompt of a file, within rate limits.
 
-    A line of IN is a JSON text, or an object with "prompt" (or "messages") and,
-    if wanted, "id" and "parameters"; a CSV needs a column "prompt" and may have
-    "id" and "system". Finished answers are kept in a journal beside OUT: after a
-    crash, an interruption or failures the same command with --resume goes on.
+    A line of IN is a JSON string, or an object with "prompt" (or "messages") and
+    optionally "id" and "parameters". A CSV file needs a column "prompt" and may
+    have "id" and "system". A journal beside OUT stores finished answers: after a
+    crash, an interruption or failures, repeat the command with --resume to
+    continue. Finished prompts are not asked again.
 
-    Exit codes beside the usual: 0 all answered, 1 some prompts failed (OUT says
-    which), 130 interrupted.
+    Exit codes in addition to the usual ones: 0 all prompts answered, 1 some
+    prompts failed (see OUT), 130 interrupted.
     """
     kept = journal or Path(f"{target}.journal")
     resume = resume or retry_failed
@@ -107,10 +112,12 @@ def batch(
             stopped = error
     sys.stderr.write(f"lmagent: {printable(str(engine.summary))}\n")
     if stopped is not None:
-        sys.stderr.write(f"lmagent: go on with --resume once it is mended; the journal is {printable(str(kept))}\n")
+        sys.stderr.write(
+            f"lmagent: fix the problem, then continue with --resume; the journal is {printable(str(kept))}\n"
+        )
         raise stopped
     if interrupted():
-        sys.stderr.write(f"lmagent: interrupted; go on with --resume; the journal is {printable(str(kept))}\n")
+        sys.stderr.write(f"lmagent: interrupted; continue with --resume; the journal is {printable(str(kept))}\n")
         raise SystemExit(INTERRUPTED)
     if engine.summary.failures:
         raise SystemExit(FAILED)
@@ -124,18 +131,18 @@ def _check_files(source: str, target: Path, kept: Path, resume: bool) -> None:
     if not target.parent.is_dir():
         fail(f"There is no folder {str(target.parent)!r}.")
     if str(target) == "-" or (target.exists() and not target.is_file()):
-        fail(f"OUT is a file, which is put in place at the end; {str(target)!r} is none.")
+        fail(f"OUT must be a file, because it is replaced at the end; {str(target)!r} is not a file.")
     if resume:
         return
     for path in (kept, target):
         if path.exists():
-            fail(f"{str(path)!r} is there already: --resume goes on with it, or give another name.")
+            fail(f"{str(path)!r} exists already: continue it with --resume, or use another name.")
 
 
 def _asked(model: Any, tool: list[str] | None, system: str, max_rounds: int) -> Any:
     if not tool and not system:
         return model
-    # Nobody sits beside a batch: what needs approval is refused.
+    # A batch runs unattended: calls that need approval are denied.
     return Agent(
         model,
         build_tools(tool),
@@ -147,7 +154,7 @@ def _asked(model: Any, tool: list[str] | None, system: str, max_rounds: int) -> 
 
 @contextmanager
 def _written(target: Path) -> Generator[TextIO]:
-    """Write beside OUT and put it in place when done: OUT is never half a file."""
+    """Write to OUT.part and rename it at the end, so that OUT is always complete."""
     part = Path(f"{target}.part")
     with open(part, "w", encoding="utf-8", newline="\n") as out:
         try:
@@ -163,7 +170,7 @@ def _written(target: Path) -> Generator[TextIO]:
 
 @contextmanager
 def _signals(engine: CompletionEngine) -> Generator[Callable[[], bool]]:
-    """The first Ctrl-C or SIGTERM lets running prompts end; the second ends at once."""
+    """Stop gracefully at the first Ctrl-C or SIGTERM, at once at the second."""
     times = 0
 
     def on_signal(number: int, frame: object) -> None:
@@ -172,7 +179,7 @@ def _signals(engine: CompletionEngine) -> Generator[Callable[[], bool]]:
         if times > 1:
             raise KeyboardInterrupt
         engine.stop()
-        sys.stderr.write("\nlmagent: finishing what runs; once more to stop at once\n")
+        sys.stderr.write("\nlmagent: finishing prompts in progress; press Ctrl-C again to stop at once\n")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -185,16 +192,17 @@ def _signals(engine: CompletionEngine) -> Generator[Callable[[], bool]]:
 def _items(source: str) -> Iterable[Any]:
     if source != "-":
         return _File(source)
-    # A file object of its own: the interpreter could not end while another thread waits in that of `sys.stdin`.
+    # A separate file object: the interpreter cannot exit while another thread waits in `sys.stdin`.
     return _lines(open(sys.stdin.fileno(), "rb", closefd=False))
 
 
 class _File:
-    """The prompts of a file, read as they are needed; gone through once beforehand, for the time left and for what is
-    wrong with a CSV as a whole.
+    """The prompts of a file, read one at a time.
+
+    The constructor reads the file once, to count the prompts and to reject a broken CSV before anything is asked.
 
     Raises:
-        ConfigurationError: It is a CSV that cannot be read.
+        ConfigurationError: The file is a CSV that cannot be read.
     """
 
     def __init__(self, path: str) -> None:
@@ -217,29 +225,31 @@ def _lines(file: IO[bytes]) -> Iterator[Any]:
         try:
             yield loads(line.decode("utf-8"))
         except UnicodeDecodeError:
-            yield MessageError(f"Line {number} is no UTF-8.")
+            yield MessageError(f"Line {number} is not UTF-8.")
         except JSONError as error:
-            yield MessageError(f"Line {number} is no JSON: {str(error).replace('at line 1 ', 'at ')}")
+            yield MessageError(f"Line {number} is not JSON: {str(error).replace('at line 1 ', 'at ')}")
 
 
 def _rows(file: IO[bytes]) -> Iterator[Any]:
-    # Strict: a quote that is never closed would make one prompt of the rest of the file.
+    # Strict: otherwise an unclosed quote turns the rest of the file into one prompt.
     rows = csv.DictReader(TextIOWrapper(file, encoding="utf-8-sig", newline=""), strict=True)
     csv.field_size_limit(_LONGEST)
     try:
         if "prompt" not in (rows.fieldnames or ()):
-            raise ConfigurationError(f"The CSV needs a column 'prompt'; it has {list(rows.fieldnames or ())}.")
+            raise ConfigurationError(
+                f"The CSV file needs a column 'prompt'; its columns are {list(rows.fieldnames or ())}."
+            )
         for row in rows:
             yield _item(row, rows.line_num)
     except csv.Error as error:
-        raise ConfigurationError(f"The CSV cannot be read behind line {rows.line_num}: {error}.") from error
+        raise ConfigurationError(f"The CSV file cannot be read after line {rows.line_num}: {error}.") from error
     except UnicodeDecodeError as error:
-        raise ConfigurationError("The CSV is no UTF-8; save it as UTF-8 first.") from error
+        raise ConfigurationError("The CSV file is not UTF-8; save it as UTF-8 first.") from error
 
 
 def _item(row: dict[Any, Any], line: int) -> Any:
     if None in row:
-        return MessageError(f"Line {line} has more fields than the header: a prompt with commas stands in quotes.")
+        return MessageError(f"Line {line} has more fields than the header; put a prompt with commas in quotes.")
     if not row["prompt"]:
         return MessageError(f"Line {line} has no prompt.")
     prompt = [{"role": "user", "content": row["prompt"]}]

@@ -1,4 +1,4 @@
-"""What several commands share: the model, the tools and the approver that the options name."""
+"""Shared by the commands: exit codes, common options, and building the model, tools and approver from them."""
 
 from __future__ import annotations
 
@@ -54,26 +54,26 @@ USAGE = 2
 INTERRUPTED = 130
 
 EXIT_CODES: tuple[tuple[type[BaseException], int, str], ...] = (
-    (ConfigurationError, 3, "the set-up cannot work: no key, unknown model, bad tool, parameter or file"),
+    (ConfigurationError, 3, "wrong configuration: no key, unknown model, bad tool, parameter or file"),
     (ProviderError, 4, "the provider failed or refused"),
     (LimitExceeded, 5, "a limit was reached"),
-    (OutputError, 6, "the answer did not fit its type"),
+    (OutputError, 6, "the answer did not match its type"),
     (ToolError, 7, "a tool failed (`tools call`)"),
     (JournalError, 8, "a journal cannot be used"),
     (LMAgentError, FAILED, "anything else"),
     (KeyboardInterrupt, INTERRUPTED, "interrupted"),
 )
-"""Exception -> exit code and what it means; 0 is success, 2 a wrong command line."""
+"""Exception, exit code, meaning. 0 is success, 2 a wrong command line."""
 
 
 def fail(message: str, code: int = USAGE) -> NoReturn:
-    """Say what is wrong on standard error and leave."""
+    """Print `message` on standard error and exit."""
     sys.stderr.write(f"lmagent: {printable(message)}\n")
     raise SystemExit(code)
 
 
 def leave(error: BaseException) -> NoReturn:
-    """Tell a person about `error` in one line and leave with its code."""
+    """Print `error` in one line and exit with its code."""
     code = next((code for kind, code, _ in EXIT_CODES if isinstance(error, kind)), FAILED)
     if isinstance(error, KeyboardInterrupt):
         sys.stderr.write("\nlmagent: interrupted\n")
@@ -95,7 +95,7 @@ ToolOption = Annotated[
     typer.Option(
         "--tool",
         "-t",
-        help="A ready-made name, a .py file, a folder or a module; may be repeated. "
+        help="Name of a ready-made tool, a .py file, a folder or a module; may be repeated. "
         "With settings: files:root=./notes,write=true  web:hosts=example.com",
     ),
 ]
@@ -107,22 +107,25 @@ ParameterOption = Annotated[
 
 def _policy(given: str) -> str:
     if given not in ("ask", "always", "never"):
-        raise typer.BadParameter(f"it is ask, always or never, not {given!r}.")
+        raise typer.BadParameter(f"must be ask, always or never, not {given!r}.")
     return given
 
 
 ApproveOption = Annotated[
-    str, typer.Option("--approve", callback=_policy, help="Calls that need approval: ask, always or never.")
+    str,
+    typer.Option(
+        "--approve", callback=_policy, help="Tool calls that need approval: ask, always (allow) or never (deny)."
+    ),
 ]
 
 
 def build_model(model_id: str | None, **options: Any) -> ChatModel:
-    """Return the model that the options name."""
+    """Load the model of the `--model` option."""
     return load_from_model_id(model_id, **{name: value for name, value in options.items() if value is not None})
 
 
 def build_tools(sources: list[str] | None) -> ToolRegistry:
-    """Return the tools that `--tool` names. What their files print when they are loaded goes to standard error."""
+    """Load the tools of the `--tool` options. Output of their files while loading goes to standard error."""
     registry = ToolRegistry()
     with redirect_stdout(sys.stderr):
         for source in sources or ():
@@ -135,13 +138,15 @@ def build_tools(sources: list[str] | None) -> ToolRegistry:
 
 
 def _made(name: str, settings: str) -> list[Any]:
-    """Build the tools of a ready-made module that must be told its bounds: `files:root=./notes`."""
+    """Build the tools of a ready-made module that needs settings: `files:root=./notes`."""
     from importlib import import_module
 
     from lmagent.toolkit.sources import ready_made_names
 
     if name not in ready_made_names():
-        raise ConfigurationError(f"No ready-made tool {name!r}; there are {', '.join(ready_made_names())}.")
+        raise ConfigurationError(
+            f"There is no ready-made tool {name!r}; the ready-made tools are {', '.join(ready_made_names())}."
+        )
     module = import_module(f"lmagent.tools.{name}")
     factories: dict[str, str] = getattr(module, "FACTORIES", {})
     if not factories:
@@ -150,7 +155,7 @@ def _made(name: str, settings: str) -> list[Any]:
     for item in settings.split(","):
         key, equals, text = item.partition("=")
         if not equals:
-            raise ConfigurationError(f"{name}: a setting is given as name=value, not {item!r}.")
+            raise ConfigurationError(f"{name}: write a setting as name=value, not {item!r}.")
         values[key] = _setting(text)
     for key in ("hosts", "programs"):
         if isinstance(values.get(key), str):
@@ -162,7 +167,7 @@ def _made(name: str, settings: str) -> list[Any]:
     try:
         made = build(**values)
     except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{name}: {str(error).rstrip('.')}. In Python it is {example}.") from error
+        raise ConfigurationError(f"{name}: {str(error).rstrip('.')}. In Python: {example}.") from error
     return list(cast("list[Any]", made)) if isinstance(made, list | tuple) else [made]
 
 
@@ -177,7 +182,7 @@ def _setting(text: str) -> Any:
 
 
 def _confirmed(command: Sequence[str]) -> bool:
-    """Ask the person at the terminal about a command; without a terminal the answer is no."""
+    """Ask the user at the terminal for permission to run a command. Without a terminal: no."""
     return _asked(f"The model wants to run {shlex.join(command)}")
 
 
@@ -190,18 +195,18 @@ def _asked(about: str) -> bool:
 
 
 def read_parameters(given: list[str] | None) -> dict[str, Any]:
-    """Return `-p name=value` options as parameters."""
+    """Convert `-p name=value` options to a dict."""
     values: dict[str, Any] = {}
     for item in given or ():
         name, equals, text = item.partition("=")
         if not equals or not name:
-            raise ConfigurationError(f"A parameter is given as name=value, not {item!r}.")
+            raise ConfigurationError(f"Write a parameter as name=value, not {item!r}.")
         values[name] = value_of(text)
     return values
 
 
 def value_of(text: str) -> Any:
-    """Return what stands behind `name=`: JSON when it can be read so, else text."""
+    """Convert the value of `name=value`: parse it as JSON if possible, else keep the text."""
     try:
         return loads(text)
     except JSONError:
@@ -209,18 +214,18 @@ def value_of(text: str) -> Any:
 
 
 def read_stdin() -> str:
-    """Return all of standard input, which is UTF-8 whatever the locale says."""
+    """Read all of standard input as UTF-8, independent of the locale."""
     return sys.stdin.buffer.read().decode("utf-8", "replace")
 
 
 def approver(policy: str) -> Any:
-    """Return what decides on calls that need approval: by policy, or by asking at the terminal."""
+    """Return an approver that decides by policy or asks at the terminal."""
 
     def decide(call: ToolCall, context: Any) -> Decision:
         if policy == "always":
             return Allow()
         if policy == "never" or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            return Deny("This call needs approval, and nobody is there to give it.")
+            return Deny("This call needs approval, and there is no terminal to ask for it.")
         return Allow() if _asked(f"The model wants to call {call.name} with {call.arguments}") else Deny()
 
     return decide

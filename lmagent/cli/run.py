@@ -1,4 +1,4 @@
-"""`lmagent run`: one question, one answer."""
+"""`lmagent run` and `lmagent chat`: one question, or a conversation at the terminal."""
 
 from __future__ import annotations
 
@@ -38,38 +38,42 @@ from lmagent.errors import LMAgentError
 
 __all__ = ["chat", "event_to_dict", "result_to_dict", "run"]
 
-_HELP = """/help      this list
-/tools     the tools the model may call
-/history   what was said so far
+_HELP = """/help      show this list
+/tools     list the tools that the model may call
+/history   show the messages so far
 /reset     forget the conversation
-/quit      leave (Ctrl-D too)
-Ctrl-C stops an answer; the conversation goes on."""
+/quit      leave (also Ctrl-D)
+Ctrl-C stops an answer; the conversation continues."""
 
 
 def run(
-    question: Annotated[str | None, typer.Argument(help="What to ask; - or nothing reads standard input.")] = None,
+    question: Annotated[
+        str | None, typer.Argument(help="The question. Without it, or with -, read standard input.")
+    ] = None,
     model: ModelOption = None,
     tool: ToolOption = None,
     system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
     param: ParameterOption = None,
-    tool_choice: Annotated[str, typer.Option(help="auto, required, none or a tool's name.")] = "auto",
+    tool_choice: Annotated[str, typer.Option(help="auto, required, none or the name of a tool.")] = "auto",
     tool_mode: Annotated[str, typer.Option(help="auto, native or prompt.")] = "auto",
     approve: ApproveOption = "ask",
-    max_rounds: Annotated[int, typer.Option(help="Asks of the model at most.", min=1)] = 20,
-    timeout: Annotated[float, typer.Option(help="Seconds for each request.", min=0.1)] = 600.0,
-    stream: Annotated[bool | None, typer.Option("--stream/--no-stream", help="Default: in a terminal.")] = None,
+    max_rounds: Annotated[int, typer.Option(help="Maximum number of rounds.", min=1)] = 20,
+    timeout: Annotated[float, typer.Option(help="Timeout of each request in seconds.", min=0.1)] = 600.0,
+    stream: Annotated[
+        bool | None, typer.Option("--stream/--no-stream", help="Default: stream if the output is a terminal.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole result as one JSON object.")] = False,
-    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print every event as a line of JSON.")] = False,
+    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print every event as one line of JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show tool calls on standard error.")] = False,
     trace: TraceOption = None,
     trace_content: ContentOption = False,
 ) -> None:
-    """Ask one question and print the answer; tools run as the model asks for them."""
+    """Ask one question and print the answer. The model may call the given tools."""
     if as_json and as_jsonl:
-        fail("--json and --jsonl exclude each other.")
+        fail("Use either --json or --jsonl, not both.")
     prompt = _question(question)
     out = sys.stdout
-    with redirect_stdout(sys.stderr):  # what a tool prints is no result
+    with redirect_stdout(sys.stderr):  # the output of tools is not part of the result
         agent = Agent(
             build_model(model, tool_mode=tool_mode, timeout=timeout),
             build_tools(tool),
@@ -93,7 +97,7 @@ def run(
 
 def _question(given: str | None) -> str:
     if given is None and sys.stdin.isatty():
-        fail("What is the question? Give it as an argument, or on standard input.")
+        fail("There is no question: give it as an argument or on standard input.")
     text = read_stdin().strip() if given in (None, "-") else given
     if not text.strip():
         fail("The question is empty.")
@@ -101,7 +105,7 @@ def _question(given: str | None) -> str:
 
 
 def _print_answer(agent: Agent, prompt: str, out: TextIO, *, quiet: bool) -> None:
-    """The answer goes to `out`, what happens on the way to standard error."""
+    """Print the answer to `out`, tool calls and results to standard error."""
     aside = Printer(sys.stderr)
     result = agent.run(prompt, on_event=None if quiet else lambda event: _aside(aside, event))
     out.write(printable(result.reply) + "\n")
@@ -122,7 +126,7 @@ def _stream_answer(agent: Agent, prompt: str, out: TextIO, *, quiet: bool) -> No
 
 
 def _aside(printer: Printer, event: Event) -> None:
-    """Show tool calls and results, not the answer."""
+    """Print tool calls and results, but not the answer."""
     if isinstance(event, TextStart | TextDelta | TextEnd):
         return
     printer.event(_without_answer(event))
@@ -146,7 +150,7 @@ def _print_lines(agent: Agent, prompt: str, out: TextIO) -> None:
 
 
 def result_to_dict(result: RunResult) -> dict[str, Any]:
-    """Return a run as plain JSON values: `{"reply", "messages", "tool_calls", "usage", "finish_reason", ...}`."""
+    """Return a run result as plain JSON values: `{"reply", "messages", "tool_calls", "usage", ...}`."""
     return {
         "reply": result.reply,
         "model_id": result.model_id,
@@ -199,7 +203,7 @@ def chat(
     trace: TraceOption = None,
     trace_content: ContentOption = False,
 ) -> None:
-    """Talk to a model; it may call the tools given. Prompts come from the terminal or, one a line, from a pipe."""
+    """Hold a conversation. The model may call the given tools. A pipe gives one prompt per line."""
     is_person = sys.stdin.isatty()
     printer = _TerminalPrinter() if is_person else Printer()
     engine = ChatEngine(
@@ -223,7 +227,7 @@ def chat(
 
 
 class _TerminalPrinter(Printer):
-    """At the terminal the person has just typed the prompt: it is not shown again."""
+    """A printer that does not repeat the prompt that the user has just typed."""
 
     def user(self, message: object) -> None:
         return None
@@ -252,7 +256,7 @@ def _prompts(is_person: bool) -> Iterator[str]:
         return
     if _speaks_utf8():
         with suppress(ImportError):
-            import_module("readline")  # gives `input` its editing and its history, where the platform has it
+            import_module("readline")  # adds line editing and history to `input`, if available
     while True:
         try:
             text = input("user: ").strip()
@@ -270,7 +274,7 @@ def _prompts(is_person: bool) -> Iterator[str]:
 
 
 def _speaks_utf8() -> bool:
-    """Whether readline takes other keys than ASCII: it goes by the locale, Python does not."""
+    """Whether readline accepts keys other than ASCII; unlike Python, it depends on the locale."""
     try:
         return locale.nl_langinfo(locale.CODESET).upper() in ("UTF-8", "UTF8")
     except AttributeError:  # Windows
@@ -278,7 +282,7 @@ def _speaks_utf8() -> bool:
 
 
 def _command(engine: ChatEngine, line: str) -> bool:
-    """Carry out a slash command; False: leave."""
+    """Run a slash command. Return False to leave."""
     match line.split()[0]:
         case "/quit" | "/exit":
             return False

@@ -1,4 +1,4 @@
-"""`lmagent tools`: what is there, what a model sees of it, and calling one by hand."""
+"""`lmagent tools`: list tools, show their schemas, and call one by hand."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["tools_app"]
 tools_app = typer.Typer(no_args_is_help=True, help="List, show and call tools.")
 
 
-NameArgument = Annotated[str, typer.Argument(help="As `tools list` shows it.")]
+NameArgument = Annotated[str, typer.Argument(help="Name of the tool, as shown by `tools list`.")]
 
 
 def _registry(sources: list[str] | None) -> ToolRegistry:
-    """The tools named, or all ready-made ones that need no settings."""
+    """Return the given tools, by default all ready-made tools that need no settings."""
     if sources:
         return build_tools(sources)
     from importlib import import_module
@@ -43,7 +43,7 @@ def list_tools(
     tool: ToolOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
-    """List the ready-made tools, or those that --tool names."""
+    """List the ready-made tools, or the tools given by --tool."""
     registry = _registry(tool)
     if as_json:
         sys.stdout.write(dumps_text([each.json_schema for each in registry], indent=2) + "\n")
@@ -65,7 +65,7 @@ def list_tools(
 
 @tools_app.command("show")
 def show_tool(name: NameArgument, tool: ToolOption = None) -> None:
-    """Print what a model sees of a tool, as JSON."""
+    """Print the definition of a tool that the model gets, as JSON."""
     sys.stdout.write(dumps_text(_registry(tool).get(name).json_schema, indent=2) + "\n")
 
 
@@ -78,10 +78,10 @@ def call_tool(
     ] = None,
     tool: ToolOption = None,
 ) -> None:
-    """Call a tool as a model would, and print what the model would get."""
+    """Call a tool as a model would, and print the result that the model would get."""
     registry = _registry(tool)
     written = _arguments(arguments or [], registry.get(name).json_schema["parameters"]["properties"])
-    with redirect_stdout(sys.stderr):  # what the tool prints is not what the model gets
+    with redirect_stdout(sys.stderr):  # the output of the tool is not its result
         outcome = registry.run_one(ToolCall(id="cli", name=name, arguments=written))
     if outcome.is_error:
         raise ToolError(outcome.content)
@@ -97,11 +97,11 @@ def _arguments(given: list[str], schemas: dict[str, Any]) -> str:
     for item in given:
         key, equals, text = item.partition("=")
         if not equals:
-            fail(f"Arguments are one JSON object or name=value pairs, not {item!r}.")
+            fail(f"Write arguments as one JSON object or as name=value pairs, not {item!r}.")
         values[key] = text if _takes_text(schemas.get(key, {})) else value_of(text)
     return dumps_text(values)
 
 
 def _takes_text(schema: dict[str, Any]) -> bool:
-    """Whether `17` may be text to a parameter."""
+    """Whether the parameter accepts text, so that `17` is passed as text."""
     return any(each.get("type") == "string" for each in (schema, *schema.get("anyOf", ())))

@@ -1,4 +1,4 @@
-"""`lmagent trace show`: a trace file, read in the terminal."""
+"""`lmagent trace show`: display a trace file in the terminal."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ if TYPE_CHECKING:
 
 __all__ = ["ContentOption", "TraceOption", "show", "trace_app", "trace_file"]
 
-trace_app = typer.Typer(no_args_is_help=True, help="Traces that runs have left.")
+trace_app = typer.Typer(no_args_is_help=True, help="Show traces of runs.")
 
 TraceOption = Annotated[
-    Path | None, typer.Option("--trace", help="Write what happens to this file; `lmagent trace show` reads it.")
+    Path | None,
+    typer.Option("--trace", help="Write a trace of the run to this file; show it with `lmagent trace show`."),
 ]
-ContentOption = Annotated[bool, typer.Option("--trace-content", help="Also prompts, answers, arguments and results.")]
+ContentOption = Annotated[
+    bool, typer.Option("--trace-content", help="Include prompts, answers, arguments and results in the trace.")
+]
 
 _WIDTH = 200
-"""Characters of a text that are shown without --full."""
+"""Maximum number of characters of a text without --full."""
 
 
 def trace_file(path: Path | None, content: bool) -> Any:
-    """Return the hooks that `--trace` asks for, or None."""
+    """Return the hooks for `--trace`, or None."""
     return TraceFile(path, content=content).hooks if path is not None else None
 
 
@@ -44,18 +47,18 @@ class _Node:
 
 @trace_app.command()
 def show(
-    file: Annotated[Path, typer.Argument(help="What --trace or TraceFile wrote.")],
-    run: Annotated[str, typer.Option(help="Only the runs whose id begins so.")] = "",
-    full: Annotated[bool, typer.Option("--full", help="Show texts whole.")] = False,
+    file: Annotated[Path, typer.Argument(help="Trace file, written by --trace or TraceFile.")],
+    run: Annotated[str, typer.Option(help="Show only runs whose id starts with this.")] = "",
+    full: Annotated[bool, typer.Option("--full", help="Show full texts.")] = False,
 ) -> None:
-    """Show the runs of a trace: asks, tool calls and nested runs, with times, tokens and errors."""
+    """Show the runs of a trace: model requests, tool calls and nested runs, with times, tokens and errors."""
     try:
         events, unread = read_trace(file)
     except OSError as error:
         fail(f"{file}: {error.strerror or 'cannot be read'}.")
     roots = [root for root, run_id in _runs(events, whole=full) if run_id.startswith(run)]
     if not roots:
-        fail(f"{file} holds no run{f' that begins with {run!r}' if run else ''}.")
+        fail(f"{file} has no run{f' whose id starts with {run!r}' if run else ''}.")
     if sys.stdout.isatty():
         _show_trees(roots)
     else:
@@ -66,7 +69,7 @@ def show(
 
 
 def _runs(events: list[dict[str, Any]], *, whole: bool) -> list[tuple[_Node, str]]:
-    """Return the outer runs with their ids; nested ones hang under the call that started them."""
+    """Return the outer runs with their ids; nested runs are children of the call that started them."""
     roots: list[tuple[_Node, str]] = []
     runs: dict[Any, _Node] = {}
     open_asks: dict[Any, _Node] = {}
@@ -109,7 +112,7 @@ def _runs(events: list[dict[str, Any]], *, whole: bool) -> list[tuple[_Node, str
             case "run_end":
                 _end(owner, owner.label.removesuffix(" …"), event)
                 _add_texts(owner, event, ("message",), whole)
-            case _:  # a later version's
+            case _:  # written by a later version
                 owner.children.append(_Node(str(kind)))
     return roots
 
@@ -125,7 +128,7 @@ def _run_label(event: dict[str, Any]) -> str:
 
 
 def _end(node: _Node, title: str, event: dict[str, Any]) -> None:
-    """Put what is known at the end behind the title; a node that never ended keeps its dots."""
+    """Add the facts of the end event to the title; a node without an end keeps its `…`."""
     parts = [title]
     seconds = event.get("seconds")
     if isinstance(seconds, int | float):
@@ -145,7 +148,7 @@ def _end(node: _Node, title: str, event: dict[str, Any]) -> None:
     if isinstance(asked, list) and asked:
         parts.append("→ " + ", ".join(str(name) for name in asked))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     if event.get("pending"):
-        parts.append(f"waits for {event['pending']}")
+        parts.append(f"waiting for {event['pending']}")
     facts = [str(event[name]) for name in ("error", "status", "code", "limit") if event.get(name)]
     if facts:
         parts.append("failed: " + " ".join(facts))
@@ -164,7 +167,7 @@ def _add_texts(node: _Node, event: dict[str, Any], names: tuple[str, ...], whole
 
 
 def _one_line(text: str) -> str:
-    """A label is one line, so that no text can pass for a line of ours."""
+    """Escape line breaks, so that text from a model cannot imitate a line of this program."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -175,7 +178,7 @@ def _write_plain(node: _Node, indent: str) -> None:
 
 
 def _show_trees(roots: list[_Node]) -> None:
-    from rich.console import Console  # only terminals need it
+    from rich.console import Console  # slow import, needed for terminals only
 
     console = Console(highlight=False)
     for root in roots:

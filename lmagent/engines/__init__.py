@@ -1,3 +1,3 @@
-"""Engines: a conversation (`ChatEngine`), many prompts (`CompletionEngine`), and how a run is shown to people."""
+"""Engines: `ChatEngine` for one conversation, `CompletionEngine` for many prompts, `Printer` for terminals."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A conversation: an agent, its history and a printer."""
+"""`ChatEngine`: an agent with its history and a printer."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ __all__ = ["ChatEngine"]
 
 
 class ChatEngine:
-    """Keeps the history, runs functions, and prints the conversation as it goes.
+    """Hold a conversation: keep the history, run tools, and print messages as they arrive.
 
         bot = ChatEngine(OpenAIChat(), functions=[get_weather])
         bot.chat("今天北京天气怎么样？")
 
     Args:
-        model: A `ChatModel`, or an `Agent` that brings its own functions.
-        functions: What the model may call.
-        system_prompt: Instructions in front of every request.
-        history: What was said before.
-        session: Id of a stored conversation, which goes on where it stopped; needs `store`.
-        store: Where it is kept: `SQLiteSessions(path)`, `JSONLSessions(folder)`, `MemorySessions()`.
-        print_message: Print what is said and done: plain text in a pipe, colours in a terminal. The stream verbs
-            never print; their reader has the events.
-        stream: Whether `chat` streams while it prints; None: when a terminal watches.
-        limits: Where one answer ends at the latest.
-        approve: Decides on calls that need approval.
-        **parameters: Of the model.
+        model: A `ChatModel`, or an `Agent` with its own tools and settings.
+        functions: Tools that the model may call.
+        system_prompt: System prompt of every request.
+        history: Earlier messages.
+        session: Id of a stored conversation to continue; needs `store`.
+        store: Where the conversation is stored: `SQLiteSessions(path)`, `JSONLSessions(folder)`, `MemorySessions()`.
+        print_message: Print messages, tool calls and results: plain text in a pipe, colors in a terminal. The
+            streaming methods never print; their caller has the events.
+        stream: Whether `chat` streams while it prints. None: stream if the output is a terminal.
+        limits: Limits of each run, e.g. rounds and seconds.
+        approve: Decides on tool calls that need approval.
+        **parameters: Model parameters.
 
     Raises:
-        ConfigurationError: Two functions of one name.
-        FunctionDefinitionError: A function that cannot be described.
-        ParameterError: A parameter that is unknown or out of range.
+        ConfigurationError: Two tools have the same name.
+        FunctionDefinitionError: A function has no usable schema.
+        ParameterError: A parameter is unknown or out of range.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class ChatEngine:
     ) -> None:
         if isinstance(model, Agent):
             if functions or system_prompt or parameters or limits or approve:
-                raise TypeError("An Agent brings its own functions, system prompt, limits and parameters.")
+                raise TypeError("Set functions, system prompt, limits, approval and parameters on the Agent, not here.")
             self.agent = model
         else:
             self.agent = Agent(
                 model, functions, system_prompt=system_prompt, limits=limits, approve=approve, **parameters
             )
         if (session is None) != (store is None):
-            raise TypeError("session= and store= belong together.")
+            raise TypeError("Pass session= and store= together.")
         self._history = StoredHistory(store, session) if store is not None and session is not None else History()
         self._history.extend(repair_history(as_messages(history) if history else ()))
         self._printer = (printer or Printer()) if print_message else None
@@ -83,7 +83,7 @@ class ChatEngine:
 
     @property
     def history(self) -> tuple[Message, ...]:
-        """Everything said and done so far; always valid to send to any model."""
+        """All messages so far; always valid to send to any model."""
         return self._history.messages
 
     def reset(self) -> None:
@@ -91,18 +91,18 @@ class ChatEngine:
         self._history.clear()
 
     def rewind(self, prompts: int = 1) -> None:
-        """Take the last `prompts` prompts back, with everything that came of them."""
+        """Remove the last `prompts` user messages and everything after each of them."""
         starts = [index for index, message in enumerate(self.history) if isinstance(message, UserMessage)]
         if prompts > 0 and starts:
             self._history.truncate(starts[max(len(starts) - prompts, 0)])
 
     def fork(self, session: str | None = None) -> ChatEngine:
-        """Return an engine that goes on from here on its own; a stored conversation needs a new `session` id."""
+        """Return an independent copy of this conversation; a stored one needs a new `session` id."""
         copy = ChatEngine(self.agent, print_message=False, stream=self._stream)
         copy._printer = self._printer
         if isinstance(self._history, StoredHistory):
             if session is None:
-                raise TypeError("A stored conversation is forked under a session id of its own.")
+                raise TypeError("Pass a new session id: fork(session=...) stores the copy under it.")
             copy._history = self._history.fork(session)
         else:
             copy._history = History(self.history)
@@ -111,18 +111,18 @@ class ChatEngine:
     def chat(
         self, prompt: Prompt | Resumption, *, tool_choice: ToolChoice | str | None = None, **options: Any
     ) -> RunResult:
-        """Say something and return the answer, after all function calls it took.
+        """Send a prompt, run the tools that the model calls, and return the result.
 
-        When it fails before the model answered anything, the history is as it was before; what a longer run had done
-        stays in it.
+        If the run fails before the model's first reply, the prompt is removed from the history. If it fails later,
+        the completed rounds stay in the history.
 
         Args:
-            prompt: As of `Agent.run`; a paused answer goes on with `bot.chat(paused.decide(True))`.
-            tool_choice: As of `Agent.run`.
-            **options: The others of `Agent.run`, and parameters of the model.
+            prompt: See `Agent.run`. To resume a paused run: `bot.chat(paused.decide(True))`.
+            tool_choice: See `Agent.run`.
+            **options: Other keywords of `Agent.run`, and model parameters.
 
         Raises:
-            LMAgentError: As `Agent.run`.
+            LMAgentError: See `Agent.run`.
         """
         with _Turn(self._history, self._printer, prompt):
             if not self._streams:
@@ -136,7 +136,7 @@ class ChatEngine:
     async def async_chat(
         self, prompt: Prompt | Resumption, *, tool_choice: ToolChoice | str | None = None, **options: Any
     ) -> RunResult:
-        """`chat`, asynchronous."""
+        """Async version of `chat`."""
         with _Turn(self._history, self._printer, prompt):
             if not self._streams:
                 return await self.agent.async_run(
@@ -153,7 +153,7 @@ class ChatEngine:
     def stream_chat(
         self, prompt: Prompt | Resumption, *, tool_choice: ToolChoice | str | None = None, **options: Any
     ) -> Iterator[Event]:
-        """`chat`, yielding events; the last is `RunEnd` with the result. Prints nothing."""
+        """Like `chat`, but yield events; the last is `RunEnd` with the result. Prints nothing."""
         with _Turn(self._history, None, prompt):
             events = self.agent.stream_run(prompt, history=self._history, tool_choice=tool_choice, **options)
             with closing(cast("Any", events)):
@@ -162,7 +162,7 @@ class ChatEngine:
     async def async_stream_chat(
         self, prompt: Prompt | Resumption, *, tool_choice: ToolChoice | str | None = None, **options: Any
     ) -> AsyncIterator[Event]:
-        """`stream_chat`, asynchronous."""
+        """Async version of `stream_chat`."""
         with _Turn(self._history, None, prompt):
             events = self.agent.async_stream_run(prompt, history=self._history, tool_choice=tool_choice, **options)
             async with aclosing(cast("Any", events)):
@@ -188,7 +188,7 @@ class ChatEngine:
 
 
 class _Turn:
-    """One exchange: shows the prompt, and takes it back when nothing came of it."""
+    """One call of `chat`: print the prompt, and remove it from the history if the run adds nothing."""
 
     __slots__ = ("_history", "_length", "_printer", "_prompt")
 
@@ -200,7 +200,7 @@ class _Turn:
 
     def __enter__(self) -> None:
         prompt = self._prompt
-        if isinstance(prompt, Resumption):  # its calls are open, and stay so when nothing comes of it
+        if isinstance(prompt, Resumption):  # its pending calls stay unanswered if the run adds nothing
             self._length = len(self._history)
             return
         self._history.answer_open_calls()

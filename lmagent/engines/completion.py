@@ -1,4 +1,7 @@
-"""`CompletionEngine`: many prompts, bounded, within rate limits, and never paid for twice."""
+"""`CompletionEngine`: many prompts with bounded concurrency, rate limits and a journal.
+
+The public class, its options and their checks. The run itself is `lmagent.engines.bulk.run`.
+"""
 
 from __future__ import annotations
 
@@ -29,52 +32,53 @@ __all__ = ["CompletionEngine", "iterate"]
 
 
 _SLACK = 0.005
-"""Of a minute: 0.3 s by which one request may reach the server later after its start than another."""
+"""Part of a minute (0.3 s) by which network delays of two requests may differ without breaking the rate limit."""
 _PACE = 1.05
-"""Starts stay evenly spaced, at most a twentieth above the rate, and pauses are made up for within the minute."""
+"""Starts are evenly spaced at up to 5% above the rate, so that time lost in a pause is regained in the minute."""
 
 
 class CompletionEngine:
-    """Asks a model, or runs an agent, for each of many prompts: `run`, `async_run`.
+    """Ask a model, or run an agent, for each of many prompts.
 
         engine = CompletionEngine(OpenAIChat(), async_capacity=20, max_requests_per_minute=500, journal="run.db")
         for completion in engine.run(prompts):
             print(completion.id, completion.reply)
         print(engine.summary)
 
-    With a journal every answer is on disk before it is yielded. A run that was killed goes on where it was when it is
-    run again with the same journal; only the items in flight are asked a second time (of an agent the whole run).
+    With a journal, every answer is on disk before it is yielded. To resume a run that was killed, run it again with
+    the same journal: only the items that were in flight are asked again (with an agent, their whole runs).
 
-    What an agent's own tools ask of other models, nested agents included, passes the engine's limits by: give all of
-    the models one `limiter=` instead.
+    Requests of nested agents and of other models that tools use bypass the engine's limits. To include them, give one
+    `limiter=` to all of the models instead.
 
     Args:
-        model_or_agent: What is asked. An agent makes a whole run of each item, tools included.
-        async_capacity: Items at once, at most.
-        max_requests_per_minute: Most requests in any 60 seconds, repeats and an agent's further rounds included.
-        max_tokens_per_minute: Most tokens in any 60 seconds, as far as they are known before: a request reserves a
-            quarter of its prompt's bytes and `max_tokens` (else the longest answers of late), and is corrected by the
-            usage when it is answered.
-        error_mode: `raise`: the first failed item stops the run. `return`: it is yielded with its `.error`. `skip`: it
-            is only counted. Errors that every item would meet (credentials, quota, no such model, a spent budget, a
-            full disk) stop the run and are raised in each mode.
+        model_or_agent: The model to ask, or an agent to run. With an agent, each item is a whole run with tools.
+        async_capacity: Maximum number of items in progress.
+        max_requests_per_minute: Maximum number of requests in any 60 seconds. Retries and further rounds count too.
+        max_tokens_per_minute: Maximum number of tokens in any 60 seconds, as far as can be estimated: a request
+            reserves a quarter of its prompt's bytes plus `max_tokens` (without it: the length of recent long
+            answers). The reported usage replaces the estimate when the answer arrives.
+        error_mode: What happens to a failed item. `raise`: it stops the run and its error is raised. `return`: it is
+            yielded with its `.error`. `skip`: it is only counted. Errors that every item would have (credentials,
+            quota, unknown model, budget used up, disk full) stop the run and are raised in every mode.
         progress_bar: True (a bar on a terminal, lines elsewhere), `rich`, `plain`, or a function of the `Summary`.
-        journal: File that keeps what is finished, made when it is not there; or a `Journal` of your own.
-        in_order: Yield in the order of the input; False: as they come.
-        retry_failed: Of the items that failed in an earlier run, ask again: `retryable` ones, all (True), or none.
-        share_identical: Ask equal items once and give all of them the answer.
-        budget: What the run may spend; shared with whatever else uses it.
-        prices: Model id -> `Price`, for the cost in the summary, when no `budget` with prices is given.
-        adaptive: Whether concurrency gives way when the provider is overloaded.
-        limiter: A rate limiter shared with other engines or models, instead of the two limits: a `RateLimiter`, or a
-            `SharedLimiter` of your own.
-        track_in_doubt: Write each item down before it is asked, so that a killed run knows what it may have paid for.
-        ask_in_doubt: Whether such items are asked again; else they fail with a `JournalError`.
-        on_change: A journal of another model, parameters or tools: `refuse`, or `accept` (its answers are kept, and
-            asked anew are all items that they do not fit).
-        grace: Seconds that running items may take to end when a run stops.
-        ahead: How many items may be taken before the oldest of them is yielded; default four times the capacity.
-        **parameters: Of the model, over its own and the agent's.
+        journal: Path of the file that stores finished items, created if missing; or your own `Journal`.
+        in_order: Yield in the order of the input. False: in the order of completion.
+        retry_failed: Which items that failed in an earlier run to ask again: `retryable` ones, all (True), or none.
+        share_identical: Ask identical items once and use the answer for all of them.
+        budget: Budget of the run; it may be shared with other runs and engines.
+        prices: Model id -> `Price`, for the cost in the summary, if no `budget` with prices is given.
+        adaptive: Whether to reduce concurrency when the provider is overloaded.
+        limiter: A rate limiter shared with other engines or models, instead of the two limits: a `RateLimiter`, or
+            your own `SharedLimiter`.
+        track_in_doubt: Record each item before it is asked, so that a resumed run knows which items were in flight
+            when the process was killed and may have been paid for.
+        ask_in_doubt: Whether such items are asked again. False: they fail with a `JournalError`.
+        on_change: What to do with a journal of another model, parameters or tools: `refuse` it, or `accept` it (its
+            answers are kept, and items that do not match them are asked).
+        grace: Seconds that items in progress may take to finish when a run stops.
+        ahead: Maximum number of items taken before the oldest of them is yielded. Default: four times the capacity.
+        **parameters: Model parameters; they override those of the model and the agent.
 
     Raises:
         ConfigurationError: A limit is not positive, an option is unknown, or limits are given twice.
@@ -113,7 +117,7 @@ class CompletionEngine:
         if ahead is not None:
             _check_number("ahead", ahead, int, async_capacity)
         if budget is not None and prices is not None:
-            raise ConfigurationError("Prices are the budget's when there is one: Budget(prices=...).")
+            raise ConfigurationError("Pass prices= or budget=, not both; with a budget: Budget(prices=...).")
         self._target = Target(model_or_agent, parameters)
         self._limits = self._limits_of(max_requests_per_minute, max_tokens_per_minute, limiter)
         self._settings = Settings(
@@ -137,44 +141,44 @@ class CompletionEngine:
         self._accept_change = on_change == "accept"
         self._running: list[tuple[asyncio.AbstractEventLoop, BulkRun]] = []
         self.summary = Summary()
-        """Of the latest run; it grows while the run goes on."""
+        """Summary of the latest run, updated while it runs."""
 
     def _limits_of(self, requests: float | None, tokens: float | None, given: SharedLimiter | None) -> SharedLimiter:
         if given is not None and not isinstance(given, SharedLimiter):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"limiter= is a RateLimiter or a SharedLimiter, not {type(given).__name__}.")
+            raise ConfigurationError(f"limiter= must be a RateLimiter or a SharedLimiter, not {type(given).__name__}.")
         asked = requests is not None or tokens is not None
         own = own_limiter(self._target.model)
         if asked + (given is not None) + (own is not None) > 1:
             raise ConfigurationError(
-                "Rate limits are given once: to the engine, as limiter=, or to the model (limiter=)."
+                "Pass rate limits once: as limits of the engine, as its limiter=, or as the model's limiter=."
             )
         found = given or own
         return found or RateLimiter(requests, tokens, burst=2, slack=_SLACK, pace=_PACE)
 
     def run(self, prompts: Iterable[Any] | AsyncIterable[Any] | WorkSource) -> Generator[Completion]:
-        """Yield a completion an item, as they come; works inside a running event loop too.
+        """Yield one completion per item as they become ready. Works inside a running event loop too.
 
-        The work is done by a private event loop in one thread, and the items are taken from `prompts` in another, where
-        they may wait for something. Closing the iterator, or leaving it in any other way, ends the run, the threads and
-        its connections. With a journal Ctrl-C waits first, for `grace` seconds at most, and keeps what is running; a
-        second one ends it at once.
+        A private event loop in one thread does the work; another thread takes the items from `prompts`, which may
+        block. Closing the iterator, or leaving it in any other way, ends the run, its threads and its connections.
+        With a journal, the first Ctrl-C lets items in progress finish and be stored, for at most `grace` seconds; a
+        second one ends the run at once.
 
         Args:
-            prompts: Any iterable (also an endless one) of prompts, or of dicts with `prompt`, `id` and `parameters`; or
-                a `WorkSource` of your own.
+            prompts: An iterable (also an infinite one) of prompts, or of dicts with `prompt`, `id` and `parameters`;
+                or your own `WorkSource`.
 
         Raises:
-            ConfigurationError: The prompts are a single text.
-            JournalError: The journal is locked, foreign or of another model, or the disk is full.
-            LMAgentError: What stopped the run; see `error_mode`.
+            ConfigurationError: `prompts` is a single string.
+            JournalError: The journal is locked, belongs to another program or model, or the disk is full.
+            LMAgentError: The error that stopped the run; see `error_mode`.
         """
         source = prompts if isinstance(prompts, WorkSource) else LocalSource(prompts, in_thread=True)
-        return iterate(lambda: self._completions(source, _total(prompts)), stop=self._hear_ctrl_c)
+        return iterate(lambda: self._completions(source, _total(prompts)), stop=self._on_ctrl_c)
 
     def async_run(self, prompts: Iterable[Any] | AsyncIterable[Any] | WorkSource) -> AsyncGenerator[Completion]:
-        """`run`, asynchronous, in the running event loop, which takes the items as well.
+        """Async version of `run`: uses the running event loop, also for taking the items.
 
-        Use `contextlib.aclosing` when you may leave it early.
+        Use `contextlib.aclosing` if you may leave the iteration early.
         """
         source = prompts if isinstance(prompts, WorkSource) else LocalSource(prompts)
         return self._completions(source, _total(prompts))
@@ -204,17 +208,17 @@ class CompletionEngine:
             elif tick is not None:
                 tick(summary)
 
-    def _hear_ctrl_c(self) -> bool:
-        """Let what runs end where it is kept; False: nothing is, or this was asked before."""
+    def _on_ctrl_c(self) -> bool:
+        """Stop the run if a journal stores the results. False: there is no journal, or the run is stopping already."""
         if not self._keeps or any(run.asked_to_stop for _, run in self._running):
             return False
         self.stop()
         return True
 
     def stop(self) -> None:
-        """End the runs in progress early, from any thread or signal handler: nothing new is asked.
+        """Stop the runs in progress: no new item is asked. Call it from any thread or signal handler.
 
-        What runs may end within the grace time; it is kept and yielded, then the iterator ends.
+        Items in progress may finish within the grace time; they are stored and yielded, then the iterator ends.
         """
         for loop, run in list(self._running):
             run.asked_to_stop = True
@@ -223,25 +227,25 @@ class CompletionEngine:
 
 def _check(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
-        raise ConfigurationError(f"{name} is one of {', '.join(map(repr, allowed))}, not {value!r}.")
+        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}.")
 
 
 def _check_number(name: str, value: object, kind: type[int] | type[float], least: int) -> None:
     wanted = int if kind is int else int | float
-    if not isinstance(value, wanted) or not value >= least:  # the second way round, for NaN
+    if not isinstance(value, wanted) or not value >= least:  # not `value < least`: false for NaN
         raise ConfigurationError(
-            f"{name} is {'a whole' if kind is int else 'a'} number of at least {least}, not {value!r}."
+            f"{name} must be {'an integer' if kind is int else 'a number'} of at least {least}, not {value!r}."
         )
 
 
 def _journal_of(given: str | PathLike[str] | Journal | None, share_identical: bool) -> Callable[[], Journal] | None:
-    """Return what makes the journal of a run: a file's is each run's own, so that a second one meets its lock."""
+    """Return a factory for the journal of a run. Each run opens the file, so a second run finds it locked."""
     if given is None and not share_identical:
         return None
     if given is None or isinstance(given, str | PathLike):
         return partial(SQLiteJournal, given)
     if not isinstance(given, Journal):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"journal= is a path or a Journal, not {type(given).__name__}.")
+        raise ConfigurationError(f"journal= must be a path or a Journal, not {type(given).__name__}.")
     return lambda: given
 
 
@@ -255,7 +259,7 @@ _BUFFER = 64
 
 
 class _Channel(deque[T]):
-    """Items on their way from the loop's thread to the reader's."""
+    """A bounded queue from the event loop's thread to the reader's thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -264,11 +268,11 @@ class _Channel(deque[T]):
         self.failure: BaseException | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[None] | None = None
-        self.room: asyncio.Event | None = None
+        self.has_space: asyncio.Event | None = None
 
     async def fill(self, make: Callable[[], AsyncGenerator[T]]) -> None:
-        """Put in what the iterator yields; waits while the reader is behind."""
-        self.loop, self.task, self.room = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+        """Add the items that the iterator yields; wait while the queue is full."""
+        self.loop, self.task, self.has_space = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
         with self.changed:
             self.changed.notify()
         async with aclosing(make()) as items:
@@ -278,9 +282,9 @@ class _Channel(deque[T]):
                     self.changed.notify()
                     full = len(self) >= _BUFFER
                     if full:
-                        self.room.clear()
+                        self.has_space.clear()
                 if full:
-                    await self.room.wait()
+                    await self.has_space.wait()
 
     def read(self) -> Generator[T]:
         while True:
@@ -291,15 +295,15 @@ class _Channel(deque[T]):
                     break
                 item = self.popleft()
                 wake = len(self) == _BUFFER // 2
-            if wake and self.loop is not None and self.room is not None:
-                with suppress(RuntimeError):  # closed meanwhile
-                    self.loop.call_soon_threadsafe(self.room.set)
+            if wake and self.loop is not None and self.has_space is not None:
+                with suppress(RuntimeError):  # the loop is closed
+                    self.loop.call_soon_threadsafe(self.has_space.set)
             yield item
         if self.failure is not None:
             raise self.failure
 
     def cancel(self) -> None:
-        """End the filling; also one that has hardly begun."""
+        """Cancel `fill`; wait until it has begun if necessary."""
         with self.changed:
             while self.task is None and not self.over:
                 self.changed.wait()
@@ -309,12 +313,14 @@ class _Channel(deque[T]):
 
 
 def iterate(make: Callable[[], AsyncGenerator[T]], *, stop: Callable[[], bool] = lambda: False) -> Generator[T]:
-    """Yield what the async iterator of `make()` yields, or raise what it raises.
+    """Iterate over the async iterator of `make()` from sync code, also inside a running event loop.
+
+    A private event loop runs it in a thread that ends with the iteration: at its end, an error, `close()` or Ctrl-C.
 
     Args:
-        make: Makes the async iterator, in its loop.
-        stop: Asked at a Ctrl-C; True: the iterator is about to end, and runs to its end unheard. A second Ctrl-C
-            closes it.
+        make: Creates the async iterator, in its event loop.
+        stop: Called at the first Ctrl-C. True: the iterator is stopping; its remaining items are discarded. A second
+            Ctrl-C cancels it.
     """
     channel: _Channel[T] = _Channel()
     context = copy_context()
@@ -324,8 +330,8 @@ def iterate(make: Callable[[], AsyncGenerator[T]], *, stop: Callable[[], bool] =
             with asyncio.Runner() as runner:
                 runner.run(channel.fill(make), context=context)
         except asyncio.CancelledError:
-            pass  # the reader went away
-        except BaseException as error:  # carried over to the reader's thread
+            pass  # the reader left
+        except BaseException as error:  # re-raised in the reader's thread
             channel.failure = error
         finally:
             with channel.changed:

@@ -1,7 +1,7 @@
-"""Printing a conversation: plain text in a pipe, colours in a terminal, live while it streams.
+"""Print a conversation: plain text in a pipe, colors in a terminal, live while it streams.
 
-Text of models and tools is hostile to terminals: control characters and bidirectional controls are shown as escapes,
-and nothing is read as markup.
+Text from models and tools is untrusted: control characters and bidirectional controls are printed as escapes, and
+nothing is read as markup.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _STYLES = {"user": "bold green", "assistant": "bold cyan", "function": "bold mag
 
 
 def printable(text: str) -> str:
-    """Return `text` with what could steer a terminal shown as escapes; newlines and tabs stay."""
+    """Replace terminal control characters with escapes; newlines and tabs stay."""
     return text.translate(_ESCAPES)
 
 
 class Printer:
-    """Shows messages and events as they come.
+    """Print messages and events as they arrive.
 
     Args:
-        file: Where to; default: standard output at the time of printing.
-        color: None: colours when `file` is a terminal and `NO_COLOR` is not set.
-        reasoning: Also show the model's thinking.
+        file: Output stream. Default: standard output at the time of printing.
+        color: None: use colors if `file` is a terminal and `NO_COLOR` is not set.
+        reasoning: Also print the model's reasoning.
     """
 
     def __init__(self, file: TextIO | None = None, *, color: bool | None = None, reasoning: bool = False) -> None:
@@ -63,18 +63,18 @@ class Printer:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person is likely to watch."""
+        """Whether the output goes to a terminal."""
         if self._color is not None:
             return self._color
         return (self._file or sys.stdout).isatty()
 
     def user(self, message: UserMessage | str) -> None:
-        """Show what the user said."""
+        """Print a user message."""
         text = message if isinstance(message, str) else message.text
         self._line("user", text)
 
     def event(self, event: Event) -> None:
-        """Show an event of a run, streamed or not."""
+        """Print an event of a run, streamed or not."""
         match event:
             case TextDelta() | RefusalDelta():
                 self._piece("assistant", event.text)
@@ -89,7 +89,7 @@ class Printer:
                 self._result(event.message)
             case RoundStart():
                 self._shown.clear()
-                self._open = ""  # an answer that was stopped has left its line open
+                self._open = ""  # an interrupted reply left its line open
             case RoundEnd():
                 self.end_line()
                 self._round(event)
@@ -97,7 +97,7 @@ class Printer:
                 pass
 
     def _round(self, event: RoundEnd) -> None:
-        """Show what of the round was not streamed."""
+        """Print the parts of the round that were not streamed."""
         for message in event.messages:
             if isinstance(message, AssistantMessage):
                 if message.reasoning and self._reasoning and "reasoning" not in self._shown:
@@ -134,7 +134,7 @@ class Printer:
         self._write(label, text, end="")
 
     def end_line(self) -> None:
-        """End the line of an answer that broke off."""
+        """End the line of an unfinished reply."""
         if self._open:
             self._open = ""
             self._write("", "", end="\n")
@@ -148,19 +148,19 @@ class Printer:
         line = f"{label}: {text}{end}" if label else text + end
         try:
             file.write(line)
-        except UnicodeEncodeError:  # a terminal or pipe that is not UTF-8
+        except UnicodeEncodeError:  # a stream whose encoding is not UTF-8
             encoding = file.encoding or "ascii"
             file.write(line.encode(encoding, "backslashreplace").decode(encoding))
         file.flush()
 
     def _write_rich(self, label: str, text: str, end: str) -> None:
-        from rich.console import Console  # only terminals need it
+        from rich.console import Console  # slow import, needed for terminals only
         from rich.text import Text
 
         if self._console is None or self._console.file is not (self._file or sys.stdout):
             self._console = Console(file=self._file or sys.stdout, highlight=False, force_terminal=self._color)
         style = _STYLES.get(label, "bold yellow") if label else ""
-        shown = Text()  # the style of a label is not the text's base style: that would colour all that follows
+        shown = Text()  # the label style must not be the base style: it would apply to all text that follows
         if label:
             shown.append(f"{label}: ", style=style)
         shown.append(text, style="dim italic" if "reasoning" in (label, self._open) else "")
@@ -175,7 +175,7 @@ def _indented(arguments: str) -> str:
 
 
 def _as_json(content: str) -> str:
-    """Show a result as JSON: text in quotes, objects as they are."""
+    """Return a result as JSON: text in quotes, objects and lists as they are."""
     if content[:1] in "{[" and content:
         return content
     return json.dumps(content, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The command line as a shell sees it: a process with pipes, or with a terminal."""
+"""Run the command line in a subprocess, with pipes or with a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _STYLE = re.compile(r"\x1b\[[\d;]*m|\x1b\[\?2004[hl]\r?")
-"""Colours, and what line editing sends to switch bracketed paste on and off."""
+"""Color codes, and the codes of line editing that switch bracketed paste on and off."""
 
 CANARY = "sk-canary-0123456789abcdefWXYZ"
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return an environment with nothing of the developer's but PATH, and UTF-8."""
+    """Return an environment with only PATH and UTF-8 settings."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT", "TMPDIR") if name in os.environ}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "TERM": "xterm", "COLUMNS": "100", **(more or {})}
 
 
 def over(url: str) -> dict[str, str]:
-    """Return the variables that send `openai/...` to a server of the test."""
+    """Return the variables that direct `openai/...` to the server of a test."""
     return {"OPENAI_BASE_URL": url + "/v1", "OPENAI_API_KEY": CANARY, "LMAGENT_MODEL": "openai/m"}
 
 
 def lmagent(
     *arguments: str, given: str | bytes = b"", env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `lmagent` with pipes. The key of the tests never shows up in what it writes."""
+    """Run `lmagent` with pipes, and check that its output never has the test key."""
     done = subprocess.run(
         [sys.executable, "-m", "lmagent", *arguments],
         input=given if isinstance(given, bytes) else given.encode(),
@@ -52,7 +52,7 @@ def lmagent(
 
 @contextmanager
 def started(*arguments: str, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """Start `lmagent` with pipes and nothing on standard input; it is gone when the block ends."""
+    """Start `lmagent` with pipes and empty standard input; it is killed at the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "lmagent", *arguments],
         stdout=subprocess.PIPE,
@@ -95,11 +95,11 @@ class Terminal:
         os.write(self._main, text.encode())
 
     def interrupt(self) -> None:
-        """Press Ctrl-C: the terminal sends the signal."""
+        """Press Ctrl-C; the terminal sends the signal."""
         self.type("\x03")
 
     def wait_for(self, text: str, seconds: float = 20) -> str:
-        """Read until `text` is shown, and return what was shown since the last time."""
+        """Read until `text` is shown, and return the output since the last call."""
         until = time.monotonic() + seconds
         while text not in self.shown:
             left = until - time.monotonic()
@@ -123,7 +123,7 @@ class Terminal:
             return False
         try:
             piece = os.read(self._main, 65536)
-        except OSError:  # Linux says the end of a terminal this way
+        except OSError:  # Linux reports the end of a terminal this way
             return False
         self._raw += piece
         text = self._raw.decode("utf-8", "ignore")

@@ -1,4 +1,4 @@
-"""`lmagent batch`: files in, files out, and a run that goes on where it stopped."""
+"""`lmagent batch`: input and output files, failures, interruption and `--resume`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def written(path: Path, *items: Any) -> str:
     return str(path)
 
 
-def test_json_lines_in_and_out(tmp_path: Path):
+def test_json_lines_are_answered_in_order_with_a_summary(tmp_path: Path):
     source = written(
         tmp_path / "in.jsonl", "你好", {"id": "x", "prompt": "b"}, {"messages": [{"role": "user", "content": "c"}]}
     )
@@ -68,7 +68,7 @@ def test_json_lines_in_and_out(tmp_path: Path):
     ]
 
 
-def test_csv_and_standard_input(tmp_path: Path):
+def test_prompts_are_read_from_csv_and_standard_input(tmp_path: Path):
     (tmp_path / "in.csv").write_text('id,prompt,system,note\n7,"two\nlines",be brief,x\n,b,,\n', "utf-8")
     out = tmp_path / "out.jsonl"
     with LoopbackServer(reply) as server:
@@ -81,7 +81,7 @@ def test_csv_and_standard_input(tmp_path: Path):
     assert [line["reply"] for line in lines_of(tmp_path / "o2.jsonl")] == ["re a", "re b"]
 
 
-def test_failures_are_lines_and_tell_by_the_exit_code_then_resume(tmp_path: Path):
+def test_failed_prompts_are_lines_with_exit_code_1_and_resume_asks_them_again(tmp_path: Path):
     source = tmp_path / "in.jsonl"
     source.write_text('"a"\nnot json\n"b"\n"c"\n', "utf-8")
     out = tmp_path / "out.jsonl"
@@ -111,7 +111,7 @@ def test_failures_are_lines_and_tell_by_the_exit_code_then_resume(tmp_path: Path
     assert [line.get("reply") for line in lines_of(out)] == ["re a", None, "re b", "re c"]
 
 
-def test_a_wrong_key_stops_after_the_first_and_resumes(tmp_path: Path):
+def test_wrong_key_stops_after_the_first_prompt_and_can_be_resumed(tmp_path: Path):
     source = written(tmp_path / "in.jsonl", *(str(i) for i in range(200)))
     out = tmp_path / "out.jsonl"
     with LoopbackServer(lambda request: json_answer({"error": {"message": "bad key"}}, 401)) as server:
@@ -128,7 +128,7 @@ def test_a_wrong_key_stops_after_the_first_and_resumes(tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of another kind")
-def test_ctrl_c_lets_what_runs_end_and_goes_on_later(tmp_path: Path):
+def test_first_ctrl_c_finishes_prompts_in_progress_and_resume_continues(tmp_path: Path):
     source = written(tmp_path / "in.jsonl", *(str(i) for i in range(300)))
     out = tmp_path / "out.jsonl"
 
@@ -142,7 +142,7 @@ def test_ctrl_c_lets_what_runs_end_and_goes_on_later(tmp_path: Path):
             _, complaint = process.communicate(timeout=20)
         text = complaint.decode()
         assert process.returncode == 130, text
-        assert "finishing what runs" in text
+        assert "finishing prompts in progress" in text
         first = len(server.requests)
         assert first < 300
         assert len(lines_of(out)) == first
@@ -153,7 +153,7 @@ def test_ctrl_c_lets_what_runs_end_and_goes_on_later(tmp_path: Path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of another kind")
-def test_the_second_ctrl_c_ends_at_once(tmp_path: Path):
+def test_second_ctrl_c_stops_at_once(tmp_path: Path):
     source = written(tmp_path / "in.jsonl", "a", "b", "c")
     with (
         LoopbackServer(raw(STALL)) as server,
@@ -163,7 +163,7 @@ def test_the_second_ctrl_c_ends_at_once(tmp_path: Path):
         assert _wait(server, 3)
         os.kill(process.pid, signal.SIGINT)
         process.stderr.readline()
-        assert b"finishing what runs" in process.stderr.readline()
+        assert b"finishing prompts in progress" in process.stderr.readline()
         before = time.monotonic()
         os.kill(process.pid, signal.SIGINT)
         _, complaint = process.communicate(timeout=20)
@@ -179,7 +179,7 @@ def _wait(server: LoopbackServer, count: int) -> bool:
     return len(server.requests) >= count
 
 
-def test_tools_and_the_system_prompt(tmp_path: Path):
+def test_tools_and_system_prompt_are_used_for_every_prompt(tmp_path: Path):
     source = written(tmp_path / "in.jsonl", "2+3")
     out = tmp_path / "out.jsonl"
 
@@ -212,10 +212,10 @@ ODD_FILES: list[tuple[str, bytes, list[str]]] = [
         b'"a"\nnot json\n{"promt": 1}\n"caf\xe9"\n{"prompt": "c"',
         [
             "re a",
-            "Line 2 is no JSON: expected ident at column 2",
-            "Item 2 is a dict with 'prompt' (or 'messages') and, if wanted, 'id' and 'parameters'; it has ['promt'].",
-            "Line 4 is no UTF-8.",
-            "Line 5 is no JSON: EOF while parsing an object at column 14",
+            "Line 2 is not JSON: expected ident at column 2",
+            "Item 2 must have 'prompt' (or 'messages') and may have 'id' and 'parameters'; it has ['promt'].",
+            "Line 4 is not UTF-8.",
+            "Line 5 is not JSON: EOF while parsing an object at column 14",
         ],
     ),
     ("empty.jsonl", b"", []),
@@ -226,7 +226,7 @@ ODD_FILES: list[tuple[str, bytes, list[str]]] = [
         [
             're two\r\nlines, "q"',
             "Line 5 has no prompt.",
-            "Line 6 has more fields than the header: a prompt with commas stands in quotes.",
+            "Line 6 has more fields than the header; put a prompt with commas in quotes.",
             "Line 7 has no prompt.",
         ],
     ),
@@ -235,7 +235,7 @@ ODD_FILES: list[tuple[str, bytes, list[str]]] = [
 
 
 @pytest.mark.parametrize(("name", "content", "expected"), ODD_FILES, ids=[name for name, _, _ in ODD_FILES])
-def test_odd_files(tmp_path: Path, name: str, content: bytes, expected: list[str]):
+def test_unusual_files_are_read_or_reported(tmp_path: Path, name: str, content: bytes, expected: list[str]):
     (tmp_path / name).write_bytes(content)
     with LoopbackServer(reply) as server:
         done = lmagent("batch", str(tmp_path / name), str(tmp_path / "out"), env=over(server.url))
@@ -248,12 +248,12 @@ def test_odd_files(tmp_path: Path, name: str, content: bytes, expected: list[str
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"prompt\ncaf\xe9\n", "The CSV is no UTF-8; save it as UTF-8 first."),
-        (b'prompt\na\n"never closed\nb\n', "The CSV cannot be read behind line 2: unexpected end of data."),
-        (b"question\na\n", "The CSV needs a column 'prompt'; it has ['question']."),
+        (b"prompt\ncaf\xe9\n", "The CSV file is not UTF-8; save it as UTF-8 first."),
+        (b'prompt\na\n"never closed\nb\n', "The CSV file cannot be read after line 2: unexpected end of data."),
+        (b"question\na\n", "The CSV file needs a column 'prompt'; its columns are ['question']."),
     ],
 )
-def test_a_csv_that_cannot_be_read_is_told_before_anything_is_asked(tmp_path: Path, content: bytes, said: str):
+def test_unreadable_csv_is_rejected_before_any_request(tmp_path: Path, content: bytes, said: str):
     (tmp_path / "in.csv").write_bytes(content)
     with LoopbackServer(reply) as server:
         done = lmagent("batch", str(tmp_path / "in.csv"), str(tmp_path / "out"), env=over(server.url))
@@ -262,7 +262,7 @@ def test_a_csv_that_cannot_be_read_is_told_before_anything_is_asked(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
-def test_wrong_command_lines(tmp_path: Path):
+def test_wrong_command_line_exits_with_2(tmp_path: Path):
     source = written(tmp_path / "in.jsonl", "a")
     env = over("http://127.0.0.1:9")
     assert lmagent("batch", "missing.jsonl", str(tmp_path / "o"), env=env).returncode == 2
@@ -270,7 +270,7 @@ def test_wrong_command_lines(tmp_path: Path):
     assert lmagent("batch", source, str(tmp_path / "no" / "o"), env=env).returncode == 2
     for out in ("-", ".", "/dev/stdout"):
         done = lmagent("batch", source, out, "--resume", env=env)
-        assert (done.returncode, "OUT is a file" in done.stderr) == (2, True)
+        assert (done.returncode, "OUT must be a file" in done.stderr) == (2, True)
     (tmp_path / "prices.json").write_text("[]")
     done = lmagent("batch", source, str(tmp_path / "o"), "--prices", str(tmp_path / "prices.json"), env=env)
     assert done.returncode == 3

@@ -1,4 +1,4 @@
-"""`lmagent chat`: at a terminal (a real pseudo-terminal), and fed by a pipe."""
+"""`lmagent chat` at a terminal (a real pseudo-terminal) and with a pipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.openai_server import openai_server
 needs_terminal = pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are POSIX")
 
 
-def test_prompts_from_a_pipe_one_a_line(tmp_path: Path):
+def test_pipe_gives_one_prompt_per_line(tmp_path: Path):
     path = tmp_path / "weather.py"
     path.write_text(WEATHER, "utf-8")
     with openai_server("你好！", [("get_weather", {"city": "北京"})], "今天北京天气晴朗，气温20度。") as server:
@@ -32,7 +32,7 @@ def test_prompts_from_a_pipe_one_a_line(tmp_path: Path):
         assert len(server.requests[1].json["messages"]) == 3
 
 
-def test_an_error_in_a_pipe_ends_with_its_code():
+def test_error_in_a_pipe_exits_with_its_code():
     with openai_server("one", json_answer({"error": {"message": "no"}}, status=401)) as server:
         done = lmagent("chat", given="1\n2\n3\n", env=over(server.url))
         assert done.returncode == 4
@@ -41,20 +41,20 @@ def test_an_error_in_a_pipe_ends_with_its_code():
         assert len(server.requests) == 2
 
 
-def test_wrong_settings():
+def test_wrong_options_exit_with_an_error():
     assert lmagent("chat", "--approve", "maybe").returncode == 2
-    assert lmagent("chat", "-m", "nobody/x").returncode == 3
+    assert lmagent("chat", "-m", "unknown/x").returncode == 3
     assert lmagent("chat", "-m", "openai/x").returncode == 3
 
 
-def test_nothing_on_standard_input_is_nothing_to_do():
+def test_empty_standard_input_sends_no_request():
     with openai_server("x") as server:
         done = lmagent("chat", env=over(server.url))
         assert (done.returncode, done.stdout, server.requests) == (0, "", [])
 
 
 @needs_terminal
-def test_a_conversation_at_a_terminal(tmp_path: Path):
+def test_conversation_at_a_terminal(tmp_path: Path):
     path = tmp_path / "weather.py"
     path.write_text(WEATHER, "utf-8")
     with (
@@ -90,7 +90,7 @@ def test_a_conversation_at_a_terminal(tmp_path: Path):
 
 
 @needs_terminal
-def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on():
+def test_ctrl_c_stops_an_answer_and_the_conversation_continues():
     begun = b'data: {"choices":[{"index":0,"delta":{"content":"Well"},"finish_reason":null}]}\n\n'
     start = head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"})
     stalled = raw(start + chunk(begun), STALL)
@@ -113,18 +113,18 @@ def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on():
         terminal.type("3\n")
         terminal.wait_for("assistant: Here I am.")
         terminal.wait_for("user: ")
-        time.sleep(0.1)  # Python shows the prompt a moment before it waits for keys and signals
+        time.sleep(0.1)  # Python shows the prompt shortly before it waits for keys and signals
         terminal.interrupt()
         terminal.wait_for("(Ctrl-D or /quit leaves)")
         terminal.wait_for("user: ")
         terminal.type("\x04")
         assert terminal.finish() == 0
-        # What was stopped before anything came of it is not part of the conversation.
+        # A prompt that was stopped before the reply is not part of the conversation.
         assert [message["content"] for message in server.requests[2].json["messages"]] == ["3"]
 
 
 @needs_terminal
-def test_an_error_at_a_terminal_does_not_end_the_conversation():
+def test_error_at_a_terminal_does_not_end_the_conversation():
     refused = json_answer({"error": {"message": f"wrong key {CANARY}"}}, status=401)
     with openai_server(refused, "Now.") as server, Terminal("chat", env=over(server.url)) as terminal:
         terminal.wait_for("user: ")
@@ -140,7 +140,7 @@ def test_an_error_at_a_terminal_does_not_end_the_conversation():
 
 
 @needs_terminal
-def test_an_answer_that_breaks_off_and_the_next_one_have_lines_of_their_own():
+def test_answer_after_a_broken_stream_starts_on_a_new_line():
     begun = b'data: {"choices":[{"index":0,"delta":{"content":"Well"},"finish_reason":null}]}\n\n'
     broken = raw(head(200, {"content-type": "text/event-stream", "transfer-encoding": "chunked"}) + chunk(begun), CLOSE)
     with openai_server(broken, "Now.") as server, Terminal("chat", env=over(server.url)) as terminal:
@@ -156,7 +156,7 @@ def test_an_answer_that_breaks_off_and_the_next_one_have_lines_of_their_own():
 
 
 @needs_terminal
-def test_chinese_keys_where_the_locale_knows_only_ascii():
+def test_chinese_input_works_in_an_ascii_locale():
     with openai_server("好。") as server, Terminal("chat", env={**over(server.url), "LC_ALL": "C"}) as terminal:
         terminal.wait_for("user: ")
         terminal.type("你好\n")
@@ -167,7 +167,7 @@ def test_chinese_keys_where_the_locale_knows_only_ascii():
 
 
 @needs_terminal
-def test_approval_at_a_terminal(tmp_path: Path):
+def test_approval_is_asked_at_a_terminal(tmp_path: Path):
     path = tmp_path / "danger.py"
     path.write_text(
         "from lmagent import function\n@function(requires_approval=True)\n"
@@ -189,11 +189,11 @@ def test_approval_at_a_terminal(tmp_path: Path):
 
 
 @needs_terminal
-def test_run_at_a_terminal_streams_and_asks_nothing_without_a_question():
+def test_run_at_a_terminal_streams_and_rejects_a_missing_question():
     with openai_server("Hello there.") as server, Terminal("run", "?", env=over(server.url)) as terminal:
         terminal.wait_for("Hello there.\n")
         assert terminal.finish() == 0
         assert server.requests[0].json["stream"] is True
     with Terminal("run") as terminal:
-        terminal.wait_for("What is the question?")
+        terminal.wait_for("There is no question")
         assert terminal.finish() == 2

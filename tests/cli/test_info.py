@@ -1,4 +1,4 @@
-"""`lmagent models`, `doctor`, `tools` and the help: what is there, and never the value of a key."""
+"""`lmagent models`, `doctor`, `tools` and the help. The value of a key is never shown."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def test_doctor_shows_which_keys_are_set_and_never_their_values():
     assert set(report) == {"versions", "extras", "keys", "settings", "model"}
 
 
-def test_doctor_shows_second_halves_of_keys_and_other_settings_that_are_set():
+def test_doctor_shows_secret_keys_and_other_settings_that_are_set():
     done = lmagent("doctor", env={**KEYS, "WENXIN_SECRET_KEY": CANARY, "OPENAI_BASE_URL": f"https://{CANARY}.example"})
     assert done.stdout.count("settings\n  OPENAI_BASE_URL: set\n  WENXIN_SECRET_KEY: set\n") == 1
     assert CANARY not in done.stdout
     assert "settings" not in lmagent("doctor", env=KEYS).stdout
 
 
-def test_models():
+def test_models_lists_providers_and_features():
     done = lmagent("models", env=KEYS)
     assert done.returncode == 0
     lines = {line.split()[0]: line.split()[1] for line in done.stdout.splitlines()}
@@ -39,7 +39,7 @@ def test_models():
     assert {row["prefix"]: row["configured"] for row in rows}["openai"] is True
 
 
-def test_tools_list_show_and_call():
+def test_tools_can_be_listed_shown_and_called():
     listed = lmagent("tools", "list")
     assert listed.returncode == 0
     assert "calculator" in listed.stdout
@@ -58,7 +58,7 @@ def test_tools_list_show_and_call():
         (("-",), '{"expression": "17 * 23"}'),
     ],
 )
-def test_calling_a_tool(arguments: tuple[str, ...], given: str):
+def test_tool_call_accepts_json_pairs_and_standard_input(arguments: tuple[str, ...], given: str):
     done = lmagent("tools", "call", "calculator", *arguments, given=given)
     assert (done.returncode, done.stdout, done.stderr) == (0, "391\n", "")
 
@@ -75,14 +75,14 @@ def test_calling_a_tool(arguments: tuple[str, ...], given: str):
         (("list", "--tool", "nothing"), 3, "No tools found"),
     ],
 )
-def test_what_goes_wrong_with_tools(arguments: tuple[str, ...], code: int, said: str):
+def test_tool_errors_have_a_message_and_an_exit_code(arguments: tuple[str, ...], code: int, said: str):
     done = lmagent("tools", *arguments)
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert said in done.stderr
 
 
-def test_what_a_call_is_given_and_what_it_prints(tmp_path: Path):
+def test_tool_output_goes_to_standard_error_and_its_result_to_standard_output(tmp_path: Path):
     path = tmp_path / "mine.py"
     path.write_text(
         "from lmagent import function\n@function\n"
@@ -100,7 +100,7 @@ def test_what_a_call_is_given_and_what_it_prints(tmp_path: Path):
     assert lmagent("tools", "call", "calculator", "expression=17").stdout == "17\n"
 
 
-def test_tools_with_settings(tmp_path: Path):
+def test_tools_with_settings_are_built_from_the_option(tmp_path: Path):
     (tmp_path / "a.txt").write_text("内容", "utf-8")
     listed = lmagent("tools", "list", "--tool", f"files:root={tmp_path}")
     assert listed.returncode == 0, listed.stderr
@@ -112,10 +112,10 @@ def test_tools_with_settings(tmp_path: Path):
     assert done.returncode == 7
     done = lmagent("tools", "list", "--tool", "files:nonsense=1")
     assert done.returncode == 3
-    assert "In Python it is file_tools(" in done.stderr
+    assert "In Python: file_tools(" in done.stderr
 
 
-def test_tools_of_ones_own_in_a_file_and_a_folder(tmp_path: Path):
+def test_tools_are_loaded_from_a_file_and_a_folder(tmp_path: Path):
     code = (
         "from lmagent import function\n@function\ndef {0}(x: int) -> int:\n    '''Do {0}.'''\n    print('noise')\n"
         "    return x\n"

@@ -1,4 +1,4 @@
-"""`lmagent probe`."""
+"""`lmagent probe`: report as text and as JSON, and `--plan`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield server
 
 
-def test_a_report_for_people(address: LoopbackServer):
+def test_report_as_text(address: LoopbackServer):
     done = CliRunner().invoke(app, ["probe", "openai/m"])
     assert done.exit_code == 0, done.output
     assert "Use tool_mode='native'" in done.stdout
     assert "small requests, at most 512 output tokens each" in done.stderr
 
 
-def test_a_report_for_programs(address: LoopbackServer):
+def test_report_as_json(address: LoopbackServer):
     done = CliRunner().invoke(app, ["probe", "openai/m", "--json"])
     assert json.loads(done.stdout)["tool_mode"] == "native"
 
 
-def test_the_plan_asks_nothing(address: LoopbackServer):
+def test_plan_sends_no_request(address: LoopbackServer):
     done = CliRunner().invoke(app, ["probe", "openai/m", "--plan"])
     assert "native parallel: two calls" in done.stdout
     assert address.requests == []

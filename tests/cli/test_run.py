@@ -1,4 +1,4 @@
-"""`lmagent run` in a pipe: answers on standard output, everything else on standard error, exit codes."""
+"""`lmagent run` in a pipe: answers on standard output, all other text on standard error, exit codes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _script() -> tuple[object, ...]:
     return ([("get_weather", {"city": "北京"})], "今天北京天气晴朗，气温20度。")
 
 
-def test_an_answer_with_a_tool(weather: str):
+def test_answer_goes_to_stdout_and_tool_calls_to_stderr(weather: str):
     with openai_server(*_script()) as server:
         done = lmagent("run", "今天北京天气怎么样？", "--tool", weather, env=over(server.url))
         assert (done.returncode, done.stdout, done.stderr) == (0, "今天北京天气晴朗，气温20度。\n", SHOWN)
@@ -55,7 +55,7 @@ def test_an_answer_with_a_tool(weather: str):
         assert first.json["messages"] == [{"role": "user", "content": "今天北京天气怎么样？"}]
 
 
-def test_streamed_quiet_with_a_system_prompt_and_parameters(weather: str):
+def test_stream_quiet_system_prompt_and_parameters(weather: str):
     with openai_server(*_script()) as server:
         done = lmagent(
             "run", "-", "-t", weather, "--stream", "-q", "-s", "Be brief.", "-p", "temperature=0", "-p", "seed=7",
@@ -67,7 +67,7 @@ def test_streamed_quiet_with_a_system_prompt_and_parameters(weather: str):
         assert [message["content"] for message in body["messages"]] == ["Be brief.", "北京？"]
 
 
-def test_json_is_the_whole_result(weather: str):
+def test_json_prints_the_whole_result(weather: str):
     with openai_server(*_script()) as server:
         done = lmagent("run", "北京？", "-t", weather, "--json", env=over(server.url))
     result = json.loads(done.stdout)
@@ -81,7 +81,7 @@ def test_json_is_the_whole_result(weather: str):
 
 
 @pytest.mark.parametrize("form", ["--json", "--jsonl"])
-def test_what_a_tool_prints_is_no_result(tmp_path: Path, form: str):
+def test_output_of_a_tool_goes_to_standard_error(tmp_path: Path, form: str):
     path = tmp_path / "loud.py"
     path.write_text(WEATHER.replace("    return", "    print('looking')\n    return") + "print('loaded')\n", "utf-8")
     with openai_server(*_script()) as server:
@@ -92,7 +92,7 @@ def test_what_a_tool_prints_is_no_result(tmp_path: Path, form: str):
     assert (done.stdout, done.stderr) == ("北京天气晴朗, 气温20度\n", "loaded\nlooking\n")
 
 
-def test_jsonl_is_one_event_a_line(weather: str):
+def test_jsonl_prints_one_event_per_line(weather: str):
     with openai_server(*_script()) as server:
         done = lmagent("run", "北京？", "-t", weather, "--jsonl", env=over(server.url))
     events = [json.loads(line) for line in done.stdout.splitlines()]
@@ -105,7 +105,7 @@ def test_jsonl_is_one_event_a_line(weather: str):
     )
 
 
-def test_the_question_from_standard_input():
+def test_question_is_read_from_standard_input():
     with openai_server("hi") as server:
         done = lmagent("run", given="多行\n问题\n", env=over(server.url))
         assert done.stdout == "hi\n"
@@ -117,12 +117,12 @@ def test_the_question_from_standard_input():
     [
         (("run",), 2, "The question is empty"),
         (("run", " "), 2, "The question is empty"),
-        (("run", "?", "--json", "--jsonl"), 2, "exclude each other"),
-        (("run", "?", "--approve", "maybe"), 2, "is ask, always or never, not 'maybe'"),
+        (("run", "?", "--json", "--jsonl"), 2, "either --json or --jsonl"),
+        (("run", "?", "--approve", "maybe"), 2, "must be ask, always or never, not 'maybe'"),
         (("run", "?", "--nothing"), 2, "--nothing"),
         (("run", "?", "--max-rounds", "0"), 2, "max-rounds"),
         (("run", "?", "-m", "openai/x"), 3, "No API key for 'openai'"),
-        (("run", "?", "-m", "nobody/x"), 3, "No provider 'nobody'"),
+        (("run", "?", "-m", "unknown/x"), 3, "No provider 'unknown'"),
         (("run", "?", "-t", "nothing-there", "-m", "local"), 3, "No tools found at 'nothing-there'"),
         (("run", "?", "-p", "temperature=-1", "-m", "local"), 3, "temperature"),
         (("run", "?", "-p", "temperature", "-m", "local"), 3, "name=value"),
@@ -133,14 +133,14 @@ def test_the_question_from_standard_input():
         (("nothing",), 2, "nothing"),
     ],
 )
-def test_what_is_wrong_is_said_in_words_with_a_code(arguments: tuple[str, ...], code: int, said: str):
+def test_wrong_options_have_a_message_and_an_exit_code(arguments: tuple[str, ...], code: int, said: str):
     done = lmagent(*arguments)
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert said in done.stderr
 
 
-def test_codes_of_failures_while_running(weather: str):
+def test_failures_of_a_run_have_their_exit_codes(weather: str):
     refused = json_answer({"error": {"message": f"Incorrect API key provided: {CANARY}"}}, status=401)
     with openai_server(refused) as server:
         done = lmagent("run", "?", env=over(server.url))
@@ -153,27 +153,27 @@ def test_codes_of_failures_while_running(weather: str):
         assert "LimitExceeded: The run reached its limit of 1 rounds" in done.stderr
 
 
-def test_hostile_text_cannot_steer_the_terminal():
+def test_control_characters_are_escaped():
     with openai_server("\x1b]0;owned\x07 \u202e ok") as server:
         done = lmagent("run", "?", env=over(server.url))
         assert done.stdout == "\\x1b]0;owned\\x07 \\u202e ok\n"
 
 
-def test_calls_that_need_approval_are_denied_when_nobody_is_there(tmp_path: Path):
+def test_calls_that_need_approval_are_denied_without_a_terminal(tmp_path: Path):
     path = tmp_path / "danger.py"
     path.write_text(
         "from lmagent import function\n@function(requires_approval=True)\n"
         "def delete(n: int) -> str:\n    '''Delete.'''\n    return f'deleted {n}'\n",
         "utf-8",
     )
-    for arguments, said in ((("--approve", "ask"), "nobody is there"), (("--approve", "always"), "deleted 1")):
+    for arguments, said in ((("--approve", "ask"), "no terminal to ask"), (("--approve", "always"), "deleted 1")):
         with openai_server([("delete", {"n": 1})], "ok") as server:
             done = lmagent("run", "?", "-t", str(path), *arguments, env=over(server.url))
             assert done.returncode == 0
             assert said in server.requests[1].json["messages"][2]["content"]
 
 
-def test_an_output_that_is_not_utf_8_and_an_input_that_is_not():
+def test_input_and_output_that_are_not_utf_8():
     with openai_server("北京 ok") as server:
         done = lmagent(
             "run", given=b"\xff\xfe caf\xe9", env={**over(server.url), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
@@ -183,7 +183,7 @@ def test_an_output_that_is_not_utf_8_and_an_input_that_is_not():
         assert "\ufffd" in server.requests[0].json["messages"][0]["content"]
 
 
-def test_a_reader_that_goes_away_is_no_traceback():
+def test_closed_output_pipe_prints_no_traceback():
     with openai_server("word " * 50_000) as server, started("run", "?", "--jsonl", env=over(server.url)) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -204,7 +204,7 @@ def test_a_reader_that_goes_away_is_no_traceback():
         ("<&- 2>&-", 2, ""),
     ],
 )
-def test_standard_streams_that_are_full_or_closed(streams: str, code: int, said: str):
+def test_full_or_closed_standard_streams(streams: str, code: int, said: str):
     with openai_server("hi") as server:
         done = subprocess.run(
             ["sh", "-c", f'"$0" -m lmagent run {streams}', sys.executable],
@@ -217,7 +217,7 @@ def test_standard_streams_that_are_full_or_closed(streams: str, code: int, said:
     assert (done.returncode, done.stderr.decode()) == (code, said)
 
 
-def test_ctrl_c_before_the_command_has_begun(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_ctrl_c_before_the_command_starts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def interrupted() -> None:
         raise KeyboardInterrupt
 
@@ -229,7 +229,7 @@ def test_ctrl_c_before_the_command_has_begun(monkeypatch: pytest.MonkeyPatch, ca
 
 
 @pytest.mark.parametrize("arguments", [(), ("--stream",), ("--jsonl",)])
-def test_ctrl_c_leaves_with_130(arguments: tuple[str, ...]):
+def test_ctrl_c_exits_with_130(arguments: tuple[str, ...]):
     with openai_server(raw(STALL)) as server, started("run", "?", *arguments, env=over(server.url)) as process:
         assert server.wait_requests(1, 20)
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Tools that must be told their bounds, built from `--tool name:setting=value,...`."""
+"""Tools with settings, built from `--tool name:setting=value,...`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.cli.shell import Terminal, lmagent
 
 
-def test_bounds_are_given_behind_a_colon(tmp_path: Path):
+def test_settings_follow_a_colon(tmp_path: Path):
     (tmp_path / "note.txt").write_text("hello")
     tool = f"files:root={tmp_path}"
     assert lmagent("tools", "call", "read_file", "path=note.txt", "--tool", tool).stdout == "hello\n"
@@ -17,7 +17,7 @@ def test_bounds_are_given_behind_a_colon(tmp_path: Path):
     assert "write_file" in lmagent("tools", "list", "--tool", tool + ",write=true").stdout
 
 
-def test_numbers_are_numbers(tmp_path: Path):
+def test_numeric_settings_are_passed_as_numbers(tmp_path: Path):
     (tmp_path / "note.txt").write_text("hello, you there")
     done = lmagent("tools", "call", "read_file", "path=note.txt", "--tool", f"files:root={tmp_path},max_bytes=10")
     assert done.returncode == 7
@@ -28,29 +28,29 @@ def test_numbers_are_numbers(tmp_path: Path):
     ("tool", "said"),
     [
         ("files:root=no-such-folder", "'no-such-folder' is not a folder"),
-        ("files:root=.,write", "given as name=value, not 'write'"),
+        ("files:root=.,write", "as name=value, not 'write'"),
         ("web:host=example.com", "web_fetch(hosts="),
         ("shell:programs=python3,root=.", "run_program(programs="),
         ("calculator:digits=3", "takes no settings"),
-        ("nothing:a=1", "No ready-made tool 'nothing'"),
+        ("nothing:a=1", "no ready-made tool 'nothing'"),
     ],
 )
-def test_a_wrong_setting_is_one_line(tool: str, said: str):
+def test_wrong_setting_is_reported_in_one_line(tool: str, said: str):
     done = lmagent("tools", "list", "--tool", tool)
     assert done.returncode == 3
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_program_runs_only_when_a_person_agrees(tmp_path: Path):
+def test_program_is_not_run_without_a_terminal(tmp_path: Path):
     (tmp_path / "note.txt").write_text("hello")
     tool = f"shell:programs=wc+sort,root={tmp_path}"
     assert lmagent("tools", "list", "--tool", tool).stdout.startswith("run_program")
     done = lmagent("tools", "call", "run_program", "program=wc", 'arguments=["note.txt"]', "--tool", tool)
-    assert (done.returncode, done.stdout) == (7, "")  # nobody is there
+    assert (done.returncode, done.stdout) == (7, "")  # no terminal to ask
 
 
-def test_a_person_at_the_terminal_agrees_to_a_program(tmp_path: Path):
+def test_program_runs_after_consent_at_the_terminal(tmp_path: Path):
     (tmp_path / "note.txt").write_text("hello")
     call = ("tools", "call", "run_program", "program=wc", 'arguments=["note.txt"]')
     with Terminal(*call, "--tool", f"shell:programs=wc,root={tmp_path}", env={"NO_COLOR": "1"}) as terminal:

@@ -1,4 +1,4 @@
-"""`--trace FILE` and `lmagent trace show FILE`: in a pipe and in a terminal, torn files, hostile text."""
+"""`--trace FILE` and `lmagent trace show FILE`: in a pipe and in a terminal, damaged files, control characters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tool(tmp_path: Path) -> str:
 
 @pytest.fixture
 def nested(tmp_path: Path) -> Path:
-    """A trace of an agent that asks another."""
+    """Return a trace of an agent that calls another agent."""
     path = tmp_path / "nested.jsonl"
     seconds = iter(range(1000))
     trace = TraceFile(path, content=True, timer=lambda: float(next(seconds)))
@@ -56,7 +56,7 @@ def nested(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("arguments", [["run", "QUESTION", "--no-stream"], ["run", "QUESTION", "--jsonl"], ["chat"]])
-def test_a_trace_is_written_and_shown(tmp_path: Path, tool: str, arguments: list[str]):
+def test_trace_is_written_and_shown(tmp_path: Path, tool: str, arguments: list[str]):
     path = tmp_path / "run.jsonl"
     with openai_server([("double", {"n": 21})], "ANSWER") as server:
         done = lmagent(*arguments, "--tool", tool, "--trace", str(path), given="QUESTION\n", env=over(server.url))
@@ -76,7 +76,7 @@ def test_a_trace_is_written_and_shown(tmp_path: Path, tool: str, arguments: list
     assert lines[2].endswith("ok")
 
 
-def test_content_when_asked(tmp_path: Path):
+def test_content_is_written_only_on_request(tmp_path: Path):
     path = tmp_path / "run.jsonl"
     with openai_server("ANSWER") as server:
         lmagent("run", "QUESTION", "--trace", str(path), "--trace-content", env=over(server.url))
@@ -85,7 +85,7 @@ def test_content_when_asked(tmp_path: Path):
     assert "reply: ANSWER" in shown
 
 
-def test_nested_runs_hang_under_the_call_that_made_them(nested: Path):
+def test_nested_runs_are_shown_under_their_call(nested: Path):
     done = lmagent("trace", "show", str(nested))
     lines = done.stdout.splitlines()
     depth = [(len(line) - len(line.lstrip()), line.split()[0]) for line in lines]
@@ -103,7 +103,7 @@ def test_nested_runs_hang_under_the_call_that_made_them(nested: Path):
     assert "x" * 500 in lmagent("trace", "show", str(nested), "--full").stdout
 
 
-def test_a_terminal_gets_a_tree(nested: Path):
+def test_terminal_shows_a_tree(nested: Path):
     with Terminal("trace", "show", str(nested)) as terminal:
         seen = terminal.wait_for("ask scripted/script")
         assert "├──" in seen
@@ -111,7 +111,7 @@ def test_a_terminal_gets_a_tree(nested: Path):
         assert terminal.finish() == 0
 
 
-def test_torn_and_foreign_lines_are_counted(nested: Path):
+def test_unreadable_lines_are_counted(nested: Path):
     with nested.open("ab") as file:
         file.write(b'[1]\n{"event": 3}\n{"event":"run_sta')
     done = lmagent("trace", "show", str(nested))
@@ -119,7 +119,7 @@ def test_torn_and_foreign_lines_are_counted(nested: Path):
     assert done.stderr == "(3 lines could not be read)\n"
 
 
-def test_an_unfinished_run_keeps_its_dots(tmp_path: Path):
+def test_unfinished_run_is_shown_with_an_ellipsis(tmp_path: Path):
     path = tmp_path / "run.jsonl"
     events = [
         {"event": "run_start", "run": "abc", "agent": "a", "model": "p/m"},
@@ -150,14 +150,14 @@ def test_an_unfinished_run_keeps_its_dots(tmp_path: Path):
     assert lmagent("trace", "show", str(path), "--run", "ab").stdout.splitlines()[0] == "run abc  a  p/m …"
 
 
-def test_what_cannot_be_shown_is_said(tmp_path: Path):
+def test_files_that_cannot_be_shown_are_reported(tmp_path: Path):
     missing = lmagent("trace", "show", str(tmp_path / "nothing.jsonl"))
     assert missing.returncode == 2
     assert "No such file" in missing.stderr
     (tmp_path / "empty.jsonl").touch()
     empty = lmagent("trace", "show", str(tmp_path / "empty.jsonl"))
     assert empty.returncode == 2
-    assert "holds no run" in empty.stderr
+    assert "has no run" in empty.stderr
     nowhere = lmagent("run", "?", "-m", "openai/m", "--trace", str(tmp_path / "no" / "t.jsonl"), env=over("http://x"))
     assert nowhere.returncode != 0
     assert "cannot be written" in nowhere.stderr

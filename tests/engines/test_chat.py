@@ -1,4 +1,4 @@
-"""ChatEngine: the conversations of the quickstart as they print, its history, and what a failure takes back."""
+"""`ChatEngine`: printing, history, and the history after a failure."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ MODES: list[dict[str, Any]] = [{}, {"tool_mode": "prompt"}, {"tool_mode": "promp
 
 @pytest.mark.parametrize("options", MODES, ids=str)
 @pytest.mark.parametrize("stream", [None, True, False])
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_the_conversations_of_the_quickstart(
-    options: dict[str, Any], stream: bool | None, colour: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_quickstart_conversations_are_printed_as_documented(
+    options: dict[str, Any], stream: bool | None, kind: str, capsys: pytest.CaptureFixture[str]
 ):
     def say(bot: ChatEngine, prompt: str) -> str:
-        return (bot.chat(prompt) if colour == "sync" else asyncio.run(bot.async_chat(prompt))).reply
+        return (bot.chat(prompt) if kind == "sync" else asyncio.run(bot.async_chat(prompt))).reply
 
     bot = ChatEngine(ScriptedModel(_who_script(), **options), stream=stream)
     say(bot, "你好，我叫 lmclient")
@@ -76,7 +76,7 @@ _STYLES = re.compile(r"\x1b\[[\d;]*m")
 
 
 @pytest.mark.parametrize("stream", [None, False])
-def test_in_a_terminal_there_are_colours_and_the_same_words(stream: bool | None):
+def test_terminal_output_has_colors_and_the_same_text(stream: bool | None):
     out = io.StringIO()
     bot = ChatEngine(
         ScriptedModel(_weather_script()), functions=[get_weather], printer=Printer(out, color=True), stream=stream
@@ -88,7 +88,7 @@ def test_in_a_terminal_there_are_colours_and_the_same_words(stream: bool | None)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_hostile_text_is_shown_escaped_and_kept_as_received(stream: bool, capsys: pytest.CaptureFixture[str]):
+def test_control_characters_are_printed_escaped_and_stored_unchanged(stream: bool, capsys: pytest.CaptureFixture[str]):
     evil = "\x1b]0;owned\x07\x1b[2J\u202eevil\u2066 [red]x[/red]\r done"
 
     @function
@@ -112,7 +112,7 @@ def test_hostile_text_is_shown_escaped_and_kept_as_received(stream: bool, capsys
     assert "\\x1b]0;owned\\x07\\x1b[2J\\u202eevil\\u2066 [red]x[/red]\\x0d done" in _STYLES.sub("", colored.getvalue())
 
 
-def test_text_before_calls_and_several_calls(capsys: pytest.CaptureFixture[str]):
+def test_text_before_calls_and_several_calls_are_printed_in_order(capsys: pytest.CaptureFixture[str]):
     script = [calls(("get_weather", {"city": "A"}), ("get_weather", '{"city": "B"'), content="One moment."), "Fine."]
     ChatEngine(ScriptedModel(script), functions=[get_weather], stream=False).chat("?")
     plain = capsys.readouterr().out
@@ -127,7 +127,7 @@ def test_text_before_calls_and_several_calls(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("verb", ENGINE_VERBS, ids=lambda verb: verb.__name__)
-def test_history_and_reset(verb: Any):
+def test_history_grows_and_reset_clears_it(verb: Any):
     model = ScriptedModel(["1.", "2.", "3."])
     bot = ChatEngine(model, system_prompt="Be brief.", print_message=False)
     verb(bot, "1?")
@@ -140,7 +140,7 @@ def test_history_and_reset(verb: Any):
     assert [message.content for message in model.asked[2]] == ["Be brief.", "3?"]
 
 
-def test_a_conversation_begins_with_what_was_said_before():
+def test_conversation_starts_with_the_given_history():
     model = ScriptedModel(["Ada."])
     bot = ChatEngine(model, history=[UserMessage("I am Ada."), AssistantMessage("Hello.")], print_message=False)
     bot.chat("Who am I?")
@@ -149,7 +149,7 @@ def test_a_conversation_begins_with_what_was_said_before():
 
 
 @pytest.mark.parametrize("verb", ENGINE_VERBS, ids=lambda verb: verb.__name__)
-def test_a_failure_before_any_answer_takes_the_prompt_back(verb: Any):
+def test_failure_before_the_first_reply_removes_the_prompt(verb: Any):
     bot = ChatEngine(ScriptedModel(["Hi.", ServerFailed("down"), "Again."]), print_message=False)
     verb(bot, "1")
     with pytest.raises(ServerFailed):
@@ -159,7 +159,7 @@ def test_a_failure_before_any_answer_takes_the_prompt_back(verb: Any):
 
 
 @pytest.mark.parametrize("verb", ENGINE_VERBS, ids=lambda verb: verb.__name__)
-def test_a_failure_after_tools_have_run_keeps_what_was_done(verb: Any):
+def test_failure_after_tools_ran_keeps_the_completed_rounds(verb: Any):
     script = [*_weather_script()[:1], ServerFailed("down"), "Sunny, as I said."]
     bot = ChatEngine(ScriptedModel(script), functions=[get_weather], print_message=False)
     with pytest.raises(ServerFailed):
@@ -170,7 +170,7 @@ def test_a_failure_after_tools_have_run_keeps_what_was_done(verb: Any):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_ctrl_c_in_a_tool_keeps_a_valid_history_and_the_conversation_goes_on(stream: bool):
+def test_ctrl_c_in_a_tool_leaves_a_valid_history(stream: bool):
     @function
     def stop() -> None:
         """Stop."""
@@ -188,7 +188,7 @@ def test_ctrl_c_in_a_tool_keeps_a_valid_history_and_the_conversation_goes_on(str
     assert bot.chat("Are you there?").reply == "Still here."
 
 
-def test_a_stream_that_is_left_early_keeps_a_valid_history():
+def test_stream_closed_early_leaves_a_valid_history():
     bot = ChatEngine(ScriptedModel([*_weather_script(), "ok"]), functions=[get_weather], print_message=False)
     for event in bot.stream_chat("?"):
         if type(event).__name__ == "ToolStart":
@@ -197,7 +197,7 @@ def test_a_stream_that_is_left_early_keeps_a_valid_history():
     assert bot.chat("Go on").reply == "今天北京天气晴朗，气温20度。"
 
 
-def test_the_stream_verbs_print_nothing_and_end_with_the_result(capsys: pytest.CaptureFixture[str]):
+def test_stream_methods_print_nothing_and_end_with_the_result(capsys: pytest.CaptureFixture[str]):
     bot = ChatEngine(ScriptedModel(_weather_script()), functions=[get_weather])
     events = list(bot.stream_chat("?"))
     assert isinstance(events[-1], RunEnd)
@@ -210,13 +210,13 @@ def test_print_message_false_prints_nothing(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr() == ("", "")
 
 
-def test_an_agent_may_be_handed_in_and_then_brings_its_own_settings():
+def test_agent_as_model_keeps_its_own_settings():
     agent = Agent(ScriptedModel(_weather_script()), [get_weather], limits=Limits(rounds=1))
     bot = ChatEngine(agent, print_message=False)
     with pytest.raises(LimitExceeded):
         bot.chat("?")
     assert isinstance(bot.history[-1], ToolMessage)
-    with pytest.raises(TypeError, match="An Agent brings its own"):
+    with pytest.raises(TypeError, match="on the Agent, not here"):
         ChatEngine(agent, functions=[get_weather])
 
 

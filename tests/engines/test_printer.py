@@ -1,4 +1,4 @@
-"""What people see: labels, escapes, streams line by line, colours only where they are wanted."""
+"""`Printer`: labels, escapes, streamed lines, colors."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ def _printed(*events: object, reasoning: bool = False) -> str:
         ("\ud800", "\ufffd"),
     ],
 )
-def test_printable(text: str, shown: str):
+def test_printable_escapes_control_characters(text: str, shown: str):
     assert printable(text) == shown
 
 
-def test_a_streamed_answer_is_one_line():
+def test_streamed_answer_is_one_line():
     assert _printed(TextDelta("Hel", "1"), TextDelta("lo\nyou", "1"), TextEnd("1", "Hello\nyou")) == (
         "assistant: Hello\nyou\n"
     )
 
 
-def test_an_unfinished_stream_ends_its_line_before_anything_else():
+def test_unfinished_stream_ends_its_line_before_other_output():
     assert _printed(TextDelta("Hel", "1"), ToolCallEnd("c", 0, CALL)) == (
         'assistant: Hel\nFunction call: look\nArguments: {\n    "a": "中",\n    "b": [\n        1\n    ]\n}\n'
     )
 
 
-def test_what_was_streamed_is_not_printed_again_with_the_round():
+def test_streamed_parts_are_not_printed_again_at_the_end_of_the_round():
     result = ToolMessage("ok", "c", "look")
     message = AssistantMessage("Hi", tool_calls=(CALL,))
     end = RoundEnd(1, Reply(message=message), (message, result))
@@ -76,12 +76,12 @@ def test_results_are_shown_as_json(content: str, shown: str):
     assert _printed(ToolEnd(CALL, ToolMessage(content, "c", "look"))) == f"function: {shown}\n"
 
 
-def test_broken_arguments_are_shown_as_they_are():
+def test_invalid_arguments_are_shown_unchanged():
     call = ToolCall(id="c", name="look", arguments="{broken")
     assert _printed(ToolCallEnd("c", 0, call)) == "Function call: look\nArguments: {broken\n"
 
 
-def test_reasoning_is_shown_only_when_asked_for():
+def test_reasoning_is_shown_only_on_request():
     events = (ReasoningDelta("hm", "1"), ReasoningEnd("1", "hm"), TextDelta("So", "2"), TextEnd("2", "So"))
     assert _printed(*events) == "assistant: So\n"
     assert _printed(*events, reasoning=True) == "reasoning: hm\nassistant: So\n"
@@ -91,13 +91,13 @@ def test_reasoning_is_shown_only_when_asked_for():
     assert _printed(whole, reasoning=True) == "reasoning: hm\nassistant: So\n"
 
 
-def test_the_text_of_a_user_message_with_parts():
+def test_text_of_a_user_message_with_parts_is_shown():
     out = io.StringIO()
     Printer(out).user(UserMessage((TextPart("Look:"), ImagePart(url="https://example.com/a.png"), TextPart("ok?"))))
     assert out.getvalue() == "user: Look:\nok?\n"
 
 
-def test_an_encoding_that_lacks_a_character_is_no_error():
+def test_characters_missing_in_the_encoding_are_escaped():
     raw = io.BytesIO()
     out = io.TextIOWrapper(raw, encoding="ascii")
     Printer(out).user("中文")
@@ -109,7 +109,7 @@ class _Terminal(io.StringIO):
         return True
 
 
-def test_colours_by_terminal_by_no_color_and_by_wish(monkeypatch: pytest.MonkeyPatch):
+def test_colors_depend_on_terminal_no_color_and_argument(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
 
@@ -126,7 +126,7 @@ def test_colours_by_terminal_by_no_color_and_by_wish(monkeypatch: pytest.MonkeyP
     assert shown(None).replace("\x1b[1m", "").replace("\x1b[0m", "") == "user: [b]Hi[/b] :smile: https://x.y\n"
 
 
-def test_long_lines_are_not_broken_in_a_terminal():
+def test_long_lines_are_not_wrapped_in_a_terminal():
     out = io.StringIO()
     Printer(out, color=True).user("word " * 100)
     assert out.getvalue().count("\n") == 1

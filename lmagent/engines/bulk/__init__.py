@@ -1,3 +1,3 @@
-"""Bulk: work, rate limits, the journal, progress. `CompletionEngine` is the public face."""
+"""The parts of a bulk run: work source, gate, journal, results. `CompletionEngine` is the public API."""
 
 from __future__ import annotations

@@ -1,11 +1,23 @@
-"""Where items wait to start: the rate limiter, adaptive concurrency, pauses for all, and the breaker of storms.
+"""The gate: decides when an item of a bulk run may start.
 
-An item waits here, before its call begins, so that waiting never uses up a call's total time. Only the first in line
-looks at the limiter and nothing is booked far ahead: what a reply gives back (tokens it did not need) is there for the
-next one at once. Repeats and further rounds of started items book their places directly and so go before new ones.
+Theory of operation. Four things can hold back an item: the rate limiter, the current concurrency, a pause after a 429,
+and the circuit breaker.
 
-Concurrency: full at the start; halved when the provider says 429 or overloaded (at most once a second), plus four for
-each full round of successes, never below one.
+Rate limits. An item waits at the gate before its call begins, so that waiting does not count against the total timeout
+of the call. Items queue on one lock; only the first in the queue asks the limiter, and it books a slot at most `_AHEAD`
+seconds early. So tokens that a reply reserved and did not use are available to the next item at once. Retries and
+further rounds of started items book directly at the limiter and therefore go before new items. The permit that an item
+booked at the gate is used by its first request; a context variable carries it there.
+
+Concurrency. It starts at the full capacity. A 429 or an overload halves it, at most once a second, because all requests
+in flight report the same overload. Each success adds `_STEP / allowed`, so one full round of successes adds four. It is
+never below one.
+
+Circuit breaker. After `_STORM` retryable failures in a row it opens: no item starts for 5 seconds, then one item at a
+time is tried. A failure doubles the wait, up to 60 seconds; a success closes the breaker. Items that were in flight
+when it opened tell nothing about the time since, so their failures are ignored and the trial waits for them.
+
+Waiting is one future for the head of the queue, woken by a timer or by any change: an item that left, or `stop`.
 """
 
 from __future__ import annotations
@@ -24,27 +36,27 @@ from lmagent.errors import Overloaded, ProviderError, RateLimited
 __all__ = ["Gate"]
 
 _AHEAD = 0.1
-"""Seconds that a place may be booked ahead: late timers then do not add up to lost room."""
-_OWN_PAUSE = 0.5
-"""Seconds for all after a 429 that does not say how long."""
+"""Seconds that a slot may be booked early, so that late timers do not reduce the rate."""
+_DEFAULT_PAUSE = 0.5
+"""Seconds that all requests pause after a 429 without a retry time."""
 _STORM = 20
 _FIRST_REST = 5.0
 _LONGEST_REST = 60.0
 _STEP = 4.0
 _UNKNOWN_ANSWER = 500.0
-"""Tokens of an answer while none has come."""
+"""Estimated tokens of an answer before the first one arrived."""
 
 _admitted: ContextVar[list[Permit]] = ContextVar("lmagent_admitted")
 
 
 class Gate:
-    """Lets items start. One per run and never shared; it is the `Limiter` of the run's exchanges.
+    """Admit items to a run. Each run has its own gate, which is also the `Limiter` of the run's exchanges.
 
     Args:
-        limits: Requests and tokens; may be shared by every run that uses the same key.
-        capacity: Items at once, at most.
-        adaptive: Whether concurrency gives way to 429s and overload.
-        clock: Seconds, of the limits' clock.
+        limits: Request and token limits; may be shared by all runs that use the same key.
+        capacity: Maximum number of items in progress.
+        adaptive: Whether to reduce concurrency after a 429 or an overload.
+        clock: Returns seconds; the same clock as the limits use.
     """
 
     def __init__(
@@ -59,7 +71,7 @@ class Gate:
         self._capacity = capacity
         self._adaptive = adaptive
         self._clock = clock
-        self._line = asyncio.Lock()
+        self._queue = asyncio.Lock()
         self._change: asyncio.Future[None] | None = None
         self._stopped = False
         self._last_cut = -1e9
@@ -68,21 +80,20 @@ class Gate:
         self._rest = 0.0
         self._closed_until = -1e9
         self._stragglers = 0
-        """Items that started before the breaker opened: they say nothing about the time since. No probe starts before
-        the last of them is over."""
+        """Items in flight that started before the breaker opened; the next trial waits for them."""
         self.allowed = float(capacity)
-        """Items at once, for now."""
+        """Current concurrency limit."""
         self.active = 0
-        """Items that have started and are not over."""
+        """Items in progress."""
 
     async def enter(self, tokens: float) -> bool:
-        """Wait until an item may start; False: nothing starts any more.
+        """Wait until an item may start. Return False if the run is stopping.
 
         Args:
-            tokens: What its prompt and answer may cost; 0 when no one counts.
+            tokens: Estimated tokens of its prompt and answer; 0 if tokens are not limited.
         """
         while not self._stopped:
-            async with self._line:
+            async with self._queue:
                 permit = await self._first_in_line(tokens)
                 if permit is None:
                     break
@@ -106,7 +117,7 @@ class Gate:
     async def _first_in_line(self, tokens: float) -> Permit | None:
         while not self._stopped:
             now = self._clock()
-            if self.active >= self._room():
+            if self.active >= self._concurrency():
                 wait = 3600.0
             elif now < self._closed_until:
                 wait = self._closed_until - now
@@ -118,11 +129,11 @@ class Gate:
             await self._sleep(wait)
         return None
 
-    def _room(self) -> int:
+    def _concurrency(self) -> int:
         return 1 if self._rest else max(1, int(self.allowed))
 
     async def _sleep(self, seconds: float) -> None:
-        """Wait so long, or until something changes."""
+        """Wait for `seconds`, or until `_wake` is called."""
         loop = asyncio.get_running_loop()
         self._change = loop.create_future()
         timer = loop.call_later(seconds, self._wake)
@@ -137,10 +148,10 @@ class Gate:
             self._change.set_result(None)
 
     def leave(self, error: Exception | None) -> None:
-        """An item is over; `error` is what it failed with."""
+        """Record the end of an item; `error` is its failure, if any."""
         self.active -= 1
         for permit in _admitted.get(()):
-            permit.refund()  # it never came to a request
+            permit.refund()  # the item sent no request
         _admitted.set([])
         if error is None:
             self.allowed = min(self.allowed + _STEP / self.allowed, self._capacity)
@@ -157,46 +168,46 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """False while the breaker rests or tries one item at a time."""
+        """False while the circuit breaker blocks items or tries them one at a time."""
         return not self._rest
 
     def stop(self) -> None:
-        """Let nobody in any more."""
+        """Admit no more items."""
         self._stopped = True
         self._wake()
 
     def estimate(self, prompt_bytes: int, parameters: Mapping[str, Any]) -> float:
-        """Return the tokens to reserve for an item; 0.0 when tokens are not limited."""
+        """Return the number of tokens to reserve for an item; 0.0 if tokens are not limited."""
         if not self._limits.counts_tokens:
             return 0.0
         most = parameters.get("max_tokens")
         return prompt_bytes / 4 + (most if isinstance(most, int) else self._answer_tokens) + 1
 
     def learn(self, usage: Usage | None, requests: int) -> None:
-        """Hear what an answer was long: the guess follows the longest of late, so that it is hardly ever too low."""
+        """Update the estimated answer length: close to the longest recent answers, so that it is rarely too low."""
         if usage is not None and requests:
             size = usage.output_tokens / requests
             self._answer_tokens = max(size, self._answer_tokens * 0.98 + size * 0.02)
 
-    # What an exchange asks of its limiter.
+    # The `Limiter` protocol, called by an exchange.
 
     def permit(self, now: float, content: bytes, parameters: Mapping[str, Any]) -> Permit:
-        """Give the permit that the item entered with to its first request; book others."""
+        """Return the item's permit from the gate for its first request; book one for each further request."""
         mine = _admitted.get(())
         if mine:
             return mine.pop()  # type: ignore[union-attr]  # an empty tuple is never popped
         return self._limits.book(now, self.estimate(len(content), parameters))
 
     def answered(self, headers: Mapping[str, str], now: float) -> None:
-        """Pause when nothing is left."""
+        """Pause all requests if the headers say that the limit is used up."""
         self._pause(pause_from_headers(headers, now))
 
     def failed(self, error: ProviderError, max_pause: float) -> None:
-        """Pause for all after a 429, and give way."""
+        """After a 429 pause all requests; after a 429 or an overload reduce concurrency."""
         if not isinstance(error, RateLimited | Overloaded):
             return
         if isinstance(error, RateLimited):
-            self._pause(pause_from_error(error, max_pause) or _OWN_PAUSE)
+            self._pause(pause_from_error(error, max_pause) or _DEFAULT_PAUSE)
         now = self._clock()
         if self._adaptive and now - self._last_cut > 1.0:
             self._last_cut = now

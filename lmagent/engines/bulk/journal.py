@@ -1,8 +1,22 @@
-"""The local journal: one SQLite file in which every finished item is on disk before anyone sees it.
+"""The local journal: a SQLite file that stores every finished item durably before it is yielded.
 
-WAL, `synchronous=FULL`, one writer thread. Commits are grouped without waiting: while one commit is written the next
-group collects, so a quiet run commits each answer at once and a busy one up to `_GROUP` together. Reading never waits
-for writing. A file that was killed at any moment opens again as it was at its last commit.
+Theory of operation. The file is in WAL mode with `synchronous=FULL`: a commit that returned survives a killed process
+and a power cut, and a reader sees the last commit without waiting for the writer. Opening the file again gives the
+state of the last commit.
+
+Writing. One thread owns the writing connection. `put` and `begin` add their statements to a list and return a future,
+which is resolved in the event loop after the commit. Commits are grouped without a delay: while one group is being
+written, the next one collects. So a slow run commits each answer at once, and a fast one up to `_GROUP` together. After
+the first failed write nothing more is written, so a journal has no gaps.
+
+Reading. A second connection answers `find` and `is_in_doubt`. It also counts how often each item's hash occurred in
+this run, in a temporary table on disk, so that memory does not grow with the input.
+
+Tables. `items` has one row per finished item, done or failed. `begun` has the keys of items that were being asked: a
+row that is left over at the next start is an item in doubt. `lmagent_bulk` has the format version and the fingerprint
+of the model, parameters and tools. One run at a time may write: a lock file beside the database ensures it.
+
+Over 400 lines because of these notes; locking, writing and reading share the tables and one error translation.
 """
 
 from __future__ import annotations
@@ -26,13 +40,13 @@ __all__ = ["FileLock", "SQLiteJournal", "check_format", "export_journal", "read_
 
 
 class FileLock:
-    """Held from construction to `release`.
+    """An exclusive lock between processes, held from construction to `release`.
 
-    The lock is on a file of its own: SQLite's own locks would shut readers out, and closing a second descriptor of the
-    database file would drop them.
+    It locks a separate file: a lock on the database file would block SQLite's readers, and closing any other descriptor
+    of that file would drop it.
 
     Raises:
-        JournalError: Another process, or another run of this one, holds it.
+        JournalError: Another process, or another run in this process, holds the lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,12 +58,12 @@ class FileLock:
             except OSError as error:
                 os.close(self._descriptor)
                 raise JournalError(
-                    f"The journal is being written by another run (its lock is {str(path)!r}); wait for it or end it."
+                    f"The journal is in use by another run (lock file {str(path)!r}); wait for that run or stop it."
                 ) from error
             if self._is_current():
                 return
-            os.close(self._descriptor)  # its last holder removed it meanwhile: that file is nobody's
-        raise JournalError(f"The lock {str(path)!r} cannot be held: it is removed again and again.")
+            os.close(self._descriptor)  # the previous holder removed this file meanwhile: try again
+        raise JournalError(f"The lock file {str(path)!r} cannot be locked: it is removed again and again.")
 
     def _is_current(self) -> bool:
         with suppress(OSError):
@@ -57,8 +71,8 @@ class FileLock:
         return False
 
     def release(self) -> None:
-        """Remove the file and give the lock back."""
-        with suppress(OSError):  # Windows removes no open file: it stays, unlocked
+        """Remove the file and release the lock."""
+        with suppress(OSError):  # Windows cannot remove an open file: it stays, unlocked
             os.unlink(self._path)
         os.close(self._descriptor)
 
@@ -69,7 +83,7 @@ def _lock(descriptor: int) -> None:
     except ImportError:
         import msvcrt  # Windows
 
-        getattr(msvcrt, "locking")(descriptor, getattr(msvcrt, "LK_NBLCK"), 1)  # noqa: B009  # unknown to types here
+        getattr(msvcrt, "locking")(descriptor, getattr(msvcrt, "LK_NBLCK"), 1)  # noqa: B009  # not typed on POSIX
     else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -92,11 +106,11 @@ Change: TypeAlias = "tuple[str, tuple[Any, ...]]"
 
 
 class SQLiteJournal:
-    """A bulk run's journal; one run at a time, one after the other.
+    """The journal of a bulk run in a SQLite file. One run at a time may use it.
 
     Args:
-        path: Of the file, made when it is not there. None: a temporary one, gone with the run (it only serves sharing
-            of equal items).
+        path: Path of the file, created if missing. None: a temporary database for this run, used to share the answers
+            of identical items.
     """
 
     def __init__(self, path: str | PathLike[str] | None) -> None:
@@ -106,20 +120,20 @@ class SQLiteJournal:
         self._reader: sqlite3.Connection | None = None
         self._writer: _Writer | None = None
         self._tracks = False
-        """Whether there may be rows in `begun`."""
+        """Whether `begun` may have rows."""
         self.known = 0
-        """Items that earlier runs kept."""
+        """Number of items stored by earlier runs."""
         self.in_doubt = 0
-        """Items that an earlier run was asking when it was killed."""
+        """Number of items that were being asked when an earlier run was killed."""
 
     def open(self, fingerprint: Mapping[str, Any], *, accept_change: bool = False) -> None:
-        """Open the file for a run, in its event loop.
+        """Open the file for a run; call it in the run's event loop.
 
         Raises:
-            JournalError: Locked, foreign, of another version, of another model, or the disk is full.
+            JournalError: The file is locked, belongs to another program, format or model, or the disk is full.
         """
         if self._db is not None:
-            raise JournalError(f"The journal {self._name} is used by another run.")
+            raise JournalError(f"The journal {self._name} is already open for another run.")
         try:
             with _as_journal_error(self._path):
                 self._lock = FileLock(self._path.with_name(self._path.name + ".lock")) if self._path else None
@@ -133,7 +147,7 @@ class SQLiteJournal:
         return _shown(self._path)
 
     def _open(self, fingerprint: Mapping[str, Any], accept_change: bool) -> None:
-        # "" is a database of SQLite's own temporary files.
+        # "" makes SQLite use a temporary database.
         self._db = sqlite3.connect(self._path or "", isolation_level=None, check_same_thread=False, timeout=10.0)
         if self._path is None:
             self._db.execute("pragma synchronous = off")
@@ -147,7 +161,7 @@ class SQLiteJournal:
             self._head(fingerprint, accept_change)
             self._reader = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10.0)
             self._writer = _Writer(self._db, self._path)
-        # How often each hash came in this run: on disk, so that memory does not grow with the input.
+        # How often each hash occurred in this run. On disk: memory must not grow with the input.
         self._reader.execute("pragma temp_store = file")
         self._reader.execute("create temp table seen (base text primary key, times integer not null) without rowid")
         self.known = self._reader.execute("select count(*) from items").fetchone()[0]
@@ -165,20 +179,20 @@ class SQLiteJournal:
             old = json.loads(head["fingerprint"])
             names = sorted(name for name in {*old, *fingerprint} if old.get(name) != json.loads(new).get(name))
             shown = "; ".join(
-                f"{name}: {old.get(name)!r:.80} there, {fingerprint.get(name)!r:.80} now" for name in names
+                f"{name}: {old.get(name)!r:.80} in the journal, {fingerprint.get(name)!r:.80} now" for name in names
             )
             raise JournalError(
-                f"{self._name} belongs to another run ({shown}). Use another file, or on_change='accept' to ask "
-                "anew what does not fit."
+                f"The journal {self._name} was written with other settings ({shown}). Use another file, or "
+                "on_change='accept' to keep its answers and ask the items that do not match."
             )
         values = {"version": str(FORMAT), "library": __version__, "fingerprint": new}
         values["created"] = head.get("created", f"{time.time():.3f}")
         self._db.execute("begin immediate")
         self._db.executemany("insert or replace into lmagent_bulk values (?, ?)", list(values.items()))
-        self._db.execute("commit")  # a full or read-only disk shows here, before anything is paid for
+        self._db.execute("commit")  # fails on a full or read-only disk, before any request is paid for
 
     def ordinal(self, base: str) -> int:
-        """Count an item whose hash is `base`; return how many of its equals came before in this run."""
+        """Count an item with the hash `base`; return how many identical items came before it in this run."""
         assert self._reader is not None
         with _as_journal_error(self._path):
             (times,) = self._reader.execute(
@@ -188,24 +202,24 @@ class SQLiteJournal:
         return times - 1
 
     def find(self, key: str) -> Row | None:
-        """Return what is kept under `key`."""
+        """Return the stored item of `key`, or None."""
         assert self._reader is not None
         with _as_journal_error(self._path):
             found = self._reader.execute(f"{_ROWS} where key = ?", (key,)).fetchone()
         return _row(found) if found else None
 
     def is_in_doubt(self, key: str) -> bool:
-        """Whether an earlier run was asking `key` when it was killed."""
+        """Whether `key` was being asked when an earlier run was killed."""
         assert self._reader is not None
         return self._reader.execute("select 1 from begun where key = ?", (key,)).fetchone() is not None
 
     def begin(self, key: str) -> asyncio.Future[None]:
-        """Note that `key` is about to be asked."""
+        """Record that `key` is about to be asked."""
         self._tracks = True
         return self._change([("insert or replace into begun values (?, ?)", (key, time.time()))])
 
     def put(self, row: Row) -> asyncio.Future[None]:
-        """Keep a finished item; done when it is on disk."""
+        """Store a finished item; the future is done when it is on disk."""
         body = row.error if row.result is None else row.result
         usage: Any = _usage_of(row.result) if row.result is not None else None
         values = (
@@ -236,7 +250,7 @@ class SQLiteJournal:
         return _done()
 
     def close(self) -> None:
-        """Commit what was put, close the file and give the lock back."""
+        """Commit pending items, close the file and release the lock."""
         if self._writer is not None:
             self._writer.close()
         for db in (self._reader, self._db):
@@ -249,7 +263,7 @@ class SQLiteJournal:
 
 
 class _Writer:
-    """One thread that commits what has come, in groups."""
+    """A thread that commits changes in groups."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         self._db = db
@@ -281,10 +295,10 @@ class _Writer:
                 try:
                     with _as_journal_error(self._path):
                         self._commit(group)
-                except JournalError as error:  # nothing more is written: a journal has no gaps
+                except JournalError as error:  # stop writing: a journal must have no gaps
                     self._failure = error
             futures = [future for _, future in group]
-            with suppress(RuntimeError):  # the loop has gone: nobody waits
+            with suppress(RuntimeError):  # the loop is closed: the futures are not awaited any more
                 self._loop.call_soon_threadsafe(_resolve, futures, self._failure)
 
     def _commit(self, group: list[tuple[list[Change], asyncio.Future[None]]]) -> None:
@@ -314,7 +328,7 @@ def _resolve(futures: list[asyncio.Future[None]], failure: JournalError | None) 
             future.set_result(None)
         else:
             future.set_exception(failure)
-            future.exception()  # who was cancelled meanwhile never asks for it
+            future.exception()  # mark as retrieved: a cancelled waiter never reads it
 
 
 def _usage_of(result: Mapping[str, Any]) -> Any:
@@ -348,29 +362,29 @@ def _row(found: tuple[Any, ...]) -> Row:
 
 
 def check_format(db: sqlite3.Connection, path: Path) -> bool:
-    """Say whether the file is a journal already; a new file is none yet.
+    """Return whether the file is a journal; False for an empty database.
 
     Raises:
-        JournalError: It belongs to another program, or to another version.
+        JournalError: The file belongs to another program, or has another format version.
     """
     tables = {name for (name,) in db.execute("select name from sqlite_master where type = 'table'")}
     if not tables:
         return False
     if "lmagent_bulk" not in tables:
-        raise JournalError(f"{str(path)!r} belongs to another program; use another file.")
+        raise JournalError(f"{str(path)!r} is a database of another program; use another file.")
     found = db.execute("select value from lmagent_bulk where name = 'version'").fetchone()
     if found is not None and found[0] != str(FORMAT):
         raise JournalError(
-            f"{str(path)!r} has format {found[0]}, this version writes format {FORMAT}; use another file."
+            f"{str(path)!r} has journal format {found[0]}, this version writes format {FORMAT}; use another file."
         )
     return True
 
 
 def read_journal(path: str | PathLike[str]) -> Iterator[Row]:
-    """Yield what a journal holds, in the order of the input; also while a run writes it, and after it was killed.
+    """Yield the items of a journal in the order of the input, also while a run is writing it.
 
     Raises:
-        JournalError: There is no such file, or it is none of ours.
+        JournalError: The file does not exist or is not a journal.
     """
     file = Path(path)
     if not file.exists():
@@ -382,7 +396,7 @@ def read_journal(path: str | PathLike[str]) -> Iterator[Row]:
 
 
 def export_journal(path: str | PathLike[str], out: TextIO) -> int:
-    """Write a journal as JSON lines: key, status, index, id, result or error, attempts, times; return how many."""
+    """Write a journal as JSON lines: key, status, index, id, result or error, attempts, times. Return their number."""
     count = 0
     for row in read_journal(path):
         line = {

@@ -1,4 +1,4 @@
-"""What a bulk run hands out: one `Completion` an item and a truthful `Summary`; both as plain JSON and back."""
+"""The results of a bulk run: `Completion`, `Summary`, their JSON forms, and the progress display."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lmagent import errors
 from lmagent.agent.result import RunResult
 from lmagent.core.messages import AssistantMessage, Reply, Usage
 from lmagent.core.prompts import message_from_dict, message_to_dict
+from lmagent.engines.bulk.work import Row
 from lmagent.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -36,47 +37,48 @@ __all__ = [
     "progress_of",
     "result_from_dict",
     "result_to_dict",
+    "row_of",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One item of a bulk run, answered or failed."""
+    """The result of one item of a bulk run, answered or failed."""
 
     index: int
-    """Where it stands in the input, from 0."""
+    """Position in the input, from 0."""
     id: str
-    """As given; else the index as text."""
+    """Id of the item as given, else its index as text."""
     result: Reply | RunResult | None = None
-    """What the model (a `Reply`) or the agent (a `RunResult`) answered; None when it failed."""
+    """The `Reply` of the model or the `RunResult` of the agent; None if the item failed."""
     error: Exception | None = None
     from_journal: bool = False
-    """Answered by an earlier run, or by an equal item of this one: nothing was asked."""
+    """True if the answer comes from an earlier run, or from an identical item of this run; no request was sent."""
     attempts: int = 0
-    """Requests made for it, repeats included, in the run that asked."""
+    """Requests sent for the item, retries included, in the run that asked it."""
 
     @property
     def reply(self) -> str:
-        """The text of the answer; empty when it failed."""
+        """Text of the answer; empty if the item failed."""
         return self.result.reply if self.result is not None else ""
 
     @property
     def usage(self) -> Usage | None:
-        """Tokens it cost, where the provider told."""
+        """Tokens used, if the provider reported them."""
         return self.result.usage if self.result is not None else None
 
     @property
     def model_id(self) -> str:
-        """Who answered."""
+        """Id of the model that answered."""
         return self.result.model_id if self.result is not None else ""
 
     @property
     def output(self) -> Any:
-        """The structured answer of an agent with an `output_type`; else the text."""
+        """Structured output of an agent with an `output_type`, else the text."""
         return self.result.output if isinstance(self.result, RunResult) else self.reply
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as one line of plain JSON for people and programs: id, index, reply or error, usage."""
+        """Return the result as plain JSON values: id, index, reply or error, usage."""
         line: dict[str, Any] = {"id": self.id, "index": self.index}
         if self.error is not None:
             return {**line, "error": error_to_dict(self.error)}
@@ -92,50 +94,50 @@ class Completion:
 
 @dataclass(slots=True, kw_only=True)
 class Summary:
-    """What a run did; it grows while the run goes on."""
+    """Counts of a bulk run, updated while it runs."""
 
     items: int = 0
-    """Taken from the input."""
+    """Items taken from the input."""
     done: int = 0
-    """Answered, by this run or an earlier one."""
+    """Items answered, by this run or an earlier one."""
     from_journal: int = 0
-    """Of these and of the failed: known already, nothing was asked."""
+    """Items answered from the journal, or by an identical item; included in `done` and `failed`."""
     failed: dict[str, int] = field(default_factory=dict[str, int])
-    """Class of error -> how many."""
+    """Failed items by error class name."""
     retried: int = 0
-    """Asked again because an earlier run failed at them."""
+    """Items asked again because they failed in an earlier run."""
     in_doubt: int = 0
-    """Were being asked when an earlier run was killed: perhaps paid for, the answer lost. Needs `track_in_doubt`."""
+    """Items in flight when an earlier run was killed; they may have been paid for. Needs `track_in_doubt`."""
     unused: int = 0
-    """Answers in the journal that belong to no item of this input (known at its end): the input was changed."""
+    """Answers in the journal without an item in this input (set at the end): the input has changed."""
     requests: int = 0
-    """Sent by this run, repeats included."""
+    """Requests sent by this run, retries included."""
     usage: Usage = field(default_factory=Usage)
-    """Tokens of this run."""
+    """Tokens used by this run."""
     journal_usage: Usage = field(default_factory=Usage)
-    """Tokens of the answers that came from the journal."""
+    """Tokens of the answers from the journal."""
     cost: float | None = None
-    """Of this run, by the prices given; None without prices."""
+    """Cost of this run by the given prices; None without prices."""
     journal_cost: float | None = None
-    """Of the answers that came from the journal."""
+    """Cost of the answers from the journal."""
     seconds: float = 0.0
     stopped: str = ""
-    """Why the run ended before its input did; empty when it did not."""
+    """Reason why the run stopped early; empty if it did not."""
     total: int | None = None
-    """Items of the input, where it is known beforehand."""
+    """Length of the input, if known."""
 
     @property
     def failures(self) -> int:
-        """How many failed."""
+        """Number of failed items."""
         return sum(self.failed.values())
 
     @property
     def finished(self) -> int:
-        """Done or failed."""
+        """Number of items done or failed."""
         return self.done + self.failures
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
+        """Return the summary as plain JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -161,14 +163,14 @@ _FATAL = (AuthenticationFailed, PermissionDenied, QuotaExceeded, NotFound)
 
 
 def is_fatal(error: BaseException) -> bool:
-    """Whether every other item would fail with it as well."""
+    """Whether every other item would fail with the same error."""
     if isinstance(error, MessageError | ParameterError):
-        return False  # of one item
+        return False  # concern one item only
     return isinstance(error, (*_FATAL, ConfigurationError))
 
 
 def result_to_dict(result: Reply | RunResult) -> dict[str, Any]:
-    """Return a result as plain JSON; the raw body is not kept."""
+    """Return a result as plain JSON values, without the raw response body."""
     if isinstance(result, RunResult):
         return {"run": result.to_dict()}
     plain = ("finish_reason", "model_id", "raw_finish_reason", "response_id", "request_id", "attempts")
@@ -180,7 +182,7 @@ def result_to_dict(result: Reply | RunResult) -> dict[str, Any]:
 
 
 def result_from_dict(data: Mapping[str, Any]) -> Reply | RunResult:
-    """Read what `result_to_dict` wrote."""
+    """Read the form of `result_to_dict`."""
     if "run" in data:
         return RunResult.from_dict(data["run"])
     message = message_from_dict(data["message"])
@@ -191,14 +193,14 @@ def result_from_dict(data: Mapping[str, Any]) -> Reply | RunResult:
 
 
 def error_to_dict(error: Exception) -> dict[str, Any]:
-    """Return an error as plain JSON, secrets taken out: `{"type", "message", ...facts}`."""
+    """Return an error as plain JSON values without secrets: `{"type", "message", ...facts}`."""
     if isinstance(error, LMAgentError):
         return error.to_dict()
     return {"type": type(error).__name__, "message": errors.LMAgentError(str(error)).message}
 
 
 def error_from_dict(data: Mapping[str, Any]) -> Exception:
-    """Read what `error_to_dict` wrote; a class that is not ours becomes an `LMAgentError` that names it."""
+    """Read the form of `error_to_dict`. A class from outside lmagent becomes an `LMAgentError` that names it."""
     facts = dict(data)
     name, message = facts.pop("type"), facts.pop("message")
     kind = getattr(errors, name, None) if name in errors.__all__ else None
@@ -209,18 +211,41 @@ def error_from_dict(data: Mapping[str, Any]) -> Exception:
     return kind(message)
 
 
+def row_of(completion: Completion, key: str, started: float) -> Row:
+    """Return the journal row of a completion."""
+    error = completion.error
+    return Row(
+        key=key,
+        index=completion.index,
+        id=completion.id,
+        result=result_to_dict(completion.result) if completion.result is not None else None,
+        error=error_to_dict(error) if error is not None else None,
+        retryable=error is not None and _may_succeed_later(error),
+        attempts=completion.attempts,
+        started=started,
+        finished=time.time(),
+    )
+
+
+def _may_succeed_later(error: Exception) -> bool:
+    """Whether the same item may succeed later: the cause may be gone, or a bug in a tool or hook fixed."""
+    return (
+        is_fatal(error) or not isinstance(error, LMAgentError) or (isinstance(error, ProviderError) and error.retryable)
+    )
+
+
 ProgressBar: TypeAlias = bool | Literal["rich", "plain"] | Callable[[Summary], None]
 
 _PLAIN_EVERY = 10.0
 
 
 class Progress:
-    """Shows a run's summary while it grows.
+    """Display the progress of a bulk run.
 
     Args:
-        stream: Where; standard error by default.
-        style: `rich` for a bar, `plain` for a line every ten seconds; None: what suits the stream.
-        clock: Seconds.
+        stream: Output stream; default: standard error.
+        style: `rich` for a bar, `plain` for a line every ten seconds. None: a bar if the stream is a terminal.
+        clock: Returns seconds.
     """
 
     def __init__(
@@ -233,16 +258,16 @@ class Progress:
         self._stream = stream or sys.stderr
         self._style = style or ("rich" if self._stream.isatty() else "plain")
         self._clock = clock
-        self._told = clock()
+        self._last_line = clock()
         self._bar: Any = None
         self._task: Any = None
 
     def __call__(self, summary: Summary) -> None:
-        """Show how far it is."""
+        """Display the current state."""
         if self._style == "plain":
             now = self._clock()
-            if now - self._told >= _PLAIN_EVERY:
-                self._told = now
+            if now - self._last_line >= _PLAIN_EVERY:
+                self._last_line = now
                 self._stream.write(describe(summary) + "\n")
                 self._stream.flush()
             return
@@ -251,19 +276,19 @@ class Progress:
         self._bar.refresh()
 
     def _started(self, summary: Summary) -> Any:
-        from rich.console import Console  # 50 ms that only a terminal needs
+        from rich.console import Console  # takes 50 ms, needed for terminals only
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
         columns = (BarColumn(bar_width=24), TextColumn("{task.fields[facts]}", markup=False))
-        # No refresh thread of its own: nothing is left when the run ends.
+        # Without rich's refresh thread, no thread outlives the run.
         bar = Bar(*columns, console=Console(file=self._stream), auto_refresh=False)
         self._task = bar.add_task("", total=summary.total, facts=describe(summary))
         bar.start()
         return bar
 
     def close(self, summary: Summary) -> None:
-        """Show the last state and give the terminal back."""
+        """Display the final state and release the terminal."""
         if self._style == "plain":
             self._stream.write(describe(summary) + "\n")
             self._stream.flush()
@@ -274,20 +299,20 @@ class Progress:
 
 
 def progress_of(choice: ProgressBar) -> Callable[[Summary], None] | None:
-    """Return what shows progress, if anything does. Raises `ConfigurationError` for an unknown word."""
+    """Return the function that displays progress, or None. Raises `ConfigurationError` for an unknown choice."""
     if choice is False:
         return None
     if choice is True:
         return Progress()
     if callable(choice):
         return choice
-    if choice == "rich" or choice == "plain":  # so that types see the two words
+    if choice == "rich" or choice == "plain":  # two comparisons, so that pyright narrows the type
         return Progress(style=choice)
-    raise ConfigurationError(f"progress_bar is True, False, 'rich', 'plain' or a function, not {choice!r}.")
+    raise ConfigurationError(f"progress_bar must be True, False, 'rich', 'plain' or a function, not {choice!r}.")
 
 
 def describe(summary: Summary) -> str:
-    """Return a run's state in one line: how many of how many, rate, cost so far, time left."""
+    """Return the state of a run in one line: items finished and in total, rate, cost so far, time left."""
     asked = max(summary.finished - summary.from_journal, 0)
     rate = asked / summary.seconds if summary.seconds > 0 else 0.0
     parts = [f"{summary.finished}" + (f"/{summary.total}" if summary.total is not None else "")]

@@ -1,7 +1,8 @@
-"""One bulk run: N workers over one source, answers in order or as they come, and an end that leaves nothing behind.
+"""One bulk run: `capacity` workers over one source, results in order or as completed.
 
-A worker takes an item, finds it in the journal or asks for it, waits until the answer is on disk, and only then hands
-it over and takes the next. So what a kill can cost is what its workers hold: at most `capacity` items.
+A worker takes an item, finds it in the journal or asks the target, waits until the answer is on disk, delivers it, and
+takes the next one. So a killed process loses at most the `capacity` items in flight. However a run ends, no task,
+thread or connection is left.
 """
 
 from __future__ import annotations
@@ -21,13 +22,12 @@ from lmagent.engines.bulk.results import (
     Completion,
     Summary,
     error_from_dict,
-    error_to_dict,
     is_fatal,
-    result_to_dict,
+    row_of,
 )
 from lmagent.engines.bulk.target import Target
 from lmagent.engines.bulk.work import Journal, Row, Work, WorkSource
-from lmagent.errors import JournalError, LimitExceeded, LMAgentError, ProviderError
+from lmagent.errors import JournalError, LimitExceeded
 
 __all__ = ["BulkRun", "ErrorMode", "RetryFailed", "Settings"]
 
@@ -37,7 +37,7 @@ RetryFailed: TypeAlias = bool | Literal["retryable"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a run behaves; see `CompletionEngine`."""
+    """Options of a run; see `CompletionEngine`."""
 
     capacity: int
     error_mode: ErrorMode
@@ -51,7 +51,7 @@ class Settings:
 
 
 class BulkRun:
-    """One run. Use it once: `async for completion in run.completions()`."""
+    """A single run: `async for completion in run.completions()`, once."""
 
     def __init__(
         self,
@@ -78,8 +78,8 @@ class BulkRun:
         self._has_prices = has_prices
         self._began = time.monotonic()
         self._taking = asyncio.Lock()
-        self._room = asyncio.Semaphore(settings.ahead)
-        # By the place in the order of taking; a source's own indexes may have gaps.
+        self._slots = asyncio.Semaphore(settings.ahead)
+        # Keyed by the order of taking: the indexes of a source may have gaps.
         self._taken = 0
         self._ready: dict[int, Completion | None] = {}
         self._arrived: deque[int] = deque()
@@ -89,7 +89,7 @@ class BulkRun:
         self._sharing: dict[str, asyncio.Future[Row]] = {}
         self._stopping = False
         self.asked_to_stop = False
-        """Whether someone asked, from whatever thread: `stop` may not have been called yet."""
+        """Set from any thread before `stop` is called in the event loop."""
         self._fatal: BaseException | None = None
         self._fatal_place: int | None = None
         self._stopped_at = 0.0
@@ -98,20 +98,20 @@ class BulkRun:
             summary.in_doubt = journal.in_doubt
 
     def stop(self, why: str = "asked to stop") -> None:
-        """Start nothing more; what runs may end within the grace time."""
+        """Start no more items; items in progress may finish within the grace time."""
         if not self._stopping:
             self._stopping = True
             self._stopped_at = time.monotonic()
             self._summary.stopped = why
             self._gate.stop()
             for _ in range(self._settings.capacity):
-                self._room.release()  # nobody waits for room to take nothing
+                self._slots.release()  # wake workers that wait for a slot
             if self._taker is not None:
                 self._taker.cancel()
             self._news.set()
 
     async def completions(self) -> AsyncGenerator[Completion]:
-        """Yield what is finished. Raises what stops the run; closing it cancels what runs."""
+        """Yield finished items. Raises the error that stops the run; closing the iterator cancels items in progress."""
         workers = [asyncio.create_task(self._work()) for _ in range(self._settings.capacity)]
         ticking = asyncio.create_task(self._keep_ticking()) if self._tick else None
         try:
@@ -119,7 +119,7 @@ class BulkRun:
                 self._news.clear()
                 over = all(worker.done() for worker in workers)
                 for completion in self._take_ready():
-                    self._room.release()
+                    self._slots.release()
                     if completion is not None:
                         yield completion
                 if over and not self._has_ready():
@@ -148,7 +148,7 @@ class BulkRun:
                     await self._source.aclose()
                 await self._target.model.aclose()
 
-    # The consumer's side.
+    # Consumer side.
 
     def _take_ready(self) -> list[Completion | None]:
         if not self._settings.in_order:
@@ -167,13 +167,13 @@ class BulkRun:
         if not self._settings.in_order:
             return bool(self._arrived)
         if self._settings.error_mode != "raise" and self._stopping and self._ready and self._next not in self._ready:
-            self._next = min(self._ready)  # what was stopped before it was asked leaves gaps
+            self._next = min(self._ready)  # items that were stopped before they were asked leave gaps
         return self._next in self._ready and not (
             self._settings.error_mode == "raise" and self._next == self._fatal_place
         )
 
     async def _wait(self) -> bool:
-        """Wait for news; False when a stopping run has used up its grace."""
+        """Wait for a change. Return False if the run is stopping and its grace time is over."""
         if not self._stopping:
             await self._news.wait()
             return True
@@ -192,7 +192,7 @@ class BulkRun:
             await asyncio.sleep(0.5)
 
     def _count(self) -> None:
-        """Bring the summary up to date."""
+        """Update the summary."""
         spent, before, summary = self._budget.spent, self._spent, self._summary
         summary.requests = spent.requests - before.requests
         summary.usage = Usage(
@@ -204,7 +204,7 @@ class BulkRun:
             summary.cost = spent.cost - before.cost
         summary.seconds = time.monotonic() - self._began
 
-    # The workers' side.
+    # Worker side.
 
     async def _work(self) -> None:
         try:
@@ -217,12 +217,12 @@ class BulkRun:
         except Exception as error:
             self._stop_for(error, None)
         finally:
-            # The task counts as done only after this call.
+            # Deferred, because the task is not yet done here.
             asyncio.get_running_loop().call_soon(self._news.set)
 
     async def _take(self) -> tuple[int, Work] | None:
         async with self._taking:
-            await self._room.acquire()
+            await self._slots.acquire()
             if self._stopping:
                 return None
             self._taker = asyncio.current_task()
@@ -231,7 +231,7 @@ class BulkRun:
             finally:
                 self._taker = None
             if work is None:
-                self._room.release()
+                self._slots.release()
                 return None
             self._summary.items += 1
             place, self._taken = self._taken, self._taken + 1
@@ -258,13 +258,13 @@ class BulkRun:
         self._ready[place] = None if skipped else completion
         raised = self._settings.error_mode == "raise" and error is not None
         if raised and not self._settings.in_order:
-            del self._ready[place]  # it is raised
+            del self._ready[place]  # raised, not yielded
         else:
             self._arrived.append(place)
         self._news.set()
 
     def _is_spent(self, error: Exception) -> bool:
-        """Whether the run's own budget has come to its end (an agent's own limits end only its item)."""
+        """Whether the budget of the run is used up. (The limits of an agent stop only its item.)"""
         if not isinstance(error, LimitExceeded):
             return False
         limit = self._budget.limits.get(error.limit)
@@ -278,7 +278,7 @@ class BulkRun:
         self.stop(f"{type(error).__name__}: {error}")
 
     async def _complete(self, work: Work) -> Completion | None:
-        """Return the item's completion, on disk by now; None when the run stopped before it was asked."""
+        """Return the completion of an item, stored on disk; None if the run stopped before the item was asked."""
         if work.problem is not None:
             return Completion(index=work.index, id=work.id, error=work.problem)
         journal = self._journal
@@ -293,7 +293,7 @@ class BulkRun:
         if known is not None and not self._asks_again(known):
             return self._read(work, known)
         if known is None and not self._settings.ask_in_doubt and journal.is_in_doubt(key):
-            error = JournalError("This item was being asked when an earlier run was killed, and ask_in_doubt is off.")
+            error = JournalError("This item was being asked when an earlier run was killed, and ask_in_doubt is False.")
             return Completion(index=work.index, id=work.id, error=error)
         if not shares:
             return await self._asked_and_kept(work, key, known)
@@ -315,7 +315,7 @@ class BulkRun:
         if outcome is None:
             self._summary.retried -= known is not None
         elif shared is not None:
-            shared.set_result(_row_of(outcome, key, 0.0))
+            shared.set_result(row_of(outcome, key, 0.0))
         return outcome
 
     def _asks_again(self, row: Row) -> bool:
@@ -332,7 +332,7 @@ class BulkRun:
         return replace(made, result=self._target.result_of(row))
 
     async def _ask(self, work: Work, key: str) -> Completion | None:
-        """Ask, and keep the answer before it is returned."""
+        """Ask the target and store the answer before returning it."""
         target, gate, journal = self._target, self._gate, self._journal
         try:
             parameters = target.parameters(work)
@@ -349,43 +349,21 @@ class BulkRun:
             requests = getattr(result, "requests", None) or getattr(result, "attempts", 1)
             made = replace(made, result=result, attempts=requests)
             gate.learn(result.usage, requests)
-        except Exception as error:  # also what a user's hook or tool raised: it is this item's failure
+        except Exception as error:  # including errors of a user's hook or tool: they fail this item only
             failure = error
             made = replace(made, error=error, attempts=getattr(error, "attempts", 0))
         finally:
             gate.leave(failure)
         if isinstance(failure, JournalError):
             raise failure
-        # An item that only met the end of the budget was never judged: it is asked again next time.
+        # An item that failed because the budget is used up is not stored: the next run asks it.
         if journal is not None and not (failure is not None and self._is_spent(failure)):
-            await journal.put(_row_of(made, key, started))
+            await journal.put(row_of(made, key, started))
         return made
 
 
-def _row_of(completion: Completion, key: str, started: float) -> Row:
-    error = completion.error
-    return Row(
-        key=key,
-        index=completion.index,
-        id=completion.id,
-        result=result_to_dict(completion.result) if completion.result is not None else None,
-        error=error_to_dict(error) if error is not None else None,
-        retryable=error is not None and _may_pass(error),
-        attempts=completion.attempts,
-        started=started,
-        finished=time.time(),
-    )
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether the same item may succeed later: the cause may be gone, or a mistake in someone's code mended."""
-    return (
-        is_fatal(error) or not isinstance(error, LMAgentError) or (isinstance(error, ProviderError) and error.retryable)
-    )
-
-
 async def _end(tasks: list[asyncio.Task[Any]]) -> None:
-    """Cancel what still runs and wait for it, also when this is cancelled once more."""
+    """Cancel the tasks and wait for them, even if this coroutine is cancelled meanwhile."""
     for task in tasks:
         task.cancel()
     interrupted = None
@@ -396,6 +374,6 @@ async def _end(tasks: list[asyncio.Task[Any]]) -> None:
             interrupted = error
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # told already, or not worth telling in an end
+            task.exception()  # mark as retrieved: reported already, or irrelevant at the end
     if interrupted is not None:
         raise interrupted

@@ -1,4 +1,4 @@
-"""What a bulk run asks: a model once, or an agent for a whole run; bound to a gate, the caller's own left alone."""
+"""The target of a bulk run: a model, asked once per item, or an agent, run once per item."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from lmagent.models.model import ChatModel
 __all__ = ["Target", "own_limiter"]
 
 _HIDDEN = ("extra_headers",)
-"""Parameters that may hold secrets: they decide on no answer and go into no journal."""
+"""Parameters that may hold secrets. They are not part of an item's identity and are not stored in the journal."""
 
 
 class Target:
-    """Asks for one item.
+    """Ask a model, or run an agent, for one item at a time.
 
     Args:
-        asked: A model, or an agent.
-        parameters: Of the model, over its defaults and the agent's.
+        asked: A model or an agent.
+        parameters: Model parameters; they override those of the model and the agent.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: `asked` is neither a model nor an agent.
         ParameterError: A parameter is unknown or out of range.
     """
 
     def __init__(self, asked: ChatModel | Agent, parameters: Mapping[str, Any]) -> None:
         if not isinstance(asked, ChatModel | Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(f"CompletionEngine asks a model or an Agent, not {type(asked).__name__}.")
+            raise ConfigurationError(f"CompletionEngine needs a ChatModel or an Agent, not {type(asked).__name__}.")
         self._asked = asked
         self.model = asked.model if isinstance(asked, Agent) else asked
         base = asked.parameters if isinstance(asked, Agent) else self.model.parameters
@@ -51,7 +51,7 @@ class Target:
             "parameters": redact_value(shown),
             "asks": "model",
         }
-        """What all items share, by name."""
+        """Settings that all items share, by name."""
         if isinstance(asked, Agent):
             output = asked.typed_output
             self.fingerprint |= {
@@ -65,7 +65,7 @@ class Target:
         self._shared_size = len(canonical(shared)) if shared else 0
 
     def bound(self, gate: Gate) -> Target:
-        """Return a target whose every request passes `gate`; connections and credentials stay shared."""
+        """Return a copy whose requests pass `gate`. It shares connections and credentials with the caller's model."""
         target = copy.copy(self)
         target.model = _bound(self.model, gate)
         target._asked = target.model
@@ -75,30 +75,30 @@ class Target:
         return target
 
     def identity(self, work: Work) -> str:
-        """Return the hash of everything that decides on the answer to `work`."""
+        """Return the hash of everything that determines the answer to `work`."""
         parameters = {name: value for name, value in work.parameters.items() if name not in _HIDDEN}
         return identity(self._frame, work.messages, parameters)
 
     def size(self, work: Work) -> int:
-        """Return about how many bytes the prompt has, for guesses of its tokens."""
+        """Return the approximate size of the prompt in bytes, for token estimates."""
         return self._shared_size + sum(_size(message) for message in work.messages)
 
     def parameters(self, work: Work) -> Mapping[str, Any]:
-        """Return the parameters that `work` is asked with. Raises `ParameterError`."""
+        """Return the model parameters of `work`. Raises `ParameterError`."""
         return self.model.check_parameters(work.parameters, over=self._defaults)
 
     async def ask(self, work: Work, budget: Budget) -> Reply | RunResult:
-        """Ask for `work`; every request is counted in `budget`.
+        """Ask for `work` and count its requests in `budget`.
 
         Raises:
-            LMAgentError: It failed.
+            LMAgentError: The item failed.
         """
         parameters = self.parameters(work)
         if isinstance(self._asked, Agent):
             result = await self._asked.async_run(work.messages, budget=budget, **parameters)
             if result.is_paused:
                 names = ", ".join(call.name for call in result.pending)
-                error = ToolError(f"The run waits for approval of {names}; give the agent an approver.")
+                error = ToolError(f"A bulk run cannot pause for approval of {names}; give the agent approve=.")
                 error.run = result
                 raise error
             return result
@@ -106,7 +106,7 @@ class Target:
         return await self.model.exchange.async_ask(replace(call, parameters=parameters, meter=budget))
 
     def result_of(self, row: Row) -> Reply | RunResult:
-        """Read a result from a journal, its structured output included."""
+        """Return the result of a journal row, including its structured output."""
         assert row.result is not None
         result = result_from_dict(row.result)
         output = self._asked.typed_output if isinstance(self._asked, Agent) else None
@@ -127,28 +127,30 @@ def _bound(model: ChatModel, gate: Gate) -> ChatModel:
 
 
 def own_limiter(model: ChatModel) -> SharedLimiter | None:
-    """Return the rate limiter that a model was built with.
+    """Return the rate limiter that was passed to a model, or None.
 
     Raises:
-        ConfigurationError: It is one that a run cannot ask, or there are several.
+        ConfigurationError: It is not a `SharedLimiter`, or a fallback model has several.
     """
     if isinstance(model, FallbackModel):
         found = {id(limiter): limiter for each in model.models if (limiter := own_limiter(each)) is not None}
         if len(found) > 1:
-            raise ConfigurationError("The models of the FallbackModel have several limiters; a bulk run needs one.")
+            raise ConfigurationError(
+                "The models of the FallbackModel have several limiters; pass the same limiter= to all."
+            )
         return next(iter(found.values()), None)
     exchange = cast("Any", model.exchange)
     limiter = exchange.limiter if isinstance(exchange, Exchange) else None
     if limiter is not None and not isinstance(limiter, SharedLimiter):
         raise ConfigurationError(
-            f"The model's limiter ({type(limiter).__name__}) has no peek, book, pause and counts_tokens, so a bulk run "
-            "would ignore it; build the model without it, or give it these."
+            f"The model's limiter ({type(limiter).__name__}) is not a SharedLimiter: a bulk run needs its peek, book, "
+            "pause and counts_tokens. Use a RateLimiter, or build the model without limiter=."
         )
     return limiter
 
 
 _IMAGE_BYTES = 4000
-"""An image costs about a thousand tokens."""
+"""Counted for an image or a file: about a thousand tokens."""
 
 
 def _size(message: Message) -> int:

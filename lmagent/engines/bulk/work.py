@@ -1,4 +1,8 @@
-"""The local work source: any iterable, read one item at a time. And what identifies an item in a journal."""
+"""The items of a bulk run, the three protocols that can be replaced, and the local work source.
+
+`WorkSource`, `SharedLimiter` and `Journal` are what several machines would share. Their local implementations are
+`LocalSource` (here), `RateLimiter` and `SQLiteJournal`.
+"""
 
 from __future__ import annotations
 
@@ -35,19 +39,19 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One item of the input, read."""
+    """One item of the input in its normal form."""
 
     index: int
     id: str
     messages: tuple[Message, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     problem: Exception | None = None
-    """Why it cannot be asked."""
+    """Error in the item itself; such an item fails without a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One finished item, as a journal keeps it: plain JSON."""
+    """One finished item as a journal stores it: plain JSON values."""
 
     key: str
     index: int
@@ -55,100 +59,101 @@ class Row:
     result: Mapping[str, Any] | None = None
     error: Mapping[str, Any] | None = None
     retryable: bool = False
-    """Whether a failed item is asked again by a resumed run without being told so."""
+    """Whether a resumed run asks a failed item again by default."""
     attempts: int = 0
     started: float = 0.0
-    """Wall clock."""
+    """Seconds since 1970."""
     finished: float = 0.0
 
 
 @runtime_checkable
 class WorkSource(Protocol):
-    """Gives each item to one worker. A run yields in the order in which it took; indexes may have gaps."""
+    """Provide the items of a run, each to one worker. Indexes may have gaps; a run yields in the order of `take`."""
 
     async def take(self) -> Work | None:
-        """Return the next item, None at the end. Nobody calls it while another call waits."""
+        """Return the next item, None at the end. Not re-entrant: one pending call at a time."""
         ...
 
     async def aclose(self) -> None:
-        """Take no more."""
+        """Release the source; `take` is not called again."""
         ...
 
 
 @runtime_checkable
 class SharedLimiter(Protocol):
-    """The rate limits of a key, for all who use it: who may start when.
+    """The rate limits of one API key, shared by all of its users: decides when a request may start.
 
-    Waits are in seconds, so an owner elsewhere goes by its own clock; `now` is the caller's monotonic clock.
+    `now` is the caller's monotonic clock. Waits are durations in seconds, so an implementation on another machine can
+    use its own clock.
     """
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether tokens are limited; else every `tokens` is 0."""
+        """Whether tokens are limited. False: every `tokens` argument is 0."""
         ...
 
     def peek(self, now: float, tokens: float) -> float:
-        """Return how long a request booked now would wait. A hint: another run may book first."""
+        """Return how long a request booked now would wait. An estimate: another run may book first."""
         ...
 
     def book(self, now: float, tokens: float) -> Permit:
-        """Take the next place; never waits for it."""
+        """Reserve the next slot and return its permit without waiting."""
         ...
 
     def pause(self, seconds: float) -> None:
-        """Let nobody start for so long."""
+        """Block new requests for `seconds`."""
         ...
 
 
 @runtime_checkable
 class Journal(Protocol):
-    """Keeps what is finished, durably. One run at a time opens it, and closes it at its end."""
+    """Store finished items durably. One run at a time opens it, and closes it at its end."""
 
     @property
     def known(self) -> int:
-        """Items that earlier runs kept."""
+        """Number of items stored by earlier runs."""
         ...
 
     @property
     def in_doubt(self) -> int:
-        """Items that an earlier run began and never finished."""
+        """Number of items that an earlier run began and did not finish."""
         ...
 
     def open(self, fingerprint: Mapping[str, Any], *, accept_change: bool) -> None:
         """Begin a run.
 
         Args:
-            fingerprint: What all items share, by name: model, parameters, tools; plain JSON.
-            accept_change: Whether a journal of another fingerprint is used nevertheless (items are found by their own
-                keys, so nothing wrong is ever reused); else it is refused.
+            fingerprint: Settings that all items share, by name: model, parameters, tools; plain JSON values.
+            accept_change: Whether to use a journal that has another fingerprint. It is safe: items are found by their
+                own keys, so an answer is never used for another question.
 
         Raises:
-            JournalError: It is refused, in use, or cannot be opened.
+            JournalError: The journal has another fingerprint, is in use, or cannot be opened.
         """
         ...
 
     def ordinal(self, base: str) -> int:
-        """Count an item of this run whose hash is `base`; return how many of its equals came before."""
+        """Count an item with the hash `base`; return how many identical items came before it in this run."""
         ...
 
     def find(self, key: str) -> Row | None:
-        """Return what is kept under `key`."""
+        """Return the stored item of `key`, or None."""
         ...
 
     def is_in_doubt(self, key: str) -> bool:
-        """Whether an earlier run began `key` and never finished it."""
+        """Whether an earlier run began `key` and did not finish it."""
         ...
 
     def begin(self, key: str) -> Awaitable[None]:
-        """Note that `key` is about to be asked; done when that is on disk."""
+        """Record that `key` is about to be asked; done when it is on disk."""
         ...
 
     def put(self, row: Row) -> Awaitable[None]:
-        """Keep a finished item, over an older row of its key; done when it is on disk."""
+        """Store a finished item and replace an older row of its key; done when it is on disk."""
         ...
 
     def close(self) -> None:
-        """End the run: commit what was put and free everything."""
+        """End the run: commit pending items and release all resources."""
         ...
 
 
@@ -156,14 +161,14 @@ _END: Any = object()
 
 
 class LocalSource:
-    """Takes items from an iterable or an async iterable.
+    """Take the items from an iterable or an async iterable.
 
     Args:
         prompts: Prompts, or mappings with `prompt` (or `messages`), `id` and `parameters`.
-        in_thread: Whether an iterable of unknown length, which may wait for something, is read in a thread of its own.
+        in_thread: Whether to read an iterable without a length, which may block, in a separate thread.
 
     Raises:
-        ConfigurationError: It is a single text, or nothing one can go through.
+        ConfigurationError: `prompts` is a single string or dict, or is not iterable.
     """
 
     def __init__(self, prompts: Any, *, in_thread: bool = False) -> None:
@@ -171,7 +176,7 @@ class LocalSource:
         self._iterator: Iterator[Any] | None = None
         self._async_iterator: AsyncIterator[Any] | None = None
         if isinstance(prompts, str | bytes | Mapping):
-            raise ConfigurationError("The prompts are an iterable of prompts; put a single one into a list.")
+            raise ConfigurationError("prompts must be an iterable of prompts; put a single prompt into a list.")
         if hasattr(prompts, "__aiter__"):
             self._async_iterator = aiter(prompts)
         elif in_thread and isinstance(prompts, Iterable) and not isinstance(prompts, Sized):
@@ -179,10 +184,10 @@ class LocalSource:
         elif isinstance(prompts, Iterable):
             self._iterator = iter(cast("Iterable[Any]", prompts))
         else:
-            raise ConfigurationError(f"The prompts are an iterable of prompts, not {type(prompts).__name__}.")
+            raise ConfigurationError(f"prompts must be an iterable of prompts, not {type(prompts).__name__}.")
 
     async def take(self) -> Work | None:
-        """Return the next item, None at the end. What the iterable raises comes out as it is."""
+        """Return the next item, None at the end. Exceptions of the iterable propagate unchanged."""
         if self._iterator is not None:
             item = next(self._iterator, _END)
         else:
@@ -193,7 +198,7 @@ class LocalSource:
         return read_item(item, index)
 
     async def aclose(self) -> None:
-        """Close a generator."""
+        """Close the iterable if it is a generator."""
         if isgenerator(self._iterator):
             self._iterator.close()
         if isasyncgen(self._async_iterator) or isinstance(self._async_iterator, InThread):
@@ -201,13 +206,13 @@ class LocalSource:
 
 
 _RESERVE = 32
-"""Items taken before they are asked for: waking a thread for each would cost more than most items do."""
-_PATIENCE = 1.0
-"""Seconds that closing waits for an iterator that is waiting itself; its thread then ends when that wait does."""
+"""Items read ahead: waking the thread for each item would cost more than most items do."""
+_CLOSE_TIMEOUT = 1.0
+"""Seconds that closing waits for a blocked iterator; its thread ends when the iterator returns."""
 
 
 class InThread(AsyncIterator[Any]):
-    """Gives the items of an iterator. Nobody asks for one while another is asked for."""
+    """Read an iterator in a thread. Not re-entrant: one pending `anext` at a time."""
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = iterator
@@ -233,7 +238,7 @@ class InThread(AsyncIterator[Any]):
         item, failure = self._reserve.popleft()
         if item is not _END:
             return item
-        self._reserve.append((_END, None))  # whoever asks again meets the end again
+        self._reserve.append((_END, None))  # a later `anext` finds the end again
         raise failure or StopAsyncIteration
 
     def _work(self) -> None:
@@ -241,13 +246,13 @@ class InThread(AsyncIterator[Any]):
         while item is not _END and not self._closed:
             try:
                 item = next(self._iterator, _END)
-            except BaseException as error:  # carried over to the loop's thread
+            except BaseException as error:  # re-raised in the event loop's thread
                 item, failure = _END, error
             with self._changed:
                 self._reserve.append((item, failure))
                 self._wake()
                 while len(self._reserve) >= _RESERVE and not self._closed:
-                    self._changed.wait()  # until the reserve is used up
+                    self._changed.wait()  # until the buffered items are used up
         with self._changed:
             while not self._closed:
                 self._changed.wait()
@@ -260,11 +265,11 @@ class InThread(AsyncIterator[Any]):
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None:
-            with suppress(RuntimeError):  # the loop has gone
+            with suppress(RuntimeError):  # the loop is closed
                 waiter.get_loop().call_soon_threadsafe(_resolve, waiter)
 
     async def aclose(self) -> None:
-        """Close a generator and end the thread."""
+        """Close the iterator if it is a generator, and end the thread."""
         if self._thread is None:
             return
         with self._changed:
@@ -272,13 +277,13 @@ class InThread(AsyncIterator[Any]):
             self._waiter = over = asyncio.get_running_loop().create_future()
             self._changed.notify()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await over
                 self._thread.join()
 
 
 def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():  # who waited may have been cancelled
+    if not waiter.done():  # the waiting task may have been cancelled
         waiter.set_result(None)
 
 
@@ -286,7 +291,7 @@ _FIELDS = {"prompt", "messages", "id", "parameters"}
 
 
 def read_item(item: Any, index: int) -> Work:
-    """Return an item as work; what cannot be read is work with a problem."""
+    """Convert an item to `Work`. An item that cannot be read becomes `Work` with a `problem`."""
     name, given = str(index), item
     parameters: dict[str, Any] = {}
     try:
@@ -297,14 +302,14 @@ def read_item(item: Any, index: int) -> Work:
             unknown = sorted(str(key) for key in fields.keys() - _FIELDS)
             if unknown or ("prompt" in fields) == ("messages" in fields):
                 raise MessageError(
-                    f"Item {index} is a dict with 'prompt' (or 'messages') and, if wanted, 'id' and 'parameters'; "
+                    f"Item {index} must have 'prompt' (or 'messages') and may have 'id' and 'parameters'; "
                     f"it has {sorted(str(key) for key in fields)}."
                 )
             name = str(fields["id"]) if fields.get("id") is not None else name
             given = fields["prompt"] if "prompt" in fields else fields["messages"]
             found: Any = fields.get("parameters") or {}
             if not isinstance(found, Mapping):
-                raise MessageError(f"The parameters of item {index} are a dict, not {type(found).__name__}.")
+                raise MessageError(f"The parameters of item {index} must be a dict, not {type(found).__name__}.")
             parameters = dict(cast("Mapping[str, Any]", found))
         return Work(index=index, id=name, messages=as_messages(given), parameters=parameters)
     except (MessageError, TypeError) as error:
@@ -313,17 +318,17 @@ def read_item(item: Any, index: int) -> Work:
 
 
 def canonical(value: Any) -> str:
-    """Return plain values in one form: keys sorted, no blanks, ASCII."""
+    """Return plain values as canonical JSON: sorted keys, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=repr)
 
 
 def identity(frame: str, messages: tuple[Message, ...], parameters: Mapping[str, Any]) -> str:
-    """Return the hash of everything that decides on an answer.
+    """Return the hash of everything that determines an answer.
 
     Args:
-        frame: What all items share, in canonical form: model, tools, instructions.
-        messages: Of the item.
-        parameters: Of the item, over the defaults.
+        frame: Canonical form of the settings that all items share: model, tools, instructions.
+        messages: Messages of the item.
+        parameters: Parameters of the item; they override the defaults.
     """
     text = canonical([[message_to_dict(message) for message in messages], dict(parameters)])
     return blake2b(f"{frame}\n{text}".encode(), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""A bulk run in a process of its own, to be killed: `program.py URL JOURNAL COUNT CAPACITY`; prints the summary."""
+"""A bulk run in a separate process, to be killed: `program.py URL JOURNAL COUNT CAPACITY`; prints the summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`CompletionEngine`: what it yields, in which order, what stops it, and what it leaves behind."""
+"""`CompletionEngine`: order, error modes, stopping, cleanup, agents, budgets and the circuit breaker."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def collected(engine: CompletionEngine, prompts: Any) -> list[Any]:
     return asyncio.run(main())
 
 
-def test_replies_come_in_the_order_of_the_input_from_either_verb():
+def test_replies_come_in_input_order_from_run_and_async_run():
     prompts = [f"p{i}" for i in range(50)]
     expected = [f"re p{i}" for i in range(50)]
     engine = CompletionEngine(model(), async_capacity=7)
@@ -114,7 +114,7 @@ def test_replies_come_in_the_order_of_the_input_from_either_verb():
     assert engine.summary.usage.total_tokens == 250
 
 
-def test_items_are_prompts_or_dicts_from_any_iterable():
+def test_items_may_be_prompts_or_dicts_from_any_iterable():
     async def source() -> Any:
         yield "a"
         yield {"id": "b1", "prompt": [{"role": "system", "content": "s"}, "b"]}
@@ -135,18 +135,18 @@ def test_items_are_prompts_or_dicts_from_any_iterable():
 
 
 @pytest.mark.parametrize("wrong", ["one text", {"prompt": "x"}, 7])
-def test_prompts_that_are_no_iterable_of_prompts(wrong: Any):
+def test_prompts_that_are_not_an_iterable_are_rejected(wrong: Any):
     with pytest.raises(ConfigurationError):
         CompletionEngine(model()).run(wrong)
 
 
-def test_never_more_at_once_than_the_capacity():
+def test_concurrency_never_exceeds_the_capacity():
     transport = SlowTransport(seconds=0.005)
     collected(CompletionEngine(model(transport), async_capacity=4), [str(i) for i in range(40)])
     assert transport.most == 4
 
 
-def test_as_completed_yields_the_quick_ones_first():
+def test_in_order_false_yields_fast_items_first():
     class Uneven(SlowTransport):
         async def async_open(self, request: Request, timeouts: Any, deadline: float) -> Any:
             if b'"slow"' in request.content:
@@ -166,7 +166,7 @@ def flaky(bad: str, status: int = 400) -> SlowTransport:
     return SlowTransport(answer)
 
 
-def test_error_modes():
+def test_error_modes_raise_return_and_skip():
     prompts = [str(i) for i in range(10)]
     items = collected(CompletionEngine(model(flaky("3")), error_mode="return"), prompts)
     assert [item.reply for item in items if item.error is None] == [f"re {i}" for i in range(10) if i != 3]
@@ -192,10 +192,10 @@ def test_a_fatal_error_stops_the_run_in_every_mode(in_order: bool):
     assert len(transport.asked) <= 6
 
 
-def test_bad_items_are_their_own_failures():
+def test_invalid_items_fail_without_stopping_the_run():
     prompts: list[Any] = [
         "a",
-        {"role": "nobody"},
+        {"role": "unknown"},
         {"oops": 1},
         {"prompt": "b", "parameters": {"temperature": 9}},
         5,
@@ -206,7 +206,7 @@ def test_bad_items_are_their_own_failures():
     assert kinds == [type(None), MessageError, MessageError, ParameterError, MessageError, type(None)]
 
 
-def test_an_error_of_the_source_comes_out_after_what_was_running():
+def test_error_of_the_source_is_raised_after_items_in_progress():
     def source() -> Any:
         yield "a"
         yield "b"
@@ -218,7 +218,7 @@ def test_an_error_of_the_source_comes_out_after_what_was_running():
     assert seen == ["re a", "re b"]
 
 
-def test_a_source_that_waits_holds_nobody_up():
+def test_blocking_source_does_not_delay_items_in_progress():
     more = threading.Event()
 
     def source() -> Any:
@@ -232,7 +232,7 @@ def test_a_source_that_waits_holds_nobody_up():
         assert [item.reply for item in items] == ["re b"]
 
 
-def test_leaving_does_not_wait_long_for_a_source_that_waits():
+def test_closing_does_not_wait_long_for_a_blocking_source():
     more, closed = threading.Event(), threading.Event()
 
     def source() -> Any:
@@ -262,7 +262,7 @@ def test_run_works_inside_a_running_loop():
     assert asyncio.run(main()) == ["re a", "re b"]
 
 
-def test_leaving_a_sync_run_early_leaves_nothing():
+def test_leaving_a_sync_run_early_leaves_no_thread():
     before = threading.active_count()
     transport = SlowTransport(seconds=0.01)
     closed = []
@@ -315,7 +315,7 @@ def test_leaving_or_cancelling_an_async_run_leaves_no_task(tmp_path: Any):
     assert not (tmp_path / "run.db.lock").exists()
 
 
-def test_stop_ends_early_and_keeps_what_was_running():
+def test_stop_ends_early_and_keeps_items_in_progress():
     engine = CompletionEngine(model(SlowTransport(seconds=0.005)), async_capacity=4)
     seen = []
     for item in engine.run(str(i) for i in range(100_000)):
@@ -329,7 +329,7 @@ def test_stop_ends_early_and_keeps_what_was_running():
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_waits_for_what_is_running_and_keeps_it(tmp_path: Any, times: int):
+def test_ctrl_c_waits_for_items_in_progress_and_stores_them(tmp_path: Any, times: int):
     transport = SlowTransport(seconds=0.5 if times == 1 else 5.0)
     engine = CompletionEngine(model(transport), async_capacity=3, journal=tmp_path / "run.db")
 
@@ -354,7 +354,7 @@ def test_ctrl_c_waits_for_what_is_running_and_keeps_it(tmp_path: Any, times: int
     assert (transport.open, threading.active_count()) == (0, threads)
 
 
-def test_agents_run_whole_with_tools():
+def test_agent_items_are_whole_runs_with_tools():
     @function
     def double(number: int) -> int:
         """Double a number."""
@@ -371,7 +371,7 @@ def test_agents_run_whole_with_tools():
     assert [call.name for call in items[0].result.tool_calls] == ["double"]
 
 
-def test_agents_with_an_output_type_give_it_from_the_journal_too(tmp_path: Any):
+def test_structured_output_is_restored_from_the_journal(tmp_path: Any):
     agent = Agent(
         ScriptedModel([calls(("final_answer", {"value": [1, 2]}))]), output_type=list[int], output_mode="tool"
     )
@@ -381,7 +381,7 @@ def test_agents_with_an_output_type_give_it_from_the_journal_too(tmp_path: Any):
         assert item.from_journal is known
 
 
-def test_a_budget_stops_the_run_and_its_figures_are_the_servers():
+def test_budget_stops_the_run_and_matches_the_server():
     transport = SlowTransport()
     budget = Budget(requests=10)
     engine = CompletionEngine(model(transport), async_capacity=1, error_mode="return", budget=budget)
@@ -392,14 +392,14 @@ def test_a_budget_stops_the_run_and_its_figures_are_the_servers():
     assert engine.summary.done == 10
 
 
-def test_costs_by_the_users_prices():
+def test_cost_is_computed_from_the_given_prices():
     engine = CompletionEngine(model(), prices={"openai/*": Price(input=1e6, output=2e6)})
     collected(engine, ["a", "b"])
     assert engine.summary.cost == 2 * (2 * 1 + 3 * 2)
     assert "cost 16.0000" in str(engine.summary)
 
 
-def test_a_storm_opens_the_breaker_and_one_probe_at_a_time_follows():
+def test_breaker_opens_after_failures_and_tries_one_item_at_a_time():
     from lmagent.asking.limits import RateLimiter
     from lmagent.engines.bulk.gate import Gate
 
@@ -433,7 +433,7 @@ def test_a_storm_opens_the_breaker_and_one_probe_at_a_time_follows():
     asyncio.run(main())
 
 
-def test_what_was_in_flight_when_the_breaker_opened_does_not_lengthen_its_rest():
+def test_items_in_flight_when_the_breaker_opens_do_not_extend_its_wait():
     from lmagent.asking.limits import RateLimiter
     from lmagent.engines.bulk.gate import Gate
 
@@ -457,7 +457,7 @@ def test_what_was_in_flight_when_the_breaker_opened_does_not_lengthen_its_rest()
     asyncio.run(main())
 
 
-def test_concurrency_is_halved_by_429s_and_grows_back():
+def test_concurrency_is_halved_after_429_and_grows_back():
     from lmagent.asking.limits import RateLimiter
     from lmagent.engines.bulk.gate import Gate
     from lmagent.errors import RateLimited
@@ -521,17 +521,17 @@ def test_memory_does_not_grow_with_the_input():
         {"temperature": 9},
     ],
 )
-def test_wrong_options_are_said_at_once(wrong: dict[str, Any]):
+def test_wrong_options_are_rejected_at_construction(wrong: dict[str, Any]):
     with pytest.raises(ConfigurationError):
         CompletionEngine(model(), **wrong)
 
 
-def test_only_models_and_agents():
+def test_only_models_and_agents_are_accepted():
     with pytest.raises(ConfigurationError, match="not str"):
         CompletionEngine("openai/gpt")  # type: ignore[arg-type]
 
 
-def test_the_limits_stay_with_the_engine_not_with_the_model():
+def test_limits_belong_to_the_engine_and_not_to_the_model():
     shared = model()
     engine = CompletionEngine(shared, max_requests_per_minute=6000)
     list(engine.run(["a"]))

@@ -1,4 +1,4 @@
-"""The journal of bulk runs: what is reused, what is asked again, what is refused."""
+"""The journal of bulk runs: reused answers, items asked again, refused files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_finished_items_are_not_asked_again(tmp_path: Path):
     assert engine.summary.usage.total_tokens == 5
 
 
-def test_equal_items_have_answers_of_their_own_or_share_one(tmp_path: Path):
+def test_identical_items_are_asked_separately_or_share_one_answer(tmp_path: Path):
     _, _, transport = run(tmp_path / "own.db", ["a", "a", "a"])
     assert transport.asked == ["a"] * 3
     _, _, transport = run(tmp_path / "own.db", ["a", "a", "a", "a"])
@@ -53,14 +53,14 @@ def test_equal_items_have_answers_of_their_own_or_share_one(tmp_path: Path):
         assert [item.index for item in items] == [0, 1, 2, 3]
 
 
-def test_other_parameters_of_an_item_are_another_item(tmp_path: Path):
+def test_other_parameters_make_another_item(tmp_path: Path):
     path = tmp_path / "j.db"
     run(path, [{"prompt": "a", "parameters": {"temperature": 0}}])
     _, _, transport = run(path, [{"prompt": "a", "parameters": {"temperature": 1}}])
     assert transport.asked == ["a"]
 
 
-def test_a_changed_input_is_noticed(tmp_path: Path):
+def test_changed_input_is_reported_as_unused(tmp_path: Path):
     path = tmp_path / "j.db"
     run(path, ["a", "b", "c"])
     _, engine, _ = run(path, ["a", "B", "c"])
@@ -68,7 +68,7 @@ def test_a_changed_input_is_noticed(tmp_path: Path):
     assert "1 journaled answers unused" in str(engine.summary)
 
 
-def test_what_is_unused_is_told_where_equal_items_share_an_answer(tmp_path: Path):
+def test_unused_answers_are_counted_when_identical_items_share_an_answer(tmp_path: Path):
     path = tmp_path / "j.db"
     run(path, ["a", "b", "c"])
     _, engine, transport = run(path, ["a", "a", "d", "a", "d"], share_identical=True)
@@ -76,7 +76,7 @@ def test_what_is_unused_is_told_where_equal_items_share_an_answer(tmp_path: Path
     assert engine.summary.unused == 2
 
 
-def test_a_failure_by_a_mistake_in_code_is_asked_again(tmp_path: Path):
+def test_failure_of_user_code_is_asked_again(tmp_path: Path):
     def broken(request: Any) -> FakeAnswer:
         raise NameError("a slip in a hook")
 
@@ -87,7 +87,7 @@ def test_a_failure_by_a_mistake_in_code_is_asked_again(tmp_path: Path):
     assert (items[0].reply, transport.asked) == ("re a", ["a"])
 
 
-def test_a_folder_that_is_not_there_or_cannot_be_written_is_a_journal_error(tmp_path: Path):
+def test_missing_or_unwritable_folder_is_a_journal_error(tmp_path: Path):
     with pytest.raises(JournalError, match="No such file"):
         run(tmp_path / "no" / "j.db", ["a"])
     (tmp_path / "file").touch()
@@ -95,7 +95,7 @@ def test_a_folder_that_is_not_there_or_cannot_be_written_is_a_journal_error(tmp_
         run(tmp_path / "file" / "j.db", ["a"])
 
 
-def test_another_model_is_refused_by_name_or_accepted(tmp_path: Path):
+def test_journal_of_another_model_is_refused_or_accepted(tmp_path: Path):
     path = tmp_path / "j.db"
     run(path, ["a"])
     with pytest.raises(JournalError, match="parameters"):
@@ -104,7 +104,7 @@ def test_another_model_is_refused_by_name_or_accepted(tmp_path: Path):
     assert transport.asked == ["a"]
 
 
-def test_failed_items_are_kept_and_only_retryable_ones_asked_again(tmp_path: Path):
+def test_failed_items_are_stored_and_only_retryable_ones_asked_again(tmp_path: Path):
     path = tmp_path / "j.db"
     items, _, _ = run(path, ["a", "b"], flaky("a", 400))
     assert isinstance(items[0].error, BadRequest)
@@ -136,7 +136,7 @@ def test_a_fatal_failure_is_asked_again_once_the_cause_is_gone(tmp_path: Path):
 
 
 @pytest.mark.parametrize("ask", [True, False])
-def test_what_was_in_flight_is_in_doubt(tmp_path: Path, ask: bool):
+def test_items_in_flight_are_in_doubt(tmp_path: Path, ask: bool):
     path = tmp_path / "j.db"
     run(path, ["a"], track_in_doubt=True)
 
@@ -178,7 +178,7 @@ def test_an_answer_is_on_disk_before_it_is_yielded(tmp_path: Path):
         assert sum(1 for _ in read_journal(path)) > count
 
 
-def test_a_full_disk_stops_before_the_next_payment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_full_disk_stops_the_run_before_the_next_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "j.db"
     real = SQLiteJournal._open
 
@@ -197,7 +197,7 @@ def test_a_full_disk_stops_before_the_next_payment(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 50, None])
-def test_foreign_files_are_refused_and_left_alone(tmp_path: Path, content: bytes | None):
+def test_files_of_other_programs_are_refused_and_unchanged(tmp_path: Path, content: bytes | None):
     path = tmp_path / "j.db"
     if content is None:
         db = sqlite3.connect(path)
@@ -212,7 +212,7 @@ def test_foreign_files_are_refused_and_left_alone(tmp_path: Path, content: bytes
     assert not (tmp_path / "j.db.lock").exists()
 
 
-def test_a_newer_format_is_refused(tmp_path: Path):
+def test_newer_format_is_refused(tmp_path: Path):
     path = tmp_path / "j.db"
     run(path, ["a"])
     db = sqlite3.connect(path)
@@ -234,7 +234,7 @@ def test_export_as_json_lines(tmp_path: Path):
     assert lines[1]["error"]["type"] == "BadRequest"
 
 
-def test_no_secret_reaches_the_journal(tmp_path: Path):
+def test_journal_has_no_secrets(tmp_path: Path):
     secret = "sk-canary-0123456789abcdef"
     Secret(secret)
 
@@ -247,7 +247,7 @@ def test_no_secret_reaches_the_journal(tmp_path: Path):
         assert secret.encode() not in file.read_bytes()
 
 
-def test_errors_come_back_as_they_were():
+def test_errors_are_restored_from_their_dict():
     from lmagent.engines.bulk.results import error_from_dict, error_to_dict
 
     for error in (

@@ -1,4 +1,4 @@
-"""A bulk run that is killed again and again pays only for what was in flight at each kill, and loses nothing."""
+"""A bulk run that is killed repeatedly asks only items in flight again, and loses no answer."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def done_in(journal: Path) -> int:
     return len(rows)
 
 
-def test_killed_at_twenty_moments_and_resumed(tmp_path: Path):
+def test_run_killed_at_twenty_moments_is_resumed_without_loss(tmp_path: Path):
     chance = random.Random(20)
     journal = tmp_path / "run.db"
     bill = Bill()
@@ -78,7 +78,7 @@ def test_killed_at_twenty_moments_and_resumed(tmp_path: Path):
     with LoopbackServer(bill.answer) as server:
         for kill in range(KILLS):
             process = start(f"{server.url}/run{kill}", journal)
-            if kill % 5 == 4:  # while it starts, or a little later
+            if kill % 5 == 4:  # during the start, or shortly after
                 time.sleep(chance.uniform(0.05, 0.2))
             else:
                 bill.wait_for(bill.total + chance.randint(1, 160), process)

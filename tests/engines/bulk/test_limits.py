@@ -1,4 +1,4 @@
-"""Limits that hold: no window over them, and hardly any room left unused. The clock is the test's."""
+"""Rate limits: no 60-second window exceeds them, and they are almost fully used. The clock is simulated."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Play:
 
 
 @pytest.mark.parametrize("rpm", [20, 500, 3000])
-def test_requests_stay_within_every_minute_and_use_it(rpm: int):
+def test_requests_stay_within_every_minute_and_use_the_limit(rpm: int):
     async def main(loop: VirtualLoop) -> Play:
         play = Play(loop, RateLimiter(rpm, burst=2, slack=0.005, pace=1.05, clock=loop.time), 128, rpm)
         play.late = 0.2
@@ -111,7 +111,7 @@ def test_requests_stay_within_every_minute_and_use_it(rpm: int):
     assert most_in_a_window(times, [1] * len(times), 1.0) <= rpm / 60 * 1.05 + 2 + rpm / 60 * play.late
 
 
-def test_tokens_stay_within_every_minute_and_use_it():
+def test_tokens_stay_within_every_minute_and_use_the_limit():
     limit = 200_000
 
     async def main(loop: VirtualLoop) -> Play:
@@ -124,7 +124,7 @@ def test_tokens_stay_within_every_minute_and_use_it():
     assert sum(play.tokens) >= 0.97 * limit * 5
 
 
-def test_both_limits_with_refusals_mixed_in():
+def test_both_limits_hold_with_429s():
     limit = 300_000
 
     async def main(loop: VirtualLoop) -> Play:
@@ -147,7 +147,7 @@ def test_both_limits_with_refusals_mixed_in():
     st.integers(1, 5),
     st.lists(st.tuples(st.floats(0, 30), st.floats(0, 60), st.floats(0, 1)), max_size=120),
 )
-def test_no_window_is_over_whatever_comes(
+def test_no_window_exceeds_the_limit_for_random_loads(
     rpm: float, tpm: float | None, burst: int, asks: list[tuple[float, float, float]]
 ):
     now = [0.0]
@@ -167,7 +167,7 @@ def test_no_window_is_over_whatever_comes(
         assert most_in_a_window(times, [1] * len(times)) <= max(rpm, 1)
 
 
-def test_a_late_start_counts_where_it_happened():
+def test_late_start_counts_at_its_actual_time():
     limiter = RateLimiter(2, burst=2, window=10, slack=0, clock=lambda: 0.0)
     permit = limiter.book(0)
     permit.started(4.0)
@@ -203,11 +203,11 @@ def test_a_late_start_counts_where_it_happened():
         ({"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": "Then"}, 0),
     ],
 )
-def test_rate_limit_headers(headers: dict[str, str], seconds: float):
+def test_rate_limit_headers_give_the_pause(headers: dict[str, str], seconds: float):
     assert read_rate_limit_wait(headers, 10.0) == pytest.approx(seconds)
 
 
-def test_a_pause_is_for_all():
+def test_pause_applies_to_all_requests():
     async def main(loop: VirtualLoop) -> None:
         gate = Gate(RateLimiter(600, clock=loop.time), 10, clock=loop.time)
         assert await gate.enter(0)
@@ -219,7 +219,7 @@ def test_a_pause_is_for_all():
     virtually(main)
 
 
-def test_a_cancelled_wait_gives_its_place_back():
+def test_cancelled_wait_releases_its_slot():
     async def main(loop: VirtualLoop) -> None:
         gate = Gate(RateLimiter(60, clock=loop.time), 10, clock=loop.time)
         assert await gate.enter(0)

@@ -1,4 +1,4 @@
-"""What machines would share can be replaced: another work source, limiter and journal run a bulk run as ours do."""
+"""Replaceable parts of a bulk run: a custom work source, limiter and journal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.engines.bulk.test_engine import SlowTransport, answer_to, collected, 
 
 COUNT = 200
 PROMPTS = [f"p{number % 150}" for number in range(COUNT)]
-"""Some of them twice."""
+"""Prompts, some of them twice."""
 
 
 class MemoryJournal:
@@ -144,7 +144,7 @@ class Queue:
         self.closed = True
 
 
-def test_ours_and_others_are_what_a_run_asks_for(tmp_path: Path):
+def test_local_and_custom_parts_satisfy_the_protocols(tmp_path: Path):
     local: tuple[WorkSource, SharedLimiter, Journal] = LocalSource([]), RateLimiter(), SQLiteJournal(tmp_path / "j")
     other: tuple[WorkSource, SharedLimiter, Journal] = Queue([]), Owner(1, 1, 1), MemoryJournal()
     for source, limiter, journal in (local, other):
@@ -187,7 +187,7 @@ def two_runs(journal: Any, **options: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("share", [False, True])
-def test_another_journal_and_limiter_give_the_same_as_ours(tmp_path: Path, share: bool):
+def test_custom_journal_and_limiter_give_the_same_result(tmp_path: Path, share: bool):
     limits = {"requests": 100, "tokens": 4000, "window": 0.1}
     local = two_runs(
         tmp_path / "run.db", share_identical=share, limiter=RateLimiter(100, 4000, window=limits["window"], burst=10)
@@ -211,7 +211,7 @@ def test_another_journal_and_limiter_give_the_same_as_ours(tmp_path: Path, share
     assert all(late - early > 0.1 for early, late in zip(starts, starts[100:], strict=False))
 
 
-def test_one_owner_paces_two_engines_and_pauses_both():
+def test_shared_limiter_paces_and_pauses_two_engines():
     owner = Owner(1000, 1e6, 60)
     try:
         engines = [CompletionEngine(model(), limiter=owner), CompletionEngine(model(), limiter=owner)]
@@ -228,7 +228,7 @@ def test_one_owner_paces_two_engines_and_pauses_both():
 
 
 @pytest.mark.parametrize("in_order", [True, False])
-def test_a_source_that_gives_only_some_items(in_order: bool):
+def test_source_with_gaps_in_its_indexes(in_order: bool):
     source = Queue(PROMPTS)
     engine = CompletionEngine(model(), 4, in_order=in_order, ahead=4)
     items = collected(engine, source)
@@ -240,7 +240,7 @@ def test_a_source_that_gives_only_some_items(in_order: bool):
     assert source.closed
 
 
-def test_a_journal_of_another_model_is_its_own_to_refuse():
+def test_custom_journal_decides_about_another_model():
     journal = MemoryJournal()
     list(CompletionEngine(model(), journal=journal).run(["a"]))
     with pytest.raises(JournalError, match="another run"):
@@ -262,7 +262,7 @@ class Deaf:
     def failed(self, error: Any, max_pause: float) -> None: ...
 
 
-def test_what_cannot_take_their_place_is_said_at_once():
+def test_unsuitable_parts_are_rejected_at_construction():
     wrong: Any
     for wrong in ({"journal": 7}, {"limiter": 500}, {"limiter": Deaf()}):
         with pytest.raises(ConfigurationError, match=r"not (int|Deaf)"):
@@ -274,7 +274,7 @@ def test_what_cannot_take_their_place_is_said_at_once():
         CompletionEngine(both)
 
 
-def test_the_limiter_of_a_fallback_model_is_kept():
+def test_limiter_of_a_fallback_model_is_used():
     limiter = Owner(1000, 1e6, 60)
     try:
         models: Any = [model(limiter=limiter), model()]
@@ -284,7 +284,7 @@ def test_the_limiter_of_a_fallback_model_is_kept():
         limiter.close()
 
 
-def test_a_nested_agent_asks_past_the_engine_unless_the_models_share_a_limiter():
+def test_nested_agent_bypasses_the_engine_limits_unless_the_models_share_a_limiter():
     def outer_answer(request: Request) -> FakeAnswer:
         messages = json.loads(request.content)["messages"]
         if messages[-1]["role"] == "tool":
@@ -314,7 +314,7 @@ def test_a_nested_agent_asks_past_the_engine_unless_the_models_share_a_limiter()
         owner.close()
 
 
-def test_the_estimate_counts_the_tools_of_an_agent():
+def test_token_estimate_includes_the_tools_of_an_agent():
     @function
     def tool(text: str) -> str:
         """Do something that takes many words to describe."""
