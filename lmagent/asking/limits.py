@@ -1,8 +1,25 @@
-"""Rate limits of a key: when the next request may start. Waiting is computed here and slept elsewhere.
+"""Rate limits of a key: when the next request may start. Waits are computed here; the caller sleeps.
 
-Starts are spaced evenly; `burst` lets some go at once. In no window, wherever it begins, are there more starts than
-the limit allows, nor more tokens, unless a request took more than was booked for it: what follows then waits. One
-limiter serves any number of threads, event loops and models of one process; other machines are beyond it.
+Theory of operation. A limiter books start times in advance. `book(now)` takes the earliest time at which a request may
+start, records it at once, and returns it as a permit; the caller sleeps for `permit.wait` seconds. Nothing runs in the
+background, and no caller waits inside a lock.
+
+Two limits, on requests and on tokens, are a `_Window` each. A window keeps two rules, and a request starts at the first
+time that both rules of both windows allow:
+
+- Spacing: starts follow each other at even intervals; `burst` starts may be made up for after a rest (`_next`).
+- Sliding window: the bookings of the last `window` seconds add up to the limit at most, wherever the window begins.
+  Bookings leave in the order in which they came, so each is added and removed once: O(1) per request, amortised.
+
+Times never go back (`_last`): a request is not started before one that was booked earlier. Three corrections follow:
+
+- `settle` replaces the estimated tokens of a request by the tokens that the provider counted. If they are more than the
+  window allows, later requests wait.
+- `refund` gives back the booking of a request that was never sent.
+- `pause` (a 429, or headers that say nothing is left) cancels the bookings in the future. Their permits are `revoked`:
+  each caller books again after its wait, behind the pause.
+
+One limiter serves any number of threads, event loops and models of a process. It does not know of other processes.
 """
 
 from __future__ import annotations
@@ -22,58 +39,58 @@ from lmagent.errors import ConfigurationError, ProviderError, RateLimited
 __all__ = ["BookedPlace", "Limiter", "Permit", "RateLimiter", "pause_from_error", "pause_from_headers"]
 
 _SLACK = 1e-3
-"""Fraction of the window that is left free, so that a request which starts late by some milliseconds does not bring one
-too many into a window."""
+"""Fraction by which a window is lengthened, so that a request which starts some milliseconds late is not one too many in
+the next window."""
 _BYTES_PER_TOKEN = 4
 _NEVER = -inf
 _LONGEST_PAUSE = 60.0
 
 
 @dataclass(slots=True)
-class _Spend:
+class _Booking:
     at: float
     amount: float
-    booked: bool = True
-    """Whether it still counts."""
+    counts: bool = True
+    """False once it has left the window or was cancelled."""
 
 
-class _Budget:
-    """So many units in any window, spaced."""
+class _Window:
+    """A limit of so many units in any window of time, evenly spaced."""
 
-    __slots__ = ("_burst", "_interval", "_limit", "_next", "_spent", "_sum", "_window")
+    __slots__ = ("_bookings", "_burst", "_interval", "_limit", "_next", "_sum", "_window")
 
     def __init__(self, limit: float, burst: float, window: float, slack: float, pace: float) -> None:
         self._limit = limit
         self._burst = burst
         self._window = window * (1 + slack)
         self._interval = self._window / limit / pace
-        self._spent: deque[_Spend] = deque()
+        self._bookings: deque[_Booking] = deque()
         self._sum = 0.0
         self._next = _NEVER
-        """When the spacing alone would let the next unit go (it may lie `burst` units in the past)."""
+        """When the spacing alone allows the next unit. Up to `burst` units of the past may be made up for."""
 
     def earliest(self, at: float, amount: float) -> float:
-        """Return the first time from `at` on when `amount` fits. Times asked for never decrease."""
+        """Return the first time from `at` on at which `amount` fits. `at` must not decrease from call to call."""
         at = max(at, self._next - (self._burst - 1) * self._interval)
         amount = min(amount, self._limit)
         self._drop(at)
-        while self._spent and self._sum + amount > self._limit:
-            at = max(at, self._spent[0].at + self._window)
+        while self._bookings and self._sum + amount > self._limit:
+            at = max(at, self._bookings[0].at + self._window)
             self._drop(at)
         return at
 
     def peek(self, now: float, at: float, amount: float) -> float:
-        """`earliest`, for a question only: nothing is forgotten before its time.
+        """Return the same time as `earliest` without a commitment: only bookings that left the window are dropped.
 
         Args:
-            now: The time it is; what has left the window by then is dropped.
-            at: Not before.
-            amount: What is to fit.
+            now: The current time; bookings that left the window by then are dropped.
+            at: The earliest time that counts.
+            amount: The units to fit in.
         """
         self._drop(now)
         at = max(at, self._next - (self._burst - 1) * self._interval)
         left = self._sum + min(amount, self._limit) - self._limit
-        for entry in self._spent:
+        for entry in self._bookings:
             if left <= 0 and entry.at + self._window > at:
                 break
             at = max(at, entry.at + self._window)
@@ -81,40 +98,40 @@ class _Budget:
         return at
 
     def _drop(self, at: float) -> None:
-        spent = self._spent
-        while spent and spent[0].at + self._window <= at:
-            entry = spent.popleft()
-            entry.booked = False
+        bookings = self._bookings
+        while bookings and bookings[0].at + self._window <= at:
+            entry = bookings.popleft()
+            entry.counts = False
             self._sum -= entry.amount
-        if not spent:
+        if not bookings:
             self._sum = 0.0
 
-    def spend(self, at: float, amount: float) -> _Spend:
+    def book(self, at: float, amount: float) -> _Booking:
         """Book `amount` at `at`."""
         self._next = max(self._next, at) + self._interval * min(amount, self._limit)
-        entry = _Spend(at, min(amount, self._limit))
-        self._spent.append(entry)
+        entry = _Booking(at, min(amount, self._limit))
+        self._bookings.append(entry)
         self._sum += entry.amount
         return entry
 
-    def correct(self, entry: _Spend, amount: float) -> None:
+    def correct(self, entry: _Booking, amount: float) -> None:
         """Change a booking after the fact."""
-        if entry.booked:
+        if entry.counts:
             self._sum += amount - entry.amount
             self._next += self._interval * (amount - entry.amount)
             entry.amount = amount
 
-    def forget_after(self, now: float) -> None:
-        """Drop the bookings that have not begun."""
-        while self._spent and self._spent[-1].at > now:
-            entry = self._spent.pop()
-            entry.booked = False
+    def cancel_after(self, now: float) -> None:
+        """Cancel the bookings that have not started."""
+        while self._bookings and self._bookings[-1].at > now:
+            entry = self._bookings.pop()
+            entry.counts = False
             self._sum -= entry.amount
             self._next -= self._interval * entry.amount
 
 
 class Permit(Protocol):
-    """One place in line, from whoever gives them."""
+    """The permission to start one request at a booked time."""
 
     @property
     def wait(self) -> float:
@@ -123,19 +140,19 @@ class Permit(Protocol):
 
     @property
     def revoked(self) -> bool:
-        """Whether a pause came in between: then take a new one after the wait."""
+        """True if a pause cancelled the booking; then take a new permit after the wait."""
         ...
 
     def refund(self) -> None:
-        """Give the place back: the request was never sent."""
+        """Give the booking back: the request was never sent."""
         ...
 
     def started(self, now: float) -> None:
-        """Say when the request really starts."""
+        """Record the actual start of the request."""
         ...
 
     def settle(self, usage: Usage | None) -> None:
-        """Replace the estimate of tokens by what the provider counted."""
+        """Replace the estimated tokens by the number that the provider counted."""
         ...
 
 
@@ -144,7 +161,7 @@ class BookedPlace:
 
     __slots__ = ("_limiter", "_request", "_tokens", "at", "revoked", "wait")
 
-    def __init__(self, limiter: RateLimiter, at: float, wait: float, request: _Spend | None, tokens: _Spend | None):
+    def __init__(self, limiter: RateLimiter, at: float, wait: float, request: _Booking | None, tokens: _Booking | None):
         self._limiter = limiter
         self._request = request
         self._tokens = tokens
@@ -153,46 +170,46 @@ class BookedPlace:
         self.wait = wait
         """Seconds from the booking to the start."""
         self.revoked = False
-        """Whether a pause came in between: then take a new one after the wait."""
+        """True if a pause cancelled the booking; then take a new permit after the wait."""
 
     def refund(self) -> None:
-        """Give the place back: the request was never sent."""
+        """Give the booking back: the request was never sent."""
         self._limiter.correct(self._request, 0, self._tokens, 0)
 
     def started(self, now: float) -> None:
-        """Say when the request really starts; a late start counts in the window of its own time."""
+        """Record the actual start of the request; a late start counts in the window of its own time."""
         self._limiter.restamp(self._request, self._tokens, now)
 
     def settle(self, usage: Usage | None) -> None:
-        """Replace the estimate of tokens by what the provider counted."""
+        """Replace the estimated tokens by the number that the provider counted."""
         if usage is not None and self._tokens is not None:
             total = usage.total_tokens or usage.input_tokens + usage.output_tokens
             self._limiter.correct(None, 0, self._tokens, total)
 
 
 def pause_from_headers(headers: Mapping[str, str], now: float) -> float:
-    """Return the seconds for which the headers of an answer, at `now` of the wall clock, say that nothing is left."""
+    """Return the seconds to pause after an answer whose headers say that nothing is left; `now` is the wall clock."""
     return min(read_rate_limit_wait(headers, now), _LONGEST_PAUSE)
 
 
 def pause_from_error(error: ProviderError, max_pause: float) -> float:
-    """Return the seconds, at most `max_pause`, that a server which refused a request asks all to wait."""
+    """Return how many seconds, at most `max_pause`, all requests pause after a refusal."""
     return min(error.retry_after or 0.0, max_pause) if isinstance(error, RateLimited) else 0.0
 
 
 class Limiter(Protocol):
-    """What an exchange asks of whoever spaces its requests; bulk runs put their own in."""
+    """What an exchange needs of a rate limiter; bulk runs pass their own."""
 
     def permit(self, now: float, content: bytes, parameters: Mapping[str, Any]) -> Permit:
         """Book a request."""
         ...
 
     def answered(self, headers: Mapping[str, str], now: float) -> None:
-        """Hear the headers of an answer, at `now` of the wall clock."""
+        """Called with the headers of an answer, at `now` of the wall clock."""
         ...
 
     def failed(self, error: ProviderError, max_pause: float) -> None:
-        """Hear of a failed attempt; a pause is at most `max_pause` seconds."""
+        """Called after a failed attempt; a pause is at most `max_pause` seconds."""
         ...
 
 
@@ -201,12 +218,12 @@ class RateLimiter:
 
     Args:
         max_requests_per_minute: Most starts in any `window`; None for no such limit.
-        max_tokens_per_minute: Most tokens, prompt and answer together; estimated first, corrected by the usage.
-        burst: How many requests may start at once after a rest; they count all the same.
-        window: Seconds that a limit is for.
-        slack: Fraction of the window left free: requests may arrive by so much later than they start.
-        pace: How much faster than the limit starts may follow each other while the window has room; above 1, what
-            pauses lost is made up for.
+        max_tokens_per_minute: Most tokens, prompt and answer together; estimated at the start, corrected by the usage.
+        burst: How many requests may start at once after a rest; they count towards the limit.
+        window: Length of the window in seconds.
+        slack: Fraction by which the window is lengthened, for requests that arrive later than they start.
+        pace: How much faster than the limit starts may follow each other while the window allows it. Above 1, time
+            lost in pauses is made up for.
         clock: Seconds of a monotonic clock.
     """
 
@@ -223,12 +240,14 @@ class RateLimiter:
     ) -> None:
         limits = [limit for limit in (max_requests_per_minute, max_tokens_per_minute) if limit is not None]
         if not all(number > 0 for number in (*limits, window, pace)) or burst < 1:  # so that NaN is refused as well
-            raise ConfigurationError("A rate limit, its window and its burst are greater than zero.")
+            raise ConfigurationError(
+                f"A rate limit of {limits}, window={window:g}, pace={pace:g}, burst={burst}: all must be above zero."
+            )
         self._requests = (
-            _Budget(max_requests_per_minute, burst, window, slack, pace) if max_requests_per_minute else None
+            _Window(max_requests_per_minute, burst, window, slack, pace) if max_requests_per_minute else None
         )
         self._tokens = (
-            _Budget(max_tokens_per_minute, max_tokens_per_minute, window, slack, 1.0) if max_tokens_per_minute else None
+            _Window(max_tokens_per_minute, max_tokens_per_minute, window, slack, 1.0) if max_tokens_per_minute else None
         )
         self._clock = clock
         self._lock = threading.Lock()
@@ -242,7 +261,7 @@ class RateLimiter:
         return self._tokens is not None
 
     def peek(self, now: float, tokens: float = 0) -> float:
-        """Return how long a request booked now would wait; no place is taken."""
+        """Return how long a request booked now would wait; nothing is booked."""
         with self._lock:
             at = max(now, self._last, self._paused_until)
             before = None
@@ -255,29 +274,29 @@ class RateLimiter:
             return at - now
 
     def reserve(self, now: float, tokens: float = 0) -> float:
-        """Return how long to wait before the next request may start. The place is taken either way.
+        """Book a request and return how long to wait before it may start.
 
         Args:
             now: Seconds, of the limiter's clock.
-            tokens: How many it may cost.
+            tokens: Its estimated tokens.
         """
         return self.book(now, tokens).wait
 
     def book(self, now: float, tokens: float = 0) -> BookedPlace:
-        """`reserve`, as a permit that can be given back, corrected, or revoked by a pause."""
+        """Book a request; the permit can be given back, corrected, or revoked by a pause."""
         with self._lock:
-            # First come, first served: nobody starts before one who asked earlier.
+            # First come, first served: no request starts before one that was booked earlier.
             at = max(now, self._last, self._paused_until)
             both = ((self._requests, 1.0), (self._tokens, float(tokens)))
-            costs = [(budget, cost) for budget, cost in both if budget is not None and cost]
+            costs = [(window, cost) for window, cost in both if window is not None and cost]
             before = None
             while at != before:
                 before = at
-                for budget, cost in costs:
-                    at = budget.earliest(at, cost)
+                for window, cost in costs:
+                    at = window.earliest(at, cost)
             self._last = at
-            spends = {id(budget): budget.spend(at, cost) for budget, cost in costs}
-            permit = BookedPlace(self, at, at - now, spends.get(id(self._requests)), spends.get(id(self._tokens)))
+            booked = {id(window): window.book(at, cost) for window, cost in costs}
+            permit = BookedPlace(self, at, at - now, booked.get(id(self._requests)), booked.get(id(self._tokens)))
             while self._waiting and self._waiting[0].at <= now:
                 self._waiting.popleft()
             if at > now:
@@ -285,47 +304,47 @@ class RateLimiter:
             return permit
 
     def permit(self, now: float, content: bytes, parameters: Mapping[str, Any]) -> BookedPlace:
-        """Book a request, its tokens estimated from its size and from `max_tokens`."""
+        """Book a request; its tokens are estimated from its size and from `max_tokens`."""
         if self._tokens is None:
             return self.book(now)
         most = parameters.get("max_tokens")
         return self.book(now, len(content) / _BYTES_PER_TOKEN + (most if isinstance(most, int) else 0) + 1)
 
-    def correct(self, request: _Spend | None, requests: float, spent: _Spend | None, tokens: float) -> None:
-        """Change what a permit booked; `Permit` calls it."""
+    def correct(self, request: _Booking | None, requests: float, used: _Booking | None, tokens: float) -> None:
+        """Change the amounts of a booking; called by its permit."""
         with self._lock:
             if request is not None and self._requests is not None:
                 self._requests.correct(request, requests)
-            if spent is not None and self._tokens is not None:
-                self._tokens.correct(spent, tokens)
+            if used is not None and self._tokens is not None:
+                self._tokens.correct(used, tokens)
 
-    def restamp(self, request: _Spend | None, tokens: _Spend | None, now: float) -> None:
-        """Move a booking to when its request really started; `Permit` calls it."""
+    def restamp(self, request: _Booking | None, tokens: _Booking | None, now: float) -> None:
+        """Move a booking to the actual start of its request; called by its permit."""
         with self._lock:
             for entry in (request, tokens):
                 if entry is not None and now > entry.at:
                     entry.at = now
 
     def answered(self, headers: Mapping[str, str], now: float) -> None:
-        """Pause when the headers of an answer say that nothing is left."""
+        """Pause if the headers of an answer say that nothing is left of a limit."""
         seconds = pause_from_headers(headers, now)
         if seconds:
             self.pause(seconds)
 
     def failed(self, error: ProviderError, max_pause: float) -> None:
-        """Pause for all when the server asks one to wait."""
+        """Pause all requests if the server asks one to wait."""
         seconds = pause_from_error(error, max_pause)
         if seconds:
             self.pause(seconds)
 
     def pause(self, seconds: float) -> None:
-        """Let nobody start for so long: the server said so. Those in line get new places behind the pause."""
+        """Block new requests for `seconds`. Callers that wait for their start must book again."""
         with self._lock:
             now = self._clock()
             self._paused_until = max(self._paused_until, now + seconds)
             while self._waiting and self._waiting[-1].at > now:
                 self._waiting.pop().revoked = True
-            for budget in (self._requests, self._tokens):
-                if budget is not None:
-                    budget.forget_after(now)
+            for window in (self._requests, self._tokens):
+                if window is not None:
+                    window.cancel_after(now)
             self._last = now

@@ -1,6 +1,6 @@
-"""Reading answers by a codec: whole bodies and streams, bytes in, events and a `Reply` out. No I/O, no clock.
+"""Reads answers with a codec: whole bodies and streams; bytes in, events and a `Reply` out. No I/O, no clock.
 
-Whatever a server sends, only errors of our tree leave here.
+Whatever a server sends, this module raises only errors of `lmagent.errors` (and `StreamFailure`, for `flow.py`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from lmagent.errors import InvalidResponse, LMAgentError, ResponseTooLarge, Stre
 from lmagent.providers.base import Codec
 
 __all__ = [
-    "Cut",
+    "StreamFailure",
     "StreamReader",
     "as_invalid",
     "decoded",
     "described",
     "guarded",
-    "looks_whole",
+    "is_whole_body",
     "read_whole",
     "replayed",
     "request_id_of",
@@ -34,17 +34,17 @@ _QUOTED = 200
 
 @contextmanager
 def guarded() -> Generator[None]:
-    """Turn what a codec raises because of the data it was given into `InvalidResponse`."""
+    """Turn an exception that a codec raises over the data it reads into `InvalidResponse`."""
     try:
         yield
     except LMAgentError:
         raise
-    except Exception as error:  # a codec's own slip is no reason to let KeyError out of a public call
+    except Exception as error:  # a bug in a codec must not let a KeyError out of a public call
         raise as_invalid(error) from error
 
 
 def as_invalid(error: Exception) -> LMAgentError:
-    """Return the error of our tree for one that a codec or decoder raised over outside data."""
+    """Return the `LMAgentError` for an exception that a codec or decoder raised over data from outside."""
     if isinstance(error, LMAgentError):
         return error
     if isinstance(error, FramingError):
@@ -54,7 +54,7 @@ def as_invalid(error: Exception) -> LMAgentError:
 
 
 def decoded(content: bytes) -> JSON | None:
-    """Return a body as JSON, or None when it is none."""
+    """Return a body as JSON; None if it is not JSON."""
     try:
         return loads(content)
     except JSONError:
@@ -62,7 +62,7 @@ def decoded(content: bytes) -> JSON | None:
 
 
 def described(content: bytes) -> str:
-    """Return how a body is shown in a message: named if it is a page or empty, else its start, escaped."""
+    """Describe a body for an error message: by name if it is empty or an HTML page, else by its start, escaped."""
     start = content[:1024].removeprefix(_BOM).lstrip().lower()
     if not start:
         return "an empty body"
@@ -75,8 +75,8 @@ def described(content: bytes) -> str:
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
-def looks_whole(start: bytes) -> bool | None:
-    """Whether a body begins unlike an event stream (JSON, a page, a text); None while it is too short to tell."""
+def is_whole_body(start: bytes) -> bool | None:
+    """Whether a body is no event stream (but JSON, a page, a text); None while it is too short to tell."""
     text = start.removeprefix(_BOM).lstrip()
     if text.startswith(_FIELDS):
         return False
@@ -84,27 +84,27 @@ def looks_whole(start: bytes) -> bool | None:
 
 
 def read_whole(codec: Codec, content: bytes, body: JSON | None, prefix: str) -> Reply:
-    """Read a whole answer that `codec.parse_error` found nothing wrong with; `body` is `content` decoded."""
+    """Read a whole answer in which `codec.parse_error` found no error; `body` is `content` decoded."""
     if body is None:
-        if looks_whole(content) is False:
-            return _read_unasked_stream(codec, content, prefix)
+        if is_whole_body(content) is False:
+            return _read_unrequested_stream(codec, content, prefix)
         raise InvalidResponse(f"The answer is {described(content)} instead of JSON.")
     with guarded():
         return codec.parse_reply(body, prefix=prefix)
 
 
-def _read_unasked_stream(codec: Codec, content: bytes, prefix: str) -> Reply:
+def _read_unrequested_stream(codec: Codec, content: bytes, prefix: str) -> Reply:
     reader = StreamReader(codec, prefix)
     try:
         reader.feed(content)
         reader.close()
-    except Cut as cut:
-        raise cut.error from cut.__cause__
+    except StreamFailure as failure:
+        raise failure.error from failure.__cause__
     return reader.reply(None, 1)
 
 
 def replayed(reply: Reply, prefix: str) -> list[Event]:
-    """Return the events of a reply that came whole though a stream was asked for."""
+    """Return the events of a reply that came whole although a stream was requested."""
     builder, message = ReplyBuilder(prefix), reply.message
     deltas: list[Delta] = [
         ReasoningDelta(message.reasoning),
@@ -133,12 +133,12 @@ class StreamReader:
 
     @property
     def whole(self) -> bool:
-        """Whether the protocol's end was seen."""
+        """Whether the end of the reply was seen."""
         return self._builder.done is not None
 
     @property
-    def sniffs(self) -> bool:
-        """Whether a body that begins like JSON is no stream of this framing."""
+    def may_be_whole_body(self) -> bool:
+        """Whether the server may have sent a whole body instead; with SSE the first bytes tell them apart."""
         return isinstance(self._decoder, SSEDecoder)
 
     @property
@@ -147,16 +147,16 @@ class StreamReader:
         return self._builder.message()
 
     def feed(self, chunk: bytes) -> tuple[list[Event], int]:
-        """Return the events that `chunk` completes, and how many frames of use (no pings) it completed.
+        """Return the events that `chunk` completes, and the number of frames, pings not counted.
 
         Raises:
-            Cut: A frame is an error or unreadable; the events of the frames before it are in there.
+            StreamFailure: A frame is an error or unreadable; it has the events of the frames before.
         """
         frames = self._frames(self._decoder.feed, chunk)
         return self._translate(frames), sum(frame.event != "ping" for frame in frames)
 
     def close(self) -> list[Event]:
-        """Return the events of what was left when the body ended."""
+        """Called at the end of the body; return the final events."""
         events = self._translate(self._frames(self._decoder.close))
         with guarded():
             for delta in () if self.whole else self._codec.finish(self._state):
@@ -177,19 +177,21 @@ class StreamReader:
                 for delta in parse(state, frame.data, frame.event):
                     events.extend(add(delta))
         except Exception as error:
-            raise Cut(events, as_invalid(error)) from error
+            raise StreamFailure(events, as_invalid(error)) from error
         return events
 
     def reply(self, request_id: str | None, attempts: int) -> Reply:
         """Return the whole reply."""
         if not self.whole:
-            raise StreamInterrupted("The stream ended before its finish reason.", partial=self.partial)
+            raise StreamInterrupted(
+                "The stream ended without a finish reason, so the reply is incomplete. Try again.", partial=self.partial
+            )
         with guarded():
             return self._builder.reply(self._codec.model_id, request_id=request_id, attempts=attempts)
 
 
-class Cut(Exception):  # never leaves this package
-    """A stream went wrong: what came before, and why."""
+class StreamFailure(Exception):  # caught by the flow; no caller sees it
+    """A stream failed: the events before the failure, and the error."""
 
     def __init__(self, events: list[Event], error: LMAgentError) -> None:
         super().__init__()
@@ -198,7 +200,7 @@ class Cut(Exception):  # never leaves this package
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """Return the id that the provider's support asks for."""
+    """Return the id of the request, which the provider's support asks for."""
     for name in _REQUEST_IDS:
         if value := headers.get(name):
             return value[:200]

@@ -1,4 +1,4 @@
-"""The steps that an exchange's flow asks for: each knows how it is done in both colours and decides nothing."""
+"""The steps that an `ExchangeFlow` yields. Each can be run blocking (`run`) or awaiting (`async_run`); none decides."""
 
 from __future__ import annotations
 
@@ -33,75 +33,73 @@ __all__ = [
 
 
 class FairLock:
-    """A lock that a thread and the tasks of any event loop may wait for alike; waiting costs no polling."""
+    """A first-come, first-served lock for threads and for the tasks of any event loop. Tasks wait without polling."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._taken = False
+        self._held = False
         self._waiting: deque[Future[None]] = deque()
 
-    def _join(self) -> Future[None] | None:
+    def _enqueue(self) -> Future[None] | None:
+        """Take the lock and return None, or return a future that is done once the lock is handed over."""
         with self._lock:
-            if not self._taken:
-                self._taken = True
+            if not self._held:
+                self._held = True
                 return None
-            place: Future[None] = Future()
-            self._waiting.append(place)
-            return place
+            handed_over: Future[None] = Future()
+            self._waiting.append(handed_over)
+            return handed_over
 
-    def take(self, seconds: float) -> bool:
-        """Wait for the turn, at most so many seconds; False when it did not come."""
-        place = self._join()
-        if place is None:
+    def acquire(self, seconds: float) -> bool:
+        """Wait for the lock, at most `seconds`; return whether it was acquired."""
+        handed_over = self._enqueue()
+        if handed_over is None:
             return True
         try:
-            return in_naps(lambda nap: is_done(place, nap), seconds) or not self._leave(place)
+            return in_naps(lambda interval: is_done(handed_over, interval), seconds) or not handed_over.cancel()
         except BaseException:
-            self._abandon(place)
+            self._abandon(handed_over)
             raise
 
-    async def async_take(self, seconds: float) -> bool:
-        """`take`, awaiting."""
-        place = self._join()
-        if place is None:
+    async def async_acquire(self, seconds: float) -> bool:
+        """`acquire`, awaiting."""
+        handed_over = self._enqueue()
+        if handed_over is None:
             return True
-        import asyncio  # there already: someone runs a loop
+        import asyncio  # loaded already: an event loop is running
 
         try:
-            # Shielded: a cancelled wait must not cancel the place itself, or a turn that was just given would be lost.
-            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(place)), seconds)
+            # Shielded: cancelling this task must not cancel the future, or a lock that was just handed over is lost.
+            await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(handed_over)), seconds)
         except TimeoutError:
-            return not self._leave(place)
+            return not handed_over.cancel()
         except BaseException:
-            self._abandon(place)
+            self._abandon(handed_over)
             raise
         return True
 
-    def _leave(self, place: Future[None]) -> bool:
-        """Give up waiting; False when the turn had come in the same moment."""
-        return place.cancel()
+    def _abandon(self, handed_over: Future[None]) -> None:
+        """Stop waiting; release the lock if it was handed over in the same moment."""
+        if not handed_over.cancel():
+            self.release()
 
-    def _abandon(self, place: Future[None]) -> None:
-        if not self._leave(place):
-            self.give()
-
-    def give(self) -> None:
-        """End the turn; the next in line has it."""
+    def release(self) -> None:
+        """Hand the lock over to the longest waiting caller, or free it."""
         while True:
             with self._lock:
                 if not self._waiting:
-                    self._taken = False
+                    self._held = False
                     return
-                place = self._waiting.popleft()
+                handed_over = self._waiting.popleft()
             try:
-                place.set_result(None)
-            except InvalidStateError:  # that one gave up
+                handed_over.set_result(None)
+            except InvalidStateError:  # this caller stopped waiting
                 continue
             return
 
 
 class OpenResponse:
-    """The answer that one call has open, if any; whoever drives the flow closes it whatever happens."""
+    """The response that a call has open, if any. The driver of the flow closes it whatever happens."""
 
     __slots__ = ("chunks", "incoming")
 
@@ -125,7 +123,7 @@ class OpenResponse:
 
 
 class ExchangeStep(ABC):
-    """One thing to be done outside the flow."""
+    """One operation outside the flow."""
 
     __slots__ = ()
 
@@ -139,7 +137,7 @@ class ExchangeStep(ABC):
 
 
 class Emit(ExchangeStep):
-    """Give events to the consumer (drivers of streams do that themselves)."""
+    """Hand events to the consumer. Only the drivers of streams do it; for the others the step does nothing."""
 
     __slots__ = ("events",)
 
@@ -152,149 +150,149 @@ class Emit(ExchangeStep):
 
 
 class Open(ExchangeStep):
-    """Send a request; the outcome is the open answer, which `hold` keeps."""
+    """Send a request; the outcome is the incoming response, which `response` keeps open."""
 
-    __slots__ = ("_deadline", "_hold", "_request", "_timeouts", "_transport")
+    __slots__ = ("_deadline", "_request", "_response", "_timeouts", "_transport")
 
     def __init__(
-        self, hold: OpenResponse, transport: Transport, request: Request, timeouts: Timeouts, deadline: float
+        self, response: OpenResponse, transport: Transport, request: Request, timeouts: Timeouts, deadline: float
     ) -> None:
-        self._hold = hold
+        self._response = response
         self._transport = transport
         self._request = request
         self._timeouts = timeouts
         self._deadline = deadline
 
     def run(self) -> Incoming:
-        incoming = self._hold.incoming = self._transport.open(self._request, self._timeouts, self._deadline)
+        incoming = self._response.incoming = self._transport.open(self._request, self._timeouts, self._deadline)
         return incoming
 
     async def async_run(self) -> AsyncIncoming:
         incoming = await self._transport.async_open(self._request, self._timeouts, self._deadline)
-        self._hold.incoming = incoming
+        self._response.incoming = incoming
         return incoming
 
 
 class Read(ExchangeStep):
-    """Read the whole body; the outcome is bytes."""
+    """Read the whole body and close the response; the outcome is bytes."""
 
-    __slots__ = ("_hold", "_limit")
+    __slots__ = ("_limit", "_response")
 
-    def __init__(self, hold: OpenResponse, limit: int) -> None:
-        self._hold = hold
+    def __init__(self, response: OpenResponse, limit: int) -> None:
+        self._response = response
         self._limit = limit
 
     def run(self) -> bytes:
-        body = cast("Incoming", self._hold.incoming).read(self._limit)
-        self._hold.close()
+        body = cast("Incoming", self._response.incoming).read(self._limit)
+        self._response.close()
         return body
 
     async def async_run(self) -> bytes:
-        body = await cast("AsyncIncoming", self._hold.incoming).read(self._limit)
-        await self._hold.aclose()
+        body = await cast("AsyncIncoming", self._response.incoming).read(self._limit)
+        await self._response.aclose()
         return body
 
 
 class ReadStart(ExchangeStep):
-    """Read at most `limit` bytes of the body; what is beyond them is left unread. The outcome is `content`."""
+    """Read at most `limit` bytes of the body and close the response; the outcome is `content`."""
 
-    __slots__ = ("_hold", "_limit", "content")
+    __slots__ = ("_limit", "_response", "content")
 
-    def __init__(self, hold: OpenResponse, limit: int) -> None:
-        self._hold = hold
+    def __init__(self, response: OpenResponse, limit: int) -> None:
+        self._response = response
         self._limit = limit
         self.content = b""
-        """What came, also when reading failed."""
+        """The bytes read so far, also if reading fails."""
 
-    def _add(self, piece: bytes) -> bool:
-        self.content = (self.content + piece)[: self._limit]
+    def _add(self, chunk: bytes) -> bool:
+        self.content = (self.content + chunk)[: self._limit]
         return len(self.content) == self._limit
 
     def run(self) -> bytes:
-        for piece in cast("Incoming", self._hold.incoming).chunks():
-            if self._add(piece):
+        for chunk in cast("Incoming", self._response.incoming).chunks():
+            if self._add(chunk):
                 break
-        self._hold.close()
+        self._response.close()
         return self.content
 
     async def async_run(self) -> bytes:
-        self._hold.chunks = chunks = cast("AsyncIncoming", self._hold.incoming).chunks()
-        async for piece in chunks:
-            if self._add(piece):
+        self._response.chunks = chunks = cast("AsyncIncoming", self._response.incoming).chunks()
+        async for chunk in chunks:
+            if self._add(chunk):
                 break
-        await self._hold.aclose()
+        await self._response.aclose()
         return self.content
 
 
 class ReadChunk(ExchangeStep):
-    """Wait for the next piece of the body; the outcome is bytes, or None at its end."""
+    """Wait for the next chunk of the body; the outcome is bytes, or None at its end."""
 
-    __slots__ = ("_hold",)
+    __slots__ = ("_response",)
 
-    def __init__(self, hold: OpenResponse) -> None:
-        self._hold = hold
+    def __init__(self, response: OpenResponse) -> None:
+        self._response = response
 
     def run(self) -> bytes | None:
-        hold = self._hold
-        if hold.chunks is None:
-            hold.chunks = iter(cast("Incoming", hold.incoming).chunks())
-        return next(cast("Iterator[bytes]", hold.chunks), None)
+        response = self._response
+        if response.chunks is None:
+            response.chunks = iter(cast("Incoming", response.incoming).chunks())
+        return next(cast("Iterator[bytes]", response.chunks), None)
 
     async def async_run(self) -> bytes | None:
-        hold = self._hold
-        if hold.chunks is None:
-            hold.chunks = cast("AsyncIncoming", hold.incoming).chunks()
-        return await anext(cast("AsyncIterator[bytes]", hold.chunks), None)
+        response = self._response
+        if response.chunks is None:
+            response.chunks = cast("AsyncIncoming", response.incoming).chunks()
+        return await anext(cast("AsyncIterator[bytes]", response.chunks), None)
 
 
 class Close(ExchangeStep):
-    """Free the connection of the open answer, if there is one."""
+    """Close the open response, if there is one."""
 
-    __slots__ = ("_hold",)
+    __slots__ = ("_response",)
 
-    def __init__(self, hold: OpenResponse) -> None:
-        self._hold = hold
+    def __init__(self, response: OpenResponse) -> None:
+        self._response = response
 
     def run(self) -> None:
-        self._hold.close()
+        self._response.close()
 
     async def async_run(self) -> None:
-        await self._hold.aclose()
+        await self._response.aclose()
 
 
 class DrainBody(ExchangeStep):
-    """The reader has all it needs: keep the connection if the end of the body is at hand, else free it."""
+    """Finish a body whose reply is complete: read its last bytes if they come soon, so the connection can be reused."""
 
-    __slots__ = ("_hold",)
+    __slots__ = ("_response",)
 
-    def __init__(self, hold: OpenResponse) -> None:
-        self._hold = hold
+    def __init__(self, response: OpenResponse) -> None:
+        self._response = response
 
     def run(self) -> None:
-        hold = self._hold
-        if isinstance(hold.incoming, Drains):
-            hold.incoming.end_soon(_GRACE)
+        response = self._response
+        if isinstance(response.incoming, Drains):
+            response.incoming.end_soon(_GRACE)
             with suppress(LMAgentError):
-                for _ in hold.chunks or ():
+                for _ in response.chunks or ():
                     pass
-        hold.close()
+        response.close()
 
     async def async_run(self) -> None:
-        hold = self._hold
-        if isinstance(hold.incoming, Drains) and hold.chunks is not None:
-            hold.incoming.end_soon(_GRACE)
+        response = self._response
+        if isinstance(response.incoming, Drains) and response.chunks is not None:
+            response.incoming.end_soon(_GRACE)
             with suppress(LMAgentError):
-                async for _ in hold.chunks:
+                async for _ in response.chunks:
                     pass
-        await hold.aclose()
+        await response.aclose()
 
 
 _GRACE = 0.02
-"""Seconds that the last bytes of a body may take after its last event; a new connection costs more than that."""
+"""Seconds to wait for the end of a body after its last event. A new connection takes longer."""
 
 
 class Sleep(ExchangeStep):
-    """Wait so many seconds."""
+    """Wait a number of seconds."""
 
     __slots__ = ("_async_sleep", "_seconds", "_sleep")
 
@@ -314,22 +312,22 @@ class Sleep(ExchangeStep):
     async def async_run(self) -> None:
         sleep = self._async_sleep
         if sleep is None:
-            from asyncio import sleep  # there already: someone runs a loop
+            from asyncio import sleep  # loaded already: an event loop is running
 
         await sleep(self._seconds)
 
 
 class AcquireLock(ExchangeStep):
-    """Wait until it is this call's turn; the outcome says whether it came within `seconds`."""
+    """Acquire a lock; the outcome says whether that worked within `seconds`."""
 
-    __slots__ = ("_seconds", "_turns")
+    __slots__ = ("_lock", "_seconds")
 
-    def __init__(self, turns: FairLock, seconds: float) -> None:
-        self._turns = turns
+    def __init__(self, lock: FairLock, seconds: float) -> None:
+        self._lock = lock
         self._seconds = seconds
 
     def run(self) -> bool:
-        return self._turns.take(self._seconds)
+        return self._lock.acquire(self._seconds)
 
     async def async_run(self) -> bool:
-        return await self._turns.async_take(self._seconds)
+        return await self._lock.async_acquire(self._seconds)
