@@ -246,7 +246,7 @@ _MOVED: dict[str, str] = {
     "prompting.neutralise": "prompting.markers",
     "prompting.objects": "prompting.whole_reply",
     "prompting.pieces": "prompting.scanner_events",
-    "prompting.python_reader": "toolkit.python_literals",
+    "prompting.python_reader": "toolkit.loose_json",
     "prompting.reading": "prompting.whole_reply",
     "prompting.reasks": "prompting.retry_prompts",
     "prompting.source": "prompting.buffer",

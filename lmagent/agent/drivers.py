@@ -27,8 +27,7 @@ from lmagent.core.messages import Reply, SystemMessage, ToolCall, ToolMessage
 from lmagent.errors import LMAgentError
 from lmagent.observe.hooks import UNSEEN, Hooks, NoopSpan, RunTracer, SpanContext
 from lmagent.providers.base import ChatCall
-from lmagent.toolkit.context import RunContext
-from lmagent.toolkit.outcomes import ToolOutcome
+from lmagent.toolkit.context import RunContext, ToolOutcome
 from lmagent.toolkit.schema import ToolSpec
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from lmagent.core.messages import AssistantMessage, Message, Reply, ToolCall, To
 from lmagent.core.prompts import message_to_dict
 from lmagent.errors import LimitExceeded, OutputError
 from lmagent.providers.base import ToolChoice
-from lmagent.toolkit.outcomes import ToolOutcome
+from lmagent.toolkit.context import ToolOutcome
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 
 __all__ = [

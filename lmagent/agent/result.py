@@ -16,8 +16,7 @@ from lmagent.core.json_text import dumps_text
 from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage
 from lmagent.core.prompts import message_from_dict, message_to_dict
 from lmagent.errors import ConfigurationError, MessageError
-from lmagent.toolkit.context import RunContext
-from lmagent.toolkit.outcomes import ToolOutcome
+from lmagent.toolkit.context import RunContext, ToolOutcome
 from lmagent.toolkit.registry import ToolRegistry
 
 __all__ = [

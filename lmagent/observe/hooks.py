@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from lmagent.core.events import ToolDecided
 from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.messages import ToolCall
-from lmagent.toolkit.outcomes import ToolOutcome
+from lmagent.toolkit.context import ToolOutcome
 
 __all__ = ["UNSEEN", "Hooks", "NoopSpan", "Observer", "RunTracer", "Span", "SpanContext", "SpanKind"]
 

@@ -19,7 +19,7 @@ from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessag
 from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError
 from lmagent.observe.hooks import Hooks, Observer, Span
-from lmagent.toolkit.outcomes import ToolOutcome
+from lmagent.toolkit.context import ToolOutcome
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

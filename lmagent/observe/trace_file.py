@@ -21,7 +21,7 @@ from lmagent.core.prompts import message_to_dict
 from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError
 from lmagent.observe.hooks import Hooks, Observer, Span
-from lmagent.toolkit.outcomes import ToolOutcome
+from lmagent.toolkit.context import ToolOutcome
 
 __all__ = ["TraceFile", "read_trace"]
 

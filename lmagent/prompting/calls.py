@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from lmagent.prompting.envelope import Envelope, clean_name, is_placeholder, open_envelope
 from lmagent.prompting.scanner_events import CallFailed, CallFound, FailureReason
-from lmagent.toolkit.loose_json import JSONReadError, read_json
-from lmagent.toolkit.python_literals import read_calls
-from lmagent.toolkit.repair import canonical, closest, coerce, problems, raw_value, read_arguments, unwrap
+from lmagent.toolkit.loose_json import JSONReadError, read_calls, read_json
+from lmagent.toolkit.repair import coerce, raw_value, read_arguments, unwrap
+from lmagent.toolkit.schema import canonical, closest, problems
 
 __all__ = ["Outcome", "RawField", "Tools"]
 

@@ -51,7 +51,8 @@ from lmagent.providers.fields import (
     usage_of,
     within,
 )
-from lmagent.toolkit.schema import ToolSpec, inline_refs, never_blank
+from lmagent.toolkit.schema import ToolSpec, inline_refs
+from lmagent.toolkit.schema_dialects import never_blank
 
 __all__ = ["BASE_URL", "BOT_NAME", "MINIMAX_ERRORS", "USER_NAME", "MinimaxCodec", "MinimaxProCodec"]
 

@@ -77,7 +77,8 @@ from lmagent.providers.fields import (
     usage_of,
     within,
 )
-from lmagent.toolkit.schema import ToolSpec, never_blank, wenxin_subset
+from lmagent.toolkit.schema import ToolSpec
+from lmagent.toolkit.schema_dialects import never_blank, wenxin_subset
 
 __all__ = [
     "BASE_URL",

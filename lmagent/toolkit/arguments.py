@@ -15,8 +15,8 @@ from pydantic_core import ValidationError
 
 from lmagent.core.json_text import JSONError, dumps, dumps_text, loads, may_overflow
 from lmagent.errors import InvalidArguments
-from lmagent.toolkit.outcomes import failure_text
-from lmagent.toolkit.schema import inner_schemas
+from lmagent.toolkit.context import failure_text
+from lmagent.toolkit.schema import inner_schemas, mapped_schema, problems
 from lmagent.toolkit.signature import OMITTED, Argument, Signature
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "ArgumentReader",
     "Binder",
     "BoundArguments",
+    "SchemaReader",
     "invalid_arguments",
     "read_object",
     "read_or_repair",
@@ -69,6 +70,7 @@ _TELLING = frozenset(("type", "enum", "const", "anyOf", "oneOf"))
 _INSIDE = {"object": ("additionalProperties",), "array": ("items", "prefixItems")}
 """What must say of a container what it holds."""
 _NUMBER_EXPECTED = ("int_type", "float_type")
+_UNCHECKED = frozenset(("pattern", "patternProperties", "uniqueItems", "multipleOf", "minProperties", "maxProperties"))
 
 
 @dataclass(slots=True)  # not frozen: that triples the cost of making one, and every call makes one
@@ -338,6 +340,54 @@ def shown_name(name: str | int) -> str:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
+
+
+class SchemaReader:
+    """Reads arguments for a tool whose schema is given as it is; values stay plain JSON.
+
+    Keywords that cost much or mean other things elsewhere (`pattern` is in another dialect of regular expressions) are
+    not checked: the owner of the tool checks them anyway.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._schema: Mapping[str, Any] = _without_unchecked(schema)
+
+    def read(self, name: str, text: str, repair: bool = False) -> BoundArguments:
+        """Return the checked values; see `ArgumentReader.read`."""
+        return read_or_repair(self._attempt, name, text, self._schema if repair else None)
+
+    def _attempt(self, text: str) -> tuple[list[str], BoundArguments | None]:
+        try:
+            data, repairs = read_object(text)
+        except JSONError as error:
+            return [f"arguments: {error}"], None
+        wrong = problems(data, self._schema)
+        if wrong and (names := self._second_chances(data)):
+            repairs = (*repairs, *names)
+            wrong = problems(data, self._schema)
+        return (wrong, None) if wrong else ([], BoundArguments(data, repairs))
+
+    def _second_chances(self, data: dict[str, Any]) -> tuple[str, ...]:
+        """Repair top-level values that do not fit; return the names of the repairs."""
+        from lmagent.toolkit.repair import SecondChances  # most programs never need the repairs
+
+        chances = SecondChances(data, self._schema)
+        properties: Mapping[str, Any] = self._schema.get("properties", {})
+        for key in [key for key in data if key in properties]:
+            if problems(data[key], properties[key], self._schema):
+                chances.apply((key,), wants_container=True)
+        return chances.names
+
+
+def _without_unchecked(schema: Any) -> Any:
+    copied = mapped_schema(schema, _without_unchecked)
+    if isinstance(copied, dict):
+        node = cast("dict[str, Any]", copied)
+        for word in _UNCHECKED & node.keys():
+            del node[word]
+            if word == "patternProperties":
+                node.pop("additionalProperties", None)
+    return cast("Any", copied)
 
 
 class Binder:

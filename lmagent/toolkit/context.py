@@ -1,17 +1,25 @@
-"""What a tool may ask the framework for: the run context and injected values. Never shown to a model."""
+"""What goes into the run of a tool and what comes out: run context, injection marks, outcomes and their text.
+
+A result is text as it is, anything else strict JSON (None is `null`), never ASCII-escaped. A failure tells the model
+what went wrong and never shows a traceback, a path of this machine or a secret.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping
-from dataclasses import field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from dataclasses import asdict, field, is_dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
+
+from lmagent.core.fast_dataclass import fast_dataclass
+from lmagent.errors import InvalidArguments, ToolError
 
 if TYPE_CHECKING:
     from lmagent.core.messages import Message, ToolCall, Usage
 
-from lmagent.core.fast_dataclass import fast_dataclass
-
-__all__ = ["Inject", "RunContext"]
+__all__ = ["MAX_RESULT_CHARS", "Inject", "OutcomeKind", "RunContext", "ToolOutcome", "cut", "failure_text", "render"]
 
 Deps = TypeVar("Deps")
 
@@ -57,3 +65,154 @@ class Inject:
     """
 
     factory: Callable[..., Any]
+
+
+MAX_RESULT_CHARS = 64 * 1024
+_MAX_ERROR = 500
+
+OutcomeKind: TypeAlias = Literal[
+    "ok",
+    "unknown_tool",
+    "invalid_arguments",
+    "tool_error",
+    "failed",
+    "timeout",
+    "unserialisable",
+    "denied",
+    "cancelled",
+    "skipped",
+]
+
+
+@fast_dataclass()  # not frozen, as `BoundArguments`
+class ToolOutcome:
+    """The answer to one tool call."""
+
+    call_id: str
+    name: str
+    content: str
+    """What the model gets."""
+    is_error: bool = False
+    value: Any = None
+    """What the tool returned; None if it failed."""
+    duration: float = 0.0
+    """Seconds."""
+    kind: OutcomeKind = "ok"
+    repairs: tuple[str, ...] = ()
+    """What was repaired in the arguments; `lmagent.toolkit.repair.REPAIRS` says what each name means."""
+    error: BaseException | None = None
+    """The exception behind `failed` and `tool_error`, for logs; the model never sees it."""
+
+
+def render(value: Any) -> str:
+    """Return a tool's result as text for the model.
+
+    Raises:
+        ValueError: It cannot be written as strict JSON.
+    """
+    if isinstance(value, str):
+        return str(value) if value.isascii() else _storable(str(value))
+    if value is None:
+        return "null"
+    to_json, from_json = _json()
+    try:
+        written = to_json(value)
+    except ValueError:  # PydanticSerializationError and UnicodeEncodeError are; lone surrogates can be mended
+        scrubbed = _scrubbed(value)
+        if scrubbed == value:
+            raise
+        written = to_json(scrubbed)
+    if b"NaN" in written or b"Infinity" in written:
+        from_json(written, allow_inf_nan=False)  # raises ValueError where it is a number and not a word in a text
+    return written.decode()
+
+
+@cache
+def _json() -> tuple[Any, Any]:
+    # Cached: an import statement costs more than writing a short result, and text results need none.
+    from pydantic_core import from_json, to_json
+
+    return to_json, from_json
+
+
+def _storable(text: str) -> str:
+    if text.isascii():
+        return text
+    from lmagent.core.json_text import storable
+
+    return storable(text)
+
+
+def _scrubbed(value: Any) -> Any:
+    """Return a value with lone surrogates replaced in its texts; objects that are not plain become dicts."""
+    if isinstance(value, str):
+        return _storable(value)
+    if isinstance(value, Mapping):
+        return {_scrubbed(key): _scrubbed(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_scrubbed(inner) for inner in cast("list[Any]", value)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return _scrubbed(asdict(value))
+    from pydantic import BaseModel
+
+    return _scrubbed(value.model_dump()) if isinstance(value, BaseModel) else value
+
+
+def cut(text: str, limit: int) -> str:
+    """Return text of at most `limit` characters; what is left out of the middle is said in its place."""
+    if len(text) <= limit:
+        return text
+    note = f"\n[... {len(text) - limit} of {len(text)} characters left out ...]\n"
+    note = f"\n[... {min(len(text) - limit + len(note), len(text))} of {len(text)} characters left out ...]\n"
+    room = limit - len(note)
+    if room <= 0:
+        return text[:limit]
+    tail = room // 3
+    return text[: room - tail] + note + (text[-tail:] if tail else "")
+
+
+def failure_text(error: BaseException, *, expose: bool) -> tuple[OutcomeKind, str]:
+    """Return how a failed call is told to the model: never a traceback, a path of ours or a secret.
+
+    `ToolError` is passed on word for word; of anything else the class, and the message if `expose`.
+    """
+    if isinstance(error, InvalidArguments):
+        return "invalid_arguments", str(error)
+    from lmagent.core.redaction import redact  # only for errors
+
+    if isinstance(error, ToolError):
+        return "tool_error", _storable(redact(str(error)))
+    name = type(error).__name__
+    if not expose:
+        return "failed", f"tool failed: {name}"
+    try:
+        message = str(error)
+    except Exception:  # the tool author's __str__
+        message = ""
+    message = _storable(_without_paths(redact(message))).strip()
+    text = f"{name}: {message}" if message else name
+    return "failed", text if len(text) <= _MAX_ERROR else f"{text[: _MAX_ERROR - 1]}…"
+
+
+def _without_paths(text: str) -> str:
+    for folder in _folders():
+        if folder in text:
+            text = text.replace(folder, "…")
+    return text
+
+
+@cache
+def _folders() -> tuple[str, ...]:
+    """Folders of this machine that are nobody's business, longest first."""
+    import sysconfig  # only a tool that failed asks
+    import tempfile
+
+    places = {
+        os.path.realpath(os.path.join(__file__, "..", "..", "..")),
+        sys.prefix,
+        sys.base_prefix,
+        os.path.expanduser("~"),
+        tempfile.gettempdir(),
+        *(path for key in ("stdlib", "purelib", "platlib") if (path := sysconfig.get_path(key))),
+    }
+    return tuple(sorted((place for place in places if len(place) > 3), key=len, reverse=True))

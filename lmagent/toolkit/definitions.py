@@ -210,7 +210,7 @@ class SchemaTool(Definition):
         return self._spec
 
     def _make_plan(self) -> Plan:
-        from lmagent.toolkit.checking import SchemaReader
+        from lmagent.toolkit.arguments import SchemaReader
 
         return Plan(
             name=self.spec.name,
@@ -262,8 +262,7 @@ def _is_async(target: Any, signature: Signature) -> bool:
 
 def _supply(argument: Argument) -> Supply:
     """Return what gives the value of an injected parameter at each call."""
-    from lmagent.toolkit.hints import EMPTY
-    from lmagent.toolkit.signature import wants_context
+    from lmagent.toolkit.signature import EMPTY, wants_context
 
     inject = argument.inject
     if inject is None or isinstance(inject, type):

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from lmagent.core.async_bridge import POLL_INTERVAL, run_coroutine
 from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.errors import InvalidArguments, ToolError
-from lmagent.toolkit.context import RunContext
-from lmagent.toolkit.outcomes import MAX_RESULT_CHARS, OutcomeKind, ToolOutcome, cut, failure_text, render
+from lmagent.toolkit.context import MAX_RESULT_CHARS, OutcomeKind, RunContext, ToolOutcome, cut, failure_text, render
 from lmagent.toolkit.tool import Tool, is_awaitable
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from lmagent.errors import ConfigurationError
+from lmagent.toolkit.context import ToolOutcome
 from lmagent.toolkit.execution import (
     DEFAULT_TIMEOUT_S,
     MAX_CONCURRENT,
@@ -21,7 +22,6 @@ from lmagent.toolkit.execution import (
     run_all,
     run_prepared,
 )
-from lmagent.toolkit.outcomes import ToolOutcome
 from lmagent.toolkit.schema import ToolSpec
 from lmagent.toolkit.tool import Tool, function
 

@@ -18,26 +18,32 @@ formats, ranges and annotations are not checked here.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from lmagent.core.json_text import JSONError, loads
-from lmagent.toolkit.loose_json import JSONReadError, read_json
-from lmagent.toolkit.python_literals import read_literal
+from lmagent.toolkit.loose_json import JSONReadError, read_json, read_literal
+from lmagent.toolkit.schema import (
+    ALL_KINDS,
+    branches_of,
+    canonical,
+    is_of_kind,
+    item_schema,
+    kind_of,
+    kinds_of,
+    problems,
+    property_schema,
+    resolved,
+)
 
 __all__ = [
     "ALIASES",
     "REPAIRS",
     "SecondChances",
-    "canonical",
-    "closest",
     "coerce",
     "json_container",
-    "kind",
-    "problems",
     "raw_value",
     "read_arguments",
     "repair_arguments",
@@ -92,25 +98,12 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _BOOLEANS = {"true": True, "True": True, "false": False, "False": False}
 _NULLS = ("null", "None")
 _EXACT_FLOAT = 2**53
-_MAX_REFS = 40
-_ALL = frozenset({"string", "integer", "number", "boolean", "null", "object", "array"})
 _NOTHING: Any = object()
 _MAX_BYTES = 1024 * 1024
 _MAX_DEPTH = 64
 
 Schema = Mapping[str, Any]
 Path = tuple[str | int, ...]
-
-
-def canonical(value: Any) -> str:
-    """Return the JSON text of `value` as lmagent writes it: readable, compact enough, no ASCII escapes."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def closest(name: str, known: Sequence[str]) -> str:
-    """Return `; did you mean 'x'?` when one of `known` is near `name`, else nothing."""
-    near = difflib.get_close_matches(name[:64], known, n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def repair_arguments(text: str, schema: Schema, *, repair: bool = True) -> tuple[str | None, tuple[str, ...]]:
@@ -132,7 +125,7 @@ def repair_arguments(text: str, schema: Schema, *, repair: bool = True) -> tuple
     except JSONReadError as error:
         return None, (str(error),)
     if not isinstance(value, dict):
-        return None, (f"expected a JSON object of arguments, got {kind(value)}",)
+        return None, (f"expected a JSON object of arguments, got {kind_of(value)}",)
     fields = cast("dict[str, Any]", value)
     fitted = coerce(fields, schema, repairs) if repair else fields
     if not repairs:
@@ -223,7 +216,7 @@ class SecondChances:
         if inner is None:
             return False
         parent[key] = inner
-        self._names[f"string to {kind(inner)}"] = None
+        self._names[f"string to {kind_of(inner)}"] = None
         return True
 
 
@@ -243,67 +236,48 @@ def _is_optional(path: Path, schema: Any, root: Schema) -> bool:
     """Return whether the schema has a property at `path` that may be left out, in at least one form of a union."""
     if not isinstance(schema, Mapping):
         return False
-    node = _resolve(cast("Schema", schema), root)
+    node = resolved(cast("Schema", schema), root)
     if any(_is_optional(path, form, root) for word in ("anyOf", "oneOf", "allOf") for form in node.get(word, ())):
         return True
     key, rest = path[0], path[1:]
     if isinstance(key, int):
-        return bool(rest) and _is_optional(rest, _item(node, key), root)
+        return bool(rest) and _is_optional(rest, item_schema(node, key), root)
     properties: Schema = node.get("properties", {})
     if rest:
         return _is_optional(rest, properties.get(key, node.get("additionalProperties")), root)
     return key in properties and key not in node.get("required", ())
 
 
-def kind(value: Any) -> str:
-    """Return the JSON type of `value`."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case float():
-            return "number"
-        case str():
-            return "string"
-        case dict():
-            return "object"
-        case _:
-            return "array"
-
-
 def coerce(value: Any, schema: Any, repairs: list[str], root: Schema | None = None) -> Any:
     """Return `value` with what can be fitted to `schema` without loss; the rest is left as it came."""
     root = (cast("Schema", schema) if isinstance(schema, Mapping) else {}) if root is None else root
-    schema = _resolve(schema, root)
+    schema = resolved(schema, root)
     if not schema:
         return value
-    branches = _branches(schema)
+    branches = branches_of(schema)
     if branches is not None:
         return _coerce_branches(value, schema, branches, repairs, root)
-    types = _types(schema, root)
+    types = kinds_of(schema, root)
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
-        return {key: coerce(item, _property(schema, key), repairs, root) for key, item in fields.items()}
+        return {key: coerce(item, property_schema(schema, key), repairs, root) for key, item in fields.items()}
     if isinstance(value, list):
         items = cast("list[Any]", value)
-        return [coerce(item, _item(schema, index), repairs, root) for index, item in enumerate(items)]
-    if _is_type(value, types):
+        return [coerce(item, item_schema(schema, index), repairs, root) for index, item in enumerate(items)]
+    if is_of_kind(value, types):
         return value
     changed = _from_text(value, types) if isinstance(value, str) else _from_number(value, types)
     if changed is _NOTHING:
         return value
-    repairs.append(f"{kind(value)} to {kind(changed)}")
+    repairs.append(f"{kind_of(value)} to {kind_of(changed)}")
     return coerce(changed, schema, repairs, root) if isinstance(changed, (dict, list)) else changed
 
 
 def raw_value(text: str, schema: Any, root: Schema, repairs: list[str]) -> Any:
     """Return the value of raw text between tags: text where the schema allows text, else what `coerce` makes of it."""
-    types = _types(_resolve(schema, root), root)
+    types = kinds_of(resolved(schema, root), root)
     if "string" in types:
-        return None if "null" in types and types != _ALL and text.strip() == "null" else text
+        return None if "null" in types and types != ALL_KINDS and text.strip() == "null" else text
     return coerce(text.strip(), schema, repairs, root)
 
 
@@ -321,7 +295,7 @@ def _from_text(value: str, types: frozenset[str]) -> Any:
     if text[:1] in ("{", "[", "｛", "［") and types & {"object", "array"}:
         for read in (lambda: read_json(text).value, lambda: read_literal(text)):
             parsed = _attempt(read)
-            if _is_type(parsed, types):
+            if parsed is not _NOTHING and is_of_kind(parsed, types):
                 return parsed
     return _NOTHING
 
@@ -354,201 +328,3 @@ def _coerce_branches(value: Any, schema: Schema, branches: list[Any], repairs: l
         repairs.extend(results[0][1])
         return results[0][0]
     return value
-
-
-def _resolve(schema: Any, root: Schema) -> Schema:
-    """Follow local `$ref`s; siblings of a reference are kept."""
-    for _ in range(_MAX_REFS):
-        if not isinstance(schema, Mapping):
-            return {}
-        found = cast("Schema", schema)
-        reference = found.get("$ref")
-        if not isinstance(reference, str):
-            return found
-        target: Any = root
-        for part in reference.removeprefix("#").strip("/").split("/") if reference != "#" else ():
-            part = part.replace("~1", "/").replace("~0", "~")
-            target = cast("Schema", target).get(part) if isinstance(target, Mapping) else None
-        if not isinstance(target, Mapping):
-            return {}
-        schema = {**cast("Schema", target), **{key: item for key, item in found.items() if key != "$ref"}}
-    return {}
-
-
-def _branches(schema: Schema) -> list[Any] | None:
-    for word in ("anyOf", "oneOf"):
-        found = schema.get(word)
-        if isinstance(found, list):
-            return cast("list[Any]", found)
-    return None
-
-
-def _types(schema: Schema, root: Schema) -> frozenset[str]:
-    """The JSON types that `schema` allows, as far as its keywords say."""
-    named = schema.get("type")
-    if isinstance(named, str):
-        allowed = frozenset({named})
-    elif isinstance(named, list):
-        allowed = frozenset(cast("list[str]", named))
-    elif isinstance(schema.get("enum"), list):
-        allowed = frozenset(kind(item) for item in schema["enum"])
-    elif "const" in schema:
-        allowed = frozenset({kind(schema["const"])})
-    else:
-        branches = _branches(schema)
-        if not branches:
-            return _ALL
-        allowed = frozenset[str]().union(*(_types(_resolve(branch, root), root) for branch in branches[:20]))
-    return allowed | {"null"} if schema.get("nullable") is True else allowed
-
-
-def _is_type(value: Any, types: frozenset[str]) -> bool:
-    if value is _NOTHING:
-        return False
-    found = kind(value)
-    return found in types or (found == "integer" and "number" in types)
-
-
-def _property(schema: Schema, key: str) -> Any:
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping) and key in properties:
-        return cast("Schema", properties)[key]
-    extra = schema.get("additionalProperties")
-    return cast("Any", extra) if isinstance(extra, Mapping) else {}
-
-
-def _item(schema: Schema, index: int) -> Any:
-    prefix = schema.get("prefixItems")
-    if isinstance(prefix, list):
-        listed = cast("list[Any]", prefix)
-        if index < len(listed):
-            return listed[index]
-    items = schema.get("items")
-    return cast("Any", items) if isinstance(items, Mapping) else {}
-
-
-def problems(value: Any, schema: Any, root: Schema | None = None, path: str = "") -> list[str]:
-    """Return what is wrong with `value`, a line each: path, what was expected, what came."""
-    root = cast("Schema", schema) if root is None and isinstance(schema, Mapping) else (root or {})
-    if schema is False:
-        return [f"{path or 'arguments'}: not allowed"]
-    schema = _resolve(schema, root)
-    if not schema:
-        return []
-    at = path or "arguments"
-    types = _types(schema, root)
-    whole = isinstance(value, float) and value.is_integer() and "integer" in types
-    if not _is_type(value, types) and not whole:
-        return [f"{at}: expected {' or '.join(sorted(types))}, got {_came(value)}"]
-    found: list[str] = []
-    enum = schema.get("enum")
-    if isinstance(enum, list) and not any(_equal(value, item) for item in cast("list[Any]", enum)):
-        near = (
-            closest(value, [item for item in cast("list[Any]", enum) if isinstance(item, str)])
-            if isinstance(value, str)
-            else ""
-        )
-        found.append(f"{at}: expected one of {_short(cast('Any', enum), 200)}, got {_short(value)}{near}")
-    if "const" in schema and not _equal(value, schema["const"]):
-        found.append(f"{at}: expected {_short(schema['const'])}, got {_short(value)}")
-    found.extend(_branch_problems(value, schema, root, at))
-    if isinstance(value, dict):
-        found.extend(_object_problems(cast("dict[str, Any]", value), schema, root, path))
-    elif isinstance(value, list):
-        found.extend(_array_problems(cast("list[Any]", value), schema, root, path))
-    elif isinstance(value, str):
-        found.extend(_bounds(len(value), schema, "minLength", "maxLength", at, "characters"))
-        pattern = schema.get("pattern")
-        if isinstance(pattern, str) and not _matches(pattern, value):
-            found.append(f"{at}: expected text that matches {pattern!r}, got {_short(value)}")
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        found.extend(_number_problems(value, schema, at))
-    return found
-
-
-def _branch_problems(value: Any, schema: Schema, root: Schema, at: str) -> list[str]:
-    found: list[str] = []
-    for branch in schema.get("allOf") or ():
-        found.extend(problems(value, branch, root, at))
-    branches = _branches(schema)
-    if branches:
-        each = [problems(value, branch, root, at) for branch in branches]
-        if all(each):
-            found.extend(min(each, key=len))
-    return found
-
-
-def _object_problems(value: dict[str, Any], schema: Schema, root: Schema, path: str) -> list[str]:
-    found: list[str] = []
-    properties = cast("Schema", schema.get("properties") or {})
-    for key in cast("list[str]", schema.get("required") or []):
-        if key not in value:
-            found.append(f"{_join(path, key)}: required, but missing")
-    patterns = cast("Schema", schema.get("patternProperties") or {})
-    for key, item in value.items():
-        if key in properties:
-            found.extend(problems(item, properties[key], root, _join(path, key)))
-        elif not any(_matches(pattern, key) for pattern in patterns):
-            extra = schema.get("additionalProperties", True)
-            if extra is False:
-                found.append(f"{_join(path, key)}: no such argument{closest(key, list(properties))}")
-            else:
-                found.extend(problems(item, extra, root, _join(path, key)) if isinstance(extra, Mapping) else [])
-    return found + _bounds(len(value), schema, "minProperties", "maxProperties", path or "arguments", "keys")
-
-
-def _array_problems(value: list[Any], schema: Schema, root: Schema, path: str) -> list[str]:
-    found = _bounds(len(value), schema, "minItems", "maxItems", path or "arguments", "items")
-    if schema.get("uniqueItems") is True and len({json.dumps(item, sort_keys=True) for item in value}) != len(value):
-        found.append(f"{path or 'arguments'}: expected items that differ")
-    for index, item in enumerate(value):
-        found.extend(problems(item, _item(schema, index), root, _join(path, str(index))))
-    return found
-
-
-def _number_problems(value: float, schema: Schema, at: str) -> list[str]:
-    found = _bounds(value, schema, "minimum", "maximum", at, "")
-    for word, wrong in (("exclusiveMinimum", value.__le__), ("exclusiveMaximum", value.__ge__)):
-        limit = schema.get(word)
-        if isinstance(limit, (int, float)) and not isinstance(limit, bool) and wrong(limit) is True:
-            found.append(f"{at}: expected {'more' if word.endswith('Minimum') else 'less'} than {limit}, got {value}")
-    step = schema.get("multipleOf")
-    if isinstance(step, (int, float)) and step and abs(value / step - round(value / step)) > 1e-9:
-        found.append(f"{at}: expected a multiple of {step}, got {value}")
-    return found
-
-
-def _bounds(size: float, schema: Schema, low: str, high: str, at: str, unit: str) -> list[str]:
-    least, most = schema.get(low), schema.get(high)
-    if isinstance(least, (int, float)) and size < least:
-        return [f"{at}: expected at least {least} {unit}".rstrip() + f", got {size}"]
-    if isinstance(most, (int, float)) and size > most:
-        return [f"{at}: expected at most {most} {unit}".rstrip() + f", got {size}"]
-    return []
-
-
-def _matches(pattern: str, text: str) -> bool:
-    try:
-        return re.search(pattern, text) is not None
-    except re.error:
-        return True  # a dialect of regular expressions that Python does not know
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """JSON equality: 1 and 1.0 are equal, 1 and true are not."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    return cast("bool", one == other)
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
-
-
-def _came(value: Any) -> str:
-    return "null" if value is None else f"{kind(value)} {_short(value)}"
-
-
-def _short(value: Any, limit: int = 60) -> str:
-    text = canonical(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,6 +1,8 @@
-"""The tool as codecs see it, and the passes over its JSON Schema: hygiene, inlining, three dialects.
+"""JSON Schema of tools: the spec that codecs see, clean-up, inlining of references, and checking values.
 
-All passes are pure: they copy and never change what they were given. Nothing here knows a provider or a function.
+Knows no provider (`schema_dialects` does) and no function. Passes over a schema copy it and never change what they were
+given. The checker covers what tool schemas use. It knows no `format` and ignores what it does not know, because the
+tool's own validation, or the owner of a tool that comes over a wire, decides in the end.
 """
 
 from __future__ import annotations
@@ -8,25 +10,36 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from lmagent.core.fast_dataclass import fast_dataclass
 
 __all__ = [
+    "ALL_KINDS",
+    "POSITIONS",
     "OutputSchema",
     "ToolSpec",
+    "branches_of",
+    "canonical",
+    "closest",
+    "copied_schema",
     "inline_refs",
     "inner_schemas",
-    "never_blank",
-    "openai_strict",
-    "openapi_subset",
+    "is_of_kind",
+    "item_schema",
+    "kind_of",
+    "kinds_of",
+    "mapped_schema",
+    "problems",
+    "property_schema",
+    "resolved",
     "tidy",
-    "wenxin_subset",
 ]
 
 Schema = dict[str, Any]
+Node = Mapping[str, Any]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -39,8 +52,14 @@ _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _SINGLES = _words(
     "items additionalProperties not contains propertyNames if then else unevaluatedItems unevaluatedProperties"
 )
-_POSITIONS = frozenset((*_MAPS, *_LISTS, *_SINGLES))
+POSITIONS = frozenset((*_MAPS, *_LISTS, *_SINGLES))
+"""All keys that hold schemas."""
 _REF = "#/$defs/"
+ALL_KINDS = frozenset({"string", "integer", "number", "boolean", "null", "object", "array"})
+"""The JSON types."""
+_MAX_REFS = 40
+_MAX_DEPTH = 100
+_MAX_SHOWN = 80
 
 
 @fast_dataclass(frozen=True, kw_only=True)
@@ -71,7 +90,7 @@ class ToolSpec:
     """Cache of the codecs: dialect name -> encoded form."""
 
 
-def _mapped(schema: Any, change: Callable[[Any], Any]) -> Any:
+def mapped_schema(schema: Any, change: Callable[[Any], Any]) -> Any:
     """Return a copy of one schema node with `change` applied to each schema directly in it; data is copied."""
     if not isinstance(schema, Mapping):
         return schema
@@ -84,15 +103,16 @@ def _mapped(schema: Any, change: Callable[[Any], Any]) -> Any:
         elif key in _SINGLES:
             copied[key] = change(value)
         else:
-            copied[key] = _copied(value)
+            copied[key] = copied_schema(value)
     return copied
 
 
-def _copied(value: Any) -> Any:
+def copied_schema(value: Any) -> Any:
+    """Return a deep copy of a schema or of data in it; tuples become lists."""
     if isinstance(value, Mapping):
-        return {key: _copied(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
+        return {key: copied_schema(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [_copied(inner) for inner in cast("list[Any]", value)]
+        return [copied_schema(inner) for inner in cast("list[Any]", value)]
     return value
 
 
@@ -136,7 +156,7 @@ def tidy(parameters: Mapping[str, Any]) -> Schema:
 def _without_titles(schema: Any) -> Any:
     if not isinstance(schema, Mapping):
         return schema
-    copied: Schema = _mapped(schema, _without_titles)
+    copied: Schema = mapped_schema(schema, _without_titles)
     copied.pop("title", None)
     if "default" in copied and not _is_finite(copied["default"]):
         del copied["default"]
@@ -149,11 +169,6 @@ def _is_finite(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(_is_finite, cast("Schema", value).values()))
     return all(map(_is_finite, cast("list[Any]", value))) if isinstance(value, list) else True
-
-
-def never_blank(name: str, description: str) -> str:
-    """Return the description, or the words of the name for a dialect that refuses blanks."""
-    return description.strip() or re.sub(r"[_-]+", " ", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)).strip() or name
 
 
 # Inlining
@@ -180,257 +195,244 @@ def inline_refs(parameters: Mapping[str, Any]) -> Schema:
                 target = {"type": definitions.get(name, {}).get("type", "object")}
             else:
                 target = inlined(definitions[name], (*above, name))
-            return {**cast("Schema", target), **_mapped(beside, lambda inner: inlined(inner, above))}
-        return _mapped(node, lambda inner: inlined(inner, above))
+            return {**cast("Schema", target), **mapped_schema(beside, lambda inner: inlined(inner, above))}
+        return mapped_schema(node, lambda inner: inlined(inner, above))
 
     return inlined({key: value for key, value in parameters.items() if key != "$defs"}, ())
 
 
-# OpenAI strict
-
-_STRICT_KEPT = _words(
-    "type description enum const properties required items anyOf $ref pattern format multipleOf minimum "
-    "maximum exclusiveMinimum exclusiveMaximum minItems maxItems minLength maxLength additionalProperties"
-)
-_STRICT_TOLD = _words("uniqueItems minProperties maxProperties contains propertyNames not format pattern")
-"""Constraints that strict mode refuses and the description can tell."""
-_STRICT_FORMATS = _words("date-time time date duration email hostname ipv4 ipv6 uuid")
-_STRICT_DEPTH = 10
-_STRICT_PROPERTIES = 5000
-_LOOK_AROUND = re.compile(r"\(\?(?:[=!]|<[=!])")
+# Checking values
 
 
-class _Inexpressible(Exception):
-    """What strict mode cannot describe; its text is the end of the sentence."""
+def problems(value: Any, schema: Any, root: Node | None = None, path: str = "", depth: int = 0) -> list[str]:
+    """Return what is wrong with `value`, a line each: path, what was expected, what came."""
+    root = cast("Node", schema) if root is None and isinstance(schema, Mapping) else (root or {})
+    if schema is False:
+        return [f"{path or 'arguments'}: not allowed"]
+    schema = resolved(schema, root)
+    if not schema or depth > _MAX_DEPTH:  # a schema may refer to itself
+        return []
+    depth += 1
+    at = path or "arguments"
+    types = kinds_of(schema, root)
+    whole = isinstance(value, float) and value.is_integer() and "integer" in types
+    if not is_of_kind(value, types) and not whole:
+        return [f"{at}: expected {' or '.join(sorted(types))}, got {_came(value)}"]
+    found: list[str] = []
+    enum = schema.get("enum")
+    if isinstance(enum, list) and not any(_equal(value, item) for item in cast("list[Any]", enum)):
+        near = (
+            closest(value, [item for item in cast("list[Any]", enum) if isinstance(item, str)])
+            if isinstance(value, str)
+            else ""
+        )
+        found.append(f"{at}: expected one of {_short(cast('Any', enum), 200)}, got {_short(value)}{near}")
+    if "const" in schema and not _equal(value, schema["const"]):
+        found.append(f"{at}: expected {_short(schema['const'])}, got {_short(value)}")
+    found.extend(_branch_problems(value, schema, root, at, depth))
+    if isinstance(value, dict):
+        found.extend(_object_problems(cast("dict[str, Any]", value), schema, root, path, depth))
+    elif isinstance(value, list):
+        found.extend(_array_problems(cast("list[Any]", value), schema, root, path, depth))
+    elif isinstance(value, str):
+        found.extend(_bounds(len(value), schema, "minLength", "maxLength", at, "characters"))
+        pattern = schema.get("pattern")
+        if isinstance(pattern, str) and not _matches(pattern, value):
+            found.append(f"{at}: expected text that matches {pattern!r}, got {_short(value)}")
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        found.extend(_number_problems(value, schema, at))
+    return found
 
 
-def openai_strict(parameters: Mapping[str, Any]) -> tuple[Schema, str | None]:
-    """Return the schema in OpenAI's strict dialect and None, or the neutral schema and why that is not possible.
-
-    The reason reads `parameter 'value': strict mode cannot describe Any`; put the tool's name before it.
-    """
-    definitions: Mapping[str, Any] = parameters.get("$defs", {})
-    done: Schema = {}
-    counted = 0
-
-    def convert(schema: Any, depth: int) -> Schema:
-        nonlocal counted
-        if not isinstance(schema, Mapping) or not schema:
-            raise _Inexpressible("Any")
-        node = _merged_all_of(cast("Mapping[str, Any]", schema))
-        if "$ref" in node:
-            return reference(node, depth)
-        node = _told(node)
-        if "oneOf" in node:
-            node["anyOf"] = [*node.get("anyOf", []), *node.pop("oneOf")]
-        kinds = _kinds(node)
-        if "anyOf" in node:
-            node["anyOf"] = [convert(inner, depth) for inner in node["anyOf"]]
-        elif not kinds:
-            raise _Inexpressible("Any")
-        if "object" in kinds:
-            if depth > _STRICT_DEPTH:
-                raise _Inexpressible(f"objects nested deeper than {_STRICT_DEPTH}")
-            counted += len(node.get("properties", {}))
-            if counted > _STRICT_PROPERTIES:
-                raise _Inexpressible(f"more than {_STRICT_PROPERTIES} properties")
-            close(node, depth)
-        if "array" in kinds:
-            if "prefixItems" in node:
-                raise _Inexpressible("tuples of fixed length")
-            if not node.get("items"):
-                raise _Inexpressible("lists of Any")
-            node["items"] = convert(node["items"], depth + 1)
-        return {key: value for key, value in node.items() if key in _STRICT_KEPT}
-
-    def reference(node: Mapping[str, Any], depth: int) -> Schema:
-        name = str(node["$ref"]).removeprefix(_REF)
-        if name not in definitions:
-            raise _Inexpressible(f"the reference {node['$ref']!r}")
-        if name not in done:
-            done[name] = {}  # a recursion meets this entry and goes no further
-            done[name] = convert(definitions[name], depth)
-        bare = {"$ref": node["$ref"]}
-        return {"anyOf": [bare], "description": node["description"]} if node.get("description") else bare
-
-    def close(node: Schema, depth: int) -> None:
-        if node.get("patternProperties") or node.get("additionalProperties") not in (None, False):
-            raise _Inexpressible("objects with free keys")
-        if "properties" not in node and node.get("additionalProperties") is not False:
-            raise _Inexpressible("objects with free keys")
-        required = node.get("required", ())
-        closed: Schema = {}
-        for name, inner in node.get("properties", {}).items():
-            converted = convert(inner, depth + 1)
-            closed[name] = converted if name in required else _nullable(converted)
-        node.update(properties=closed, required=list(closed), additionalProperties=False)
-
-    properties: Mapping[str, Any] = parameters.get("properties", {})
-    place = ""
-    try:
-        for name, inner in properties.items():  # one at a time, so that the reason can name the parameter
-            place = f"parameter {name!r}: "
-            convert(inner, 2)
-        place, counted = "", 0
-        done.clear()
-        schema = convert({key: value for key, value in parameters.items() if key != "$defs"}, 1)
-    except _Inexpressible as reason:
-        return _copied(parameters), f"{place}strict mode cannot describe {reason}"
-    if done:
-        schema["$defs"] = done
-    return schema, None
+def _branch_problems(value: Any, schema: Node, root: Node, at: str, depth: int) -> list[str]:
+    found: list[str] = []
+    for branch in schema.get("allOf") or ():
+        found.extend(problems(value, branch, root, at, depth))
+    branches = branches_of(schema)
+    if branches:
+        each = [problems(value, branch, root, at, depth) for branch in branches]
+        if all(each):
+            found.extend(min(each, key=len))
+    return found
 
 
-def _kinds(node: Mapping[str, Any]) -> set[str]:
-    """Return the JSON types a node allows, read from its values where `type` is left out."""
-    kind = node.get("type")
-    if kind is not None:
-        return set(cast("list[str]", kind)) if isinstance(kind, list) else {kind}
-    if "enum" in node or "const" in node:
-        return {"value"}
-    return {"object"} if "properties" in node else {"array"} if "items" in node or "prefixItems" in node else set()
-
-
-def _merged_all_of(node: Mapping[str, Any]) -> Schema:
-    """Return the node with the parts of `allOf` folded in; the node's own words win."""
-    merged: Schema = {}
-    for part in node.get("allOf", ()):
-        for key, value in _merged_all_of(part).items():
-            if key == "properties":
-                merged[key] = {**merged.get(key, {}), **value}
-            elif key == "required":
-                merged[key] = [*merged.get(key, []), *(name for name in value if name not in merged.get(key, []))]
+def _object_problems(value: dict[str, Any], schema: Node, root: Node, path: str, depth: int) -> list[str]:
+    found: list[str] = []
+    properties = cast("Node", schema.get("properties") or {})
+    for key in cast("list[str]", schema.get("required") or []):
+        if key not in value:
+            found.append(f"{_join(path, key)}: required, but missing")
+    patterns = cast("Node", schema.get("patternProperties") or {})
+    for key, item in value.items():
+        if key in properties:
+            found.extend(problems(item, properties[key], root, _join(path, key), depth))
+        elif not any(_matches(pattern, key) for pattern in patterns):
+            extra = schema.get("additionalProperties", True)
+            if extra is False:
+                found.append(f"{_join(path, key)}: no such argument{closest(key, list(properties))}")
             else:
-                merged[key] = value
-    return {**merged, **{key: value for key, value in node.items() if key != "allOf"}}
+                found.extend(problems(item, extra, root, _join(path, key), depth) if isinstance(extra, Mapping) else [])
+    return found + _bounds(len(value), schema, "minProperties", "maxProperties", path or "arguments", "keys")
 
 
-def _told(node: Schema) -> Schema:
-    """Move constraints that the strict dialect refuses into the description."""
-    refused = {key: node[key] for key in _STRICT_TOLD & node.keys()}
-    if refused.get("format") in _STRICT_FORMATS:
-        del refused["format"]
-    if "pattern" in refused and not _LOOK_AROUND.search(refused["pattern"]):
-        del refused["pattern"]
-    kept = {key: _copied(value) for key, value in node.items() if key not in refused}
-    if refused:
-        words = ", ".join(f"{key}: {_json(refused[key])}" for key in sorted(refused))
-        kept["description"] = f"{node.get('description', '')} ({words})".strip()
-    return kept
+def _array_problems(value: list[Any], schema: Node, root: Node, path: str, depth: int) -> list[str]:
+    found = _bounds(len(value), schema, "minItems", "maxItems", path or "arguments", "items")
+    if schema.get("uniqueItems") is True and len({json.dumps(item, sort_keys=True) for item in value}) != len(value):
+        found.append(f"{path or 'arguments'}: expected items that differ")
+    for index, item in enumerate(value):
+        found.extend(problems(item, item_schema(schema, index), root, _join(path, str(index)), depth))
+    return found
 
 
-def _json(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _number_problems(value: float, schema: Node, at: str) -> list[str]:
+    found = _bounds(value, schema, "minimum", "maximum", at, "")
+    for word, wrong in (("exclusiveMinimum", value.__le__), ("exclusiveMaximum", value.__ge__)):
+        limit = schema.get(word)
+        if isinstance(limit, (int, float)) and not isinstance(limit, bool) and wrong(limit) is True:
+            found.append(f"{at}: expected {'more' if word.endswith('Minimum') else 'less'} than {limit}, got {value}")
+    step = schema.get("multipleOf")
+    if isinstance(step, (int, float)) and step and abs(value / step - round(value / step)) > 1e-9:
+        found.append(f"{at}: expected a multiple of {step}, got {value}")
+    return found
 
 
-def _nullable(schema: Schema) -> Schema:
-    """Let a closed object's formerly optional property be null; the description stays outside."""
-    if _allows_null(schema):
-        return schema
-    outside = {"description": schema["description"]} if "description" in schema else {}
-    inside = {key: value for key, value in schema.items() if key != "description"}
-    choices = inside["anyOf"] if set(inside) == {"anyOf"} else [inside]
-    return {"anyOf": [*choices, {"type": "null"}], **outside}
+def _bounds(size: float, schema: Node, low: str, high: str, at: str, unit: str) -> list[str]:
+    least, most = schema.get(low), schema.get(high)
+    if isinstance(least, (int, float)) and size < least:
+        return [f"{at}: expected at least {least} {unit}".rstrip() + f", got {size}"]
+    if isinstance(most, (int, float)) and size > most:
+        return [f"{at}: expected at most {most} {unit}".rstrip() + f", got {size}"]
+    return []
 
 
-def _allows_null(schema: Mapping[str, Any]) -> bool:
-    if "anyOf" in schema:
-        return any(_allows_null(choice) for choice in schema["anyOf"])
-    kind = schema.get("type")
-    if kind is None:
-        return None in schema.get("enum", ()) or ("const" in schema and schema["const"] is None)
-    return kind == "null" or (isinstance(kind, list) and "null" in kind)
+def _matches(pattern: str, text: str) -> bool:
+    try:
+        return re.search(pattern, text) is not None
+    except re.error:
+        return True  # a dialect of regular expressions that Python does not know
 
 
-# OpenAPI 3.0 subset and Wenxin
-
-_OPENAPI_KEPT = _words(
-    "type description enum properties required items anyOf nullable default format pattern minimum maximum "
-    "minLength maxLength minItems maxItems minProperties maxProperties"
-)
-
-
-def openapi_subset(parameters: Mapping[str, Any]) -> Schema:
-    """Return the schema in the OpenAPI-3.0 subset: everything inline, `nullable` for null, one-value enums."""
-    return {"type": "object", "properties": {}, **_openapi(inline_refs(parameters))}
+def _equal(one: Any, other: Any) -> bool:
+    """JSON equality: 1 and 1.0 are equal, 1 and true are not."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return cast("bool", one == other)
 
 
-def _openapi(schema: Any) -> Schema:
-    if not isinstance(schema, Mapping):
-        return {}
-    merged = _merged_all_of(cast("Mapping[str, Any]", schema))
-    node: dict[str, Any] = {key: value if key in _POSITIONS else _copied(value) for key, value in merged.items()}
-    if "const" in node:
-        node["enum"] = [node.pop("const")]
-    if isinstance(node.get("type"), list):
-        outside = {key: node.pop(key) for key in ("description", "default") if key in node}
-        node = {"anyOf": [{**node, "type": kind} for kind in node["type"]], **outside}
-    choices: list[Any] = [*node.pop("anyOf", []), *node.pop("oneOf", [])]
-    if choices:
-        node = _openapi_union(node, choices)
-    if node.get("type") == "null":
-        node = {**{key: value for key, value in node.items() if key not in ("type", "enum")}, "nullable": True}
-    if "enum" in node and None in node["enum"]:
-        node.update(enum=[value for value in node["enum"] if value is not None], nullable=True)
-        if not node["enum"]:
-            del node["enum"]
-    _closed_bounds(node)
-    if "prefixItems" in node:
-        items = _distinct([_openapi(item) for item in node.pop("prefixItems")])
-        node["items"] = items[0] if len(items) == 1 else {"anyOf": items}
-    elif "items" in node:
-        node["items"] = _openapi(node["items"])
-    if "properties" in node:
-        node["properties"] = {name: _openapi(inner) for name, inner in node["properties"].items()}
-    return {key: value for key, value in node.items() if key in _OPENAPI_KEPT}
+def _join(path: str, key: str) -> str:
+    key = key if len(key) <= _MAX_SHOWN else f"{key[: _MAX_SHOWN - 1]}…"
+    return f"{path}.{key}" if path else key
 
 
-def _openapi_union(node: Schema, choices: list[Any]) -> Schema:
-    """Fold a union: null becomes `nullable`, one remaining choice is no union; outer words win."""
-    converted = _distinct([_openapi(choice) for choice in choices])
-    real = [choice for choice in converted if choice != {"nullable": True}]
-    nullable = {"nullable": True} if len(real) < len(converted) else {}
-    if len(real) == 1:
-        return {**real[0], **nullable, **node}
-    if any(choice == {} for choice in real):
-        return {**nullable, **node}
-    return {**node, **({"anyOf": real} if real else {}), **nullable}
+def _came(value: Any) -> str:
+    return "null" if value is None else f"{kind_of(value)} {_short(value)}"
 
 
-def _distinct(schemas: list[Schema]) -> list[Schema]:
-    return [schema for place, schema in enumerate(schemas) if schema not in schemas[:place]]
+def _short(value: Any, limit: int = 60) -> str:
+    text = canonical(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _closed_bounds(node: Schema) -> None:
-    """Write exclusive bounds as inclusive ones; for anything but integers the description says what is lost."""
-    for key, inclusive, step in (("exclusiveMinimum", "minimum", 1), ("exclusiveMaximum", "maximum", -1)):
-        if key not in node:
-            continue
-        bound = node.pop(key)
-        if node.get("type") == "integer" and isinstance(bound, int):
-            node[inclusive] = bound + step
-        else:
-            node[inclusive] = bound
-            word = "greater" if step > 0 else "less"
-            node["description"] = f"{node.get('description', '')} ({word} than {bound})".strip()
+def resolved(schema: Any, root: Node) -> Node:
+    """Follow local `$ref`s; siblings of a reference are kept."""
+    for _ in range(_MAX_REFS):
+        if not isinstance(schema, Mapping):
+            return {}
+        found = cast("Node", schema)
+        reference = found.get("$ref")
+        if not isinstance(reference, str):
+            return found
+        target: Any = root
+        for part in reference.removeprefix("#").strip("/").split("/") if reference != "#" else ():
+            part = part.replace("~1", "/").replace("~0", "~")
+            target = cast("Node", target).get(part) if isinstance(target, Mapping) else None
+        if not isinstance(target, Mapping):
+            return {}
+        schema = {**cast("Node", target), **{key: item for key, item in found.items() if key != "$ref"}}
+    return {}
 
 
-def wenxin_subset(parameters: Mapping[str, Any]) -> Schema:
-    """Return the schema in Wenxin's subset: the OpenAPI one without unions and null."""
-    return _without_unions(openapi_subset(parameters))
+def branches_of(schema: Node) -> list[Any] | None:
+    """Return the forms of a union, or None."""
+    for word in ("anyOf", "oneOf"):
+        found = schema.get(word)
+        if isinstance(found, list):
+            return cast("list[Any]", found)
+    return None
 
 
-def _without_unions(schema: Any) -> Any:
-    node: Any = _mapped(schema, _without_unions)
-    if not isinstance(node, dict):
-        return node
-    copied = cast("Schema", node)
-    nullable = copied.pop("nullable", False)
-    if nullable and copied.get("default", 0) is None:
-        del copied["default"]
-    choices: list[Schema] = copied.pop("anyOf", [])
-    if choices:
-        others = " or ".join(_json({k: v for k, v in choice.items() if k != "description"}) for choice in choices[1:])
-        description = copied.get("description") or choices[0].get("description", "")
-        copied = {**choices[0], **copied, "description": f"{description} (or {others})".strip()}
-    return copied
+def kinds_of(schema: Node, root: Node) -> frozenset[str]:
+    """Return the JSON types that `schema` allows, as far as its keywords say; an unknown type allows all."""
+    named = schema.get("type")
+    if isinstance(named, str | list):
+        allowed = frozenset({named} if isinstance(named, str) else cast("list[str]", named))
+        if not allowed <= ALL_KINDS:
+            return ALL_KINDS
+    elif isinstance(schema.get("enum"), list):
+        allowed = frozenset(kind_of(item) for item in schema["enum"])
+    elif "const" in schema:
+        allowed = frozenset({kind_of(schema["const"])})
+    else:
+        branches = branches_of(schema)
+        if not branches:
+            return ALL_KINDS
+        allowed = frozenset[str]().union(*(kinds_of(resolved(branch, root), root) for branch in branches[:20]))
+    return allowed | {"null"} if schema.get("nullable") is True else allowed
+
+
+def is_of_kind(value: Any, types: frozenset[str]) -> bool:
+    """Return whether a value has one of the JSON types; an integer is a number, too."""
+    found = kind_of(value)
+    return found in types or (found == "integer" and "number" in types)
+
+
+def property_schema(schema: Node, key: str) -> Any:
+    """Return the schema of a property; an empty one if nothing is said of it."""
+    properties = schema.get("properties")
+    if isinstance(properties, Mapping) and key in properties:
+        return cast("Node", properties)[key]
+    extra = schema.get("additionalProperties")
+    return cast("Any", extra) if isinstance(extra, Mapping) else {}
+
+
+def item_schema(schema: Node, index: int) -> Any:
+    """Return the schema of a list item; an empty one if nothing is said of it."""
+    prefix = schema.get("prefixItems")
+    if isinstance(prefix, list):
+        listed = cast("list[Any]", prefix)
+        if index < len(listed):
+            return listed[index]
+    items = schema.get("items")
+    return cast("Any", items) if isinstance(items, Mapping) else {}
+
+
+def kind_of(value: Any) -> str:
+    """Return the JSON type of `value`."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case str():
+            return "string"
+        case dict():
+            return "object"
+        case _:
+            return "array"
+
+
+def canonical(value: Any) -> str:
+    """Return the JSON text of `value` as lmagent writes it: readable, compact enough, no ASCII escapes."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def closest(name: str, known: Sequence[str]) -> str:
+    """Return `; did you mean 'x'?` when one of `known` is near `name`, else nothing."""
+    import difflib  # for errors only
+
+    near = difflib.get_close_matches(name[:64], known, n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

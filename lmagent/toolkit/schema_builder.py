@@ -20,9 +20,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from lmagent.errors import FunctionDefinitionError
 from lmagent.toolkit.docstring import Docstring, parse_docstring
-from lmagent.toolkit.hints import EMPTY, annotated_text, mapped, marks_of, without_qualifiers
 from lmagent.toolkit.schema import tidy
-from lmagent.toolkit.signature import OMITTED, Argument, Signature
+from lmagent.toolkit.signature import (
+    EMPTY,
+    OMITTED,
+    Argument,
+    Signature,
+    annotated_text,
+    mapped,
+    marks_of,
+    without_qualifiers,
+)
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -343,7 +351,7 @@ def _adapter(module: str, hints: dict[str, Any], extra: Any = OMITTED) -> TypeAd
         if error.code != "typed-dict-version":
             raise
         # Before Python 3.12 pydantic takes typing_extensions' TypedDict only; users write typing's.
-        from lmagent.toolkit.hints import modernised
+        from lmagent.toolkit.signature import modernised
 
         return _typed_dict_adapter(module, {name: modernised(h) for name, h in hints.items()}, modernised(extra))
 

@@ -16,7 +16,7 @@ from lmagent.core.history import NOT_RUN, History, history_problems
 from lmagent.core.messages import AssistantMessage, Reply, ToolCall, ToolMessage, Usage, UserMessage
 from lmagent.errors import LimitExceeded
 from lmagent.providers.base import NamedTool
-from lmagent.toolkit.outcomes import ToolOutcome
+from lmagent.toolkit.context import ToolOutcome
 
 QUESTION = UserMessage("?")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lmagent.toolkit.repair import problems
+from lmagent.toolkit.schema import problems
 from tests.prompting.reading import random_cuts, read, same_calls
 from tests.prompting.rendering import RENDER, Call
 

@@ -12,8 +12,7 @@ from lmagent.prompting.leaked_calls import delta_of
 from lmagent.prompting.markers import MARKERS
 from lmagent.prompting.scanner import Scanner
 from lmagent.prompting.whole_reply import read_reply
-from lmagent.toolkit.loose_json import JSONReadError, read_json
-from lmagent.toolkit.python_literals import read_calls
+from lmagent.toolkit.loose_json import JSONReadError, read_calls, read_json
 from lmagent.toolkit.repair import repair_arguments
 from tests.prompting.reading import TOOLS, random_cuts, read
 from tests.prompting.rendering import RENDER

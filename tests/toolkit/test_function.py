@@ -1776,13 +1776,13 @@ def test_a_given_schema_is_passed_on_and_checked():
         "filters": [{"f": 1}],
     }
     assert problems(tool, '{"limit": 0, "kind": "c", "filters": [{}, {"f": "x"}], "mode": 3, "nope": 1}') == [
-        "query: Field required",
-        "limit: Input should be at least 1 (got 0)",
-        'kind: Input should be one of "a", "b" (got "c")',
-        "filters.0.f: Field required",
-        'filters.1.f: Input should be of type number (got "x")',
-        "mode: Input should fit one of the permitted forms (got 3)",
-        "nope: Extra inputs are not permitted (got 1)",
+        "query: required, but missing",
+        "limit: expected at least 1, got 0",
+        'kind: expected one of ["a", "b"], got "c"',
+        "filters.0.f: required, but missing",
+        'filters.1.f: expected number, got string "x"',
+        "mode: expected null or string, got integer 3",
+        "nope: no such argument",
     ]
     assert Tool.from_schema("now", "", {}, lambda: 1).call("") == 1
     assert Tool.from_schema("now", "", {"type": "object"}, lambda: 1).parameters == {"type": "object", "properties": {}}
@@ -1797,6 +1797,20 @@ def test_a_given_schema_is_of_an_object_and_has_something_to_call():
 
 def test_a_given_schema_may_be_recursive_or_broken():
     loop = {"properties": {"a": {"$ref": "#/properties/a"}}}
+    branches = {"properties": {"a": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"allOf": [{"$ref": "#/$defs/A"}]}}}
+    assert Tool.from_schema("t", "", branches, lambda a: a).call('{"a": 1}') == 1
     assert Tool.from_schema("t", "", loop, lambda a: a).call('{"a": 1}') == 1
     broken = {"properties": {"a": {"$ref": "#/$defs/Missing"}}}
     assert Tool.from_schema("t", "", broken, lambda a: a).call('{"a": 1}') == 1
+
+
+def test_a_given_schema_is_checked_without_regular_expressions_and_with_unknown_types():
+    schema = {
+        "properties": {"a": {"type": "string", "pattern": r"^(\w+)+$"}, "b": {"type": "money"}},
+        "patternProperties": {"^x-": {"type": "integer"}},
+        "additionalProperties": False,
+    }
+    tool = Tool.from_schema("t", "", schema, lambda **values: values)
+    arguments = {"a": "w" * 40 + "!", "b": "3 EUR", "x-1": 1}
+    assert tool.call(arguments) == arguments
+    assert tool.parameters["properties"] == schema["properties"]

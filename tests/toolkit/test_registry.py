@@ -21,9 +21,8 @@ from pydantic import BaseModel
 from lmagent.core.messages import ToolCall
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError, FunctionDefinitionError, InvalidArguments, ToolError
-from lmagent.toolkit.context import RunContext
+from lmagent.toolkit.context import RunContext, ToolOutcome, cut, render
 from lmagent.toolkit.execution import PreparedCall
-from lmagent.toolkit.outcomes import ToolOutcome, cut, render
 from lmagent.toolkit.registry import ToolRegistry
 from lmagent.toolkit.tool import function
 

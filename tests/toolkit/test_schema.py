@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from lmagent.toolkit.schema import inline_refs, never_blank, openai_strict, openapi_subset, tidy, wenxin_subset
+from lmagent.toolkit.schema import inline_refs, tidy
+from lmagent.toolkit.schema_dialects import never_blank, openai_strict, openapi_subset, wenxin_subset
 from lmagent.toolkit.tool import function
 
 PASSES = {

@@ -8,7 +8,7 @@ from lmagent.prompting.buffer import Extent, Scan, json_extent, literal, skip_sp
 from lmagent.prompting.calls import Outcome
 from lmagent.prompting.envelope import ARGUMENT_KEYS, ENVELOPE_KEYS
 from lmagent.prompting.families.site import Context, Site, envelope_json, json_value
-from lmagent.toolkit.python_literals import CALL_START
+from lmagent.toolkit.loose_json import CALL_START
 
 __all__ = ["CALL_INFOS", "bare", "fence", "foreign_key"]
 

@@ -15,7 +15,7 @@ from lmagent.prompting.families.site import (
     json_value,
     open_fence,
 )
-from lmagent.toolkit.python_literals import CALL_START
+from lmagent.toolkit.loose_json import CALL_START
 
 __all__ = ["REACT_WORDS", "action", "flower", "functionary", "harmony_header", "react_word"]
 

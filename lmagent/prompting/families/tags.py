@@ -19,7 +19,7 @@ from lmagent.prompting.families.site import (
     json_value,
     open_fence,
 )
-from lmagent.toolkit.python_literals import CALL_START
+from lmagent.toolkit.loose_json import CALL_START
 
 __all__ = ["CLOSERS", "ELEMENTS", "WRAPPERS", "element", "wrapper"]
 

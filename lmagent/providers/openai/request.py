@@ -28,7 +28,8 @@ from lmagent.errors import MessageError, ParameterError
 from lmagent.providers.base import ChatCall, NamedTool
 from lmagent.providers.conversation import answered, fitting_ids, one_call_each, split_system
 from lmagent.providers.openai.profile import Profile
-from lmagent.toolkit.schema import OutputSchema, ToolSpec, openai_strict
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
+from lmagent.toolkit.schema_dialects import openai_strict
 
 __all__ = ["MessageWriter", "choice_members", "format_members", "tool_bytes"]
 

@@ -40,7 +40,8 @@ from lmagent.providers.conversation import kept_items, settled
 from lmagent.providers.fields import arguments_text, elsewhere, mapping, object_of, objects, same, text
 from lmagent.providers.openai.errors import sort_error
 from lmagent.providers.openai.profile import OPENAI, REASONING_MODELS, ErrorClass, ModelRule, rules_of_model
-from lmagent.toolkit.schema import OutputSchema, ToolSpec, openai_strict
+from lmagent.toolkit.schema import OutputSchema, ToolSpec
+from lmagent.toolkit.schema_dialects import openai_strict
 
 __all__ = ["DEFAULT_URL", "ERROR_CODES", "ResponsesCodec", "ResponsesReplyState"]
 
