@@ -1,4 +1,4 @@
-"""A run waits for a decision, is stored as JSON and goes on later, in another process if need be."""
+"""A run pauses for approval, is stored as JSON, and is resumed later, possibly in another process."""
 
 import json
 

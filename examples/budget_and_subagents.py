@@ -1,4 +1,4 @@
-"""An agent asks another one; both spend from one budget, which holds."""
+"""An agent calls another agent. Both use one budget, which limits the whole run."""
 
 from lmagent import Agent, Budget, function
 from lmagent.errors import LimitExceeded

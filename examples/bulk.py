@@ -1,4 +1,4 @@
-"""Many prompts with a journal: what was answered once is never asked, or paid for, again."""
+"""Many prompts with a journal: an item that has an answer is not asked, or paid for, again."""
 
 import tempfile
 from pathlib import Path
@@ -14,6 +14,6 @@ with tempfile.TemporaryDirectory() as folder:
         print(completion.reply)
     print("asked:", len(first.asked))
 
-    second = ScriptedModel([])  # would fail if it were asked
+    second = ScriptedModel([])  # fails on any request
     replies = [completion.reply for completion in CompletionEngine(second, journal=journal).run(prompts)]
     print("from the journal:", len(replies), "asked:", len(second.asked))

@@ -1,4 +1,4 @@
-"""A Python function is called by a model that runs in this process: no key, no server."""
+"""A model that runs in this process calls a Python function: no API key, no server."""
 
 from lmagent import Agent, LocalChat, function
 

@@ -1,4 +1,4 @@
-"""A hundred runs at once on one event loop, over real HTTP, against any server that speaks OpenAI's language."""
+"""A hundred concurrent runs on one event loop, over real HTTP, against a server with OpenAI's API."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from lmagent import Agent, OpenAIChat
 
 
 class Server(BaseHTTPRequestHandler):
-    """Stands for vLLM, llama.cpp, Ollama …: answers after a tenth of a second."""
+    """A stand-in for vLLM, llama.cpp or Ollama that answers after 0.1 seconds."""
 
     protocol_version = "HTTP/1.1"
 
@@ -37,7 +37,7 @@ class QuietServer(ThreadingHTTPServer):
 async def main(url: str) -> None:
     started = time.monotonic()
     async with OpenAIChat("any-model", base_url=url) as model:
-        agent = Agent(model)  # holds no state of a run: all of them share it
+        agent = Agent(model)  # has no state of a run: all runs share it
         results = await asyncio.gather(*(agent.async_run(f"number {n}") for n in range(100)))
     print(results[0].reply, "...", results[-1].reply)
     print("faster than one after the other:", time.monotonic() - started < 100 * 0.1)

@@ -1,4 +1,4 @@
-"""A conversation goes on with another model, tools included: histories belong to no provider."""
+"""A conversation with tool calls continues with another model: histories are independent of the provider."""
 
 from lmagent import Agent, History, function
 from lmagent.testing import ScriptedModel, calls

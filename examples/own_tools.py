@@ -1,4 +1,4 @@
-"""Tools from a class, with values from the program that the model never sees."""
+"""A method as a tool, with values from the program that the model does not see."""
 
 from lmagent import Agent, RunContext, function
 from lmagent.testing import ScriptedModel, calls

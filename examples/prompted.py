@@ -1,4 +1,4 @@
-"""The same agent on a model without function calls: what goes to the model, and what comes back."""
+"""An agent with a model without function calling: the prompt that the model gets, and its reply."""
 
 from lmagent import Agent, function
 from lmagent.testing import ScriptedModel, calls

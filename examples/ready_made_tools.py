@@ -1,4 +1,4 @@
-"""Ready-made tools with bounds: one folder may be read, and nothing outside it."""
+"""Ready-made tools with limits: the agent may read one folder, and nothing outside it."""
 
 import tempfile
 from pathlib import Path

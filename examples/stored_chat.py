@@ -1,4 +1,4 @@
-"""A conversation that outlives the process: the second engine goes on where the first one stopped."""
+"""A stored conversation: a second engine continues where the first one stopped."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The events of a run as they happen: text, a call while its arguments are written, its result, the end."""
+"""The events of a streamed run: text, a tool call with its arguments, its result, the end."""
 
 from lmagent import Agent, function
 from lmagent.events import RoundStart, RunEnd, TextDelta, ToolCallDelta, ToolCallStart, ToolEnd

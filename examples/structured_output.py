@@ -1,4 +1,4 @@
-"""An answer that is a value: a wrong one goes back to the model with what is wrong."""
+"""Structured output: if the answer does not match the type, the model gets the errors and tries again."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Tests of an assistant of yours, with pytest or as a program: no model, no network, milliseconds."""
+"""Tests of an assistant, with pytest or as a program: no model, no network, a few milliseconds."""
 
 from lmagent import Agent, ChatModel, RunResult, ToolError, function
 from lmagent.testing import ScriptedModel, block_requests, calls
@@ -29,13 +29,13 @@ def test_a_room_is_booked() -> None:
     assert model.asked[0][0].content == "You book rooms."
 
 
-def test_too_many_people_are_the_models_problem() -> None:
+def test_an_error_of_the_tool_goes_to_the_model() -> None:
     with ScriptedModel([calls(("book", {"room": "Blue", "people": 9})), "It is too small."]) as model:
         result = ask(model, "The blue room for nine.")
     assert (result.messages[2].is_error, result.messages[2].content) == (True, "Blue has 4 chairs.")
 
 
-def test_wrong_arguments_never_reach_the_function() -> None:
+def test_wrong_arguments_do_not_reach_the_function() -> None:
     with ScriptedModel([calls(("book", {"room": "Blue", "people": "many"})), "How many?"]) as model:
         result = ask(model, "The blue room for many.")
     assert "people" in result.messages[2].content
@@ -43,6 +43,6 @@ def test_wrong_arguments_never_reach_the_function() -> None:
 
 if __name__ == "__main__":
     test_a_room_is_booked()
-    test_too_many_people_are_the_models_problem()
-    test_wrong_arguments_never_reach_the_function()
+    test_an_error_of_the_tool_goes_to_the_model()
+    test_wrong_arguments_do_not_reach_the_function()
     print("3 tests passed")

@@ -33,7 +33,7 @@ from lmagent.testing import FakeAnswer, ScriptedModel, calls
 
 
 def answer_to(request: Request) -> FakeAnswer:
-    """Say what was asked, and count tokens."""
+    """Return a reply that repeats the prompt, with token counts."""
     content = json.loads(request.content)["messages"][-1]["content"]
     return reply(f"re {content}")
 
@@ -51,7 +51,7 @@ def refusal(status: int) -> FakeAnswer:
 
 
 class SlowTransport:
-    """Answers after a moment, so that requests overlap; counts what is open."""
+    """A transport that answers after a short delay, so that requests overlap; counts open requests."""
 
     def __init__(self, answer: Callable[[Request], FakeAnswer] = answer_to, seconds: float = 0.0) -> None:
         self._answer = answer

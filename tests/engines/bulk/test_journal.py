@@ -144,7 +144,7 @@ def test_items_in_flight_are_in_doubt(tmp_path: Path, ask: bool):
         pass
 
     async def die() -> None:
-        """Leave a begun item behind, as a killed process does."""
+        """Leave a started item in the journal, as a killed process does."""
         engine = CompletionEngine(model(SlowTransport(seconds=5)), journal=path, track_in_doubt=True, grace=0)
         items = engine.async_run(["a", "b"])
         assert (await anext(items)).from_journal

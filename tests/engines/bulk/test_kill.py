@@ -23,7 +23,7 @@ KILLS = 20
 
 
 class Bill:
-    """A server's own count of what it was asked and what it answered."""
+    """Counts of the requests and answers of the server."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()

@@ -22,7 +22,7 @@ from lmagent.errors import RateLimited
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time jumps to the next timer when nothing else is left to do."""
+    """An event loop with simulated time: it jumps to the next timer when idle."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ def most_in_a_window(times: Sequence[float], amounts: Sequence[float], window: f
 
 
 class Play:
-    """Workers that pass a gate and are answered after a while; the server's own record of it."""
+    """Simulated workers behind a gate, and a record of when the server got their requests."""
 
     def __init__(self, loop: VirtualLoop, limits: RateLimiter, capacity: int, seed: int) -> None:
         self.loop = loop

@@ -31,7 +31,7 @@ PROMPTS = [f"p{number % 150}" for number in range(COUNT)]
 
 
 class MemoryJournal:
-    """A journal in memory: what another store must do, and no more."""
+    """A minimal journal in memory."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
@@ -67,7 +67,7 @@ class MemoryJournal:
 
 
 class Owner:
-    """A limiter that lives in a thread of its own, goes by its own clock, and is only sent messages."""
+    """A limiter in a separate thread with a separate clock, reached by messages only."""
 
     counts_tokens = True
 
@@ -107,7 +107,7 @@ class Owner:
 
 
 class Handle:
-    """A place that the owner gave."""
+    """A permit of the remote limiter."""
 
     def __init__(self, owner: Owner, place: BookedPlace) -> None:
         self._owner = owner
@@ -130,7 +130,7 @@ class Handle:
 
 
 class Queue:
-    """A work source that gives this machine every third item only."""
+    """A work source that provides only every third item."""
 
     def __init__(self, prompts: list[str]) -> None:
         self._left = [read_item(prompt, index) for index, prompt in enumerate(prompts)][1::3]
@@ -158,7 +158,7 @@ def shown(items: list[Any]) -> list[Any]:
 
 
 def flaky() -> Callable[[Request], FakeAnswer]:
-    """Refuses some for good, and others the first time that they come."""
+    """Answer some prompts with a permanent error, and others with a temporary error at first."""
     seen: set[bytes] = set()
 
     def answer(request: Request) -> FakeAnswer:
@@ -174,7 +174,7 @@ def flaky() -> Callable[[Request], FakeAnswer]:
 
 
 def two_runs(journal: Any, **options: Any) -> list[Any]:
-    """Run all prompts, and run them again; return what both showed and asked."""
+    """Run all prompts twice; return the completions and requests of both runs."""
     transport = SlowTransport(flaky())
     asked: list[Any] = []
     for _ in range(2):
@@ -252,7 +252,7 @@ def test_custom_journal_decides_about_another_model():
 
 
 class Deaf:
-    """A limiter that only exchanges can ask."""
+    """A limiter that is not a `SharedLimiter`."""
 
     def permit(self, now: float, content: bytes, parameters: Mapping[str, Any]) -> Permit:
         raise AssertionError
