@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lmagent.agent.agent import Agent
-    from lmagent.agent.loop import Limits
     from lmagent.agent.result import RunResult
+    from lmagent.agent.run import Limits
     from lmagent.core.budget import Budget
     from lmagent.core.history import History
     from lmagent.core.messages import AssistantMessage, ImagePart, SystemMessage, ToolMessage, UserMessage
@@ -86,7 +86,7 @@ _HOME = {
     "ImagePart": "core.messages",
     "Inject": "toolkit.context",
     "LMAgentError": "errors",
-    "Limits": "agent.loop",
+    "Limits": "agent.run",
     "LocalChat": "models.local",
     "LocalChatParameters": "models.parameters",
     "MinimaxChat": "models.minimax",
@@ -224,7 +224,7 @@ _MOVED: dict[str, str] = {
     "definitions": "toolkit.definitions",
     "drivers": "agent.drivers",
     "fallback": "models.fallback",
-    "flow": "agent.loop",
+    "flow": "agent.run",
     "framing": "core.json_text",
     "function": "toolkit.tool",
     "history": "core.history",

@@ -3,6 +3,7 @@
     LMAgentError
     ├─ ConfigurationError            missing key, unknown model id, conflicting tools (before any request)
     │  ├─ ParameterError             a parameter out of its range                     (also ValueError)
+    │  │  └─ UnknownParameter        a keyword that does not exist; .names            (also TypeError)
     │  ├─ MessageError               a message that a provider cannot express         (also ValueError)
     │  └─ FunctionDefinitionError    a function that cannot be described as JSON      (also TypeError)
     ├─ ProviderError                 provider, model, status, code, request_id, retry_after, attempts, retryable
@@ -59,6 +60,7 @@ __all__ = [
     "StreamInterrupted",
     "ToolError",
     "UnexpectedRedirect",
+    "UnknownParameter",
 ]
 
 _MAX_MESSAGE = 500
@@ -113,6 +115,19 @@ class ConfigurationError(LMAgentError):
 
 class ParameterError(ConfigurationError, ValueError):
     """A parameter has a value that the model or the provider does not take; the message names field and range."""
+
+
+class UnknownParameter(ParameterError, TypeError):
+    """A keyword is neither an option of the call nor a parameter of the model; the message names the closest known one.
+
+    Args:
+        message: As of `LMAgentError`.
+        names: The unknown keywords.
+    """
+
+    def __init__(self, message: str = "", *, names: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 class MessageError(ConfigurationError, ValueError):

@@ -8,11 +8,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
 
+import lmagent
 from lmagent import Agent, OpenAIChat, UserMessage, function
 from lmagent.core.history import History
 from lmagent.core.json_text import dumps
@@ -179,3 +181,33 @@ def test_a_dropped_agent_frees_its_connections_at_once(colour: str):
                 assert server.wait_closed()
         finally:
             gc.enable()
+
+
+ENTERED_AT_MOST = 38
+"""Files that one tool run enters. It may rise only with a reason: each is one more file to read to follow a run."""
+
+
+def test_one_tool_run_enters_at_most_25_files():
+    """Count the files whose functions are called in the second run of an agent; the first one loads modules."""
+    home = str(Path(lmagent.__file__).parent)
+    entered: dict[str, int] = {}
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        file = frame.f_code.co_filename
+        if event == "call" and file.startswith(home):
+            name = Path(file).relative_to(home).as_posix()
+            entered[name] = entered.get(name, 0) + 1
+
+    with openai_server(CALL, "Sunny.", CALL, "Sunny.") as server:
+        model = OpenAIChat("m", api_key="k", base_url=server.url + "/v1")
+        agent = Agent(model, tools=[_tool()])
+        assert agent.run("?").reply == "Sunny."
+        sys.setprofile(count)
+        try:
+            result = agent.run("?")
+        finally:
+            sys.setprofile(None)
+        model.close()
+    assert (result.reply, len(result.tool_calls)) == ("Sunny.", 1)
+    shown = "\n".join(f"{calls:4} calls  {name}" for name, calls in sorted(entered.items()))
+    assert len(entered) <= ENTERED_AT_MOST, f"{len(entered)} files:\n{shown}"

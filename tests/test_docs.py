@@ -204,7 +204,7 @@ def test_the_guide_names_every_exit_code():
 def test_the_guide_names_every_option_of_a_tool_and_every_limit():
     from dataclasses import fields
 
-    from lmagent.agent.loop import Limits
+    from lmagent.agent.run import Limits
     from lmagent.toolkit.definitions import ToolOptions
 
     tools = (ROOT / "docs" / "tools.md").read_text(encoding="utf-8")

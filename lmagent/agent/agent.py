@@ -1,18 +1,19 @@
-"""The agent: a model, tools and limits. The loop is flow.py, its drivers are drivers.py."""
+"""`Agent`: a model, tools and options, shared by any number of runs.
+
+The record of one run is `run.py`, the loop `loop.py`, the four drivers `drivers.py`.
+"""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Unpack
 
-from lmagent.agent.drivers import Handoff, Job, async_drive, async_stream, drive, stream
-from lmagent.agent.loop import Limits, PausedRun, RunState, agent_flow
+from lmagent.agent.drivers import async_drive, async_stream, drive, stream
 from lmagent.agent.output import OutputMode, TypedOutput
 from lmagent.agent.result import ApprovalRule, Approver, Policy, Resumption, RunResult
-from lmagent.core.budget import Budget, price_of
+from lmagent.agent.run import RUN_KEYWORDS, Handoff, Limits, PausedRun, Run, RunOptions, check_parameters
+from lmagent.core.budget import price_of
 from lmagent.core.events import Event, NestedEvent
 from lmagent.core.history import History
 from lmagent.core.messages import Prompt, SystemMessage
@@ -26,7 +27,7 @@ from lmagent.toolkit.execution import DEFAULT_TIMEOUT_S
 from lmagent.toolkit.registry import ToolRegistry
 from lmagent.toolkit.tool import Tool, function
 
-__all__ = ["Agent", "canonical_arguments"]
+__all__ = ["Agent"]
 
 
 class Agent:
@@ -106,7 +107,7 @@ class Agent:
         """How the registry runs calls; see `ToolRegistry.run`."""
         self._output_mode: OutputMode = output_mode
         self._output = self._typed(output_type)
-        self._parameters = model.check_parameters(parameters)
+        self._parameters = check_parameters(model, parameters, _KEYWORDS)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -130,98 +131,42 @@ class Agent:
         self,
         prompt: Prompt | Resumption,
         *,
-        history: History | Prompt | None = None,
-        deps: Any = None,
-        limits: Limits | None = None,
-        tool_choice: ToolChoice | str | None = None,
-        output_type: Any = None,
-        budget: Budget | None = None,
-        approve: Approver | None = None,
         on_event: Callable[[Event], None] | None = None,
-        **parameters: object,
+        **options: Unpack[RunOptions],
     ) -> RunResult:
-        """Answer one prompt, running tools as the model asks for them.
+        """Answer one prompt; run the tools that the model calls.
 
         Args:
             prompt: Text, a message, a dict, or a list of them; or a paused run with decisions (`RunResult.decide`).
-            history: What was said before. A `History` grows as the run goes on, so that nothing a cancelled or
-                failed run had done is lost; messages in any other form are copied.
-            deps: Handed to tools that ask for a `RunContext`.
-            limits: Instead of the agent's.
-            tool_choice: Instead of the agent's.
-            output_type: Instead of the agent's.
-            budget: What this run, its nested agents and other runs may spend together.
-            approve: Instead of the agent's.
             on_event: Called with what happens between requests: rounds and decisions.
-            **parameters: Of the model, for this run.
+            **options: `history`, `deps`, `limits`, `tool_choice`, `output_type`, `budget` and `approve` (see
+                `RunOptions`), and model parameters. What is not given is the agent's.
 
         Raises:
-            LimitExceeded: `.run` holds everything up to the limit.
-            ProviderError: The provider failed; `.run` holds everything up to then.
+            LimitExceeded: `.run` has everything up to the limit.
+            ProviderError: The provider failed; `.run` has everything before.
             MessageError: The prompt has no known form.
+            UnknownParameter: A keyword that is neither an option nor a parameter of the model (also a `TypeError`).
         """
-        job = self._job(
-            prompt, history, deps, limits, tool_choice, output_type, budget, approve, parameters, on_event=on_event
-        )
-        return drive(job)
+        return drive(self._begin(prompt, options, emit=on_event))
 
     async def async_run(
         self,
         prompt: Prompt | Resumption,
         *,
-        history: History | Prompt | None = None,
-        deps: Any = None,
-        limits: Limits | None = None,
-        tool_choice: ToolChoice | str | None = None,
-        output_type: Any = None,
-        budget: Budget | None = None,
-        approve: Approver | None = None,
         on_event: Callable[[Event], None] | None = None,
-        **parameters: object,
+        **options: Unpack[RunOptions],
     ) -> RunResult:
         """`run`, asynchronous."""
-        job = self._job(
-            prompt, history, deps, limits, tool_choice, output_type, budget, approve, parameters, on_event=on_event
-        )
-        return await async_drive(job)
+        return await async_drive(self._begin(prompt, options, emit=on_event))
 
-    def stream_run(
-        self,
-        prompt: Prompt | Resumption,
-        *,
-        history: History | Prompt | None = None,
-        deps: Any = None,
-        limits: Limits | None = None,
-        tool_choice: ToolChoice | str | None = None,
-        output_type: Any = None,
-        budget: Budget | None = None,
-        approve: Approver | None = None,
-        **parameters: object,
-    ) -> Iterator[Event]:
+    def stream_run(self, prompt: Prompt | Resumption, **options: Unpack[RunOptions]) -> Iterator[Event]:
         """`run`, yielding events as they happen; the last is `RunEnd` with the result. See `lmagent.core.events`."""
-        job = self._job(
-            prompt, history, deps, limits, tool_choice, output_type, budget, approve, parameters, streams=True
-        )
-        return stream(job)
+        return stream(self._begin(prompt, options, streams=True))
 
-    def async_stream_run(
-        self,
-        prompt: Prompt | Resumption,
-        *,
-        history: History | Prompt | None = None,
-        deps: Any = None,
-        limits: Limits | None = None,
-        tool_choice: ToolChoice | str | None = None,
-        output_type: Any = None,
-        budget: Budget | None = None,
-        approve: Approver | None = None,
-        **parameters: object,
-    ) -> AsyncIterator[Event]:
+    def async_stream_run(self, prompt: Prompt | Resumption, **options: Unpack[RunOptions]) -> AsyncIterator[Event]:
         """`stream_run`, asynchronous."""
-        job = self._job(
-            prompt, history, deps, limits, tool_choice, output_type, budget, approve, parameters, streams=True
-        )
-        return async_stream(job)
+        return async_stream(self._begin(prompt, options, streams=True))
 
     def as_function(self, name: str | None = None, description: str | None = None) -> Tool[..., Any]:
         """Return a tool that asks this agent: it shares budget, deps and approver of the run that calls it.
@@ -251,22 +196,21 @@ class Agent:
             _HandOver(self), name=name or f"hand_over_to_{self.name}", description=about.strip(), in_thread=False
         )
 
-    def take_over(self, job: Job) -> None:
-        """Make a run in progress this agent's (the drivers call it on a hand-off)."""
-        job.agent = self
-        job.approve = self.approve or job.approve
-        job.state.tool_choice = "auto"
-        self._equip(job, self._parameters)
+    def take_over(self, run: Run) -> None:
+        """Continue a run that another agent began; called by the drivers on a hand-off."""
+        run.approve = self.approve or run.approve
+        run.tool_choice = "auto"
+        self._equip(run, self._parameters)
 
-    def _equip(self, job: Job, parameters: Mapping[str, Any]) -> None:
-        """Give a run what it has from its agent."""
-        state, output = job.state, job.state.output
-        state.agent_name, state.policy = self.name, self._policy
-        job.parameters, job.hooks = parameters, self.hooks
-        job.specs = (*self.tools.specs, output.tool) if output and output.tool else self.tools.specs
-        job.system = self._system
+    def _equip(self, run: Run, parameters: Mapping[str, Any]) -> None:
+        """Set the fields of a run that come from its agent."""
+        output = run.output
+        run.agent, run.hooks, run.policy = self, self.hooks, self._policy
+        run.parameters = parameters
+        run.specs = (*self.tools.specs, output.tool) if output and output.tool else self.tools.specs
+        run.system = self._system
         if output and output.instruction:
-            job.system = (SystemMessage(f"{self.system_prompt}\n\n{output.instruction}".strip()),)
+            run.system = (SystemMessage(f"{self.system_prompt}\n\n{output.instruction}".strip()),)
 
     def _shared(self, context: RunContext[Any]) -> dict[str, Any]:
         """What a nested run has from the run that calls it."""
@@ -279,56 +223,45 @@ class Agent:
         approve = self.approve or context.approve
         return {"deps": context.deps, "budget": context.budget, "approve": approve, "on_event": emit and nested}
 
-    def _job(
+    def _begin(
         self,
         prompt: Prompt | Resumption,
-        history: History | Prompt | None,
-        deps: Any,
-        limits: Limits | None,
-        tool_choice: ToolChoice | str | None,
-        output_type: Any,
-        budget: Budget | None,
-        approve: Approver | None,
-        parameters: Mapping[str, object],
+        options: RunOptions,
         *,
         streams: bool = False,
-        on_event: Callable[[Event], None] | None = None,
-    ) -> Job:
-        agent = self._who_paused(prompt.run.agent_name) if isinstance(prompt, Resumption) else self
+        emit: Callable[[Event], None] | None = None,
+    ) -> Run:
+        """Return the record of a new run, with each option resolved: the caller's, else the agent's."""
+        agent = self._paused_agent(prompt.run.agent_name) if isinstance(prompt, Resumption) else self
+        output_type = options.get("output_type")
         output = agent._output if output_type is None else agent._typed(output_type)
-        checked = agent.model.check_parameters(parameters, over=agent._parameters)
-        limits = limits or agent.limits
+        limits = options.get("limits") or agent.limits
+        tool_choice = options.get("tool_choice")
+        given = {name: value for name, value in options.items() if name not in RUN_KEYWORDS}
+        parameters = check_parameters(agent.model, given, RUN_KEYWORDS, over=agent._parameters)
         _check_prices(limits, agent.model.model_id)
-        choice = agent._tool_choice
-        if tool_choice is not None:
-            choice = resolve_tool_choice(tool_choice, agent.tools.specs)
-        record, start = _begun(prompt, history)
-        state = RunState(
-            history=record,
-            clock=time.monotonic,
-            limits=limits,
+        choice = agent._tool_choice if tool_choice is None else resolve_tool_choice(tool_choice, agent.tools.specs)
+        history, start = _begun(prompt, options.get("history"))
+        run = Run(
+            agent=agent,
+            history=history,
             start=start,
+            limits=limits,
+            budget=limits.shared(options.get("budget")),
             tool_choice=choice,
             output=output,
-            budget=limits.shared(budget),
-            canonical=canonical_arguments,
-        )
-        if isinstance(prompt, Resumption):
-            state.go_on(prompt)
-        job = Job(
-            agent=agent,
-            state=state,
-            flow=agent_flow(state),
-            deps=deps,
-            approve=approve or agent.approve,
+            deps=options.get("deps"),
+            approve=options.get("approve") or agent.approve,
             approval_timeout=agent.approval_timeout,
             stream=streams,
-            emit=on_event,
+            emit=emit,
         )
-        agent._equip(job, checked)
-        return job
+        if isinstance(prompt, Resumption):
+            run.resume(prompt)
+        agent._equip(run, parameters)
+        return run
 
-    def _who_paused(self, name: str) -> Agent:
+    def _paused_agent(self, name: str) -> Agent:
         """Return the agent of that name among this one and those it may hand over to; this one when there is none."""
         known: list[Agent] = [self]
         for agent in known:
@@ -337,6 +270,9 @@ class Agent:
             targets = (getattr(tool.__wrapped__, "agent", None) for tool in agent.tools)
             known.extend(target for target in targets if isinstance(target, Agent) and target not in known)
         return self
+
+
+_KEYWORDS = frozenset(Agent.__init__.__kwdefaults__ or ())
 
 
 class _HandOver:
@@ -406,11 +342,3 @@ def _as_tool(agent: Agent) -> Generator[None]:
     except (LimitExceeded, OutputError) as error:
         so_far = getattr(error.run, "reply", "") or "nothing"
         raise ToolError(f"{agent.name} stopped: {error.message} Its answer so far: {so_far}") from error
-
-
-def canonical_arguments(arguments: str) -> str:
-    """Return arguments in one form (keys sorted, no blanks), or as they are when they are no JSON."""
-    try:
-        return json.dumps(json.loads(arguments), sort_keys=True, separators=(",", ":"))
-    except (ValueError, RecursionError):
-        return arguments

@@ -1,276 +1,153 @@
-"""The four drivers of the agent loop: they perform the steps of flow.py, in two colours, streamed or not."""
+"""The four drivers of the agent loop: sync and async, plain and streamed.
+
+A driver takes the steps of `agent_flow`, performs them, and sends back what came out. It decides nothing. What differs
+between the four is how they wait and whether events reach the caller.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
-from dataclasses import field, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, aclosing, closing, nullcontext
+from dataclasses import replace
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from lmagent.agent.loop import Approve, AskModel, PausedRun, RunState, RunStep, RunTools
-from lmagent.agent.result import Approver, Decision, Deny, Pause, RunResult, as_decision
+from lmagent.agent.loop import Approve, AskModel, RunTools, agent_flow
+from lmagent.agent.result import Decision, Deny, Pause, RunResult, as_decision
+from lmagent.agent.run import Handoff, PausedRun, Run
 from lmagent.core.async_bridge import in_thread, run_coroutine
-from lmagent.core.events import (
-    Event,
-    RunEnd,
-    ToolCallDelta,
-    ToolCallEnd,
-    ToolCallStart,
-    ToolDecided,
-    ToolEnd,
-    ToolStart,
-)
-from lmagent.core.fast_dataclass import fast_dataclass
-from lmagent.core.messages import Reply, SystemMessage, ToolCall, ToolMessage
+from lmagent.core.events import Event, RunEnd, ToolCallDelta, ToolCallEnd, ToolCallStart, ToolEnd, ToolStart
+from lmagent.core.messages import Reply, ToolCall, ToolMessage
 from lmagent.errors import LMAgentError
-from lmagent.observe.hooks import UNSEEN, Hooks, NoopSpan, RunTracer, SpanContext
 from lmagent.providers.base import ChatCall
 from lmagent.toolkit.context import RunContext, ToolOutcome
-from lmagent.toolkit.schema import ToolSpec
 
-if TYPE_CHECKING:
-    from lmagent.agent.agent import Agent
-
-__all__ = ["Handoff", "Job", "async_drive", "async_stream", "drive", "stream"]
+__all__ = ["async_drive", "async_stream", "drive", "stream"]
 
 
-class Handoff(str):
-    """What a tool returns to hand the conversation to another agent; as a text it is the tool's result."""
-
-    __slots__ = ("agent",)
-    agent: Agent
-
-    def __new__(cls, agent: Agent) -> Handoff:
-        made = super().__new__(cls, f"Handed over to {agent.name}.")
-        made.agent = agent
-        return made
-
-
-@fast_dataclass(kw_only=True)
-class Job:
-    """One run in progress: the flow and what its steps need."""
-
-    agent: Agent
-    """Who answers; a hand-off changes it."""
-    state: RunState
-    flow: Generator[RunStep, Any, RunResult]
-    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    system: tuple[SystemMessage, ...] = ()
-    specs: tuple[ToolSpec, ...] = ()
-    hooks: Hooks = Hooks()
-    deps: Any = None
-    approve: Approver | None = None
-    approval_timeout: float | None = None
-    stream: bool = False
-    emit: Callable[[Any], None] | None = None
-    watch: RunTracer | None = None
-    shared: dict[str, Any] = field(default_factory=dict[str, Any])
-    """The `state` of the run context."""
-
-    def call(self, step: AskModel) -> ChatCall:
-        """Return the question of a step."""
-        messages = (*self.system, *step.messages) if self.system else step.messages
-        return ChatCall(
-            messages=messages,
-            tools=self.specs,
-            parameters=self.parameters,
-            tool_choice=step.tool_choice,
-            output_schema=step.output_schema,
-            stream=self.stream,
-            meter=self.state.budget,
-            position=len(messages),
-            repair=self.agent.tool_settings["repair"],
-        )
-
-    def context(self, step: RunTools | None = None) -> RunContext[Any]:
-        """Return what tools and approvers may know of the run."""
-        state = self.state
-        return RunContext(
-            deps=self.deps,
-            messages=state.history.messages,
-            round=step.round if step else state.rounds,
-            usage=state.usage,
-            budget=state.budget,
-            agent_name=self.agent.name,
-            emit=self.emit,
-            approve=self.approve,
-            resumed=state.resumed.nested if state.resumed else {},
-            state=self.shared,
-            around=self.watch.tool if self.watch else None,
-        )
-
-    def asking(self, call: ChatCall) -> SpanContext | NoopSpan:
-        """Return the context in which a question is put."""
-        if self.watch is None:
-            return UNSEEN
-        return self.watch.sight("model", call, agent=self.agent.name, model_id=self.agent.model.model_id)
-
-    def note(self, event: Event) -> None:
-        """Tell those who watch what the flow decided."""
-        if self.watch and isinstance(event, ToolDecided):
-            self.watch.decided(event)
-
-    def take_outcomes(self, outcomes: Sequence[ToolOutcome]) -> None:
-        """Change the agent when a tool handed the conversation over."""
-        target = next((outcome.value for outcome in outcomes if isinstance(outcome.value, Handoff)), None)
-        if target is not None:
-            self.agent = target.agent
-            self.agent.take_over(self)
-
-
-class _Keeping:
-    """Puts the run so far on an error that leaves, so that nothing is lost; tells those who watch when it is over."""
-
-    __slots__ = ("_job",)
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-
-    def __enter__(self) -> None:
-        job = self._job
-        agent = job.agent
-        job.watch = RunTracer.over(
-            job.hooks.observers,
-            agent=agent.name,
-            model_id=agent.model.model_id,
-            given=lambda: job.state.history.since(job.state.start),
-            system=agent.system_prompt,
-        )
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        state = self._job.state
-        if isinstance(error, LMAgentError) and getattr(error, "run", None) is None:
-            state.requests += getattr(error, "attempts", 0)
-            error.run = state.result()
-        watch = self._job.watch
-        if watch is not None:
-            watch.end(watch.span, state.result(), error)
-
-
-def drive(job: Job) -> RunResult:
-    """Run to the end."""
+def drive(run: Run) -> RunResult:
+    """Run to the end and return the result."""
     outcome: Any = None
-    with _Keeping(job), closing(job.flow):
+    with run, closing(agent_flow(run)) as flow:
         while True:
             try:
-                step = job.flow.send(outcome)
+                step = flow.send(outcome)
             except StopIteration as stop:
                 return stop.value
             match step:
                 case AskModel():
-                    outcome = _ask(job, step)
+                    outcome = _ask(run, step)
                 case RunTools():
-                    outcome = _run_tools(job, step)
+                    outcome = _run_tools(run, step)
                 case Approve():
-                    outcome = [_decide(job, call) for call in step.calls]
+                    outcome = [_decide(run, call) for call in step.calls]
                 case _:
                     outcome = None
-                    job.note(step)
-                    if job.emit:
-                        job.emit(step)
+                    run.notify(step)
+                    if run.emit:
+                        run.emit(step)
 
 
-async def async_drive(job: Job) -> RunResult:
-    """Run to the end, asynchronous."""
+async def async_drive(run: Run) -> RunResult:
+    """`drive`, asynchronous."""
     outcome: Any = None
-    with _Keeping(job), closing(job.flow):
+    with run, closing(agent_flow(run)) as flow:
         while True:
             try:
-                step = job.flow.send(outcome)
+                step = flow.send(outcome)
             except StopIteration as stop:
                 return stop.value
             match step:
                 case AskModel():
-                    outcome = await _async_ask(job, step)
+                    outcome = await _async_ask(run, step)
                 case RunTools():
-                    outcome = await _async_run_tools(job, step)
+                    outcome = await _async_run_tools(run, step)
                 case Approve():
-                    outcome = [await _async_decide(job, call) for call in step.calls]
+                    outcome = [await _async_decide(run, call) for call in step.calls]
                 case _:
                     outcome = None
-                    job.note(step)
-                    if job.emit:
-                        job.emit(step)
+                    run.notify(step)
+                    if run.emit:
+                        run.emit(step)
 
 
-def stream(job: Job) -> Iterator[Event]:
-    """Yield events to the end. What a nested run emits comes when its tool has ended."""
+def stream(run: Run) -> Iterator[Event]:
+    """Yield the events of a run; the last has the result. Events of nested runs come when their tool has ended."""
     outcome: Any = None
     nested: list[Any] = []
-    job.emit = nested.append
-    with _Keeping(job), closing(job.flow):
+    run.emit = nested.append
+    with run, closing(agent_flow(run)) as flow:
         while True:
             try:
-                step = job.flow.send(outcome)
+                step = flow.send(outcome)
             except StopIteration as stop:
-                if job.watch:  # now: a reader may leave at the last event
-                    job.watch.end(job.watch.span, stop.value)
+                if run.tracer:  # before the last event, as the reader may stop there
+                    run.tracer.end(run.tracer.span, stop.value)
                 yield RunEnd(stop.value)
                 return
             match step:
                 case AskModel():
-                    call = _changed(job, "before_model", job.call(step))
-                    asked = cast("Any", job.agent.model.exchange.stream(call))
-                    with job.asking(call) as seen, closing(asked) as items:
+                    call = _changed(run, "before_model", _chat_call(run, step))
+                    asked = cast("Any", run.agent.model.exchange.stream(call))
+                    with _span(run, call) as record, closing(asked) as items:
                         try:
                             for item in items:
                                 if type(item) is Reply:
-                                    outcome = _changed(job, "after_model", seen(item))
+                                    outcome = _changed(run, "after_model", record(item))
                                 else:
-                                    yield _named(job, item) if type(item) in _OF_CALLS else item
+                                    yield _named(run, item) if type(item) in _OF_CALLS else item
                         except LMAgentError as error:
-                            _changed(job, "on_error", error)
+                            _changed(run, "on_error", error)
                             raise
                 case RunTools():
                     for call in step.calls:
                         yield ToolStart(call)
-                    outcome = _run_tools(job, step)
+                    outcome = _run_tools(run, step)
                     yield from nested
                     nested.clear()
                     for call, ended in zip(step.calls, outcome, strict=True):
                         if not isinstance(ended.value, PausedRun):
                             yield _tool_end(call, ended)
                 case Approve():
-                    outcome = [_decide(job, call) for call in step.calls]
+                    outcome = [_decide(run, call) for call in step.calls]
                 case _:
                     outcome = None
-                    job.note(step)
+                    run.notify(step)
                     yield step
 
 
-async def async_stream(job: Job) -> AsyncIterator[Event]:
-    """Yield events to the end, asynchronous; events of nested runs come as they happen."""
+async def async_stream(run: Run) -> AsyncIterator[Event]:
+    """`stream`, asynchronous. Events of nested runs come as they happen."""
     outcome: Any = None
-    with _Keeping(job), closing(job.flow):
+    with run, closing(agent_flow(run)) as flow:
         while True:
             try:
-                step = job.flow.send(outcome)
+                step = flow.send(outcome)
             except StopIteration as stop:
-                if job.watch:  # now: a reader may leave at the last event
-                    job.watch.end(job.watch.span, stop.value)
+                if run.tracer:  # before the last event, as the reader may stop there
+                    run.tracer.end(run.tracer.span, stop.value)
                 yield RunEnd(stop.value)
                 return
             match step:
                 case AskModel():
-                    call = await _async_changed(job, "before_model", job.call(step))
-                    asked = cast("Any", job.agent.model.exchange.async_stream(call))
-                    with job.asking(call) as seen:
+                    call = await _async_changed(run, "before_model", _chat_call(run, step))
+                    asked = cast("Any", run.agent.model.exchange.async_stream(call))
+                    with _span(run, call) as record:
                         async with aclosing(asked) as items:
                             try:
                                 async for item in items:
                                     if type(item) is Reply:
-                                        outcome = await _async_changed(job, "after_model", seen(item))
+                                        outcome = await _async_changed(run, "after_model", record(item))
                                     else:
-                                        yield _named(job, item) if type(item) in _OF_CALLS else item
+                                        yield _named(run, item) if type(item) in _OF_CALLS else item
                             except LMAgentError as error:
-                                await _async_changed(job, "on_error", error)
+                                await _async_changed(run, "on_error", error)
                                 raise
                 case RunTools():
                     for call in step.calls:
                         yield ToolStart(call)
-                    async with aclosing(_watched_tools(job, step)) as items:
+                    async with aclosing(_tools_with_events(run, step)) as items:
                         async for item in items:
                             if isinstance(item, list):
                                 outcome = cast("list[ToolOutcome]", item)
@@ -280,19 +157,19 @@ async def async_stream(job: Job) -> AsyncIterator[Event]:
                         if not isinstance(ended.value, PausedRun):
                             yield _tool_end(call, ended)
                 case Approve():
-                    outcome = [await _async_decide(job, call) for call in step.calls]
+                    outcome = [await _async_decide(run, call) for call in step.calls]
                 case _:
                     outcome = None
-                    job.note(step)
+                    run.notify(step)
                     yield step
 
 
 _OF_CALLS = frozenset((ToolCallStart, ToolCallDelta, ToolCallEnd))
 
 
-def _named(job: Job, event: Any) -> Any:
-    """Give an event of a call the id that the call has in the history."""
-    id = job.state.own_id(event.id)
+def _named(run: Run, event: Any) -> Any:
+    """Return the event with the id that its call has in the history."""
+    id = run.own_id(event.id)
     if id == event.id:
         return event
     if isinstance(event, ToolCallEnd):
@@ -300,9 +177,9 @@ def _named(job: Job, event: Any) -> Any:
     return replace(event, id=id)
 
 
-async def _watched_tools(job: Job, step: RunTools) -> AsyncGenerator[Any]:
-    """Run tools and yield what nested runs emit meanwhile; last the list of outcomes."""
-    import asyncio  # sync programs never pay for it
+async def _tools_with_events(run: Run, step: RunTools) -> AsyncGenerator[Any]:
+    """Run tools and yield the events of nested runs meanwhile; the last item is the list of outcomes."""
+    import asyncio  # not loaded by sync programs
 
     queue: asyncio.Queue[Any] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -310,8 +187,8 @@ async def _watched_tools(job: Job, step: RunTools) -> AsyncGenerator[Any]:
     def emit(event: Any) -> None:
         loop.call_soon_threadsafe(queue.put_nowait, event)  # tools may run on threads
 
-    job.emit = emit
-    task = asyncio.ensure_future(_async_run_tools(job, step))
+    run.emit = emit
+    task = asyncio.ensure_future(_async_run_tools(run, step))
     end = object()
     task.add_done_callback(lambda _: loop.call_soon(queue.put_nowait, end))
     try:
@@ -329,73 +206,127 @@ def _tool_end(call: ToolCall, outcome: ToolOutcome) -> ToolEnd:
     return ToolEnd(call, message, outcome.duration)
 
 
-def _ask(job: Job, step: AskModel) -> Reply:
-    call = _changed(job, "before_model", job.call(step))
+def _chat_call(run: Run, step: AskModel) -> ChatCall:
+    messages = (*run.system, *step.messages) if run.system else step.messages
+    return ChatCall(
+        messages=messages,
+        tools=run.specs,
+        parameters=run.parameters,
+        tool_choice=step.tool_choice,
+        output_schema=step.output_schema,
+        stream=run.stream,
+        meter=run.budget,
+        position=len(messages),
+        repair=run.agent.tool_settings["repair"],
+    )
+
+
+def _context(run: Run, round: int) -> RunContext[Any]:
+    """Return what tools and approvers may know of the run."""
+    return RunContext(
+        deps=run.deps,
+        messages=run.history.messages,
+        round=round,
+        usage=run.usage,
+        budget=run.budget,
+        agent_name=run.agent.name,
+        emit=run.emit,
+        approve=run.approve,
+        resumed=run.resumed.nested if run.resumed else {},
+        state=run.tool_state,
+        around=run.tracer.tool if run.tracer else None,
+    )
+
+
+def _same(reply: Any) -> Any:
+    return reply
+
+
+_NO_SPAN: AbstractContextManager[Callable[[Any], Any]] = nullcontext(_same)
+
+
+def _span(run: Run, call: ChatCall) -> AbstractContextManager[Callable[[Any], Any]]:
+    """Return the context of one request: its span, if the run is traced. It gives a function that takes the reply."""
+    if run.tracer is None:
+        return _NO_SPAN
+    return run.tracer.request(call, agent=run.agent.name, model_id=run.agent.model.model_id)
+
+
+def _take_handoff(run: Run, outcomes: Sequence[ToolOutcome]) -> None:
+    """Change the agent if a tool handed the conversation over."""
+    for outcome in outcomes:
+        if isinstance(outcome.value, Handoff):
+            outcome.value.agent.take_over(run)
+            return
+
+
+def _ask(run: Run, step: AskModel) -> Reply:
+    call = _changed(run, "before_model", _chat_call(run, step))
     try:
-        with job.asking(call) as seen:
-            reply = seen(job.agent.model.exchange.ask(call))
+        with _span(run, call) as record:
+            reply = record(run.agent.model.exchange.ask(call))
     except LMAgentError as error:
-        _changed(job, "on_error", error)
+        _changed(run, "on_error", error)
         raise
-    return _changed(job, "after_model", reply)
+    return _changed(run, "after_model", reply)
 
 
-async def _async_ask(job: Job, step: AskModel) -> Reply:
-    call = await _async_changed(job, "before_model", job.call(step))
+async def _async_ask(run: Run, step: AskModel) -> Reply:
+    call = await _async_changed(run, "before_model", _chat_call(run, step))
     try:
-        with job.asking(call) as seen:
-            reply = seen(await job.agent.model.exchange.async_ask(call))
+        with _span(run, call) as record:
+            reply = record(await run.agent.model.exchange.async_ask(call))
     except LMAgentError as error:
-        await _async_changed(job, "on_error", error)
+        await _async_changed(run, "on_error", error)
         raise
-    return await _async_changed(job, "after_model", reply)
+    return await _async_changed(run, "after_model", reply)
 
 
-def _run_tools(job: Job, step: RunTools) -> list[ToolOutcome]:
-    calls = [_changed(job, "before_tool", call) for call in step.calls] if job.hooks.before_tool else step.calls
-    outcomes = job.agent.tools.run(calls, **_tool_settings(job, step))
-    if job.watch:
-        job.watch.outcomes(calls, outcomes)
-    if job.hooks.after_tool:
-        outcomes = [_changed(job, "after_tool", outcome) for outcome in outcomes]
-    job.take_outcomes(outcomes)
+def _run_tools(run: Run, step: RunTools) -> list[ToolOutcome]:
+    calls = [_changed(run, "before_tool", call) for call in step.calls] if run.hooks.before_tool else step.calls
+    outcomes = run.agent.tools.run(calls, **_tool_settings(run, step))
+    if run.tracer:
+        run.tracer.outcomes(calls, outcomes)
+    if run.hooks.after_tool:
+        outcomes = [_changed(run, "after_tool", outcome) for outcome in outcomes]
+    _take_handoff(run, outcomes)
     return outcomes
 
 
-async def _async_run_tools(job: Job, step: RunTools) -> list[ToolOutcome]:
+async def _async_run_tools(run: Run, step: RunTools) -> list[ToolOutcome]:
     calls: Sequence[Any] = step.calls
-    if job.hooks.before_tool:
-        calls = [await _async_changed(job, "before_tool", call) for call in calls]
-    outcomes = await job.agent.tools.async_run(calls, **_tool_settings(job, step))
-    if job.watch:
-        job.watch.outcomes(calls, outcomes)
-    if job.hooks.after_tool:
-        outcomes = [await _async_changed(job, "after_tool", outcome) for outcome in outcomes]
-    job.take_outcomes(outcomes)
+    if run.hooks.before_tool:
+        calls = [await _async_changed(run, "before_tool", call) for call in calls]
+    outcomes = await run.agent.tools.async_run(calls, **_tool_settings(run, step))
+    if run.tracer:
+        run.tracer.outcomes(calls, outcomes)
+    if run.hooks.after_tool:
+        outcomes = [await _async_changed(run, "after_tool", outcome) for outcome in outcomes]
+    _take_handoff(run, outcomes)
     return outcomes
 
 
-def _tool_settings(job: Job, step: RunTools) -> dict[str, Any]:
-    return {"context": job.context(step), **job.agent.tool_settings}
+def _tool_settings(run: Run, step: RunTools) -> dict[str, Any]:
+    return {"context": _context(run, step.round), **run.agent.tool_settings}
 
 
-def _changed(job: Job, point: str, value: Any) -> Any:
-    """Call the hooks of one point; what a hook returns takes the value's place, `None` leaves it."""
-    for hook in getattr(job.hooks, point):
+def _changed(run: Run, point: str, value: Any) -> Any:
+    """Call the hooks of one point. What a hook returns replaces the value; `None` keeps it."""
+    for hook in getattr(run.hooks, point):
         answer = hook(value)
-        value = _taken(point, value, _waited(answer) if isawaitable(answer) else answer)
+        value = _replaced(point, value, _wait_for(answer) if isawaitable(answer) else answer)
     return value
 
 
-async def _async_changed(job: Job, point: str, value: Any) -> Any:
-    for hook in getattr(job.hooks, point):
+async def _async_changed(run: Run, point: str, value: Any) -> Any:
+    for hook in getattr(run.hooks, point):
         answer = getattr(hook, "async_form", hook)(value)
-        value = _taken(point, value, await answer if isawaitable(answer) else answer)
+        value = _replaced(point, value, await answer if isawaitable(answer) else answer)
     return value
 
 
-def _taken(point: str, value: Any, answer: Any) -> Any:
-    """Return what a point goes on with after a hook answered."""
+def _replaced(point: str, value: Any, answer: Any) -> Any:
+    """Return the value after a hook: its answer, checked, or the value itself."""
     if answer is None or point == "on_error":
         return value
     if not isinstance(answer, type(value)):
@@ -403,47 +334,47 @@ def _taken(point: str, value: Any, answer: Any) -> Any:
     return answer
 
 
-def _decide(job: Job, call: ToolCall) -> tuple[Decision, str]:
-    """Return the decision on one call and who made it."""
-    if job.approve is None:
+def _decide(run: Run, call: ToolCall) -> tuple[Decision, str]:
+    """Return the decision on one call, and who made it."""
+    if run.approve is None:
         return Pause(), "nobody"
-    if job.approval_timeout is not None:
-        return run_coroutine(lambda: _async_decide(job, call))
+    if run.approval_timeout is not None:
+        return run_coroutine(lambda: _async_decide(run, call))
     try:
-        answer = job.approve(call, replace(job.context(), tool_call=call))
-        return as_decision(_waited(answer) if isawaitable(answer) else answer), "approver"
+        answer = run.approve(call, replace(_context(run, run.rounds), tool_call=call))
+        return as_decision(_wait_for(answer) if isawaitable(answer) else answer), "approver"
     except Exception as error:  # the user's approver
-        return _failed(call, error)
+        return _denied(call, error)
 
 
-async def _async_decide(job: Job, call: ToolCall) -> tuple[Decision, str]:
-    if job.approve is None:
+async def _async_decide(run: Run, call: ToolCall) -> tuple[Decision, str]:
+    if run.approve is None:
         return Pause(), "nobody"
-    approve = partial(job.approve, call, replace(job.context(), tool_call=call))
+    approve = partial(run.approve, call, replace(_context(run, run.rounds), tool_call=call))
     try:
-        if job.approval_timeout is None:
+        if run.approval_timeout is None:
             answer = approve()
             return as_decision(await answer if isawaitable(answer) else answer), "approver"
-        import asyncio  # sync programs never pay for it
+        import asyncio  # not loaded by sync programs
 
-        async with asyncio.timeout(job.approval_timeout):
+        async with asyncio.timeout(run.approval_timeout):
             answer = await in_thread(approve)
             return as_decision(await answer if isawaitable(answer) else answer), "approver"
     except TimeoutError:
         return Deny("Not allowed: nobody decided in time."), "nobody"
     except Exception as error:  # the user's approver
-        return _failed(call, error)
+        return _denied(call, error)
 
 
-def _waited(awaitable: Awaitable[Any]) -> Any:
+def _wait_for(awaitable: Awaitable[Any]) -> Any:
     async def wait() -> Any:
         return await awaitable
 
     return run_coroutine(wait)
 
 
-def _failed(call: ToolCall, error: Exception) -> tuple[Decision, str]:
-    """An approver that raises has not allowed anything; the program learns why from the log."""
+def _denied(call: ToolCall, error: Exception) -> tuple[Decision, str]:
+    """Deny a call whose approver raised, and log the error."""
     from lmagent.core.redaction import library_logger
 
     library_logger("agent").warning("the approver raised %s for %s", type(error).__name__, call.name, exc_info=error)

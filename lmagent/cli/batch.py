@@ -15,7 +15,7 @@ from typing import IO, Annotated, Any, TextIO
 import typer
 
 from lmagent.agent.agent import Agent
-from lmagent.agent.loop import Limits
+from lmagent.agent.run import Limits
 from lmagent.cli.options import (
     FAILED,
     INTERRUPTED,

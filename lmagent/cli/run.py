@@ -13,8 +13,8 @@ from typing import Annotated, Any, TextIO, cast
 import typer
 
 from lmagent.agent.agent import Agent
-from lmagent.agent.loop import Limits
 from lmagent.agent.result import Allow, Deny, Edit, Pause, RunResult, decision_to_dict
+from lmagent.agent.run import Limits
 from lmagent.cli.options import (
     ApproveOption,
     ModelOption,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from lmagent.agent.agent import Agent
-from lmagent.agent.loop import Limits
 from lmagent.agent.result import Approver, Resumption, RunResult
+from lmagent.agent.run import ChatOptions, Limits
 from lmagent.agent.sessions import SessionStore, StoredHistory
 from lmagent.core.events import Event, RunEnd
 from lmagent.core.history import History, repair_history
@@ -16,7 +16,6 @@ from lmagent.core.messages import Message, Prompt, UserMessage
 from lmagent.core.prompts import as_messages
 from lmagent.engines.printer import Printer
 from lmagent.models.model import ChatModel
-from lmagent.providers.base import ToolChoice
 
 __all__ = ["ChatEngine"]
 
@@ -108,9 +107,7 @@ class ChatEngine:
             copy._history = History(self.history)
         return copy
 
-    def chat(
-        self, prompt: Prompt | Resumption, *, tool_choice: ToolChoice | str | None = None, **options: Any
-    ) -> RunResult:
+    def chat(self, prompt: Prompt | Resumption, **options: Unpack[ChatOptions]) -> RunResult:
         """Send a prompt, run the tools that the model calls, and return the result.
 
         If the run fails before the model's first reply, the prompt is removed from the history. If it fails later,
@@ -118,31 +115,25 @@ class ChatEngine:
 
         Args:
             prompt: See `Agent.run`. To resume a paused run: `bot.chat(paused.decide(True))`.
-            tool_choice: See `Agent.run`.
-            **options: Other keywords of `Agent.run`, and model parameters.
+            **options: `deps`, `limits`, `tool_choice`, `output_type`, `budget` and `approve` of `Agent.run` (see
+                `ChatOptions`), and model parameters.
 
         Raises:
             LMAgentError: See `Agent.run`.
         """
         with _Turn(self._history, self._printer, prompt):
             if not self._streams:
-                return self.agent.run(
-                    prompt, history=self._history, tool_choice=tool_choice, on_event=self._show, **options
-                )
-            events = self.agent.stream_run(prompt, history=self._history, tool_choice=tool_choice, **options)
+                return self.agent.run(prompt, history=self._history, on_event=self._show, **options)
+            events = self.agent.stream_run(prompt, history=self._history, **options)
             with closing(cast("Any", events)):
                 return self._watch(events)
 
-    async def async_chat(
-        self, prompt: Prompt | Resumption, *, tool_choice: ToolChoice | str | None = None, **options: Any
-    ) -> RunResult:
+    async def async_chat(self, prompt: Prompt | Resumption, **options: Unpack[ChatOptions]) -> RunResult:
         """Async version of `chat`."""
         with _Turn(self._history, self._printer, prompt):
             if not self._streams:
-                return await self.agent.async_run(
-                    prompt, history=self._history, tool_choice=tool_choice, on_event=self._show, **options
-                )
-            events = self.agent.async_stream_run(prompt, history=self._history, tool_choice=tool_choice, **options)
+                return await self.agent.async_run(prompt, history=self._history, on_event=self._show, **options)
+            events = self.agent.async_stream_run(prompt, history=self._history, **options)
             async with aclosing(cast("Any", events)):
                 async for event in events:
                     self._show(event)
@@ -150,21 +141,19 @@ class ChatEngine:
                         return event.result
         raise AssertionError("a run ends with RunEnd or an exception")
 
-    def stream_chat(
-        self, prompt: Prompt | Resumption, *, tool_choice: ToolChoice | str | None = None, **options: Any
-    ) -> Iterator[Event]:
+    def stream_chat(self, prompt: Prompt | Resumption, **options: Unpack[ChatOptions]) -> Iterator[Event]:
         """Like `chat`, but yield events; the last is `RunEnd` with the result. Prints nothing."""
         with _Turn(self._history, None, prompt):
-            events = self.agent.stream_run(prompt, history=self._history, tool_choice=tool_choice, **options)
+            events = self.agent.stream_run(prompt, history=self._history, **options)
             with closing(cast("Any", events)):
                 yield from events
 
     async def async_stream_chat(
-        self, prompt: Prompt | Resumption, *, tool_choice: ToolChoice | str | None = None, **options: Any
+        self, prompt: Prompt | Resumption, **options: Unpack[ChatOptions]
     ) -> AsyncIterator[Event]:
         """Async version of `stream_chat`."""
         with _Turn(self._history, None, prompt):
-            events = self.agent.async_stream_run(prompt, history=self._history, tool_choice=tool_choice, **options)
+            events = self.agent.async_stream_run(prompt, history=self._history, **options)
             async with aclosing(cast("Any", events)):
                 async for event in events:
                     yield event

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from lmagent.errors import ParameterError
+from lmagent.errors import ParameterError, UnknownParameter
 
 __all__ = [
     "AnthropicChatParameters",
@@ -75,7 +76,9 @@ class ChatParameters(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ParameterError(_explain(type(self), error)) from None
+            text = _explain(type(self), error)
+            unknown = [str(each["loc"][0]) for each in error.errors() if each["type"] == "extra_forbidden"]
+            raise (UnknownParameter(text, names=unknown) if unknown else ParameterError(text)) from None
 
     def given(self) -> dict[str, Any]:
         """Return the parameters that were set, by name."""
@@ -88,8 +91,10 @@ def _explain(kind: type[ChatParameters], error: ValidationError) -> str:
         name = str(problem["loc"][0]) if problem["loc"] else "?"
         if problem["type"] == "extra_forbidden":
             known = sorted(kind.model_fields.keys() - {"extra_body", "extra_headers"})
+            close = get_close_matches(name, known, n=1)
+            guess = f" (did you mean {close[0]}?)" if close else ""
             lines.append(
-                f"{name} is no parameter of {kind.__name__}; it takes {known}, "
+                f"{name} is no parameter of {kind.__name__}{guess}; it takes {known}, "
                 f"and extra_body={{{name!r}: ...}} sends what lmagent does not know"
             )
             continue

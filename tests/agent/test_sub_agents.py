@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from lmagent import Agent, RunContext, function
-from lmagent.agent.loop import Limits
+from lmagent.agent.run import Limits
 from lmagent.core.budget import Price
 from lmagent.core.events import NestedEvent, RunEnd, TextDelta, ToolEnd
 from lmagent.core.history import history_problems

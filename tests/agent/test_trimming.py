@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmagent import Agent, function
-from lmagent.agent.loop import Limits
+from lmagent.agent.run import Limits
 from lmagent.agent.trimming import Summarise, TrimTo, estimate_tokens
 from lmagent.core.budget import Budget
 from lmagent.core.history import history_problems

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, OpenAIChat, RunContext, function
-from lmagent.agent.loop import Limits
 from lmagent.agent.result import Deny
+from lmagent.agent.run import Limits
 from lmagent.core.messages import Usage
 from lmagent.errors import AuthenticationFailed, ConfigurationError, LimitExceeded, ServerFailed
 from lmagent.observe.hooks import Hooks, Observer, RunTracer, Span

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from lmagent import Agent, ChatModel
-from lmagent.agent.loop import Limits
+from lmagent.agent.run import Limits
 from lmagent.core.messages import (
     AssistantMessage,
     ImagePart,
