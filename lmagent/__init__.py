@@ -22,17 +22,15 @@ if TYPE_CHECKING:
     from lmagent.engines.completion import CompletionEngine
     from lmagent.errors import LMAgentError, ToolError
     from lmagent.models.anthropic import AnthropicChat
-    from lmagent.models.baichuan import BaichuanChat
     from lmagent.models.bailian import BailianChat
-    from lmagent.models.compatible import OpenAICompatibleChat
     from lmagent.models.fallback import FallbackModel
     from lmagent.models.gemini import GeminiChat
     from lmagent.models.hunyuan import HunyuanChat
     from lmagent.models.loading import load_from_model_id, register_provider
     from lmagent.models.local import LocalChat
-    from lmagent.models.minimax import MinimaxChat, MinimaxProChat
+    from lmagent.models.minimax_baichuan import BaichuanChat, MinimaxChat, MinimaxProChat
     from lmagent.models.model import ChatModel
-    from lmagent.models.openai import AzureChat, OpenAIChat, OpenAIResponsesChat
+    from lmagent.models.openai import AzureChat, OpenAIChat, OpenAICompatibleChat, OpenAIResponsesChat
     from lmagent.models.parameters import (
         AnthropicChatParameters,
         AzureChatParameters,
@@ -67,7 +65,7 @@ _HOME = {
     "AssistantMessage": "core.messages",
     "AzureChat": "models.openai",
     "AzureChatParameters": "models.parameters",
-    "BaichuanChat": "models.baichuan",
+    "BaichuanChat": "models.minimax_baichuan",
     "BaichuanChatParameters": "models.parameters",
     "BailianChat": "models.bailian",
     "BailianChatParameters": "models.parameters",
@@ -89,13 +87,13 @@ _HOME = {
     "Limits": "agent.run",
     "LocalChat": "models.local",
     "LocalChatParameters": "models.parameters",
-    "MinimaxChat": "models.minimax",
+    "MinimaxChat": "models.minimax_baichuan",
     "MinimaxChatParameters": "models.parameters",
-    "MinimaxProChat": "models.minimax",
+    "MinimaxProChat": "models.minimax_baichuan",
     "MinimaxProChatParameters": "models.parameters",
     "OpenAIChat": "models.openai",
     "OpenAIChatParameters": "models.parameters",
-    "OpenAICompatibleChat": "models.compatible",
+    "OpenAICompatibleChat": "models.openai",
     "OpenAICompatibleChatParameters": "models.parameters",
     "OpenAIResponsesChat": "models.openai",
     "OpenAIResponsesChatParameters": "models.parameters",
@@ -204,23 +202,23 @@ _MOVED: dict[str, str] = {
     "caching": "asking.cache",
     "chat_engine": "engines.chat",
     "chat_models": "models",
-    "chat_models.addresses": "models.credentials",
+    "chat_models.addresses": "models.loading",
     "chat_models.anthropic": "models.anthropic",
     "chat_models.azure": "models.openai",
-    "chat_models.baichuan": "models.baichuan",
+    "chat_models.baichuan": "models.minimax_baichuan",
     "chat_models.bailian": "models.bailian",
-    "chat_models.compatible": "models.compatible",
+    "chat_models.compatible": "models.openai",
     "chat_models.gemini": "models.gemini",
     "chat_models.hunyuan": "models.hunyuan",
     "chat_models.local": "models.local",
-    "chat_models.minimax": "models.minimax",
+    "chat_models.minimax": "models.minimax_baichuan",
     "chat_models.openai": "models.openai",
     "chat_models.responses": "models.openai",
     "chat_models.wenxin": "models.wenxin",
     "chat_models.zhipu": "models.zhipu",
     "completion_engine": "engines.completion",
     "context": "toolkit.context",
-    "credentials": "models.credentials",
+    "credentials": "models.loading",
     "definitions": "toolkit.definitions",
     "drivers": "agent.drivers",
     "fallback": "models.fallback",
@@ -256,7 +254,7 @@ _MOVED: dict[str, str] = {
     "providers.bailian_errors": "providers.bailian",
     "providers.bailian_token": "providers.bailian_app",
     "providers.calls": "providers.conversation",
-    "providers.compatible": "providers.vendors",
+    "providers.compatible": "providers.openai.vendor_profiles",
     "providers.failures": "providers.base",
     "providers.history": "providers.conversation",
     "providers.hunyuan_auth": "providers.hunyuan",

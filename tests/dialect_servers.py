@@ -37,7 +37,7 @@ from lmagent import (
     ZhiPuChat,
 )
 from lmagent.asking.retry import RetryPolicy
-from lmagent.providers import vendors as compatible
+from lmagent.providers.openai import vendor_profiles as compatible
 from lmagent.providers.openai.chat import AZURE
 from lmagent.providers.openai.profile import OPENAI, Profile
 from tests.dialects import (

@@ -6,16 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lmagent.cli.info import COLUMNS, DOORS, row_of
-from lmagent.models.loading import provider_table
-from lmagent.providers.vendors import PROFILES
+from lmagent.cli.info import COLUMNS, capability_rows
+from lmagent.providers.vendors import VENDORS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs" / "providers").glob("*.md"))
 INDEX = ROOT / "docs" / "providers" / "index.md"
 
-_OF_VENDORS = ("Model id", "tool_choice", "Images", "JSON", "Reasoning")
-"""Columns in which vendors differ; all have native function calls, several at once and streamed."""
+_DIFFERING = ("tool_choice", "Images", "JSON", "Reasoning")
+"""Columns in which OpenAI-compatible vendors differ; all have native function calls, several at once and streamed."""
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -24,32 +23,42 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def features() -> str:
-    """Return the table of what each platform can do."""
-    return _table(COLUMNS, ([f"`{row[0]}`", *row[1:]] for row in map(row_of, DOORS)))
+    """Return the table of what each API can do."""
+    return _table(COLUMNS, ([f"`{row[0]}`", *row[1:]] for row in capability_rows()))
 
 
 def vendors() -> str:
-    """Return what differs between the vendors of the compatible page, and where they are."""
+    """Return where the OpenAI-compatible vendors are, and what differs between them."""
     rows: list[list[str]] = []
-    for door in DOORS:
-        profile = PROFILES.get(door.model_id.partition("/")[0])
-        if profile:
-            cells = dict(zip(COLUMNS, row_of(door), strict=True))
-            first, *others = (cells[name] for name in _OF_VENDORS)
-            rows.append([f"`{first}`", f"`{profile.base_url}`" if profile.base_url else "yours", *others])
-    return _table((_OF_VENDORS[0], "Address", *_OF_VENDORS[1:]), rows)
+    for row in capability_rows():
+        cells = dict(zip(COLUMNS, row, strict=True))
+        entry = VENDORS[row[0].partition("/")[0]]
+        if dict(entry.options).get("vendor") == entry.prefix:
+            address = entry.api().address
+            rows.append([f"`{row[0]}`", f"`{address}`" if address else "yours", *(cells[name] for name in _DIFFERING)])
+    return _table((COLUMNS[0], "Address", *_DIFFERING), rows)
+
+
+def defaults() -> str:
+    """Return the table of usual models, with the day on which they were checked."""
+    rows = [
+        (f"`{entry.prefix}`", f"`{entry.default_model}`", entry.checked)
+        for entry in VENDORS.values()
+        if entry.default_model
+    ]
+    return _table(("Provider", "Default model", "Checked"), rows)
 
 
 def environment() -> str:
     """Return the table of every variable that is read, by the prefix of the model id."""
     rows: list[tuple[str, str]] = [("(any)", "`LMAGENT_MODEL`")]
-    for entry in provider_table().values():
+    for entry in VENDORS.values():
         if entry.variables:
             rows.append((f"`{entry.prefix}`", ", ".join(f"`{name}`" for name in entry.variables)))
     return _table(("Provider", "Variables"), rows)
 
 
-TABLES = {"features": features, "environment": environment, "vendors": vendors}
+TABLES = {"features": features, "defaults": defaults, "environment": environment, "vendors": vendors}
 
 
 def rendered(page: str) -> str:

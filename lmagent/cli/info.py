@@ -1,11 +1,10 @@
-"""What each platform can do, read off the codecs: for `lmagent models --features` and the docs' table."""
+"""`lmagent models`, `lmagent doctor` and `lmagent probe`: what there is, what is set, what a model can do."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
-from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
@@ -18,73 +17,10 @@ from lmagent.core.json_text import dumps_text
 from lmagent.engines.printer import printable
 from lmagent.errors import ConfigurationError
 from lmagent.models.loading import configured, default_model_id, load_from_model_id, provider_table
-from lmagent.providers.base import Features
+from lmagent.models.model import ChatModel
+from lmagent.providers.vendors import VENDORS, ProviderAPI, ProviderEntry
 
-__all__ = ["COLUMNS", "DOORS", "Door", "doctor", "features_of", "models", "probe", "row_of"]
-
-_KEY = {"api_key": "placeholder.placeholder"}
-_PAIR = {"api_key": "placeholder", "secret_key": "placeholder"}
-_CLOUD_PAIR = {"secret_id": "placeholder", "secret_key": "placeholder"}
-_GROUP = {"api_key": "placeholder", "group_id": "placeholder"}
-_AZURE = {"endpoint": "https://placeholder.invalid", "api_key": "placeholder"}
-_SERVER = {"base_url": "http://localhost/v1"}
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """One API of one platform."""
-
-    model_id: str
-    """As `load_from_model_id` takes it; stands for all models behind this door."""
-    note: str = ""
-    options: dict[str, Any] = field(default_factory=lambda: dict(_KEY))
-    """What the model is built with; building asks nobody."""
-
-
-DOORS: tuple[Door, ...] = (
-    Door("openai/gpt-5.4-mini"),
-    Door("openai-responses/gpt-5.4-mini"),
-    Door("azure/my-deployment", options=_AZURE),
-    Door("anthropic/claude-sonnet-4-6"),
-    Door("gemini/gemini-3.5-flash"),
-    Door("wenxin/ERNIE-Bot", "classic API", _PAIR),
-    Door("wenxin/ernie-4.5-turbo-128k", "Qianfan v2"),
-    Door("minimax/abab5.5-chat", "chatcompletion, 2023", _GROUP),
-    Door("minimax_pro/abab5.5-chat", "chatcompletion_pro", _GROUP),
-    Door("minimax/abab6.5s-chat", "chatcompletion_v2"),
-    Door("minimax/MiniMax-M2.7", "today's"),
-    Door("baichuan/Baichuan2-53B", "signed API, 2023", _PAIR),
-    Door("baichuan/Baichuan4-Turbo", "today's"),
-    Door("zhipu/chatglm_turbo", "v3"),
-    Door("zhipu/glm-4.6", "v4"),
-    Door("zhipu-character/characterglm", "v3"),
-    Door("zhipu-character/charglm-4", "v4"),
-    Door("hunyuan/v1", "signed API, 2023", {**_CLOUD_PAIR, "app_id": 1}),
-    Door("hunyuan/hunyuan-turbos-latest", "cloud API (TC3)", {**_CLOUD_PAIR, "api": "tc3"}),
-    Door("hunyuan/hunyuan-turbos-latest", "compatible"),
-    Door("bailian/qwen-plus", "native", {**_KEY, "api": "native"}),
-    Door("bailian/qwen-plus", "compatible mode", {**_KEY, "api": "compatible"}),
-    Door("bailian/my-app", "apps, 2023", {**_KEY, "api": "app"}),
-    Door("deepseek/deepseek-chat"),
-    Door("moonshot/kimi-k2.6"),
-    Door("qwen/qwen-plus"),
-    Door("mistral/mistral-large-latest"),
-    Door("groq/openai/gpt-oss-20b"),
-    Door("openrouter/openai/gpt-5.4-mini"),
-    Door("together/openai/gpt-oss-20b"),
-    Door("xai/grok-4"),
-    Door("stepfun/step-3.5-flash"),
-    Door("yi/yi-lightning"),
-    Door("siliconflow/Qwen/Qwen3-8B"),
-    Door("volcengine/doubao-seed-1-6"),
-    Door("ollama/qwen3", "", {}),
-    Door("vllm/my-model", "", _SERVER),
-    Door("llamacpp/my-model", "", _SERVER),
-    Door("lmstudio/my-model", "", _SERVER),
-    Door("compatible/my-model", "", _SERVER),
-    Door("local", "llama.cpp in the process", {}),
-)
-"""Every platform, each of its APIs once."""
+__all__ = ["COLUMNS", "capability_rows", "doctor", "models", "probe", "sample_model"]
 
 COLUMNS = (
     "Model id",
@@ -98,23 +34,39 @@ COLUMNS = (
     "Stop",
     "Reasoning",
 )
+"""Heads of `capability_rows`."""
+
+_PLACEHOLDERS: dict[str, Any] = {
+    "endpoint": "https://placeholder.invalid",
+    "base_url": "http://localhost/v1",
+    "app_id": 1,
+}
+"""Argument -> what a sample model is built with; all others are keys. Building a model sends nothing."""
 
 
-def features_of(door: Door) -> Features:
-    """Return the features of the dialect itself, without what prompt mode adds."""
-    model = load_from_model_id(door.model_id, **door.options)
-    codec = getattr(model.codec, "inner", model.codec)
-    return codec.features
+def sample_model(entry: ProviderEntry, api: ProviderAPI) -> ChatModel:
+    """Return a model of this API with placeholders for keys, to read its features from."""
+    options: dict[str, Any] = {name: _PLACEHOLDERS.get(name, "placeholder.placeholder") for name in api.needs}
+    if api.name:
+        options["api"] = api.name
+    name = api.model or api.example
+    return load_from_model_id(f"{entry.prefix}/{name}" if name else entry.prefix, **options)
 
 
-def row_of(door: Door) -> tuple[str, ...]:
-    """Return one row of the table, in the order of `COLUMNS`."""
-    features = features_of(door)
+def capability_rows() -> list[tuple[str, ...]]:
+    """Return one row per API of the vendor table, in the order of `COLUMNS`: what its codec says it can do."""
+    return [_row(entry, api) for entry in VENDORS.values() for api in entry.apis]
+
+
+def _row(entry: ProviderEntry, api: ProviderAPI) -> tuple[str, ...]:
+    codec = sample_model(entry, api).codec
+    # Prompt mode adds abilities that the dialect itself does not have.
+    features = getattr(codec, "inner", codec).features
     prompted = not features.tools
     choices = [word for word in ("required", "named", "none") if word in features.tool_choice]
     return (
-        door.model_id,
-        door.note,
+        "/".join(filter(None, (entry.prefix, api.model or api.example))),
+        api.note,
         "prompt" if prompted else "native",
         _yes(features.parallel_calls or prompted),
         _yes(features.stream_tools or prompted),
@@ -136,7 +88,7 @@ _PACKAGES = ("pydantic", "httpx", "httpcore", "tenacity", "rich", "typer")
 
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    features: Annotated[bool, typer.Option("--features", help="What each platform can do.")] = False,
+    features: Annotated[bool, typer.Option("--features", help="What each API can do.")] = False,
 ) -> None:
     """List the providers: what their model ids begin with, and whether their keys are set."""
     if features:
@@ -148,6 +100,8 @@ def models(
             "title": entry.title,
             "configured": configured(entry),
             "keys": [" or ".join(group) for group in entry.keys],
+            "default_model": entry.default_model,
+            "checked": entry.checked,
         }
         for entry in provider_table().values()
     ]
@@ -163,10 +117,8 @@ def models(
 
 
 def _features(as_json: bool) -> None:
-    """Show the table that the docs have, read off the codecs."""
-    from lmagent.cli.info import COLUMNS, DOORS, row_of  # builds every model, which no other command needs
-
-    rows = [row_of(door) for door in DOORS]
+    """Show the capability table that the documentation has."""
+    rows = capability_rows()
     if as_json:
         sys.stdout.write(dumps_text([dict(zip(COLUMNS, row, strict=True)) for row in rows], indent=2) + "\n")
         return
@@ -177,7 +129,7 @@ def _features(as_json: bool) -> None:
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """Show what lmagent sees: versions, extras, which keys are set (never their values), the default model."""
+    """Show what lmagent finds: versions, extras, which keys are set (never their values), the default model."""
     report = _report()
     if as_json:
         sys.stdout.write(dumps_text(report, indent=2) + "\n")
@@ -234,7 +186,7 @@ def probe(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
-    dry_run: Annotated[bool, typer.Option("--plan", help="Only list the requests; ask nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--plan", help="Only list the requests; send nothing.")] = False,
 ) -> None:
     """Find out what a model can do with tools: a few small requests, then the mode to use."""
     from lmagent.observe.probing import MAX_TOKENS, Check, plan  # loads prompt mode: only for this command
@@ -251,9 +203,9 @@ def probe(
                 sys.stdout.write(f"{name}: {about}\n")
             return
 
-        def told(check: Check) -> None:
+        def show(check: Check) -> None:
             sys.stderr.write(f"  {check.name}: {'yes' if check.ok else 'no'}\n")
 
-        report = ask(made, on_check=told)
+        report = ask(made, on_check=show)
     text = dumps_text(report.to_dict(), indent=2) if as_json else printable(str(report))
     sys.stdout.write(text + "\n")

@@ -6,17 +6,16 @@ from typing import ClassVar, Literal, Unpack
 
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
-from lmagent.models.credentials import find_secret, find_setting, require_secret
+from lmagent.models.loading import find_secret, find_setting, require_secret
 from lmagent.models.model import ChatModel, ModelOptions
 from lmagent.providers.base import Auth, BearerAuth, HeaderAuth
-from lmagent.providers.gemini import DEFAULT_URL, DEFAULT_VERSION, GeminiCodec
+from lmagent.providers.gemini import DEFAULT_VERSION, GeminiCodec
+from lmagent.providers.vendors import VENDORS
 
 __all__ = ["GeminiChat"]
 
-_KEY = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
-_BASE_URL = ("GOOGLE_GEMINI_BASE_URL",)
-_VERSION = ("GOOGLE_GENAI_API_VERSION",)
-_LOCATION = ("GOOGLE_CLOUD_LOCATION",)
+_VENDOR = VENDORS["gemini"]
+_ENV = _VENDOR.env
 _VERSION_WORDS = {"beta": "v1beta", "alpha": "v1alpha", "stable": "v1"}
 
 
@@ -28,16 +27,16 @@ class GeminiChat(ChatModel):
 
     Args:
         model: Any model name; none is checked against a list.
-        api_key: Default: `GOOGLE_API_KEY` or `GEMINI_API_KEY`. Another `base_url` may do without one.
+        api_key: Default: `GOOGLE_API_KEY` or `GEMINI_API_KEY`. Another `base_url` may need none.
         base_url: Host without the version. Default: `GOOGLE_GEMINI_BASE_URL`, else Google itself.
         version: Default: `GOOGLE_GENAI_API_VERSION`, else `v1beta`.
         project: Use Vertex AI with this Google Cloud project.
         location: For Vertex AI. Default: `GOOGLE_CLOUD_LOCATION`, else `global`.
-        access_token: For Vertex AI: a bearer token, as `gcloud auth print-access-token` gives it. It is not renewed.
+        access_token: For Vertex AI: a bearer token, as `gcloud auth print-access-token` prints it. It is not renewed.
         signatures: Whether calls without a thought signature get the dummy one; None: by model name.
         budgets: Whether `reasoning_effort` is sent as a thinking budget, not as a level; None: by model name.
         schema_with_tools: Whether the schema of a structured answer is sent beside tools; None: by model name.
-        schemas: `openapi` describes tools and answers in the API's older form, for servers that know only that.
+        schemas: `openapi` describes tools and answers in the API's older form, for servers that know only that one.
         **options: See `ModelOptions`.
 
     Raises:
@@ -48,7 +47,7 @@ class GeminiChat(ChatModel):
 
     def __init__(
         self,
-        model: str = "gemini-3.5-flash",
+        model: str = _VENDOR.default_model,
         *,
         api_key: str | Secret | None = None,
         base_url: str | None = None,
@@ -67,12 +66,14 @@ class GeminiChat(ChatModel):
             token = find_secret(access_token, ())
             if token is None:
                 raise ConfigurationError("No token for Vertex AI: pass access_token=... beside project=...")
-            place = find_setting(location, _LOCATION, "global") or "global"
+            place = find_setting(location, _ENV["location"], "global") or "global"
             url, named, auth = _vertex(base_url, project, place), "", BearerAuth(token)
         else:
-            url = find_setting(base_url, _BASE_URL, DEFAULT_URL) or DEFAULT_URL
-            key = require_secret("gemini", api_key, _KEY) if url == DEFAULT_URL else find_secret(api_key, _KEY)
-            named = find_setting(version, _VERSION, DEFAULT_VERSION) or DEFAULT_VERSION
+            url = find_setting(base_url, _ENV["base_url"]) or _VENDOR.api().address
+            own = url == _VENDOR.api().address
+            names = _ENV["api_key"]
+            key = require_secret("gemini", api_key, names) if own else find_secret(api_key, names)
+            named = find_setting(version, _ENV["version"]) or DEFAULT_VERSION
             auth = HeaderAuth(key, "x-goog-api-key") if key else None
         codec = GeminiCodec(
             model,

@@ -1,4 +1,4 @@
-"""Tencent Hunyuan through any of its four doors."""
+"""Tencent Hunyuan through any of its four APIs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import ClassVar, Literal, Unpack
 
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
-from lmagent.models.credentials import find_secret, find_setting, require_secret, require_setting, with_default_path
+from lmagent.models.loading import find_secret, find_setting, require_secret, require_setting, with_default_path
 from lmagent.models.model import ChatModel, ModelOptions
 from lmagent.providers.base import Auth, BearerAuth, Codec
+from lmagent.providers.vendors import VENDORS
 
 __all__ = ["HunyuanApi", "HunyuanChat"]
 
@@ -18,16 +19,10 @@ HunyuanApi = Literal["compatible", "tokenhub", "tc3", "hyllm"]
 """OpenAI's language, the same on the TokenHub platform, the cloud API with its signature, the API of 2023."""
 
 _API_OF_MODEL: Sequence[tuple[str, HunyuanApi]] = (("v1", "hyllm"), ("hy3*", "tokenhub"))
-"""Model names that live behind one door only."""
+"""Model names that only one API has."""
 
-_KEY = ("HUNYUAN_API_KEY",)
-_TOKENHUB_KEY = ("TOKENHUB_API_KEY",)
-_SECRET_ID = ("HUNYUAN_SECRET_ID", "TENCENTCLOUD_SECRET_ID")
-_SECRET_KEY = ("HUNYUAN_SECRET_KEY", "TENCENTCLOUD_SECRET_KEY")
-_TOKEN = ("TENCENTCLOUD_TOKEN",)
-_APP_ID = ("HUNYUAN_APP_ID",)
-_BASE_URL = ("HUNYUAN_BASE_URL",)
-_TOKENHUB_URL = "https://tokenhub.tencentmaas.com/v1"
+_VENDOR = VENDORS["hunyuan"]
+_ENV = _VENDOR.env
 
 
 class HunyuanChat(ChatModel):
@@ -36,8 +31,8 @@ class HunyuanChat(ChatModel):
         HunyuanChat().chat_completion("你好").reply
 
     Args:
-        model: Any model name; none is checked against a list. `"v1"` is the API of 2023, which the vendor has closed.
-        api: Which door; None: by the model's name, else `"compatible"` when there is an API key, else `"tc3"`.
+        model: Any model name; none is checked against a list. `"v1"` is the API of 2023, since shut down by the vendor.
+        api: Which API; None: by the model's name, else `"compatible"` if there is an API key, else `"tc3"`.
         api_key: For `"compatible"` (default: `HUNYUAN_API_KEY`) and `"tokenhub"` (`TOKENHUB_API_KEY`).
         secret_id: For `"tc3"` and `"hyllm"`. Default: `HUNYUAN_SECRET_ID` or `TENCENTCLOUD_SECRET_ID`.
         secret_key: Default: `HUNYUAN_SECRET_KEY` or `TENCENTCLOUD_SECRET_KEY`.
@@ -56,7 +51,7 @@ class HunyuanChat(ChatModel):
 
     def __init__(
         self,
-        model: str = "hunyuan-turbos-latest",
+        model: str = _VENDOR.default_model,
         *,
         api: HunyuanApi | None = None,
         api_key: str | Secret | None = None,
@@ -69,54 +64,55 @@ class HunyuanChat(ChatModel):
         native_tools: bool | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
-        door = api or _door(model, api_key, secret_id)
+        chosen = api or _api_of(model, api_key, secret_id)
         codec: Codec
         auth: Auth
-        match door:
+        match chosen:
             case "compatible" | "tokenhub":
                 from lmagent.providers.openai.variants import HunyuanCompatibleCodec
-                from lmagent.providers.vendors import HUNYUAN
 
-                if door == "tokenhub":
-                    url, key_names = with_default_path(base_url, _TOKENHUB_URL), _TOKENHUB_KEY
+                if chosen == "tokenhub":
+                    given, key_names = base_url, _ENV["tokenhub_key"]
                 else:
-                    url, key_names = with_default_path(find_setting(base_url, _BASE_URL), HUNYUAN.base_url), _KEY
+                    given, key_names = find_setting(base_url, _ENV["base_url"]), _ENV["api_key"]
+                url = with_default_path(given, _VENDOR.api(chosen).address)
                 codec = HunyuanCompatibleCodec(model, base_url=url, tools=native_tools)
                 auth = BearerAuth(require_secret("hunyuan", api_key, key_names))
             case "tc3":
-                from lmagent.providers.hunyuan import BASE_URL, HunyuanCodec, TC3Auth
+                from lmagent.providers.hunyuan import HunyuanCodec, TC3Auth
 
-                codec = HunyuanCodec(model, base_url=base_url or BASE_URL, region=region, tools=native_tools)
-                auth = TC3Auth(*_pair(secret_id, secret_key), token=find_secret(token, _TOKEN))
+                url = base_url or _VENDOR.api("tc3").address
+                codec = HunyuanCodec(model, base_url=url, region=region, tools=native_tools)
+                auth = TC3Auth(*_pair(secret_id, secret_key), token=find_secret(token, _ENV["token"]))
             case "hyllm":
-                from lmagent.providers.hunyuan_hyllm import BASE_URL, HyllmAuth, HyllmCodec
+                from lmagent.providers.hunyuan_hyllm import HyllmAuth, HyllmCodec
 
                 number = None if app_id is None else str(app_id)
-                number = require_setting("hunyuan", "app id", "app_id", number, _APP_ID)
+                number = require_setting("hunyuan", "app id", "app_id", number, _ENV["app_id"])
                 if not number.isdecimal():
                     raise ConfigurationError(f"Hunyuan's app_id is a number, not {number!r}.")
-                codec = HyllmCodec(model, base_url=with_default_path(base_url, BASE_URL))
+                codec = HyllmCodec(model, base_url=with_default_path(base_url, _VENDOR.api("hyllm").address))
                 auth = HyllmAuth(int(number), *_pair(secret_id, secret_key))
             case _:
-                raise ConfigurationError(f"api is 'compatible', 'tokenhub', 'tc3' or 'hyllm', not {door!r}.")
+                raise ConfigurationError(f"api is 'compatible', 'tokenhub', 'tc3' or 'hyllm', not {chosen!r}.")
         super().__init__(codec, auth=auth, **options)
 
 
-def _door(model: str, api_key: str | Secret | None, secret_id: str | Secret | None) -> HunyuanApi:
-    for pattern, door in _API_OF_MODEL:
+def _api_of(model: str, api_key: str | Secret | None, secret_id: str | Secret | None) -> HunyuanApi:
+    for pattern, only in _API_OF_MODEL:
         if fnmatchcase(model, pattern):
-            return door
+            return only
     if api_key is not None:
         return "compatible"
     if secret_id is not None:
         return "tc3"
-    if find_secret(None, _KEY) or not find_secret(None, _SECRET_ID):
+    if find_secret(None, _ENV["api_key"]) or not find_secret(None, _ENV["secret_id"]):
         return "compatible"
     return "tc3"
 
 
 def _pair(secret_id: str | Secret | None, secret_key: str | Secret | None) -> tuple[Secret, Secret]:
     return (
-        require_secret("hunyuan", secret_id, _SECRET_ID, "secret_id"),
-        require_secret("hunyuan", secret_key, _SECRET_KEY, "secret_key"),
+        require_secret("hunyuan", secret_id, _ENV["secret_id"], "secret_id"),
+        require_secret("hunyuan", secret_key, _ENV["secret_key"], "secret_key"),
     )

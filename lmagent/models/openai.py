@@ -1,4 +1,7 @@
-"""OpenAI's own endpoints, and Azure's. Codecs load with the first model that needs them."""
+"""Everything that speaks OpenAI's language: OpenAI itself, Azure, and any compatible vendor or server.
+
+Codecs load with the first model that needs them: `import lmagent` and a model of one kind do not pay for the others.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Unpack
 
 from lmagent.core.redaction import Secret
-from lmagent.models.credentials import find_secret, find_setting, require_secret, require_setting
+from lmagent.errors import ConfigurationError
+from lmagent.models.loading import find_secret, find_setting, require_secret, require_setting, with_default_path
 from lmagent.models.model import ChatModel, ModelOptions
 from lmagent.providers.base import Auth, BearerAuth, HeaderAuth
+from lmagent.providers.vendors import VENDORS
 
 if TYPE_CHECKING:
-    from lmagent.providers.openai.profile import ModelRule
+    from lmagent.providers.openai.profile import ModelRule, Profile
 
-__all__ = ["AzureChat", "OpenAIChat", "OpenAIResponsesChat"]
+__all__ = ["AzureChat", "OpenAIChat", "OpenAICompatibleChat", "OpenAIResponsesChat"]
 
-_KEY = ("OPENAI_API_KEY",)
-_BASE_URL = ("OPENAI_BASE_URL", "OPENAI_API_BASE")
-_DEFAULT_URL = "https://api.openai.com/v1"
+_OPENAI = VENDORS["openai"]
+_RESPONSES = VENDORS["openai-responses"]
+_AZURE = VENDORS["azure"]
 
 
 class OpenAIChat(ChatModel):
@@ -27,14 +32,14 @@ class OpenAIChat(ChatModel):
 
     Args:
         model: Any model name; none is checked against a list.
-        api_key: Default: `OPENAI_API_KEY`. Another `base_url` may do without one.
+        api_key: Default: `OPENAI_API_KEY`. Another `base_url` may need none.
         base_url: Default: `OPENAI_BASE_URL` or `OPENAI_API_BASE`, else OpenAI itself. Everything up to
             `/chat/completions`, e.g. `http://localhost:8000/v1`.
         organization: Default: `OPENAI_ORG_ID`.
         project: Default: `OPENAI_PROJECT_ID`.
         legacy_functions: Speak the old `functions` form instead of `tools`, for servers that know only that.
         model_rules: Which parameters the model refuses; default: a table of OpenAI's reasoning models. `()` sends all.
-        stream_usage: Whether a stream is asked to tell its usage (`stream_options`); None: yes.
+        stream_usage: Whether a stream asks for its usage (`stream_options`); None: yes.
         **options: See `ModelOptions`.
 
     Raises:
@@ -45,7 +50,7 @@ class OpenAIChat(ChatModel):
 
     def __init__(
         self,
-        model: str = "gpt-5.4-mini",
+        model: str = _OPENAI.default_model,
         *,
         api_key: str | Secret | None = None,
         base_url: str | None = None,
@@ -56,23 +61,18 @@ class OpenAIChat(ChatModel):
         stream_usage: bool | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
-        from lmagent.providers.openai.chat import OpenAICodec  # with the first model, not with the front door
+        from lmagent.providers.openai.chat import OpenAICodec  # loads with the first model
 
-        url = (find_setting(base_url, _BASE_URL) or _DEFAULT_URL).rstrip("/")
-        key = require_secret("openai", api_key, _KEY) if url == _DEFAULT_URL else find_secret(api_key, _KEY)
-        headers = {
-            "openai-organization": find_setting(organization, ("OPENAI_ORG_ID",)),
-            "openai-project": find_setting(project, ("OPENAI_PROJECT_ID",)),
-        }
+        url, auth = _url_and_auth("openai", base_url, api_key)
         codec = OpenAICodec(
             model,
-            base_url=url,
+            base_url=url.rstrip("/"),
             legacy_functions=legacy_functions,
             model_rules=model_rules,
             stream_usage=stream_usage,
-            headers={name: value for name, value in headers.items() if value},
+            headers=_account(organization, project),
         )
-        super().__init__(codec, auth=BearerAuth(key) if key else None, **options)
+        super().__init__(codec, auth=auth, **options)
 
 
 class OpenAIResponsesChat(ChatModel):
@@ -80,11 +80,11 @@ class OpenAIResponsesChat(ChatModel):
 
         OpenAIResponsesChat().chat_completion("你好", reasoning_effort="low").reply
 
-    Nothing is stored at the provider unless `store=True` is asked for; reasoning travels in the history, encrypted.
+    Nothing is stored at the provider unless you pass `store=True`; reasoning travels in the history, encrypted.
 
     Args:
         model: Any model name; none is checked against a list.
-        api_key: Default: `OPENAI_API_KEY`. Another `base_url` may do without one.
+        api_key: Default: `OPENAI_API_KEY`. Another `base_url` may need none.
         base_url: Default: `OPENAI_BASE_URL` or `OPENAI_API_BASE`, else OpenAI itself. Everything up to `/responses`.
         organization: Default: `OPENAI_ORG_ID`.
         project: Default: `OPENAI_PROJECT_ID`.
@@ -100,7 +100,7 @@ class OpenAIResponsesChat(ChatModel):
 
     def __init__(
         self,
-        model: str = "gpt-5.4-mini",
+        model: str = _RESPONSES.default_model,
         *,
         api_key: str | Secret | None = None,
         base_url: str | None = None,
@@ -111,27 +111,34 @@ class OpenAIResponsesChat(ChatModel):
         **options: Unpack[ModelOptions],
     ) -> None:
         from lmagent.providers.openai.profile import REASONING_MODELS
-        from lmagent.providers.openai.responses import DEFAULT_URL, ResponsesCodec
+        from lmagent.providers.openai.responses import ResponsesCodec
 
-        url = find_setting(base_url, _BASE_URL, DEFAULT_URL) or DEFAULT_URL
-        key = require_secret("openai-responses", api_key, _KEY) if url == DEFAULT_URL else find_secret(api_key, _KEY)
-        headers = {
-            "openai-organization": find_setting(organization, ("OPENAI_ORG_ID",)),
-            "openai-project": find_setting(project, ("OPENAI_PROJECT_ID",)),
-        }
+        url, auth = _url_and_auth("openai-responses", base_url, api_key)
         codec = ResponsesCodec(
             model,
             base_url=url,
             encrypted_reasoning=encrypted_reasoning,
             model_rules=REASONING_MODELS if model_rules is None else model_rules,
-            headers={name: value for name, value in headers.items() if value},
+            headers=_account(organization, project),
         )
-        super().__init__(codec, auth=BearerAuth(key) if key else None, **options)
+        super().__init__(codec, auth=auth, **options)
 
 
-_DEPLOYMENT = ("AZURE_CHAT_API_ENGINE", "AZURE_CHAT_MODEL_NAME", "AZURE_OPENAI_DEPLOYMENT")
-_VERSION = ("OPENAI_API_VERSION", "AZURE_API_VERSION")
-_TOKEN = ("AZURE_OPENAI_AD_TOKEN",)
+def _url_and_auth(prefix: str, base_url: str | None, api_key: str | Secret | None) -> tuple[str, Auth | None]:
+    """Return address and credentials. Only OpenAI itself must have a key; a server of your own may need none."""
+    env, default = VENDORS[prefix].env, VENDORS[prefix].api().address
+    url = find_setting(base_url, env["base_url"]) or default
+    own = url.rstrip("/") == default
+    key = require_secret(prefix, api_key, env["api_key"]) if own else find_secret(api_key, env["api_key"])
+    return url, BearerAuth(key) if key else None
+
+
+def _account(organization: str | None, project: str | None) -> dict[str, str]:
+    headers = {
+        "openai-organization": find_setting(organization, _OPENAI.env["organization"]),
+        "openai-project": find_setting(project, _OPENAI.env["project"]),
+    }
+    return {name: value for name, value in headers.items() if value}
 
 
 class AzureChat(ChatModel):
@@ -144,14 +151,14 @@ class AzureChat(ChatModel):
             `AZURE_OPENAI_DEPLOYMENT`.
         endpoint: Default: `AZURE_OPENAI_ENDPOINT` or `AZURE_API_BASE`.
         api_version: A date such as `2024-10-21`; default: `OPENAI_API_VERSION` or `AZURE_API_VERSION`. Without one, or
-            with `""`, the v1 API is spoken, which needs none.
+            with `""`, the v1 API is used, which needs none.
         api_key: Default: `AZURE_OPENAI_API_KEY` or `AZURE_API_KEY`.
-        ad_token: A Microsoft Entra token in place of a key, or a function that returns one that is good now. Default:
+        ad_token: A Microsoft Entra token in place of a key, or a function that returns a valid one. Default:
             `AZURE_OPENAI_AD_TOKEN`, which wins over a key of the environment.
         reasoning: The deployment is a reasoning model (its name does not say so).
-        headers: Sent with every request, e.g. the opt-in of a preview feature.
+        headers: Sent with every request, e.g. to opt in to a preview feature.
         model_rules: Which parameters the deployment refuses; default: by `reasoning`. `()` sends all.
-        stream_usage: Whether a stream is asked to tell its usage (`stream_options`); None: where the version knows it.
+        stream_usage: Whether a stream asks for its usage (`stream_options`); None: where the version knows it.
         **options: See `ModelOptions`.
 
     Raises:
@@ -174,24 +181,102 @@ class AzureChat(ChatModel):
         stream_usage: bool | None = None,
         **options: Unpack[ModelOptions],
     ) -> None:
-        from lmagent.providers.openai.chat import AZURE, AzureCodec
+        from lmagent.providers.openai.chat import AzureCodec
 
         codec = AzureCodec(
-            require_setting("azure", "deployment", "model", model or None, _DEPLOYMENT),
-            endpoint=require_setting("azure", "endpoint", "endpoint", endpoint, AZURE.base_url_env),
-            api_version=find_setting(api_version, _VERSION) or None,
+            require_setting("azure", "deployment", "model", model or None, _AZURE.env["model"]),
+            endpoint=require_setting("azure", "endpoint", "endpoint", endpoint, _AZURE.env["endpoint"]),
+            api_version=find_setting(api_version, _AZURE.env["api_version"]) or None,
             reasoning=reasoning,
             headers=headers,
             model_rules=model_rules,
             stream_usage=stream_usage,
         )
-        super().__init__(codec, auth=_auth(api_key, ad_token), **options)
+        super().__init__(codec, auth=_azure_auth(api_key, ad_token), **options)
 
 
-def _auth(key: str | Secret | None, token: str | Secret | Callable[[], str | Secret] | None) -> Auth:
-    from lmagent.providers.openai.chat import AZURE, EntraAuth
-
+def _azure_auth(key: str | Secret | None, token: str | Secret | Callable[[], str | Secret] | None) -> Auth:
     if callable(token):
+        from lmagent.providers.openai.chat import EntraAuth
+
         return EntraAuth(token)
-    found = find_secret(token, _TOKEN) if token is not None or key is None else None
-    return BearerAuth(found) if found else HeaderAuth(require_secret("azure", key, AZURE.key_env), "api-key")
+    found = find_secret(token, _AZURE.env["ad_token"]) if token is not None or key is None else None
+    return BearerAuth(found) if found else HeaderAuth(require_secret("azure", key, _AZURE.env["api_key"]), "api-key")
+
+
+class OpenAICompatibleChat(ChatModel):
+    """A model behind `/chat/completions`, on any server.
+
+        OpenAICompatibleChat("deepseek-chat", vendor="deepseek")
+        OpenAICompatibleChat("my-model", base_url="http://localhost:8000/v1", vendor="vllm")
+
+    Args:
+        model: Any model name; none is checked against a list. Default: the vendor's usual one, where it has one.
+        vendor: A name of the table (`deepseek`, `moonshot`, `qwen`, `mistral`, `groq`, `openrouter`, `together`,
+            `xai`, `stepfun`, `yi`, `siliconflow`, `volcengine`, `ollama`, `vllm`, `llamacpp`, `lmstudio`,
+            `compatible`) or a `Profile` of your own. `compatible` sends only what every server takes.
+        base_url: Everything up to `/chat/completions`. Default: the vendor's environment variable, else its address.
+        api_key: Default: the vendor's environment variables. Servers on your own machine need none.
+        legacy_functions: Speak the old `functions` form instead of `tools`.
+        headers: Sent with every request, e.g. OpenRouter's `X-Title`.
+        model_rules: Which parameters the model refuses; default: the vendor's table. `()` sends all.
+        stream_usage: Whether a stream asks for its usage (`stream_options`); None: as the profile says.
+        **options: See `ModelOptions`.
+
+    Raises:
+        ConfigurationError: Unknown vendor, no model, no address, or no key where one is needed.
+    """
+
+    parameters_type: ClassVar[str] = "lmagent.models.parameters:OpenAICompatibleChatParameters"
+
+    def __init__(
+        self,
+        model: str = "",
+        *,
+        vendor: str | Profile = "compatible",
+        base_url: str | None = None,
+        api_key: str | Secret | None = None,
+        legacy_functions: bool = False,
+        headers: Mapping[str, str] | None = None,
+        model_rules: Sequence[ModelRule] | None = None,
+        stream_usage: bool | None = None,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        from lmagent.providers.openai.chat import OpenAICodec
+        from lmagent.providers.openai.vendor_profiles import profile_of  # every vendor's profile: not for OpenAIChat
+
+        profile = profile_of(vendor) if isinstance(vendor, str) else vendor
+        url = _address(profile, find_setting(base_url, profile.base_url_env, profile.base_url))
+        if not (model or profile.default_model):
+            raise ConfigurationError(f"{profile.provider!r} has no default model: pass model='...'.")
+        if profile.needs_key:
+            key: Secret | None = require_secret(profile.provider, api_key, profile.key_env)
+        else:
+            key = find_secret(api_key, profile.key_env)
+        auth = None
+        if key:
+            auth = BearerAuth(key) if profile.auth == "bearer" else HeaderAuth(key, profile.auth)
+        codec = OpenAICodec(
+            model or profile.default_model,
+            base_url=url,
+            profile=profile,
+            legacy_functions=legacy_functions,
+            headers=headers,
+            model_rules=model_rules,
+            stream_usage=stream_usage,
+        )
+        super().__init__(codec, auth=auth, **options)
+
+
+def _address(profile: Profile, url: str | None) -> str:
+    """Return a whole base URL; servers on the same machine are often given as host and port alone."""
+    if not url:
+        raise ConfigurationError(
+            f"No address for {profile.provider!r}: pass base_url='https://.../v1'"
+            + (f" or set {' or '.join(profile.base_url_env)}." if profile.base_url_env else ".")
+        )
+    if profile.needs_key or not profile.base_url:
+        return url
+    if "://" not in url:
+        url = f"http://{url}"
+    return with_default_path(url, profile.base_url)

@@ -7,9 +7,10 @@ from typing import ClassVar, Literal, TypeAlias, Unpack
 
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
-from lmagent.models.credentials import find_secret, find_setting, host_of, with_default_path
+from lmagent.models.loading import find_secret, find_setting, host_of, ways_to_set, with_default_path
 from lmagent.models.model import ChatModel, ModelOptions
 from lmagent.providers.base import Auth, BearerAuth, Codec
+from lmagent.providers.vendors import VENDORS
 
 __all__ = ["CLASSIC_MODELS", "WenxinChat"]
 
@@ -30,34 +31,35 @@ CLASSIC_MODELS = (
     "ernie_*",
     "llama_2_*",
 )
-"""Shell patterns of model names of the classic API. Case counts: v2 has some of these names in lower case."""
+"""Shell patterns of model names of the classic API. Case matters: v2 has some of these names in lower case."""
 
-_CLASSIC_DEFAULT = "ERNIE-Bot"
-_PAIRS = (("WENXIN_API_KEY", "WENXIN_SECRET_KEY"), ("QIANFAN_AK", "QIANFAN_SK"), ("EB_AK", "EB_SK"))
-_TOKENS = ("QIANFAN_ACCESS_TOKEN", "EB_ACCESS_TOKEN")
-_V2_KEYS = ("QIANFAN_API_KEY", "QIANFAN_BEARER_TOKEN")
+_VENDOR = VENDORS["wenxin"]
+_ENV = _VENDOR.env
+_PAIRS = tuple(zip(_ENV["classic_key"], _ENV["secret_key"], strict=True))
+_TOKENS = _ENV["access_token"]
+_V2_KEYS = _ENV["api_key"]
 
 
 class WenxinChat(ChatModel):
-    """ERNIE. Which of the two APIs is spoken follows from the model's name, and `api` overrules it.
+    """Baidu's ERNIE. The API follows from the model's name unless you pass `api`.
 
-        WenxinChat("ERNIE-Bot")                 # classic: key pair, access token by itself
+        WenxinChat("ERNIE-Bot")                 # classic: key pair; the access token is fetched
         WenxinChat("ernie-4.5-turbo-128k")      # Qianfan v2: one key
 
-    `QIANFAN_SECRET_KEY` is read only beside `QIANFAN_ACCESS_KEY`, as the IAM secret that Baidu's own SDK means by it.
+    `QIANFAN_SECRET_KEY` is read only together with `QIANFAN_ACCESS_KEY`, as the IAM secret, as in Baidu's own SDK.
 
     Args:
-        model: Default: `ERNIE-Bot` where a key pair or access token is all there is, else v2's.
+        model: Default: `ERNIE-Bot` if there is only a key pair or access token, else v2's usual model.
         api: `classic` or `v2`; None: classic for the names of `CLASSIC_MODELS`.
         api_key: v2: the key, default `QIANFAN_API_KEY`, `QIANFAN_BEARER_TOKEN` or `WENXIN_API_KEY`. Classic: of the
             application, default `WENXIN_API_KEY`, `QIANFAN_AK` or `EB_AK`.
         secret_key: Classic: of the application, default `WENXIN_SECRET_KEY`, `QIANFAN_SK` or `EB_SK`.
         access_token: Classic: a token in place of the pair, default `QIANFAN_ACCESS_TOKEN` or `EB_ACCESS_TOKEN`.
         iam_access_key: In place of all these, for both APIs; default `QIANFAN_ACCESS_KEY`.
-        iam_secret_key: Goes with it; default `QIANFAN_SECRET_KEY`.
+        iam_secret_key: Its secret; default `QIANFAN_SECRET_KEY`.
         base_url: Default `WENXIN_BASE_URL` (classic also `QIANFAN_BASE_URL`), else Baidu's host.
-        endpoint: Classic: last part of the URL, for models that are not in the table.
-        native_tools: Classic: whether the model hears functions; None: as the table of models says.
+        endpoint: Classic: last part of the URL, for models that the codec's table lacks.
+        native_tools: Classic: whether the model has function calls; None: by the codec's table.
         **options: See `ModelOptions`.
 
     Raises:
@@ -86,21 +88,22 @@ class WenxinChat(ChatModel):
             api = _api_of(model) if model else _api_by_keys(api_key, secret_key, access_token)
         codec: Codec
         if api == "classic":
-            from lmagent.providers.wenxin import BASE_URL, WenxinCodec
+            from lmagent.providers.wenxin import WenxinCodec
 
-            url = find_setting(base_url, ("WENXIN_BASE_URL", "QIANFAN_BASE_URL"), BASE_URL) or BASE_URL
+            classic = _VENDOR.api("classic")
+            url = find_setting(base_url, _ENV["classic_base_url"]) or classic.address
             codec = WenxinCodec(
-                model or _CLASSIC_DEFAULT, base_url=host_of(url, "/v2"), endpoint=endpoint, tools=native_tools
+                model or classic.model, base_url=host_of(url, "/v2"), endpoint=endpoint, tools=native_tools
             )
             auth = _classic_auth(codec.base_url, api_key, secret_key, access_token, iam)
         elif api == "v2":
             from lmagent.providers.openai.variants import WenxinV2Codec
-            from lmagent.providers.vendors import WENXIN
 
             if endpoint is not None or native_tools is not None:
                 raise ConfigurationError("endpoint= and native_tools= belong to the classic API; add api='classic'.")
-            url = find_setting(base_url, WENXIN.base_url_env)
-            codec = WenxinV2Codec(model or WENXIN.default_model, base_url=with_default_path(url, WENXIN.base_url))
+            current = _VENDOR.api("v2")
+            url = with_default_path(find_setting(base_url, _ENV["base_url"]), current.address)
+            codec = WenxinV2Codec(model or current.model, base_url=url)
             auth = _v2_auth(api_key, iam)
         else:
             raise ConfigurationError(f"api is 'classic' or 'v2', not {api!r}.")
@@ -114,7 +117,7 @@ def _api_of(model: str) -> WenxinAPI:
 def _api_by_keys(
     api_key: str | Secret | None, secret_key: str | Secret | None, access_token: str | Secret | None
 ) -> WenxinAPI:
-    """Return the API that the credentials are for; where they serve both it is the current one."""
+    """Return the API that the credentials are for; if they are good for both, the current one."""
     if secret_key is not None or access_token is not None:
         return "classic"
     if api_key is not None or find_secret(None, _V2_KEYS):
@@ -131,10 +134,12 @@ def _key_pair(api_key: str | Secret | None, secret_key: str | Secret | None) -> 
 
 
 def _iam(access_key: str | Secret | None, secret_key: str | Secret | None) -> tuple[Secret, Secret] | None:
-    key = find_secret(access_key, ("QIANFAN_ACCESS_KEY",))
-    secret = find_secret(secret_key, ("QIANFAN_SECRET_KEY",))
+    key = find_secret(access_key, _ENV["iam_access_key"])
+    secret = find_secret(secret_key, _ENV["iam_secret_key"])
     if access_key is not None and not secret:
-        raise ConfigurationError("iam_access_key= needs iam_secret_key= (or QIANFAN_SECRET_KEY).")
+        raise ConfigurationError(
+            f"iam_access_key= has no secret: {ways_to_set('iam_secret_key', _ENV['iam_secret_key'])}."
+        )
     return (key, secret) if key and secret else None
 
 
@@ -159,9 +164,9 @@ def _classic_auth(
     if iam:
         return BceSignatureAuth(*iam)
     raise ConfigurationError(
-        "No keys for 'wenxin' (classic API): pass api_key=... and secret_key=..., or set WENXIN_API_KEY and "
-        "WENXIN_SECRET_KEY (or QIANFAN_AK and QIANFAN_SK). A Qianfan v2 key goes with names such as "
-        "'ernie-4.5-turbo-128k', or with api='v2'."
+        "No keys for 'wenxin' (classic API): pass api_key=... and secret_key=..., or set "
+        f"{' or '.join(' and '.join(pair) for pair in _PAIRS)}. A Qianfan v2 key goes with names such as "
+        f"{_VENDOR.api('v2').model!r}, or with api='v2'."
     )
 
 
@@ -171,10 +176,10 @@ def _v2_auth(api_key: str | Secret | None, iam: tuple[Secret, Secret] | None) ->
         from lmagent.providers.wenxin import IamBearerAuth
 
         return IamBearerAuth(*iam)
-    key = key or find_secret(None, ("WENXIN_API_KEY",))
+    key = key or find_secret(None, _ENV["classic_key"][:1])
     if key is None:
         raise ConfigurationError(
-            "No API key for 'wenxin' (Qianfan v2): pass api_key=... or set QIANFAN_API_KEY. A key pair of the classic "
-            "API goes with names such as 'ERNIE-Bot', or with api='classic'."
+            f"No API key for 'wenxin' (Qianfan v2): {ways_to_set('api_key', _V2_KEYS[:1])}. A key pair of the classic "
+            f"API goes with names such as {_VENDOR.api('classic').model!r}, or with api='classic'."
         )
     return BearerAuth(key)

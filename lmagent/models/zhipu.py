@@ -8,19 +8,21 @@ from typing import ClassVar, Literal, Unpack
 
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
-from lmagent.models.credentials import find_setting, require_secret, with_default_path
+from lmagent.models.loading import find_setting, require_secret, with_default_path
 from lmagent.models.model import ChatModel, ModelOptions
 from lmagent.providers.base import Auth, BearerAuth
-from lmagent.providers.zhipu import BASE_URL, CharacterCodec, ZhipuAuth, ZhipuCodec
+from lmagent.providers.vendors import VENDORS
+from lmagent.providers.zhipu import CharacterCodec, ZhipuAuth, ZhipuCodec
 
 __all__ = ["ZhiPuCharacterChat", "ZhiPuChat", "ZhipuApi"]
 
 ZhipuApi = Literal["v3", "v4"]
 
 _API_OF_MODEL: Sequence[tuple[str, ZhipuApi]] = (("chatglm*", "v3"), ("characterglm*", "v3"), ("*", "v4"))
-"""The first pattern that fits a model's name says which API it lives on."""
+"""Shell pattern of a model name -> its API; the first that matches."""
 
-_KEY = ("ZHIPU_API_KEY", "ZHIPUAI_API_KEY", "ZAI_API_KEY")
+_CHAT = VENDORS["zhipu"]
+_CHARACTER = VENDORS["zhipu-character"]
 _V4_LIFETIME_S = 210.0
 
 
@@ -30,7 +32,7 @@ class ZhiPuChat(ChatModel):
         ZhiPuChat().chat_completion("你好").reply
 
     Args:
-        model: Any model name; none is checked against a list. `chatglm_turbo` and its kin live on v3.
+        model: Any model name; none is checked against a list. `chatglm_turbo` and its like are on v3.
         api: `"v4"` or `"v3"`; None: by the model's name.
         api_key: `<id>.<secret>`. Default: `ZHIPU_API_KEY`, `ZHIPUAI_API_KEY` or `ZAI_API_KEY`.
         base_url: Default for v4: `ZHIPUAI_BASE_URL` or `ZAI_BASE_URL`, else open.bigmodel.cn. Outside China:
@@ -39,14 +41,14 @@ class ZhiPuChat(ChatModel):
         **options: See `ModelOptions`.
 
     Raises:
-        ConfigurationError: No key, or a key that cannot be signed with.
+        ConfigurationError: No key, or a key that cannot sign.
     """
 
     parameters_type: ClassVar[str] = "lmagent.models.parameters:ZhiPuChatParameters"
 
     def __init__(
         self,
-        model: str = "glm-4.6",
+        model: str = _CHAT.default_model,
         *,
         api: ZhipuApi | None = None,
         api_key: str | Secret | None = None,
@@ -55,7 +57,7 @@ class ZhiPuChat(ChatModel):
         **options: Unpack[ModelOptions],
     ) -> None:
         version = _version(model, api)
-        auth = _auth(version, require_secret("zhipu", api_key, _KEY), signed)
+        auth = _auth(version, require_secret("zhipu", api_key, _CHAT.env["api_key"]), signed)
         if version == "v3":
             super().__init__(ZhipuCodec(model, base_url=_v3_url(base_url)), auth=auth, **options)
         else:
@@ -70,8 +72,8 @@ class ZhiPuCharacterChat(ChatModel):
         ZhiPuCharacterChat(meta={"bot_name": "Guide", "bot_info": "a patient guide"}).chat_completion("你好").reply
 
     Args:
-        model: Any model name; `characterglm` lives on v3.
-        meta: The card: `user_info`, `bot_info`, `bot_name`, `user_name`; what is left out has a default.
+        model: Any model name; `characterglm` is on v3.
+        meta: The card: `user_info`, `bot_info`, `bot_name`, `user_name`; each has a default.
         api: `"v4"` or `"v3"`; None: by the model's name.
         api_key: As in `ZhiPuChat`.
         base_url: As in `ZhiPuChat`.
@@ -79,14 +81,14 @@ class ZhiPuCharacterChat(ChatModel):
         **options: See `ModelOptions`.
 
     Raises:
-        ConfigurationError: No key, or a key that cannot be signed with.
+        ConfigurationError: No key, or a key that cannot sign.
     """
 
     parameters_type: ClassVar[str] = "lmagent.models.parameters:ZhiPuCharacterChatParameters"
 
     def __init__(
         self,
-        model: str = "charglm-4",
+        model: str = _CHARACTER.default_model,
         *,
         meta: Mapping[str, str] | None = None,
         api: ZhipuApi | None = None,
@@ -96,7 +98,8 @@ class ZhiPuCharacterChat(ChatModel):
         **options: Unpack[ModelOptions],
     ) -> None:
         version = _version(model, api)
-        auth = _auth(version, require_secret("zhipu-character", api_key, _KEY), signed)
+        key = require_secret("zhipu-character", api_key, _CHARACTER.env["api_key"])
+        auth = _auth(version, key, signed)
         if version == "v3":
             super().__init__(CharacterCodec(model, base_url=_v3_url(base_url), meta=meta), auth=auth, **options)
         else:
@@ -112,13 +115,11 @@ def _version(model: str, api: ZhipuApi | None) -> ZhipuApi:
 
 
 def _v3_url(base_url: str | None) -> str:
-    return with_default_path(base_url, BASE_URL)
+    return with_default_path(base_url, _CHAT.api("v3").address)
 
 
 def _v4_url(base_url: str | None) -> str:
-    from lmagent.providers.vendors import ZHIPU
-
-    return with_default_path(find_setting(base_url, ZHIPU.base_url_env), ZHIPU.base_url)
+    return with_default_path(find_setting(base_url, _CHAT.env["base_url"]), _CHAT.api("v4").address)
 
 
 def _auth(version: ZhipuApi, key: Secret, signed: bool) -> Auth:

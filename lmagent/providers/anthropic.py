@@ -38,12 +38,13 @@ from lmagent.providers.anthropic_reply import AnthropicReplyState, sort_error
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, joined
 from lmagent.providers.conversation import BEGIN, CONTINUE, arguments_object, called_names, kept_items, settled
 from lmagent.providers.fields import elsewhere, mapping, object_of, same, within
+from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from lmagent.toolkit.schema_dialects import anthropic_strict, schema_as_text
 
 __all__ = ["DEFAULT_MAX_TOKENS", "DEFAULT_URL", "DEFAULT_VERSION", "AnthropicCodec"]
 
-DEFAULT_URL = "https://api.anthropic.com"
+DEFAULT_URL = VENDORS["anthropic"].api().address
 DEFAULT_VERSION = "2023-06-01"
 DEFAULT_MAX_TOKENS = 4096
 

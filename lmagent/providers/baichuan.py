@@ -25,10 +25,11 @@ from lmagent.errors import (
 from lmagent.providers.base import Auth, AuthFlow, ChatCall, ParameterRule, Request, error_for_status, quoted
 from lmagent.providers.conversation import TextOnlyCodec
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of, within
+from lmagent.providers.vendors import VENDORS
 
 __all__ = ["BASE_URL", "BaichuanCodec", "BaichuanSignatureAuth"]
 
-BASE_URL = "https://api.baichuan-ai.com"
+BASE_URL = VENDORS["baichuan"].api("classic").address
 
 _ERRORS: Mapping[str, type[ProviderError]] = {
     "1": ServerFailed,

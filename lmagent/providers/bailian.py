@@ -64,6 +64,7 @@ from lmagent.providers.conversation import (
     turns,
 )
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, same, switched, text, usage_of, within
+from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import ToolSpec
 
 __all__ = ["BASE_URL", "BailianCodec", "BailianState", "bailian_error_class"]
@@ -109,7 +110,7 @@ def bailian_error_class(code: str, message: str) -> type[ProviderError] | None:
     return ContextTooLong if kind is BadRequest and _TOO_LONG.search(message) else kind
 
 
-BASE_URL = "https://dashscope.aliyuncs.com/api/v1"
+BASE_URL = VENDORS["bailian"].api("native").address
 
 _TEXT_PATH = "/services/aigc/text-generation/generation"
 _MULTIMODAL_PATH = "/services/aigc/multimodal-generation/generation"

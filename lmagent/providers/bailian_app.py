@@ -23,6 +23,7 @@ from lmagent.providers.bailian import bailian_error_class
 from lmagent.providers.base import ChatCall, ParameterRule, Request, TokenAuth, error_for_status, quoted
 from lmagent.providers.conversation import TextOnlyCodec
 from lmagent.providers.fields import first_text, mapping, object_of, objects, text
+from lmagent.providers.vendors import VENDORS
 
 __all__ = ["BASE_URL", "BailianAppCodec", "BailianAppState", "BailianTokenAuth", "signed"]
 
@@ -116,7 +117,7 @@ def _encoded(text: str) -> str:
     return quote(text, safe="-_.~")
 
 
-BASE_URL = "https://bailian.aliyuncs.com"
+BASE_URL = VENDORS["bailian"].api("app").address
 
 
 @dataclass(slots=True)

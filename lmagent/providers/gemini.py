@@ -42,12 +42,13 @@ from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, Paramet
 from lmagent.providers.conversation import BEGIN, CONTINUE, arguments_object, kept_items, settled
 from lmagent.providers.fields import elsewhere, mapping, object_of, same
 from lmagent.providers.gemini_reply import GeminiReplyState, blocked, sort_error
+from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from lmagent.toolkit.schema_dialects import gemini_openapi, gemini_subset, schema_as_text
 
 __all__ = ["DEFAULT_URL", "DEFAULT_VERSION", "GeminiCodec"]
 
-DEFAULT_URL = "https://generativelanguage.googleapis.com"
+DEFAULT_URL = VENDORS["gemini"].api().address
 DEFAULT_VERSION = "v1beta"
 
 BEFORE_GEMINI_3 = ("gemini-1*", "gemini-2*", "gemini-pro", "gemini-pro-vision", "gemma*", "learnlm*")

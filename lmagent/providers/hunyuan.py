@@ -66,6 +66,7 @@ from lmagent.providers.conversation import (
     turns,
 )
 from lmagent.providers.fields import arguments_text, mapping, object_of, objects, switched, text, usage_of, within
+from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import ToolSpec
 
 __all__ = ["BASE_URL", "NO_OUTPUT", "HunyuanCodec", "HunyuanState", "TC3Auth", "obeys_tools"]
@@ -120,7 +121,7 @@ class TC3Auth(Auth):
         yield request  # a flow is a generator; this one asks for nothing
 
 
-BASE_URL = "https://hunyuan.tencentcloudapi.com"
+BASE_URL = VENDORS["hunyuan"].api("tc3").address
 
 _VERSION = "2023-09-01"
 

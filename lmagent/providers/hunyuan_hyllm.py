@@ -35,10 +35,11 @@ from lmagent.providers.base import (
 )
 from lmagent.providers.conversation import TextOnlyCodec
 from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
+from lmagent.providers.vendors import VENDORS
 
 __all__ = ["BASE_URL", "HyllmAuth", "HyllmCodec", "signed_text"]
 
-BASE_URL = "https://hunyuan.cloud.tencent.com/hyllm/v1"
+BASE_URL = VENDORS["hunyuan"].api("hyllm").address
 
 _LIFETIME_S = 86400
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "sensitive": "content_filter"}

@@ -51,12 +51,13 @@ from lmagent.providers.fields import (
     usage_of,
     within,
 )
+from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import ToolSpec, inline_refs
 from lmagent.toolkit.schema_dialects import never_blank
 
 __all__ = ["BASE_URL", "BOT_NAME", "MINIMAX_ERRORS", "USER_NAME", "MinimaxCodec", "MinimaxProCodec"]
 
-BASE_URL = "https://api.minimax.chat"
+BASE_URL = VENDORS["minimax"].api("classic").address
 BOT_NAME = "MM智能助理"
 USER_NAME = "用户"
 _BOT_CONTENT = "{}是MiniMax的大语言模型助手。"

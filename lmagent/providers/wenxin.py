@@ -77,6 +77,7 @@ from lmagent.providers.fields import (
     usage_of,
     within,
 )
+from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import ToolSpec
 from lmagent.toolkit.schema_dialects import never_blank, wenxin_subset
 
@@ -92,7 +93,7 @@ __all__ = [
     "wenxin_error",
 ]
 
-BASE_URL = "https://aip.baidubce.com"
+BASE_URL = VENDORS["wenxin"].api("classic").address
 _PATH = "/rpc/2.0/ai_custom/v1/wenxinworkshop/chat/"
 
 

@@ -40,6 +40,7 @@ from lmagent.providers.base import (
 )
 from lmagent.providers.conversation import TextOnlyCodec
 from lmagent.providers.fields import mapping, objects, same, text, usage_of, within
+from lmagent.providers.vendors import VENDORS
 
 __all__ = [
     "BASE_URL",
@@ -53,7 +54,7 @@ __all__ = [
     "unwrapped",
 ]
 
-BASE_URL = "https://open.bigmodel.cn/api/paas/v3/model-api"
+BASE_URL = VENDORS["zhipu"].api("v3").address
 
 ERRORS: Mapping[str, type[ProviderError]] = {
     **dict.fromkeys(("1000", "1001", "1002", "1003", "1004"), AuthenticationFailed),

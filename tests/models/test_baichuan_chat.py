@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lmagent.errors import ConfigurationError, ParameterError
-from lmagent.models.baichuan import BaichuanChat
+from lmagent.models.minimax_baichuan import BaichuanChat
 from lmagent.providers.base import Request
 from lmagent.testing.fake import FakeAnswer, FakeTransport
 from tests.models.four_verbs import in_four_verbs

@@ -13,11 +13,10 @@ import pytest
 from lmagent.asking.retry import RetryPolicy
 from lmagent.errors import ConfigurationError, Overloaded, ParameterError, StreamInterrupted
 from lmagent.models.anthropic import AnthropicChat
-from lmagent.models.compatible import OpenAICompatibleChat
 from lmagent.models.gemini import GeminiChat
 from lmagent.models.loading import load_from_model_id
 from lmagent.models.model import ChatModel
-from lmagent.models.openai import AzureChat, OpenAIChat, OpenAIResponsesChat
+from lmagent.models.openai import AzureChat, OpenAIChat, OpenAICompatibleChat, OpenAIResponsesChat
 from lmagent.providers.anthropic import AnthropicCodec
 from lmagent.providers.gemini import GeminiCodec
 from lmagent.providers.openai.chat import AzureCodec, OpenAICodec

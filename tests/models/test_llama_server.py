@@ -28,7 +28,7 @@ from lmagent.http.local import embedded_path
 from lmagent.prompting.tiny import TinyPrompted
 from lmagent.providers.base import ChatCall, Codec, Request
 from lmagent.providers.openai.chat import OpenAICodec
-from lmagent.providers.vendors import GENERIC
+from lmagent.providers.openai.vendor_profiles import GENERIC
 from lmagent.tools.calculator import calculator
 from tests.four_ways import AGENT_VERBS, MODEL_VERBS
 

@@ -11,8 +11,15 @@ from lmagent import ChatModel, LocalChat, OpenAIChat, OpenAICompatibleChat, load
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
 from lmagent.models import loading as loading_module
-from lmagent.models.credentials import find_secret, find_setting, require_secret, require_setting
-from lmagent.models.loading import configured, default_model_id, provider_table
+from lmagent.models.loading import (
+    configured,
+    default_model_id,
+    find_secret,
+    find_setting,
+    provider_table,
+    require_secret,
+    require_setting,
+)
 from lmagent.providers.openai.chat import Profile
 from lmagent.testing import ScriptedModel
 

@@ -7,7 +7,7 @@ import pytest
 
 from lmagent.asking.retry import RetryPolicy
 from lmagent.errors import ConfigurationError, ParameterError, RateLimited
-from lmagent.models.minimax import MinimaxChat, MinimaxProChat
+from lmagent.models.minimax_baichuan import MinimaxChat, MinimaxProChat
 from lmagent.models.parameters import MinimaxChatParameters, MinimaxProChatParameters
 from lmagent.providers.base import Request
 from lmagent.testing.fake import FakeAnswer, FakeTransport

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from lmagent.errors import AuthenticationFailed, ConnectionFailed
-from lmagent.models.compatible import OpenAICompatibleChat
 from lmagent.models.local import LocalChat
 from lmagent.models.model import ChatModel
+from lmagent.models.openai import OpenAICompatibleChat
 from lmagent.observe import probing
 from lmagent.observe.probing import ProbeReport, plan, probe
 from lmagent.prompting.formats import format_for

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from lmagent.providers.vendors import WENXIN
+from lmagent.providers.openai.vendor_profiles import WENXIN
 from tests.providers import rules_openai
 
 _KEYS = {

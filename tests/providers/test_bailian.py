@@ -39,7 +39,7 @@ from lmagent.providers.bailian_app import BailianAppCodec, BailianTokenAuth
 from lmagent.providers.bailian_app import signed as signed_v3
 from lmagent.providers.base import BearerAuth, ChatCall, Codec, NamedTool, Request
 from lmagent.providers.openai.chat import OpenAICodec
-from lmagent.providers.vendors import BAILIAN
+from lmagent.providers.openai.vendor_profiles import BAILIAN
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_bailian
 from tests.providers.histories import HISTORIES as SHARED

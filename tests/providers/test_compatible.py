@@ -36,10 +36,10 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.providers import vendors as compatible
 from lmagent.providers.base import ChatCall, NamedTool
+from lmagent.providers.openai import vendor_profiles as compatible
 from lmagent.providers.openai.chat import AZURE, OPENAI, OpenAICodec, Profile
-from lmagent.providers.vendors import (
+from lmagent.providers.openai.vendor_profiles import (
     BAICHUAN,
     BAILIAN,
     DEEPSEEK,

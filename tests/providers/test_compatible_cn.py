@@ -24,7 +24,7 @@ from lmagent.errors import (
 from lmagent.providers.base import BearerAuth, ChatCall, Codec, Request
 from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.providers.openai.variants import MinimaxV2Codec, WenxinV2Codec
-from lmagent.providers.vendors import BAICHUAN, MINIMAX, MINIMAX_V2
+from lmagent.providers.openai.vendor_profiles import BAICHUAN, MINIMAX, MINIMAX_V2
 from tests.providers import rules_openai, rules_wenxin
 from tests.providers.histories import HISTORIES
 from tests.providers.wire_cn import (

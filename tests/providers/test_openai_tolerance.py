@@ -31,7 +31,7 @@ from lmagent.errors import (
 )
 from lmagent.providers.base import ChatCall
 from lmagent.providers.openai.chat import OPENAI, OpenAICodec
-from lmagent.providers.vendors import MINIMAX
+from lmagent.providers.openai.vendor_profiles import MINIMAX
 from tests.providers.wire import frames_of, read_frames, read_stream
 
 CODEC = OpenAICodec("m")

@@ -18,7 +18,15 @@ from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError, InvalidResponse, ParameterError, ProviderError
 from lmagent.providers.base import Auth, AuthFlow, ChatCall, Codec, Features, Request, joined, quoted
 from lmagent.providers.openai.errors import sort_error
-from lmagent.providers.openai.profile import OPENAI, REASONING_MODELS, ModelRule, Profile, profile_at, rules_of_model
+from lmagent.providers.openai.profile import (
+    OPENAI,
+    REASONING_MODELS,
+    ModelRule,
+    Profile,
+    endpoint,
+    profile_at,
+    rules_of_model,
+)
 from lmagent.providers.openai.reply import ChatState, cut_delta, end_of, quick_delta, read_chunk
 from lmagent.providers.openai.request import MessageWriter, choice_members, format_members, tool_bytes
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
@@ -237,12 +245,8 @@ _FIRST_WITH_USAGE = "2024-09-01"
 
 AZURE = replace(
     OPENAI,
-    provider="azure",
-    base_url="",
-    key_env=("AZURE_OPENAI_API_KEY", "AZURE_API_KEY"),
-    base_url_env=("AZURE_OPENAI_ENDPOINT", "AZURE_API_BASE"),
+    **endpoint("azure", address="endpoint"),
     auth="api-key",
-    default_model="",
     parameters={**OPENAI.parameters, "data_sources": "data_sources"},
     model_rules=(),
 )

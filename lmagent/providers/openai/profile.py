@@ -1,6 +1,6 @@
 """What tells one OpenAI-shaped server from another, as data: the `Profile`, and OpenAI's own.
 
-The codec reads profiles and knows no vendor. The table of vendors is `compatible.py`; a profile of one's own is
+The codec reads profiles and knows no vendor. Vendors' profiles are in `vendor_profiles.py`; a profile of your own is
 `replace(GENERIC, provider="acme", base_url="https://api.acme.example/v1")`.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 
 from lmagent.core.messages import FinishReason
 from lmagent.errors import (
@@ -28,6 +28,7 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import Features, ParameterRule
+from lmagent.providers.vendors import VENDORS
 
 __all__ = [
     "COMMON_PARAMETERS",
@@ -38,9 +39,11 @@ __all__ = [
     "OPENAI",
     "OPENAI_SHAPED",
     "REASONING_MODELS",
+    "Endpoint",
     "ErrorClass",
     "ModelRule",
     "Profile",
+    "endpoint",
     "profile_at",
     "rules_of_model",
 ]
@@ -284,6 +287,37 @@ class Profile:
     """Body members that a forced tool choice needs, unless the user set them."""
 
 
+class Endpoint(TypedDict):
+    """The fields of a profile that the vendor table holds."""
+
+    provider: str
+    base_url: str
+    key_env: tuple[str, ...]
+    base_url_env: tuple[str, ...]
+    needs_key: bool
+    default_model: str
+
+
+def endpoint(prefix: str, api: str = "", *, address: str = "base_url") -> Endpoint:
+    """Return these fields for one API of a provider.
+
+    Args:
+        prefix: Row of the vendor table.
+        api: Name of the API; default: the first.
+        address: The setting that holds the environment names of the address.
+    """
+    entry = VENDORS[prefix]
+    chosen = entry.api(api)
+    return Endpoint(
+        provider=prefix,
+        base_url=chosen.address,
+        key_env=entry.env["api_key"],
+        base_url_env=entry.env[address],
+        needs_key="api_key" in chosen.needs,
+        default_model=chosen.model,
+    )
+
+
 _SAMPLING = frozenset(
     {"temperature", "top_p", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs"}
 )
@@ -296,11 +330,7 @@ REASONING_MODELS: tuple[ModelRule, ...] = (
 """OpenAI's reasoning models and what they refuse (docs and clients as of November 2026)."""
 
 OPENAI = Profile(
-    provider="openai",
-    base_url="https://api.openai.com/v1",
-    key_env=("OPENAI_API_KEY",),
-    base_url_env=("OPENAI_BASE_URL", "OPENAI_API_BASE"),
-    default_model="gpt-5.4-mini",
+    **endpoint("openai"),
     features=Features(constrained="json_schema"),
     parameters=_OPENAI_PARAMETERS,
     model_rules=REASONING_MODELS,
@@ -315,10 +345,7 @@ OPENAI = Profile(
 """OpenAI itself."""
 
 GENERIC = Profile(
-    provider="compatible",
-    key_env=("OPENAI_COMPATIBLE_API_KEY",),
-    base_url_env=("OPENAI_COMPATIBLE_BASE_URL",),
-    needs_key=False,
+    **endpoint("compatible"),
     parameters={
         **COMMON_PARAMETERS,
         **{n: n for n in ("top_k", "min_p", "repetition_penalty", "verbosity", "metadata", "service_tier")},

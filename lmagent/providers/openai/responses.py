@@ -40,6 +40,7 @@ from lmagent.providers.conversation import kept_items, settled
 from lmagent.providers.fields import arguments_text, elsewhere, mapping, object_of, objects, same, text
 from lmagent.providers.openai.errors import sort_error
 from lmagent.providers.openai.profile import OPENAI, REASONING_MODELS, ErrorClass, ModelRule, rules_of_model
+from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from lmagent.toolkit.schema_dialects import openai_strict
 
@@ -220,7 +221,7 @@ def _usage(counts: Mapping[str, Any]) -> Usage | None:
     )
 
 
-DEFAULT_URL = "https://api.openai.com/v1"
+DEFAULT_URL = VENDORS["openai-responses"].api().address
 PROVIDER = "openai-responses"
 
 ENCRYPTED = "reasoning.encrypted_content"

@@ -30,7 +30,7 @@ from lmagent.providers.fields import mapping, objects
 from lmagent.providers.hunyuan import NO_OUTPUT, obeys_tools
 from lmagent.providers.openai.chat import ModelRule, OpenAICodec, Profile
 from lmagent.providers.openai.reply import ChatState
-from lmagent.providers.vendors import HUNYUAN, MINIMAX, WENXIN, ZHIPU
+from lmagent.providers.openai.vendor_profiles import HUNYUAN, MINIMAX, WENXIN, ZHIPU
 from lmagent.providers.zhipu import CHARACTER
 
 __all__ = [
