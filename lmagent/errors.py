@@ -21,8 +21,8 @@
     ├─ LimitExceeded                 .limit .value .run
     └─ JournalError                  locked, foreign, newer version, full disk
 
-A message is short, redacted and says what to do next; facts are attributes too. Errors pickle, copy and give
-`to_dict()` for logs.
+A message is short and redacted, and says what to do next. Its facts are attributes as well. Errors can be pickled and
+copied; `to_dict()` is for logs.
 """
 
 from __future__ import annotations
@@ -72,16 +72,16 @@ def _clean(message: str) -> str:
 
 
 class LMAgentError(Exception):
-    """The root of everything lmagent raises.
+    """Base class of all errors of lmagent.
 
     Args:
-        message: What happened, with what value, and what to do. Secrets are taken out and 500 characters kept.
+        message: What happened, with what value, and what to do. Secrets are removed, and 500 characters kept.
     """
 
     facts: ClassVar[tuple[str, ...]] = ()
-    """Names of the attributes that `to_dict` shows beside the message."""
+    """Names of the attributes that `to_dict` returns besides the message."""
     run: Any = None
-    """The run so far (a `RunResult`), when the error ended one: nothing that was done is lost."""
+    """The run so far (a `RunResult`), if the error ended one; so no work is lost."""
 
     def __init__(self, message: str = "") -> None:
         self.message = self._shorten(message)
@@ -110,11 +110,11 @@ def _rebuild(kind: type[LMAgentError], message: str, state: dict[str, Any]) -> L
 
 
 class ConfigurationError(LMAgentError):
-    """What the program was set up with cannot work; raised before any request."""
+    """The configuration cannot work; raised before any request."""
 
 
 class ParameterError(ConfigurationError, ValueError):
-    """A parameter has a value that the model or the provider does not take; the message names field and range."""
+    """A parameter has a value that the model or the provider does not accept; the message names field and range."""
 
 
 class UnknownParameter(ParameterError, TypeError):
@@ -131,7 +131,7 @@ class UnknownParameter(ParameterError, TypeError):
 
 
 class MessageError(ConfigurationError, ValueError):
-    """A message or prompt is not of a known form, or the provider cannot express it."""
+    """A message or prompt has an unknown form, or the provider cannot express it."""
 
 
 class FunctionDefinitionError(ConfigurationError, TypeError):
@@ -139,19 +139,19 @@ class FunctionDefinitionError(ConfigurationError, TypeError):
 
 
 class ProviderError(LMAgentError):
-    """A provider failed or refused. Catch the subclass that matters.
+    """A provider failed, or refused a request. Catch the subclass you can handle.
 
     Args:
-        message: What the provider said, in short.
+        message: The provider's message, shortened.
         provider: Name such as `"openai"`.
         model: Model name as sent.
         status: HTTP status, if there was one.
         code: The provider's own code, as text.
-        request_id: What the provider's support asks for.
-        retry_after: Seconds the provider asked to wait.
-        attempts: How many requests were made in all.
-        retryable: Whether the same request may succeed later. Default: the class's own rule.
-        body: The decoded error body, if any (kept out of `to_dict`).
+        request_id: The id of the request, which the provider's support asks for.
+        retry_after: Seconds that the provider asked to wait.
+        attempts: Number of requests that were made.
+        retryable: Whether the same request may succeed later. The default depends on the class.
+        body: The decoded error body, if any (not part of `to_dict`).
     """
 
     facts = ("provider", "model", "status", "code", "request_id", "retry_after", "attempts", "retryable")
@@ -192,13 +192,13 @@ class ProviderError(LMAgentError):
 
 
 class ConnectionFailed(ProviderError, ConnectionError):
-    """No answer: refused, reset, DNS or TLS failed."""
+    """No answer: the connection was refused or reset, or DNS or TLS failed."""
 
     retryable_by_default = True
 
 
 class RequestTimeout(ProviderError, TimeoutError):
-    """The provider took too long; `which` says which clock ran out."""
+    """The provider took too long; `which` names the time limit that was exceeded."""
 
     facts = (*ProviderError.facts, "which")
     retryable_by_default = True
@@ -213,7 +213,7 @@ class AuthenticationFailed(ProviderError):
 
 
 class PermissionDenied(ProviderError):
-    """The key is good, the model or feature is not allowed to it."""
+    """The key is valid, but may not use the model or feature."""
 
 
 class NotFound(ProviderError):
@@ -221,39 +221,39 @@ class NotFound(ProviderError):
 
 
 class BadRequest(ProviderError):
-    """The provider refuses the request as it is."""
+    """The provider rejects the request as invalid."""
 
 
 class ContextTooLong(BadRequest):
-    """The messages are longer than the model takes."""
+    """The messages are longer than the context of the model."""
 
 
 class ContentFiltered(BadRequest):
-    """The provider's content policy refuses the prompt."""
+    """The provider's content filter rejects the prompt."""
 
 
 class RateLimited(ProviderError):
-    """Too many requests or tokens for now."""
+    """A rate limit is reached: too many requests or tokens at the moment."""
 
     retryable_by_default = True
 
 
 class QuotaExceeded(ProviderError):
-    """Paid-for or free quota is used up; waiting does not help, so it is never retried."""
+    """The paid or free quota is used up. Waiting does not help, so it is never retried."""
 
 
 class ServerFailed(ProviderError):
-    """The provider's own fault."""
+    """The provider has an internal error (status 5xx)."""
 
     retryable_by_default = True
 
 
 class Overloaded(ServerFailed):
-    """The provider is up but too busy."""
+    """The provider is available but too busy."""
 
 
 class InvalidResponse(ProviderError):
-    """The answer is unreadable, empty or of a shape nobody documented."""
+    """The answer is unreadable, empty, or of an undocumented form."""
 
 
 class ResponseTooLarge(ProviderError):
@@ -265,7 +265,7 @@ class UnexpectedRedirect(ProviderError):
 
 
 class StreamInterrupted(ProviderError):
-    """A stream ended before its finish reason. `partial` is the assistant message so far (calls are not run)."""
+    """A stream ended before its finish reason. `partial` is the assistant message so far; its calls are not run."""
 
     def __init__(self, message: str = "", *, partial: Any = None, **facts: Any) -> None:
         super().__init__(message, **facts)
@@ -273,13 +273,13 @@ class StreamInterrupted(ProviderError):
 
 
 class ToolError(LMAgentError):
-    """Raise this in a tool: its text goes to the model word for word (secrets taken out)."""
+    """Raise this in a tool: its text goes to the model unchanged, except that secrets are removed."""
 
     _shorten = staticmethod(redact)
 
 
 class InvalidArguments(ToolError):
-    """The arguments of a tool call do not fit. `problems` holds one line each: path, what was expected, what came."""
+    """The arguments of a tool call are invalid. `problems` has a line for each: path, expected and actual value."""
 
     def __init__(self, message: str = "", *, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -287,7 +287,7 @@ class InvalidArguments(ToolError):
 
 
 class OutputError(LMAgentError):
-    """Structured output never fitted its type. `problems` says why, `run` is everything up to then."""
+    """Structured output never matched its type. `problems` says why, `run` is the run up to then."""
 
     def __init__(self, message: str = "", *, problems: Sequence[str] = (), run: Any = None) -> None:
         super().__init__(message)
@@ -296,7 +296,7 @@ class OutputError(LMAgentError):
 
 
 class LimitExceeded(LMAgentError):
-    """A run reached a limit. `run` is the whole run so far, so nothing is lost.
+    """A run reached a limit. `run` is the run so far, so no work is lost.
 
     Args:
         message: Which limit, its value, and how to raise it.

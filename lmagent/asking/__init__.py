@@ -1,3 +1,3 @@
-"""One question to a model, whatever carries it: send, read, retry, rate limits, the response cache."""
+"""One question to a model, whatever transport carries it: sending, reading, retries, rate limits, response cache."""
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""`ResponseCache`: the same question asked twice is sent once. In memory or in an SQLite file; off unless asked for.
+"""`ResponseCache`: answered requests are not sent again. In memory or in an SQLite file; off by default.
 
     model = OpenAIChat(cache=ResponseCache("answers.sqlite"))
 
-What is kept is the body of a whole, good answer, as it came; it is read by the codec again, so that a cached answer is
-like the first one in every verb, streamed in the pieces it came in. Failures and interrupted streams are never kept.
-The question is the request before it is signed: no credentials are part of the key, which is a hash, and an answer
-that holds a secret of this process is not kept.
+The cache stores the body of a complete, successful answer as it came. The codec reads it again, so a cached answer
+equals the first one in every verb, and a stream is replayed in the same chunks. Failures and interrupted streams are
+never stored. The key is a hash of the request before it is signed, so no credentials are part of it. An answer that
+holds a secret of this process is not stored.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from lmagent.errors import ConfigurationError, ResponseTooLarge
 from lmagent.http.base import Timeouts
 from lmagent.providers.base import Request
 
-__all__ = ["KeptAnswer", "ResponseCache"]
+__all__ = ["CachedAnswer", "ResponseCache"]
 
 _VERSION = 1
 _KEPT_HEADERS = ("content-type",)
-"""What reading a body needs to know."""
+"""The headers that are needed to read a body."""
 
 
 class ResponseCache:
-    """Keeps whole answers by question. Share one between models, threads and tasks as you like.
+    """Stores complete answers by request. One cache can be shared between models, threads and tasks.
 
     A cached `Reply` has `cached=True`, cost no tokens (`usage` is zero) and no request (`attempts` is 0); budgets and
-    rate limiters are not asked. Answers are kept whatever the temperature. A file that fails is logged, and the
-    question asked.
+    rate limiters do not count it. Answers are stored whatever the temperature. If the file fails, that is logged and
+    the model is asked.
 
     Args:
-        path: An SQLite file, for this process and others, made for its owner only. None: in memory.
-        max_entries: The oldest go first.
-        max_age: Seconds after which an answer is asked for again; None: never.
+        path: An SQLite file, for this process and others, created for its owner only. None: in memory.
+        max_entries: Above this number the oldest entries are deleted.
+        max_age: Seconds after which an entry is no longer used; None: never.
         clock: Seconds since 1970.
 
     Raises:
@@ -60,13 +60,13 @@ class ResponseCache:
         clock: Callable[[], float] = time.time,
     ) -> None:
         if max_entries < 1:
-            raise ConfigurationError(f"max_entries is at least 1, not {max_entries}.")
+            raise ConfigurationError(f"max_entries={max_entries}: it must be at least 1.")
         self._clock = clock
         self._max_age = max_age
         self._store = _MemoryStore(max_entries) if path is None else _FileStore(Path(path), max_entries)
 
     def key_of(self, model_id: str, request: Request) -> str:
-        """Return the key of an unsigned request: a hash of all that makes the question."""
+        """Return the key of an unsigned request: a hash of model, method, URL, parameters, headers and body."""
         headers = {name.lower(): value for name, value in request.headers.items()}
         parts = (
             model_id,
@@ -81,12 +81,12 @@ class ResponseCache:
             digest.update(part)
         return digest.hexdigest()
 
-    def get(self, key: str) -> KeptAnswer | None:
-        """Return the answer that is kept for a question."""
+    def get(self, key: str) -> CachedAnswer | None:
+        """Return the stored answer to a request, or None."""
         try:
             found = self._store.get(key)
         except (sqlite3.Error, ValueError, KeyError, OSError) as error:
-            _complain("read", error)
+            _log_failure("read", error)
             return None
         if found is None:
             return None
@@ -95,89 +95,91 @@ class ResponseCache:
             return None
         return answer
 
-    def put(self, key: str, headers: Mapping[str, str], pieces: Sequence[bytes], text: str = "") -> None:
-        """Keep a good answer, unless it shows a secret; in a stream only its `text` may show one as a whole."""
-        body = b"".join(pieces).decode("utf-8", "replace")
+    def put(self, key: str, headers: Mapping[str, str], chunks: Sequence[bytes], text: str = "") -> None:
+        """Store a successful answer, unless it shows a secret. `text` is checked too: a stream may cut a secret."""
+        body = b"".join(chunks).decode("utf-8", "replace")
         if redact(body) != body or redact(text) != text:
             return
         kept = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
         try:
-            self._store.put(key, self._clock(), KeptAnswer(headers=kept, pieces=tuple(pieces)))
+            self._store.put(key, self._clock(), CachedAnswer(headers=kept, chunks=tuple(chunks)))
         except (sqlite3.Error, OSError) as error:
-            _complain("written", error)
+            _log_failure("written", error)
 
     def forget(self, key: str) -> None:
-        """Drop one answer."""
+        """Delete one answer."""
         try:
             self._store.delete(key)
         except (sqlite3.Error, OSError) as error:
-            _complain("written", error)
+            _log_failure("written", error)
 
     def clear(self) -> None:
-        """Drop all answers."""
+        """Delete all answers."""
         self._store.delete(None)
 
     def __len__(self) -> int:
         return self._store.count()
 
 
-def _complain(what: str, error: Exception) -> None:
+def _log_failure(what: str, error: Exception) -> None:
     library_logger("caching").warning("the response cache could not be %s: %s", what, error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeptAnswer:
-    """An answer as it came: a transport that gives nothing else."""
+class CachedAnswer:
+    """A stored answer. It is also a transport, which answers every request with it."""
 
     headers: Mapping[str, str]
-    pieces: tuple[bytes, ...]
+    chunks: tuple[bytes, ...]
 
-    def open(self, request: Request, timeouts: Timeouts, deadline: float) -> _Kept:
-        """Give the answer."""
-        return _Kept(self)
+    def open(self, request: Request, timeouts: Timeouts, deadline: float) -> _CachedBody:
+        """Return the answer."""
+        return _CachedBody(self)
 
-    async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> _AsyncKept:
-        """Give the answer, asynchronous."""
-        return _AsyncKept(self)
+    async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> _AsyncCachedBody:
+        """`open`, asynchronous."""
+        return _AsyncCachedBody(self)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing; there is no connection."""
 
     async def aclose(self) -> None:
-        """Nothing to free."""
+        """Do nothing; there is no connection."""
 
 
 class _Body:
-    def __init__(self, answer: KeptAnswer) -> None:
+    def __init__(self, answer: CachedAnswer) -> None:
         self.status = 200
         self.headers = answer.headers
-        self._pieces = answer.pieces
+        self._chunks = answer.chunks
 
     def _whole(self, limit: int) -> bytes:
-        body = b"".join(self._pieces)
+        body = b"".join(self._chunks)
         if len(body) > limit:
-            raise ResponseTooLarge(f"The answer is longer than {limit} bytes.")
+            raise ResponseTooLarge(
+                f"The stored answer has {len(body)} bytes, more than the limit of {limit}; raise max_response_bytes."
+            )
         return body
 
 
-class _Kept(_Body):
+class _CachedBody(_Body):
     def read(self, limit: int) -> bytes:
         return self._whole(limit)
 
     def chunks(self) -> Iterator[bytes]:
-        yield from self._pieces
+        yield from self._chunks
 
     def close(self) -> None:
         return None
 
 
-class _AsyncKept(_Body):
+class _AsyncCachedBody(_Body):
     async def read(self, limit: int) -> bytes:
         return self._whole(limit)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
+        for chunk in self._chunks:
+            yield chunk
 
     async def aclose(self) -> None:
         return None
@@ -186,32 +188,32 @@ class _AsyncKept(_Body):
 class _MemoryStore:
     def __init__(self, max_entries: int) -> None:
         self._max_entries = max_entries
-        self._kept: OrderedDict[str, tuple[float, KeptAnswer]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[float, CachedAnswer]] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, key: str) -> tuple[float, KeptAnswer] | None:
-        return self._kept.get(key)
+    def get(self, key: str) -> tuple[float, CachedAnswer] | None:
+        return self._entries.get(key)
 
-    def put(self, key: str, now: float, answer: KeptAnswer) -> None:
+    def put(self, key: str, now: float, answer: CachedAnswer) -> None:
         with self._lock:
-            self._kept.pop(key, None)
-            self._kept[key] = (now, answer)
-            while len(self._kept) > self._max_entries:
-                self._kept.popitem(last=False)
+            self._entries.pop(key, None)
+            self._entries[key] = (now, answer)
+            while len(self._entries) > self._max_entries:
+                self._entries.popitem(last=False)
 
     def delete(self, key: str | None) -> None:
         with self._lock:
             if key is None:
-                self._kept.clear()
+                self._entries.clear()
             else:
-                self._kept.pop(key, None)
+                self._entries.pop(key, None)
 
     def count(self) -> int:
-        return len(self._kept)
+        return len(self._entries)
 
 
 class _FileStore:
-    """One connection an operation: nothing to close, nothing to share between threads or after a fork."""
+    """Opens a connection per operation, so that none is shared between threads, kept after a fork, or left open."""
 
     def __init__(self, path: Path, max_entries: int) -> None:
         self._path = path.absolute()
@@ -222,7 +224,9 @@ class _FileStore:
                 (version,) = db.execute("pragma user_version").fetchone()
                 tables = {name for (name,) in db.execute("select name from sqlite_master where type = 'table'")}
                 if version > _VERSION or (tables and "lmagent_answers" not in tables):
-                    raise ConfigurationError(f"{str(path)!r} belongs to another program or a newer version.")
+                    raise ConfigurationError(
+                        f"{str(path)!r} is not a response cache of this version of lmagent; use another path."
+                    )
                 db.execute(
                     "create table if not exists lmagent_answers"
                     " (key text primary key, made_at real, headers text, lengths text, body blob)"
@@ -230,12 +234,12 @@ class _FileStore:
                 db.execute("create index if not exists lmagent_answers_by_age on lmagent_answers (made_at)")
                 db.execute(f"pragma user_version = {_VERSION}")
         except (sqlite3.Error, OSError) as error:
-            raise ConfigurationError(f"The response cache {str(path)!r} cannot be opened: {error}.") from error
+            raise ConfigurationError(f"Cannot open the response cache {str(path)!r}: {error}.") from error
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self._path, timeout=5.0)
 
-    def get(self, key: str) -> tuple[float, KeptAnswer] | None:
+    def get(self, key: str) -> tuple[float, CachedAnswer] | None:
         with closing(self._connect()) as db:
             row = db.execute(
                 "select made_at, headers, lengths, body from lmagent_answers where key = ?", (key,)
@@ -243,16 +247,16 @@ class _FileStore:
         if row is None:
             return None
         made_at, headers, lengths, body = row
-        pieces: list[bytes] = []
+        chunks: list[bytes] = []
         start = 0
         for length in json.loads(lengths):
-            pieces.append(body[start : start + length])
+            chunks.append(body[start : start + length])
             start += length
-        return made_at, KeptAnswer(headers=json.loads(headers), pieces=tuple(pieces))
+        return made_at, CachedAnswer(headers=json.loads(headers), chunks=tuple(chunks))
 
-    def put(self, key: str, now: float, answer: KeptAnswer) -> None:
-        lengths = json.dumps([len(piece) for piece in answer.pieces])
-        row = (key, now, json.dumps(dict(answer.headers)), lengths, b"".join(answer.pieces))
+    def put(self, key: str, now: float, answer: CachedAnswer) -> None:
+        lengths = json.dumps([len(chunk) for chunk in answer.chunks])
+        row = (key, now, json.dumps(dict(answer.headers)), lengths, b"".join(answer.chunks))
         with closing(self._connect()) as db, db:
             db.execute("insert or replace into lmagent_answers values (?, ?, ?, ?, ?)", row)
             (count,) = db.execute("select count(*) from lmagent_answers").fetchone()

@@ -72,7 +72,7 @@ from lmagent.http.clocks import out_of_time
 from lmagent.providers.base import Auth, ChatCall, Request, error_for_status
 
 if TYPE_CHECKING:
-    from lmagent.asking.cache import KeptAnswer
+    from lmagent.asking.cache import CachedAnswer
     from lmagent.asking.exchange import Exchange
     from lmagent.asking.limits import Permit
 
@@ -153,7 +153,7 @@ class ExchangeFlow:
         cache.put(key, self._headers, self._chunks, reply.reply)
         return reply
 
-    def _cached(self, answer: KeptAnswer) -> Flow:
+    def _cached(self, answer: CachedAnswer) -> Flow:
         """Read an answer from the cache. It costs nothing, so neither limiter nor meter counts it."""
         yield from self._open(answer, self._request)
         reply = yield from (self._streamed() if self._call.stream else self._whole())
@@ -256,7 +256,7 @@ class ExchangeFlow:
             permit.settle(reply.usage)
         return reply
 
-    def _open(self, transport: Transport | KeptAnswer, request: Request) -> Generator[ExchangeStep, Any, int]:
+    def _open(self, transport: Transport | CachedAnswer, request: Request) -> Generator[ExchangeStep, Any, int]:
         incoming: Incoming = yield Open(self._response, transport, request, self._exchange.timeouts, self._deadline)
         self._status, self._headers = incoming.status, incoming.headers
         return incoming.status

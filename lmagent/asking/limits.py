@@ -39,8 +39,7 @@ from lmagent.errors import ConfigurationError, ProviderError, RateLimited
 __all__ = ["BookedPlace", "Limiter", "Permit", "RateLimiter", "pause_from_error", "pause_from_headers"]
 
 _SLACK = 1e-3
-"""Fraction by which a window is lengthened, so that a request which starts some milliseconds late is not one too many in
-the next window."""
+"""Fraction by which a window is lengthened: a request that starts some milliseconds late must not be one too many."""
 _BYTES_PER_TOKEN = 4
 _NEVER = -inf
 _LONGEST_PAUSE = 60.0

@@ -1,3 +1,3 @@
-"""Values and small mechanisms that every other layer uses: messages, events, history, JSON text, redaction."""
+"""Values and mechanisms that all other layers use: messages, events, history, budget, JSON text, redaction."""
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""From one colour to the other: a coroutine run to its end from synchronous code, a blocking call awaited.
+"""Run async code from sync code, and await a blocking call from async code.
 
-A coroutine gets a private loop in a thread that lives as long as the call, so it also works inside a running event
-loop; nothing of the caller's loop is touched.
+A coroutine runs on an event loop of its own, in a thread that lives as long as the call. So it also works inside a
+running event loop; the caller's loop is not touched.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ __all__ = ["POLL_INTERVAL", "in_thread", "run_coroutine"]
 T = TypeVar("T")
 
 POLL_INTERVAL = 0.5
-"""Longest wait at once, in seconds, of a thread that is to hear a Ctrl-C: one that comes just before a wait begins is
-heard only at its end."""
+"""Seconds; longest single wait of a thread that has to notice Ctrl-C. A Ctrl-C that comes just before a wait begins is
+noticed only when the wait ends."""
 
 
 def run_coroutine(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Return what the coroutine of `make()` returns, or raise what it raises. Context variables go along.
+    """Return what the coroutine of `make()` returns, or raise what it raises. It sees the caller's context variables.
 
     Ctrl-C while waiting cancels the coroutine, waits for its `finally` blocks and is raised again.
     """
-    import asyncio  # 20 ms that a synchronous program only pays when it meets a coroutine
+    import asyncio  # takes 20 ms to import; a synchronous program only needs it for a coroutine
 
     results: list[T] = []
     failures: list[BaseException] = []
@@ -47,10 +47,10 @@ def run_coroutine(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
             with asyncio.Runner() as runner:
                 results.append(runner.run(tracked(), context=context))
-        except BaseException as error:  # carried over to the caller's thread
+        except BaseException as error:  # raised again in the caller's thread
             failures.append(error)
 
-    thread = threading.Thread(target=work, name="lmagent-portal", daemon=True)
+    thread = threading.Thread(target=work, name="lmagent-async-bridge", daemon=True)
     thread.start()
     try:
         while thread.is_alive():
@@ -67,7 +67,7 @@ def run_coroutine(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """Return what `work()` returns in a thread of its own. Cancelling stops the waiting, not the thread."""
+    """Run `work()` in a thread of its own and return its result. Cancelling stops the waiting, not the thread."""
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -81,10 +81,10 @@ async def in_thread(work: Callable[[], T]) -> T:
     def body() -> None:
         try:
             finish = partial(future.set_result, context.run(work))
-        except BaseException as error:  # carried over to the waiting task
+        except BaseException as error:  # raised again in the waiting task
             finish = partial(future.set_exception, error)
-        with suppress(RuntimeError):  # the loop was closed while a dropped call still ran
+        with suppress(RuntimeError):  # the loop was closed while a cancelled call still ran
             loop.call_soon_threadsafe(settle, finish)
 
-    threading.Thread(target=body, name="lmagent-portal", daemon=True).start()
+    threading.Thread(target=body, name="lmagent-async-bridge", daemon=True).start()
     return await future

@@ -1,7 +1,7 @@
-"""A budget: what one or many runs may spend together. Nested agents, re-asks and summaries share it.
+"""Budgets: limits on what one or several runs may spend together. Nested agents, retries and summaries share a budget.
 
-Requests are counted as they are sent, failed and repeated ones included, so that the figures are what the server
-counted. Prices come from the user, never from code.
+Requests are counted as they are sent, failed and repeated ones included, because the server counts them as well. Prices
+come from the user, never from code.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ __all__ = ["Budget", "Price", "Spent", "check_limit", "load_prices", "price_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """What a million tokens cost, in any one currency."""
+    """The price of a million tokens, in any currency."""
 
     input: float
     output: float
     cached: float | None = None
-    """Of cached input; None: as input."""
+    """Price of cached input; None: the same as input."""
 
     def __post_init__(self) -> None:
         for name in ("input", "output", "cached"):
@@ -42,7 +42,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """What was spent so far."""
+    """The amounts spent so far."""
 
     requests: int = 0
     input_tokens: int = 0
@@ -61,20 +61,20 @@ class Budget:
         print(budget.spent)
 
     Args:
-        requests: Requests in all.
-        tokens: Input and output tokens in all.
-        cost: In the currency of `prices`.
-        seconds: Since the first request.
-        tool_calls: Tool calls in all.
-        prices: Model id (shell patterns allowed) -> `Price`. A model without one is an error when `cost` is set.
-        at_limit: `stop`: the run ends with `LimitExceeded` and its partial result; `answer`: the model is asked once
-            more, without tools, for its best answer (one request over); a function: called with the budget, it may
-            raise limits and return True to go on.
-        parent: A budget around this one: what is spent here is spent there too, and both hold.
+        requests: Limit on requests.
+        tokens: Limit on input and output tokens together.
+        cost: Limit on the cost, in the currency of `prices`.
+        seconds: Limit on the time since the first request.
+        tool_calls: Limit on tool calls.
+        prices: Model id (shell patterns allowed) -> `Price`. A model without a price is an error if `cost` is set.
+        at_limit: `stop`: the run ends with `LimitExceeded` and its partial result. `answer`: the model is asked once
+            more, without tools, for its best answer (one request above the limit). A function: called with the budget;
+            it may raise the limits and return True to continue.
+        parent: A budget that contains this one: what is spent here is spent there too, and both limits apply.
         clock: Seconds from any monotonic clock.
 
     Raises:
-        ValueError: A limit is no number from 0 on, or `at_limit` is none of these.
+        ValueError: A limit is not a number from 0 on, or `at_limit` is none of the above.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class Budget:
         }
         for name, value in self.limits.items():
             check_limit(f"Budget({name}={value!r})", value)
-        """By name; a function given as `at_limit` may raise them."""
+        """By name; a function passed as `at_limit` may raise them."""
         if not callable(at_limit) and at_limit not in ("stop", "answer"):
-            raise ValueError(f"Budget(at_limit={at_limit!r}): it is 'stop', 'answer' or a function.")
+            raise ValueError(f"Budget(at_limit={at_limit!r}): it must be 'stop', 'answer' or a function.")
         self.at_limit = at_limit
         self._parent = parent
         self._prices = dict(prices or {})
@@ -117,7 +117,7 @@ class Budget:
 
     @property
     def spent(self) -> Spent:
-        """What was spent so far."""
+        """The amounts spent so far."""
         with self._lock:
             return Spent(
                 requests=self._requests,
@@ -133,7 +133,7 @@ class Budget:
         """Count a request that is about to be sent.
 
         Raises:
-            LimitExceeded: There is no room for it, or its cost cannot be known.
+            LimitExceeded: It would exceed a limit, or its cost is unknown.
         """
         now = self._clock()
         with self._lock:
@@ -143,7 +143,7 @@ class Budget:
             limit = self.limits["cost"]
             if limit is not None and price_of(self._prices, model_id) is None:
                 raise LimitExceeded(
-                    f"There is no price for {model_id!r}, so its cost cannot be limited: Budget(prices=...).",
+                    f"There is no price for {model_id!r}, so its cost cannot be limited. Add it to Budget(prices=...).",
                     limit="cost",
                     value=limit,
                 )
@@ -168,21 +168,21 @@ class Budget:
         """Count tool calls that are about to run.
 
         Raises:
-            LimitExceeded: There is no room for them; none is counted.
+            LimitExceeded: They would exceed the limit; none is counted.
         """
         with self._lock:
             limit = self.limits["tool_calls"]
             if limit is not None and self._tool_calls + count > limit:
-                raise _error("tool_calls", limit, f"{self._tool_calls} were made, {count} more are asked for.")
+                raise _error("tool_calls", limit, f"{self._tool_calls} were made, {count} more are requested.")
             if self._parent:
                 self._parent.take_tool_calls(count)
             self._tool_calls += count
 
     def check(self) -> Literal["go", "last"]:
-        """Say whether another request may be made; `last`: one more, without tools.
+        """Return whether another request may be made; `last`: one more, without tools.
 
         Raises:
-            LimitExceeded: A limit is reached and the budget says to stop.
+            LimitExceeded: A limit is reached and `at_limit` does not continue.
         """
         around = self._parent.check() if self._parent else "go"
         now = self._clock()
@@ -212,34 +212,36 @@ class Budget:
         for name, value in spent.items():
             limit = self.limits[name]
             if limit is not None and value >= limit:
-                return _error(name, limit, f"{value:g} are spent.")
+                return _error(name, limit, f"{value:g} were spent.")
         return None
 
     @property
     def has_prices(self) -> bool:
-        """Whether costs are counted."""
+        """Whether there are prices, so that costs are counted."""
         return bool(self._prices)
 
     def cost_of(self, model_id: str, usage: Usage) -> float | None:
-        """Return what `usage` costs; None when there is no price for the model."""
+        """Return the cost of `usage`; None if there is no price for the model."""
         price = price_of(self._prices, model_id)
         return price.of(usage) if price else None
 
 
 def _error(name: str, limit: float, hint: str) -> LimitExceeded:
     return LimitExceeded(
-        f"The budget of {limit:g} {name.replace('_', ' ')} is used up: {hint}", limit=name, value=limit
+        f"The budget of {limit:g} {name.replace('_', ' ')} is used up: {hint} Pass a larger Budget({name}=...).",
+        limit=name,
+        value=limit,
     )
 
 
 def check_limit(shown: str, value: Any) -> None:
-    """Raise `ValueError` unless `value` is None or a number from 0 on; `shown` says what was written where."""
+    """Raise `ValueError` unless `value` is None or a number from 0 on; `shown` is the argument as it was written."""
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0):
-        raise ValueError(f"{shown}: it is a number from 0 on, or None.")
+        raise ValueError(f"{shown}: it must be a number from 0 on, or None.")
 
 
 def price_of(prices: Mapping[str, Price] | None, model_id: str) -> Price | None:
-    """Return the price of a model: under its id, or the first pattern that fits."""
+    """Return the price of a model: the one of its id, else of the first pattern that matches."""
     if not prices:
         return None
     found = prices.get(model_id)
@@ -254,10 +256,10 @@ def load_prices(source: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str,
     """Return prices from plain JSON: `{"openai/gpt-5.4-mini": {"input": 0.25, "output": 2.0, "cached": 0.025}}`.
 
     Args:
-        source: The JSON object, or the path of a file that holds it.
+        source: The JSON object, or the path of a file that contains it.
 
     Raises:
-        ConfigurationError: It cannot be read, or is something else.
+        ConfigurationError: It cannot be read, or has another form.
     """
     data: Any = source
     try:
@@ -268,5 +270,5 @@ def load_prices(source: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str,
     except (OSError, ValueError, TypeError, AttributeError) as error:
         where = "" if isinstance(source, Mapping) else f" in {str(source)!r}"
         raise ConfigurationError(
-            f"No prices{where}: {error}. Give {{model id: {{'input': ..., 'output': ...}}}}, per million tokens."
+            f"Cannot read prices{where}: {error}. Pass {{id: {{'input': ..., 'output': ...}}}}, per million tokens."
         ) from error

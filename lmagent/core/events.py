@@ -1,19 +1,20 @@
 """Events of a reply and of a run, and `ReplyBuilder`, the only place that joins deltas.
 
-A codec yields deltas and one `Done`. The builder stamps them with ids and adds starts and ends, so that a reader sees
-start, deltas, end for each block of text, reasoning and each tool call. The agent adds rounds and tool results.
+A codec yields deltas and one `Done`. The builder gives them ids and adds starts and ends, so that a consumer sees
+start, deltas, end for each block of text, each block of reasoning and each tool call. The agent adds rounds and tool
+results. Over 400 lines because the events are many small classes, and their builder is read together with them.
 
     RoundStart
       ReasoningStart ReasoningDelta* ReasoningEnd
       TextStart TextDelta* TextEnd
       ToolCallStart ToolCallDelta* ToolCallEnd
-    ToolDecided                 of calls that need a decision
-    ToolStart, ToolEnd          one pair a call, as they run
+    ToolDecided                 for each call that needs a decision
+    ToolStart, ToolEnd          one pair per call, as they run
     RoundEnd
-    RunEnd                      carries the result
+    RunEnd                      has the result
 
-Events are not frozen: they are made by the thousand in a stream, and a frozen slots dataclass costs three times as
-much to make. Treat them as values all the same.
+Events are not frozen: a stream creates thousands of them, and a frozen dataclass with slots takes three times as long
+to create. Do not change them all the same.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class TextDelta:
 
 @fast_dataclass()
 class TextEnd:
-    """A block of answer text is whole."""
+    """A block of answer text is complete."""
 
     id: str
     text: str
@@ -76,14 +77,14 @@ class TextEnd:
 
 @fast_dataclass()
 class ReasoningStart:
-    """The model begins to think aloud."""
+    """A block of reasoning begins."""
 
     id: str
 
 
 @fast_dataclass()
 class ReasoningDelta:
-    """A piece of the model's thinking; never part of the answer."""
+    """A piece of the model's reasoning; never part of the answer."""
 
     text: str
     id: str = ""
@@ -91,7 +92,7 @@ class ReasoningDelta:
 
 @fast_dataclass()
 class ReasoningEnd:
-    """A block of thinking is whole."""
+    """A block of reasoning is complete."""
 
     id: str
     text: str
@@ -99,7 +100,7 @@ class ReasoningEnd:
 
 @fast_dataclass()
 class RefusalDelta:
-    """A piece of a refusal, where the provider tells it from an answer. Shown as text as well."""
+    """A piece of a refusal, if the provider marks it as one. It is sent as text as well."""
 
     text: str
 
@@ -108,7 +109,7 @@ class RefusalDelta:
 class ToolCallStart:
     """A tool call begins; its name is known.
 
-    Calls that are read from text may turn out to be drafts or quotations: those have no `ToolCallEnd`.
+    A call that is read from text may turn out to be a draft or a quotation; then no `ToolCallEnd` follows.
     """
 
     id: str
@@ -120,7 +121,7 @@ class ToolCallStart:
 class ToolCallDelta:
     """A piece of a tool call: for display, never for execution.
 
-    From a codec: `index` tells the call; id and name come once, with the first piece.
+    From a codec: `index` identifies the call; id and name come once, with the first piece.
     """
 
     index: int
@@ -128,14 +129,14 @@ class ToolCallDelta:
     name: str = ""
     arguments: str = ""
     whole: ToolCall | None = None
-    """Set by codecs that know the call as a whole (with repairs or a problem): it replaces what came in pieces."""
+    """Set by codecs that know the whole call (with repairs or a problem); it replaces the pieces."""
     tentative: bool = False
-    """Text reads like a call so far, and may still be a draft or a quotation: without `whole` there is no call."""
+    """The text looks like a call so far, but may still be a draft or a quotation; without `whole` there is no call."""
 
 
 @fast_dataclass()
 class ToolCallEnd:
-    """A tool call is whole."""
+    """A tool call is complete."""
 
     id: str
     index: int
@@ -144,7 +145,7 @@ class ToolCallEnd:
 
 @fast_dataclass(kw_only=True)
 class Done:
-    """The protocol's end of a reply: codecs yield it once, last, and only when the reply is whole."""
+    """The end of a reply. A codec yields it once, last, and only if the reply is complete."""
 
     finish_reason: FinishReason = "stop"
     raw_finish_reason: str | None = None
@@ -164,15 +165,15 @@ class RoundStart:
 
 @fast_dataclass()
 class ToolDecided:
-    """It was decided whether a call runs that needed a decision."""
+    """A decision was made whether a call runs."""
 
     call: ToolCall
     decision: Any
     """`Allow`, `Deny`, `Edit` or `Pause`."""
     rule: str
-    """Why it needed one: `always`, `once`, the name of a rule's function, or `effects: …`."""
+    """Why a decision was needed: `always`, `once`, the name of a rule's function, or `effects: …`."""
     by: str
-    """Who decided: the `approver`, the `rule` itself, the `caller` who went on with a paused run, or `nobody`."""
+    """Who decided: the `approver`, the `rule` itself, the `caller` who resumed a paused run, or `nobody`."""
 
 
 @fast_dataclass()
@@ -184,7 +185,7 @@ class ToolStart:
 
 @fast_dataclass()
 class ToolEnd:
-    """A tool has an answer; an error is an answer too."""
+    """A tool has returned a result, or an error as its result."""
 
     call: ToolCall
     message: ToolMessage
@@ -194,11 +195,11 @@ class ToolEnd:
 
 @fast_dataclass()
 class RoundEnd:
-    """One ask and its tools are over; `messages` are what they added to the history."""
+    """One request to the model and its tool calls are complete; `messages` were added to the history."""
 
     round: int
     reply: Reply | None
-    """None where a paused run goes on: its reply came before the pause."""
+    """None after a paused run was resumed: its reply came before the pause."""
     messages: tuple[Message, ...] = ()
 
 
@@ -212,15 +213,15 @@ class NestedEvent:
 
 @fast_dataclass()
 class RunEnd:
-    """The run is over; `result` is its `RunResult`."""
+    """The run is complete; `result` is its `RunResult`."""
 
     result: Any
 
 
 Delta: TypeAlias = TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | Done
-"""What a codec yields."""
+"""The values that a codec yields."""
 
-Event: TypeAlias = (  # quoted uses above: an event may hold another
+Event: TypeAlias = (
     TextStart
     | TextDelta
     | TextEnd
@@ -239,22 +240,22 @@ Event: TypeAlias = (  # quoted uses above: an event may hold another
     | NestedEvent
     | RunEnd
 )
-"""What a stream hands to its reader."""
+"""The values that a stream yields to its consumer."""
 
 
 _WHOLE = ("stop", "tool_calls", "other")
-_CUT = (
-    "The reply ended early ({}), so this call is probably cut and was not run. "
-    "Send the whole call again, shorter if need be."
+_INCOMPLETE_CALL = (
+    "The reply ended early ({}), so this call is probably incomplete and was not run. "
+    "Send the whole call again, shorter if necessary."
 )
 
 
 def minted_id(prefix: str, index: int) -> str:
-    """Return an id in OpenAI's form, `call_` and 24 digits, for a call that has none or another call's.
+    """Return an id in OpenAI's form, `call_` and 24 digits, for a call without an id or with the id of another call.
 
     Args:
-        prefix: Which reply of the conversation it is, at most 16 digits.
-        index: Which call of that reply.
+        prefix: The number of the reply in the conversation, at most 16 digits.
+        index: The index of the call in that reply.
     """
     return f"call_{prefix:0>16}{index:0>8}"
 
@@ -272,16 +273,16 @@ class _OpenCall:
         self.whole: ToolCall | None = None
 
     @property
-    def stands(self) -> bool:
+    def is_call(self) -> bool:
         return self.whole is not None or not self.tentative
 
 
 class ReplyBuilder:
-    """Joins the deltas of ONE reply, in linear time, and says what the reader is to see.
+    """Joins the deltas of ONE reply, in linear time, and returns the events for the consumer.
 
     Args:
-        prefix: Makes block ids and minted call ids unique in the conversation; the model verbs give the number of
-            messages it has (`ChatCall.position`), so that the same history gives the same ids in all four verbs.
+        prefix: Makes block ids and generated call ids unique in the conversation. The model verbs pass its number of
+            messages (`ChatCall.position`), so that the same history gives the same ids in all four verbs.
     """
 
     __slots__ = (
@@ -310,7 +311,7 @@ class ReplyBuilder:
         self.done: Done | None = None
 
     def add(self, delta: Delta) -> tuple[Event, ...]:
-        """Take one delta and return what the reader sees of it."""
+        """Add one delta; return the events for the consumer."""
         kind = type(delta)
         if kind is self._block:  # the hot path: one more piece of the open block
             delta.id = self._block_id  # type: ignore[union-attr]
@@ -361,7 +362,7 @@ class ReplyBuilder:
         call.whole = delta.whole or call.whole
         call.tentative = delta.tentative or call.tentative
         if not delta.arguments:
-            return ()  # the name may still come in pieces: the start waits for the first piece of arguments
+            return ()  # the name may still come in pieces, so the start waits for the first piece of arguments
         delta.id = self._id_of(call)
         if call.started:
             return (delta,)
@@ -375,35 +376,35 @@ class ReplyBuilder:
 
     def _end_calls(self) -> tuple[Event, ...]:
         events: list[Event] = []
-        for call, whole in zip(self._standing(), self._whole_calls(), strict=True):
+        for call, whole in zip(self._certain_calls(), self._whole_calls(), strict=True):
             if not call.started:
                 events.append(ToolCallStart(whole.id, call.index, whole.name))
             events.append(ToolCallEnd(whole.id, call.index, whole))
         return tuple(events)
 
-    def _standing(self) -> list[_OpenCall]:
-        # By index: the first piece of a later call may come before an earlier call is known to be one.
-        return sorted((call for call in self._calls.values() if call.stands), key=lambda call: call.index)
+    def _certain_calls(self) -> list[_OpenCall]:
+        # By index: the first piece of a later call may arrive before it is certain that an earlier one is a call.
+        return sorted((call for call in self._calls.values() if call.is_call), key=lambda call: call.index)
 
     def _whole_calls(self) -> tuple[ToolCall, ...]:
         calls: list[ToolCall] = []
         taken: set[str] = set()
-        standing = self._standing()
-        for open_call in standing:
+        certain = self._certain_calls()
+        for open_call in certain:
             call = open_call.whole or ToolCall(
                 id=self._id_of(open_call), name=open_call.name, arguments="".join(open_call.arguments)
             )
-            if not call.id or call.id in taken:  # a model may repeat an id or have none: each call needs its own
+            if not call.id or call.id in taken:  # a model may repeat an id or omit it; each call needs its own
                 call = replace(call, id=minted_id(self._prefix, open_call.index))
             taken.add(call.id)
             calls.append(call)
-        newest = standing[-1] if standing else None
+        newest = certain[-1] if certain else None
         if newest and not newest.whole and self.done and self.done.finish_reason not in _WHOLE:
-            calls[-1] = replace(calls[-1], problem=_CUT.format(self.done.finish_reason))
+            calls[-1] = replace(calls[-1], problem=_INCOMPLETE_CALL.format(self.done.finish_reason))
         return tuple(calls)
 
     def message(self) -> AssistantMessage:
-        """Return the assistant message: whole after `Done`, else what came so far, without unfinished calls."""
+        """Return the assistant message: complete after `Done`, else the text so far, without tool calls."""
         tail = "".join(self._pieces)
         refusal = "".join(self._refusal)
         return AssistantMessage(
@@ -415,7 +416,7 @@ class ReplyBuilder:
         )
 
     def reply(self, model_id: str = "", *, request_id: str | None = None, attempts: int = 1) -> Reply:
-        """Return the whole reply. Call it after `Done`."""
+        """Return the reply. Call it after `Done`."""
         done = self.done or Done(finish_reason="error")
         message = self.message()
         reason = done.finish_reason

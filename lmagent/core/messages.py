@@ -1,6 +1,6 @@
-"""Messages, their parts and what a model answers: plain immutable values that any codec can read.
+"""Messages, their parts and the reply of a model: plain immutable values that any codec can read.
 
-Nothing here knows a provider. Reading what users hand over, and JSON in and out, is the subject of `prompts.py`.
+Nothing here knows a provider. `prompts.py` reads the input of users, and converts messages to and from JSON.
 """
 
 from __future__ import annotations
@@ -55,23 +55,23 @@ class ImagePart:
     """Base64, without a `data:` prefix."""
     media_type: str = "image/png"
     detail: Literal["auto", "low", "high"] | None = None
-    """How closely to look, where the provider knows the word."""
+    """The resolution at which the model sees the image, if the provider supports it."""
     type: ClassVar[str] = "image"
 
     def __post_init__(self) -> None:
         if (self.url is None) == (self.data is None):
-            raise MessageError("An image has either url= or data= (base64), not both and not neither.")
+            raise MessageError("An image needs exactly one of url= and data= (base64).")
 
     @classmethod
     def from_bytes(cls, content: bytes, media_type: str | None = None) -> ImagePart:
-        """Return an image of these bytes; the media type is read from them when it is not given."""
-        import base64  # pictures are rare, starts are not
+        """Return an image of these bytes. Without `media_type` it is detected from the bytes."""
+        import base64  # few programs need it, so it is not imported at start
 
         return cls(data=base64.b64encode(content).decode(), media_type=media_type or _sniff(content))
 
     @classmethod
     def from_path(cls, path: str | Path) -> ImagePart:
-        """Return the image in a file. Raises `OSError` when it can't be read."""
+        """Return the image in a file. Raises `OSError` if it cannot be read."""
         import mimetypes
         from pathlib import Path
 
@@ -106,7 +106,7 @@ class FilePart:
 
     def __post_init__(self) -> None:
         if (self.url is not None) + (self.data is not None) + (self.file_id is not None) != 1:
-            raise MessageError("A file has exactly one of url=, data= (base64) and file_id=.")
+            raise MessageError("A file needs exactly one of url=, data= (base64) and file_id=.")
 
 
 Part: TypeAlias = TextPart | ImagePart | FilePart
@@ -114,22 +114,22 @@ Part: TypeAlias = TextPart | ImagePart | FilePart
 
 @fast_dataclass(frozen=True, kw_only=True)
 class ToolCall:
-    """One call the model asks for."""
+    """A tool call that the model requests."""
 
     id: str
-    """Unique in its conversation; minted where the dialect has none."""
+    """Unique in its conversation; generated if the provider has no ids."""
     name: str
     arguments: str = "{}"
     """The raw JSON text the model wrote, broken or not."""
     repairs: tuple[str, ...] = ()
-    """Which lossless repairs made `arguments` readable."""
+    """The lossless repairs that made `arguments` readable."""
     problem: str = ""
-    """Why the call cannot be run as it stands (cut, unreadable); it is then answered with this text."""
+    """Why the call cannot be run (incomplete, unreadable); this text is then its result."""
 
 
 @fast_dataclass(frozen=True)
 class SystemMessage:
-    """Instructions. A provider without a system role gets them where it wants them."""
+    """Instructions. For a provider without a system role the codec puts them elsewhere."""
 
     content: str
     wire: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
@@ -138,17 +138,17 @@ class SystemMessage:
 
 @fast_dataclass(frozen=True)
 class UserMessage:
-    """What the user says: text, or parts."""
+    """A message of the user: text, or parts."""
 
     content: str | tuple[Part, ...]
     name: str | None = None
     wire: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
-    """Encoded forms, kept by codecs under a key of theirs. Messages never change, so neither do these."""
+    """Encoded forms, which codecs store under keys of their own. Messages never change, so these stay valid."""
     role: ClassVar[Literal["user"]] = "user"
 
     def __post_init__(self) -> None:
         content: Any = self.content
-        if not isinstance(content, str | tuple):  # a list could be changed behind the encoded forms
+        if not isinstance(content, str | tuple):  # changing a list later would not change the encoded forms
             object.__setattr__(self, "content", tuple(content))
 
     @property
@@ -161,22 +161,22 @@ class UserMessage:
 
 @fast_dataclass(frozen=True)
 class AssistantMessage:
-    """What a model answered: text and calls and what must travel back to the same provider."""
+    """A message of the model: text, tool calls, and data that has to go back to the same provider."""
 
     content: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str = ""
-    """The model's visible thinking, never part of the answer."""
+    """The model's visible reasoning, never part of the answer."""
     refusal: str = ""
-    """Text of a refusal, where the provider tells it apart."""
+    """The text of a refusal, if the provider marks it as one."""
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Provider name -> plain JSON that its codec needs to see again (signatures, `thoughts`). Read-only."""
+    """Provider name -> plain JSON that its codec needs in the next request (signatures, `thoughts`). Read-only."""
     wire: dict[Any, Any] = field(default_factory=dict[Any, Any], init=False, repr=False, compare=False)
     role: ClassVar[Literal["assistant"]] = "assistant"
 
     def __post_init__(self) -> None:
         calls: Any = self.tool_calls
-        if not isinstance(calls, tuple):  # as the content of a user message
+        if not isinstance(calls, tuple):  # for the same reason as the content of a user message
             object.__setattr__(self, "tool_calls", tuple(calls))
 
     @property
@@ -204,14 +204,14 @@ Prompt: TypeAlias = "str | Message | Mapping[str, Any] | Sequence[str | Message 
 
 @fast_dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Tokens of one or more requests; details are 0 where the provider does not tell."""
+    """Tokens of one or more requests. Details are 0 if the provider does not report them."""
 
     input_tokens: int = 0
     """All tokens of the prompt, cached ones included."""
     output_tokens: int = 0
     """All tokens of the answer, reasoning included."""
     total_tokens: int = 0
-    """As the provider says; the sum where it doesn't."""
+    """As reported by the provider, else the sum."""
     cached_tokens: int = 0
     reasoning_tokens: int = 0
 
@@ -229,7 +229,7 @@ class Usage:
 
 @fast_dataclass(frozen=True)
 class StreamInfo:
-    """Where an item stands in its stream."""
+    """The position of an item in its stream."""
 
     delta: str = ""
     """New text of the answer."""
@@ -238,23 +238,23 @@ class StreamInfo:
 
 @fast_dataclass(frozen=True, kw_only=True)
 class Reply:
-    """One whole answer of a model; also the last item of a stream."""
+    """The complete answer of a model; also the last item of a stream."""
 
     message: AssistantMessage
     finish_reason: FinishReason = "stop"
     usage: Usage | None = None
-    """None: the provider did not tell."""
+    """None if the provider did not report it."""
     model_id: str = ""
-    """`provider/model`, as asked for."""
+    """`provider/model`, as requested."""
     raw: Any = None
     """The provider's decoded body; in a stream its last chunk. Not copied."""
     raw_finish_reason: str | None = None
     response_id: str | None = None
     request_id: str | None = None
     attempts: int = 1
-    """How many requests were made for it, retries included; none when it was cached."""
+    """Number of requests that were made for it, retries included; 0 if it was cached."""
     cached: bool = False
-    """Whether it came from a `ResponseCache`: it cost nothing, and `usage` is zero."""
+    """Whether it came from a `ResponseCache`; then it cost nothing and `usage` is zero."""
     stream: StreamInfo = StreamInfo()
     is_finish: ClassVar[Literal[True]] = True
 
@@ -265,12 +265,12 @@ class Reply:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """What the answer adds to the history."""
+        """The messages that the answer adds to the history."""
         return (self.message,)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls the model asks for, in order."""
+        """The tool calls that the model requests, in order."""
         return self.message.tool_calls
 
 
@@ -280,5 +280,5 @@ class ReplyChunk:
 
     stream: StreamInfo
     event: Any = None
-    """The underlying event, for those who want reasoning or tool-call deltas."""
+    """The event behind the item, such as a reasoning or tool-call delta."""
     is_finish: ClassVar[Literal[False]] = False

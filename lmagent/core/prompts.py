@@ -1,6 +1,6 @@
-"""Prompts and stored messages: what users hand over becomes messages, messages become plain JSON and come back.
+"""Reads prompts and stored messages: user input becomes messages, and messages become plain JSON and come back.
 
-The form is ours; OpenAI's dicts (`tool_calls` with `function`, `image_url`, role `function`) are read as well.
+The JSON form is our own. OpenAI's dicts (`tool_calls` with `function`, `image_url`, role `function`) are read as well.
 Messages round-trip through JSON without loss.
 """
 
@@ -34,7 +34,7 @@ _PART_FIELDS: dict[str, tuple[type[Any], tuple[str, ...]]] = {
 
 
 def message_to_dict(message: Message) -> dict[str, Any]:
-    """Return a message as plain JSON values; what is empty is left out. `message_from_dict` reads it back."""
+    """Return a message as plain JSON values, without empty fields. `message_from_dict` reads it back."""
     match message:
         case SystemMessage():
             return {"role": "system", "content": message.content}
@@ -75,19 +75,19 @@ def message_from_dict(data: Mapping[str, Any]) -> Message:
     """Read a message from our own form or from OpenAI's (`tool_calls` with `function`, `image_url`, role `function`).
 
     Raises:
-        MessageError: Unknown role, missing or wrong field; the message names it.
+        MessageError: Unknown role, missing or wrong field; the text names it.
     """
     role = data.get("role")
     reader = _READERS.get(role) if isinstance(role, str) else None
     if reader is None:
-        raise MessageError(f"A message needs a role of {sorted(_READERS)}, got {role!r} in {_shown(data)}.")
+        raise MessageError(f"The role of a message must be one of {sorted(_READERS)}, not {role!r}: {_shown(data)}.")
     try:
         return reader(data)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, MessageError):
             raise
         raise MessageError(
-            f"A {role} message cannot be read ({type(error).__name__}: {error}): {_shown(data)}."
+            f"Cannot read this {role} message ({type(error).__name__}: {error}): {_shown(data)}."
         ) from error
 
 
@@ -110,7 +110,7 @@ def _text(data: Mapping[str, Any], name: str = "content", *, optional: bool = Fa
 
 
 def _optional(data: Mapping[str, Any], *names: str) -> str:
-    """Return the first of some fields that is there and not empty, which must be text, or nothing."""
+    """Return the first of these fields that is not empty, which must be text; "" if there is none."""
     name, value = next(((name, data[name]) for name in names if data.get(name)), ("", ""))
     if not isinstance(value, str):
         raise MessageError(f"{name!r} must be text, got {value!r:.80}.")
@@ -123,13 +123,13 @@ def _part_from(item: Any) -> Part:
     if isinstance(item, str):
         return TextPart(item)
     if not isinstance(item, Mapping):
-        raise MessageError(f"A content part is a dict with a type, got {item!r:.80}.")
+        raise MessageError(f"A content part must be a dict with a type, got {item!r:.80}.")
     part = cast("Mapping[str, Any]", item)
     kind = part.get("type")
     if kind == "image_url":
         return _image_from_url(part["image_url"])
     if kind not in _PART_FIELDS:
-        raise MessageError(f"A content part has a type of {sorted(_PART_FIELDS)} or 'image_url', got {kind!r}.")
+        raise MessageError(f"A content part needs a type of {sorted(_PART_FIELDS)} or 'image_url', not {kind!r}.")
     made, names = _PART_FIELDS[kind]
     fields = {name: part[name] for name in names if name in part}
     for name, value in fields.items():
@@ -164,7 +164,7 @@ def _call_from(data: Any, index: int) -> ToolCall:
     if not isinstance(name, str):
         raise MessageError(f"'name' of a tool call must be text, got {name!r:.80}.")
     if not isinstance(arguments, str):
-        from lmagent.core.json_text import dumps_text  # only for dicts handed over by people; keeps this module light
+        from lmagent.core.json_text import dumps_text  # only needed for arguments that are dicts; keeps imports fast
 
         arguments = dumps_text({} if arguments is None else arguments)
     return ToolCall(
@@ -195,7 +195,7 @@ def _tool_from(data: Mapping[str, Any]) -> ToolMessage:
     if call_id is None and data["role"] == "function":
         call_id = ""
     if not isinstance(call_id, str):
-        raise MessageError(f"A tool message needs the 'tool_call_id' it answers: {_shown(data)}.")
+        raise MessageError(f"A tool message needs the 'tool_call_id' of its call: {_shown(data)}.")
     return ToolMessage(
         _text(data), tool_call_id=call_id, name=_optional(data, "name"), is_error=bool(data.get("is_error", False))
     )
@@ -212,19 +212,19 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Message]] = {
 
 
 def as_messages(prompt: Prompt) -> tuple[Message, ...]:
-    """Return what the user handed over as messages; a text is a user message.
+    """Return a prompt as messages; a text becomes a user message.
 
     Raises:
         MessageError: An unknown role or form, an empty prompt.
-        TypeError: `prompt` is no text, message, dict or list of them.
+        TypeError: `prompt` is not a text, message, dict or list of them.
     """
     if isinstance(prompt, str | SystemMessage | UserMessage | AssistantMessage | ToolMessage | Mapping):
         prompt = [prompt]
     if not isinstance(prompt, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"A prompt is a text, a message, a dict or a list of them, not {type(prompt).__name__}.")
+        raise TypeError(f"A prompt must be a text, a message, a dict or a list of them, not {type(prompt).__name__}.")
     messages = _name_legacy_results([_as_message(item) for item in prompt])
     if not messages:
-        raise MessageError("The prompt is an empty list; give at least one message.")
+        raise MessageError("The prompt is an empty list; pass at least one message.")
     return tuple(messages)
 
 
@@ -235,11 +235,11 @@ def _as_message(item: Any) -> Message:
         return item
     if isinstance(item, Mapping):
         return message_from_dict(cast("Mapping[str, Any]", item))
-    raise TypeError(f"A prompt is a text, a message, a dict or a list of them, not {type(item).__name__}.")
+    raise TypeError(f"A prompt must be a text, a message, a dict or a list of them, not {type(item).__name__}.")
 
 
 def _name_legacy_results(messages: list[Message]) -> list[Message]:
-    """Give results of the id-less `function` role the id of the newest open call of their name."""
+    """Set the call id of results with the old role `function`: the id of the first open call of their name."""
     open_calls: list[ToolCall] = []
     for index, message in enumerate(messages):
         if isinstance(message, AssistantMessage):
@@ -248,7 +248,10 @@ def _name_legacy_results(messages: list[Message]) -> list[Message]:
             if not message.tool_call_id:
                 match = next((call for call in open_calls if call.name == message.name), None)
                 if match is None:
-                    raise MessageError(f"A result of {message.name!r} stands where no such call is open.")
+                    raise MessageError(
+                        f"There is a result of {message.name!r}, but no open call of that name before it. Add the "
+                        "assistant message with the call."
+                    )
                 messages[index] = ToolMessage(
                     message.content, tool_call_id=match.id, name=message.name, is_error=message.is_error
                 )

@@ -1,7 +1,7 @@
-"""Secrets: values that are never shown, and the one `redact` that takes them out of any text.
+"""Secrets that are never shown, `redact`, which removes them from any text, and the library's loggers, which use it.
 
-Knows nothing of providers. Every `Secret` made in this process is remembered (its text only, never its
-owner), so that an error, a log line or a trace can be cleaned wherever it is made.
+Knows nothing of providers. The text of every `Secret` made in this process is stored here (without its owner), so that
+an error, a log record or a trace can be redacted wherever it is made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Secret", "SecretFilter", "library_logger", "mask", "redact", "redact_value"]
 
 _MIN_LENGTH = 6
-"""Shorter values are not remembered: replacing them would eat ordinary words."""
+"""Shorter values are not stored: replacing them would damage ordinary words."""
 
 _known: dict[str, str] = {}
 """Every spelling of every secret of the process -> its mask."""
@@ -29,12 +29,12 @@ _NAMED = re.compile(
     r"(?i)((?<![A-Za-z0-9])(?:access_token|api[_-]?key|client_secret|secret_?key|password|authorization|x-api-key)"
     r"[\"']?\s{0,3}[=:]\s{0,3}[\"']?)((?:bearer\s{1,3})?[^\s&\"',;#}]{4,})"
 )
-"""Only names that say a secret follows: in prose and in tools' errors, "token: x" and "key: x" mean something else."""
+"""Only names that always mean a secret: in prose and in tool errors, "token: x" and "key: x" mean something else."""
 _BEARER = re.compile(r"(?i)\b(bearer\s+)([A-Za-z0-9._~+/=-]{8,})")
 
 
 def mask(value: str) -> str:
-    """Return how a key is shown to people: `sk-…last4`, or `…` when it is too short to show any of it."""
+    """Return a key in the form that people may see: `sk-…last4`, or `…` if it is too short to show a part."""
     if len(value) < 12:
         return "…"
     head = value[:3] if value[2:3] == "-" else ""
@@ -57,7 +57,7 @@ def redact(text: str) -> str:
 
 
 def redact_value(value: Any) -> Any:
-    """Return plain JSON with every text in it redacted."""
+    """Return plain JSON with every string in it redacted."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
@@ -69,31 +69,31 @@ def redact_value(value: Any) -> Any:
 
 def _remember(value: str) -> None:
     global _known
-    from urllib.parse import quote  # 2 ms of an import; a model is made later, or never
+    from urllib.parse import quote  # takes 2 ms to import; only needed once a model is created
 
     shown = mask(value)
     quoted = {quote(value, safe=safe, errors="replace") for safe in ("", "/")}
     spellings = {value, *quoted, value.replace("/", "\\/"), *_in_base64(value)}
     if not spellings <= _known.keys():
-        # The longest first, or a key that begins like another would leave its rest behind; a new dict each time,
-        # because other threads may be reading the old one.
+        # Longest first: of two keys with the same beginning, the shorter one must not leave the rest of the longer one.
+        # A new dict each time, because other threads may be iterating over the old one.
         both = {**_known, **dict.fromkeys(spellings, shown)}
         _known = dict(sorted(both.items(), key=lambda item: -len(item[0])))
 
 
 def _in_base64(value: str) -> Iterator[str]:
-    """Yield how `value` reads in base64, also with something in front of it, as in `user:password`."""
+    """Yield the base64 forms of `value`, also with text before it, as in `user:password`."""
     data = value.encode("utf-8", "surrogatepass")
     yield base64.b64encode(data).decode().rstrip("=")
     for before in range(3):
-        # Only characters whose six bits are all the value's.
+        # Only the characters whose six bits all belong to the value.
         inner = slice((before * 8 + 5) // 6, (before + len(data)) * 8 // 6)
         encoded = base64.b64encode(bytes(before) + data)[inner].decode()
         yield from (encoded, encoded.replace("+", "-").replace("/", "_"))
 
 
 class Secret:
-    """A text that never shows itself: `repr`, `str`, `format` and pickles give only its mask.
+    """A text that is never shown: `repr`, `str`, `format` and pickles contain only its mask.
 
     `reveal()` is called in one place, where headers and signatures are made.
     """
@@ -135,9 +135,14 @@ class Secret:
 
 
 class SecretFilter:
-    """Logging filter that redacts every record: the message, its arguments and the exception text."""
+    """Logging filter that redacts every record: the message, its arguments, the traceback and the stack.
+
+    It does not derive from `logging.Filter`, so that importing it does not import `logging`. Since Python 3.2 a filter
+    is any object with a method `filter`.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Redact `record` in place and let it pass."""
         record.msg = redact(record.getMessage())
         record.args = None
         if record.exc_info and not record.exc_text:
@@ -152,8 +157,8 @@ class SecretFilter:
 
 
 def library_logger(name: str) -> logging.Logger:
-    """Return the logger `lmagent.<name>`: silent unless the program listens, and cleaned of secrets."""
-    import logging  # a tenth of the import of an agent; needed by the first line that is logged
+    """Return the logger `lmagent.<name>`: silent until the program configures logging; its records are redacted."""
+    import logging  # a tenth of the import time of an agent; only needed for the first record
 
     root = logging.getLogger("lmagent")
     if not root.handlers:

@@ -1,4 +1,4 @@
-"""The testing kit: a scripted model, recorded answers, a fake transport, and a guard against real requests.
+"""Testing kit: a scripted model, recorded answers, a fake transport, and a block against real requests.
 
 from lmagent.testing import ScriptedModel, block_requests
 """
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 _HOME = {
     "FakeAnswer": "fake",
     "FakeTransport": "fake",
-    "RealRequest": "guard",
+    "RealRequest": "fake",
     "Recorder": "recording",
     "Replayer": "recording",
     "ScriptError": "scripted",
     "ScriptedModel": "scripted",
     "UnexpectedRequest": "recording",
-    "block_requests": "guard",
+    "block_requests": "fake",
     "calls": "scripted",
     "text": "scripted",
 }

@@ -1,4 +1,4 @@
-"""A transport without a network: a function answers each request. Both colours, streamed or not."""
+"""Tests without a network: a transport that answers from a function, and a block against real requests."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["FakeAnswer", "FakeTransport", "RealRequest", "block_requests"]
 
 
 class RealRequest(AssertionError, OSError):
-    """A test tried to leave this machine.
+    """A test tried to connect to another machine.
 
-    An `OSError` too: asyncio takes nothing else from a connection that fails.
+    It is an `OSError` as well, because asyncio expects one from a failed connection.
     """
 
 
 @contextmanager
 def block_requests(*, allow_loopback: bool = True) -> Generator[None]:
-    """Make every connection and name look-up beyond this machine raise `RealRequest`.
+    """Make every connection to another machine, and every name look-up, raise `RealRequest`.
 
     Use it as an autouse fixture:
 
@@ -36,14 +36,14 @@ def block_requests(*, allow_loopback: bool = True) -> Generator[None]:
                 yield
 
     Args:
-        allow_loopback: Whether servers on this machine may be asked.
+        allow_loopback: Whether connections to this machine are allowed.
     """
     connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
 
     def check(address: Any) -> None:
         host = cast("tuple[Any, ...]", address)[0] if isinstance(address, tuple) else address
         if not (allow_loopback and _is_local(host)):
-            raise RealRequest(f"A real request to {host!r} was blocked; use a scripted model or a loopback server.")
+            raise RealRequest(f"A request to {host!r} was blocked. Use a scripted model or a loopback server.")
 
     def guarded_connect(self: socket.socket, address: Any) -> None:
         if self.family != socket.AF_UNIX:
@@ -78,29 +78,29 @@ def _is_local(host: Any) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FakeAnswer:
-    """What the fake server sends back."""
+    """The answer of the fake server."""
 
     body: bytes | Iterable[bytes] = b""
-    """The body, or its pieces as they arrive."""
+    """The body, or its chunks as they arrive."""
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
 
 
 class FakeTransport:
-    """Hands every request to `answer` instead of a network.
+    """Passes every request to `answer` instead of a network.
 
         FakeTransport(lambda request: FakeAnswer(body=b'{"choices": []}'))
 
     Args:
-        answer: Called with each request; may raise an error of `lmagent.errors` to play a failing network.
+        answer: Called with each request; may raise an error of `lmagent.errors` to simulate a failing network.
     """
 
     def __init__(self, answer: Callable[[Request], FakeAnswer]) -> None:
         self._answer = answer
         self.requests: list[Request] = []
-        """Every request so far, in order."""
+        """All requests so far, in order."""
         self.open_answers = 0
-        """Answers that were opened and not closed: 0 when nothing leaks."""
+        """Number of answers that were opened and not closed; 0 if nothing leaks."""
 
     def open(self, request: Request, timeouts: Timeouts, deadline: float) -> _FakeIncoming:
         """Answer `request`."""
@@ -113,26 +113,26 @@ class FakeTransport:
         return _AsyncFakeIncoming(self._answer(request), self)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing; there is no connection."""
 
     async def aclose(self) -> None:
-        """Nothing to free."""
+        """Do nothing; there is no connection."""
 
 
 class _Body:
     def __init__(self, answer: FakeAnswer, owner: FakeTransport) -> None:
         self.status = answer.status
         self.headers = answer.headers
-        self._pieces = [answer.body] if isinstance(answer.body, bytes) else answer.body
+        self._chunks = [answer.body] if isinstance(answer.body, bytes) else answer.body
         self._owner = owner
         self._is_open = True
         owner.open_answers += 1
 
     def _whole(self, limit: int) -> bytes:
-        body = b"".join(self._pieces)
+        body = b"".join(self._chunks)
         self._free()
         if len(body) > limit:
-            raise ResponseTooLarge(f"The answer is longer than {limit} bytes.")
+            raise ResponseTooLarge(f"The answer has {len(body)} bytes, more than the limit of {limit}.")
         return body
 
     def _free(self) -> None:
@@ -146,7 +146,7 @@ class _FakeIncoming(_Body):
         return self._whole(limit)
 
     def chunks(self) -> Iterator[bytes]:
-        yield from self._pieces
+        yield from self._chunks
 
     def close(self) -> None:
         self._free()
@@ -157,8 +157,8 @@ class _AsyncFakeIncoming(_Body):
         return self._whole(limit)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
+        for chunk in self._chunks:
+            yield chunk
 
     async def aclose(self) -> None:
         self._free()

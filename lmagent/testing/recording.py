@@ -1,11 +1,13 @@
-"""Real answers recorded once and replayed in tests: `Recorder` writes a cassette, `Replayer` answers from it.
+"""Record real answers once and replay them in tests: `Recorder` writes a cassette, `Replayer` answers from it.
 
     model = OpenAIChat(transport=Recorder("weather.jsonl"))     # once, with a key
-    model = OpenAIChat(api_key="x", transport=Replayer("weather.jsonl"))     # in the tests, without
+    model = OpenAIChat(api_key="x", transport=Replayer("weather.jsonl"))     # in the tests, without a key
 
-A cassette is a line of JSON an exchange, to be read, edited and committed. It holds no credentials: only a few harmless
-headers are written, secret-named parameters and fields are left out or masked, and so is every secret of the process
-wherever it shows up. Prompts and answers are in it: that is what it is for.
+A cassette has one line of JSON per exchange. It can be read, edited and committed. It contains no credentials: only a
+few harmless headers are written, parameters and fields with secret names are left out or masked, and all secrets of the
+process are masked wherever they occur. Prompts and answers are recorded as they are.
+
+Over 400 lines because recorder and replayer share the file format: what one writes, the other compares and reads.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _SECRET_PARAMS = frozenset(
         "signaturenonce",
     )
 )  # fmt: skip
-"""Left out of what is recorded and compared: credentials, whose account it was, and what changes each time."""
+"""Neither recorded nor compared: credentials, account names, and values that differ in each request."""
 
 _SECRET_FIELDS = frozenset(
     (
@@ -59,20 +61,17 @@ _ANSWER_HEADERS = frozenset(
 
 
 class UnexpectedRequest(AssertionError):
-    """A request that the cassette has no (further) answer for, or answers that nobody asked for."""
-
-
-# What is written
+    """A request without an answer in the cassette, or answers in the cassette that were not requested."""
 
 
 class Recorder:
-    """A transport that hands requests on and writes down what came of them.
+    """A transport that passes requests on and records the answers.
 
-    The file is begun anew with the first request; an exchange is written when its answer was read or given up.
+    The first request overwrites the file. An exchange is written once its answer was read or closed.
 
     Args:
         path: The cassette.
-        transport: What sends the requests; default: HTTP.
+        transport: Sends the requests; default: HTTP.
     """
 
     def __init__(self, path: str | os.PathLike[str], transport: Transport | None = None) -> None:
@@ -88,7 +87,7 @@ class Recorder:
     def open(self, request: Request, timeouts: Timeouts, deadline: float) -> Incoming:
         """Send `request` and record its answer as it is read."""
         try:
-            return _Recorded(self, request, self._transport.open(request, timeouts, deadline))
+            return _RecordingBody(self, request, self._transport.open(request, timeouts, deadline))
         except LMAgentError as error:
             self.write(request, error=error)
             raise
@@ -96,7 +95,7 @@ class Recorder:
     async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> AsyncIncoming:
         """`open`, asynchronous."""
         try:
-            return _AsyncRecorded(self, request, await self._transport.async_open(request, timeouts, deadline))
+            return _AsyncRecordingBody(self, request, await self._transport.async_open(request, timeouts, deadline))
         except LMAgentError as error:
             self.write(request, error=error)
             raise
@@ -128,16 +127,16 @@ class Recorder:
             self._begun = True
 
     def close(self) -> None:
-        """Free what the transport holds."""
+        """Close the transport."""
         self._transport.close()
 
     async def aclose(self) -> None:
-        """Free what the transport holds for this event loop."""
+        """Close the connections of this event loop."""
         await self._transport.aclose()
 
 
-class _Noting:
-    """Notes what is read of one answer, and writes it down once."""
+class _BodyRecorder:
+    """Collects what is read of one answer, and writes it once."""
 
     def __init__(self, recorder: Recorder, request: Request, incoming: Incoming | AsyncIncoming) -> None:
         self.status = incoming.status
@@ -152,7 +151,7 @@ class _Noting:
         self._written = False
 
     def end_soon(self, seconds: float) -> None:
-        """The reader has all it needs; what is at hand is read to the end, so that the recording is whole."""
+        """The reader needs no more; bytes that come soon are still read, so that the recording is complete."""
         if isinstance(self._source, Drains):
             self._source.end_soon(seconds)
         else:
@@ -171,7 +170,7 @@ class _Noting:
             )
 
 
-class _Recorded(_Noting):
+class _RecordingBody(_BodyRecorder):
     def read(self, limit: int) -> bytes:
         try:
             body = cast("Incoming", self._source).read(limit)
@@ -199,7 +198,7 @@ class _Recorded(_Noting):
         self._write()
 
 
-class _AsyncRecorded(_Noting):
+class _AsyncRecordingBody(_BodyRecorder):
     async def read(self, limit: int) -> bytes:
         try:
             body = await cast("AsyncIncoming", self._source).read(limit)
@@ -227,21 +226,18 @@ class _AsyncRecorded(_Noting):
         self._write()
 
 
-# What is replayed
-
-
 class Replayer:
     """A transport that answers from a cassette, without a network.
 
-    Each recorded exchange answers one request; equal requests are answered in the order in which they were recorded.
-    Requests are the same when method, URL, parameters and body are (JSON by value), credentials aside; headers are not
-    compared. As a context manager, or by `check()`, it also fails when recorded exchanges are left over.
+    Each recorded exchange answers one request; equal requests are answered in recorded order. Requests are equal
+    if method, URL, parameters and body are equal (JSON by value), credentials aside; headers are not compared. As a
+    context manager, or by `check()`, it also fails if recorded exchanges are left over.
 
     Args:
-        path: What `Recorder` wrote.
+        path: The file that `Recorder` wrote.
 
     Raises:
-        ConfigurationError: There is no such file, or it is no cassette.
+        ConfigurationError: There is no such file, or it is not a cassette.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -255,29 +251,31 @@ class Replayer:
                     _key_of(exchange["request"])
                     self._left.append(exchange)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigurationError(f"{str(path)!r} is no cassette that can be read: {error}.") from error
+            raise ConfigurationError(
+                f"Cannot read the cassette {str(path)!r}: {error}. Record it again with Recorder({str(path)!r})."
+            ) from error
         self._count = len(self._left)
 
     @property
     def left(self) -> int:
-        """How many recorded exchanges were not asked for yet."""
+        """Number of recorded exchanges that were not requested yet."""
         return len(self._left)
 
     def open(self, request: Request, timeouts: Timeouts, deadline: float) -> Incoming:
         """Answer `request` from the cassette. Raises `UnexpectedRequest`."""
-        return _Replayed(self._take(request), deadline)
+        return _ReplayedBody(self._take(request), deadline)
 
     async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> AsyncIncoming:
         """`open`, asynchronous."""
-        return _AsyncReplayed(self._take(request), deadline)
+        return _AsyncReplayedBody(self._take(request), deadline)
 
     def check(self) -> None:
-        """Raise `UnexpectedRequest` when recorded exchanges are left over."""
+        """Raise `UnexpectedRequest` if recorded exchanges are left over."""
         if self._left:
             first = self._left[0]["request"]
             raise UnexpectedRequest(
-                f"{len(self._left)} of {self._count} exchanges of {self._path.name} were not asked for; "
-                f"the first: {first['method']} {first['url']}"
+                f"{len(self._left)} of {self._count} exchanges of {self._path.name} were not requested; "
+                f"the first: {first['method']} {first['url']}. Record the cassette again if the program has changed."
             )
 
     def _take(self, request: Request) -> dict[str, Any]:
@@ -289,23 +287,23 @@ class Replayer:
                     del self._left[place]
                     break
             else:
-                raise UnexpectedRequest(self._complaint(shown))
+                raise UnexpectedRequest(self._no_answer(shown))
         if "answer" not in exchange:
             raise _error_of(exchange["error"])
         return exchange
 
-    def _complaint(self, shown: dict[str, Any]) -> str:
+    def _no_answer(self, shown: dict[str, Any]) -> str:
         text = f"{self._path.name} has no answer for {shown['method']} {shown['url']}"
         near = [each["request"] for each in self._left if each["request"]["url"] == shown["url"]]
         if near:
             return f"{text}: {_difference(near[0], shown)}"
-        return f"{text}; {len(self._left)} of {self._count} exchanges are left, of other URLs"
+        return f"{text}; {len(self._left)} of {self._count} exchanges are left, all with other URLs"
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing; there is no connection."""
 
     async def aclose(self) -> None:
-        """Nothing to free."""
+        """Do nothing; there is no connection."""
 
     def __enter__(self) -> Self:
         return self
@@ -322,7 +320,7 @@ class Replayer:
             self.check()
 
 
-class _Playing:
+class _StoredBody:
     def __init__(self, exchange: Mapping[str, Any], deadline: float) -> None:
         answer = exchange["answer"]
         self.status: int = answer["status"]
@@ -332,53 +330,50 @@ class _Playing:
         if "error" in exchange:
             self._error = _error_of(exchange["error"])
         elif not answer["ended"]:
-            self._error = ConnectionFailed("The recording ends here: its reader had left.")
+            self._error = ConnectionFailed("The recorded answer ends here, because its reader closed it.")
         self._deadline = deadline
 
     def _whole(self, limit: int) -> bytes:
-        body = b"".join(self._piece_by_piece())
+        body = b"".join(self._read_chunks())
         if len(body) > limit:
-            raise ResponseTooLarge(f"The answer is longer than {limit} bytes.")
+            raise ResponseTooLarge(f"The answer has {len(body)} bytes, more than the limit of {limit}.")
         return body
 
-    def _piece_by_piece(self) -> Iterator[bytes]:
+    def _read_chunks(self) -> Iterator[bytes]:
         for piece in self._pieces:
             if time.monotonic() > self._deadline:
-                raise errors.RequestTimeout("The time for this call is over.", which="total")
+                raise errors.RequestTimeout("The call took longer than its timeout.", which="total")
             yield piece
         if self._error is not None:
             raise self._error
 
 
-class _Replayed(_Playing):
+class _ReplayedBody(_StoredBody):
     def read(self, limit: int) -> bytes:
         return self._whole(limit)
 
     def chunks(self) -> Iterator[bytes]:
-        yield from self._piece_by_piece()
+        yield from self._read_chunks()
 
     def close(self) -> None:
         return None
 
 
-class _AsyncReplayed(_Playing):
+class _AsyncReplayedBody(_StoredBody):
     async def read(self, limit: int) -> bytes:
         return self._whole(limit)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        for piece in self._piece_by_piece():
+        for piece in self._read_chunks():
             yield piece
 
     async def aclose(self) -> None:
         return None
 
 
-def _error_of(told: Mapping[str, str]) -> LMAgentError:
-    kind = getattr(errors, told["kind"], ConnectionFailed)
-    return cast("LMAgentError", kind(told["message"]))
-
-
-# How requests and bodies are shown and compared
+def _error_of(recorded: Mapping[str, str]) -> LMAgentError:
+    kind = getattr(errors, recorded["kind"], ConnectionFailed)
+    return cast("LMAgentError", kind(recorded["message"]))
 
 
 def _shown_request(request: Request) -> dict[str, Any]:
@@ -400,7 +395,7 @@ def _key_of(shown: Mapping[str, Any]) -> str:
 
 
 def _cleaned(pieces: list[bytes]) -> list[bytes]:
-    """Return a body without secrets. Cut anew at line ends where something was taken out: it may lie across a cut."""
+    """Return the chunks of a body without secrets. A changed body is cut at line ends: a secret may span two chunks."""
     whole = b"".join(pieces)
     try:
         text = whole.decode("utf-8")
@@ -416,7 +411,7 @@ def _cleaned(pieces: list[bytes]) -> list[bytes]:
 
 
 def _masked(value: Any) -> Any:
-    """Mask fields that are named like a secret. `token` is one, but not where a model's log-probabilities have it."""
+    """Mask fields with secret names. `token` is one of them, except in log probabilities."""
     if isinstance(value, list):
         return [_masked(item) for item in cast("list[Any]", value)]
     if not isinstance(value, dict):
@@ -431,7 +426,7 @@ def _masked(value: Any) -> Any:
 
 
 def _shown(piece: bytes) -> Any:
-    """Return a piece of a body as JSON can hold it: JSON as it is, text, or base64."""
+    """Return a chunk in a form that fits into JSON: JSON as it is, text, or base64."""
     try:
         text = piece.decode("utf-8")
     except UnicodeDecodeError:
@@ -454,7 +449,7 @@ def _bytes_of(shown: Mapping[str, Any]) -> bytes:
 
 
 def _difference(recorded: Any, given: Any, where: str = "") -> str:
-    """Say where two requests differ first."""
+    """Describe the first difference between two requests."""
     if isinstance(recorded, dict) and isinstance(given, dict):
         ours, theirs = cast("dict[str, Any]", recorded), cast("dict[str, Any]", given)
         for name in [*ours, *(name for name in theirs if name not in ours)]:
@@ -465,8 +460,8 @@ def _difference(recorded: Any, given: Any, where: str = "") -> str:
         for place, (one, other) in enumerate(zip(old, new, strict=False)):
             if one != other:
                 return _difference(one, other, f"{where}[{place}]")
-        return f"{where} has {len(new)} items, recorded were {len(old)}"
-    return f"{where} is {_brief(given)}, recorded was {_brief(recorded)}"
+        return f"{where} has {len(new)} items, in the recording {len(old)}"
+    return f"{where} is {_brief(given)}, in the recording {_brief(recorded)}"
 
 
 def _brief(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""A model that says what a script says, through the real exchange, codec interface and prompt mode."""
+"""A model that answers from a script, through the real exchange, codec interface and prompt mode."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = ["ScriptError", "ScriptedModel", "calls", "text"]
 
 
 class ScriptError(AssertionError):
-    """The model was asked more often, or less often, than the script says."""
+    """The model was asked more often, or less often, than the script has lines."""
 
 
 def text(content: str, *, finish_reason: FinishReason = "stop", usage: Usage | None = None) -> Reply:
-    """Return a reply of text, for a script."""
+    """Return a text reply for a script."""
     return Reply(message=AssistantMessage(content), finish_reason=finish_reason, usage=usage or Usage())
 
 
 def calls(*asked: tuple[str, Mapping[str, Any] | str], content: str = "", usage: Usage | None = None) -> Reply:
-    """Return a reply that calls tools, for a script: `calls(("add", {"a": 1, "b": 2}))`.
+    """Return a reply with tool calls for a script: `calls(("add", {"a": 1, "b": 2}))`.
 
     Args:
-        *asked: Name and arguments (an object, or JSON text as it is) of each call.
-        content: Text in front of the calls.
-        usage: Tokens it cost.
+        *asked: Name and arguments (an object, or JSON text) of each call.
+        content: Text before the calls.
+        usage: The tokens of the reply.
     """
     made = tuple(
         ToolCall(id="", name=name, arguments=arguments if isinstance(arguments, str) else dumps_text(dict(arguments)))
@@ -48,18 +48,18 @@ Line: TypeAlias = "Said | Callable[[tuple[Message, ...]], Said]"
 
 
 class ScriptedModel(ChatModel):
-    """Answers from a script and notes what it was asked.
+    """Answers from a script and records what it was asked.
 
         model = ScriptedModel([calls(("get_weather", {"city": "Paris"})), "Sunny."])
         assert Agent(model, tools=[get_weather]).run("Weather in Paris?").reply == "Sunny."
         model.check()
 
-    Asking more often than the script has lines raises `ScriptError`; so does `check()` (or leaving a `with` block)
-    with lines left over.
+    Asking more often than the script has lines raises `ScriptError`. So does `check()`, or the end of a `with`, if
+    lines are left over.
 
     Args:
-        script: One line an ask: a text, a message, a reply from `text()` or `calls()`, an error to raise, or a function
-            of the messages that returns one of these.
+        script: One line per request: a text, a message, a reply from `text()` or `calls()`, an error to raise, or a
+            function of the messages that returns one of these.
         piece: Length of the pieces in which text is streamed.
         **options: See `ModelOptions`; with `tool_mode="prompt"` calls are written as text and read back.
     """
@@ -67,16 +67,18 @@ class ScriptedModel(ChatModel):
     def __init__(self, script: Iterable[Line], *, piece: int = 3, **options: Unpack[ModelOptions]) -> None:
         self._lines = list(script)
         self.asked: list[tuple[Message, ...]] = []
-        """The messages of each ask, in order, as the codec got them."""
+        """The messages of each request, in order, as the codec got them."""
         self.choices: list[Any] = []
-        """The tool choice of each ask."""
+        """The tool choice of each request."""
         codec = _ScriptedCodec(self, piece)
         super().__init__(codec, **{"max_retries": 0, **options, "transport": FakeTransport(self._answer)})
 
     def _answer(self, request: Request) -> FakeAnswer:
         position = len(self.asked) - 1
         if position >= len(self._lines):
-            raise ScriptError(f"The script has {len(self._lines)} lines, and this is ask {position + 1}.")
+            raise ScriptError(
+                f"The script has {len(self._lines)} lines, and this is request {position + 1}. Add a line for it."
+            )
         line = self._lines[position]
         if callable(line):
             line = line(self.asked[position])
@@ -86,7 +88,7 @@ class ScriptedModel(ChatModel):
         return FakeAnswer(body=_encode(reply, stream=loads(request.content)["stream"], piece=self._piece))
 
     def _as_asked(self, reply: Reply) -> Reply:
-        """In prompt mode a model has no calls but what it writes."""
+        """In prompt mode, write the calls as text: a model has no other way to call tools."""
         made = reply.message.tool_calls
         if not made or not isinstance(self.codec, Prompted):
             return reply
@@ -99,10 +101,10 @@ class ScriptedModel(ChatModel):
         return inner.piece
 
     def check(self) -> None:
-        """Raise `ScriptError` when lines are left over."""
+        """Raise `ScriptError` if lines are left over."""
         left = len(self._lines) - len(self.asked)
         if left > 0:
-            raise ScriptError(f"{left} of {len(self._lines)} lines of the script were not asked for.")
+            raise ScriptError(f"{left} of {len(self._lines)} lines of the script were not used.")
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +134,7 @@ def _reply_of(line: Any, position: int) -> Reply:
 
 
 class _ScriptedCodec(Codec):
-    """The smallest dialect: a reply as plain JSON, a stream as one JSON delta a line."""
+    """A minimal dialect: a reply is plain JSON, a stream is one JSON delta per event."""
 
     provider = "scripted"
     features = Features()

@@ -390,7 +390,7 @@ def test_a_provider_that_fails_in_the_middle_loses_nothing(verb: AgentVerb):
 
 @every_verb
 def test_a_script_that_is_too_short_says_so(verb: AgentVerb):
-    with pytest.raises(ScriptError, match="The script has 1 lines, and this is ask 2"):
+    with pytest.raises(ScriptError, match="The script has 1 lines, and this is request 2"):
         verb(Agent(ScriptedModel([calls(("add", {"a": 1, "b": 2}))]), [add]), "Go.")
 
 

@@ -37,7 +37,7 @@ def model_at(url: str, cache: ResponseCache | None, **options: Any) -> OpenAICha
 
 @both_stores
 @every_verb
-def test_the_same_question_is_asked_once(tmp_path: Path, in_file: bool, verb: Any):
+def test_an_equal_request_is_sent_once(tmp_path: Path, in_file: bool, verb: Any):
     with (
         openai_server("first", "second", "third") as server,
         model_at(server.url, cache_in(tmp_path, in_file)) as model,
@@ -52,13 +52,13 @@ def test_the_same_question_is_asked_once(tmp_path: Path, in_file: bool, verb: An
         assert len(server.requests) == 3
 
 
-def test_off_unless_asked_for():
+def test_there_is_no_cache_by_default():
     with openai_server("a", "b") as server, model_at(server.url, None) as model:
         assert model.chat_completion("?").reply == "a"
         assert model.chat_completion("?").reply == "b"
 
 
-def test_a_stream_is_replayed_in_the_same_pieces():
+def test_a_cached_stream_is_replayed_in_the_same_chunks():
     with openai_server("a longer answer") as server, model_at(server.url, ResponseCache()) as model:
         first = [item.stream.delta for item in model.stream_chat_completion("?")]
         again = [item.stream.delta for item in model.stream_chat_completion("?")]
@@ -68,7 +68,7 @@ def test_a_stream_is_replayed_in_the_same_pieces():
 
 
 @every_agent_verb
-def test_whole_runs_with_tools_from_the_file_of_another_process(tmp_path: Path, verb: Any):
+def test_a_run_with_tools_is_answered_from_the_file_of_another_process(tmp_path: Path, verb: Any):
     @function
     def double(n: int) -> int:
         """Double."""
@@ -88,7 +88,7 @@ def test_whole_runs_with_tools_from_the_file_of_another_process(tmp_path: Path, 
 
 @both_stores
 @every_verb
-def test_errors_are_never_kept(tmp_path: Path, in_file: bool, verb: Any):
+def test_errors_are_not_cached(tmp_path: Path, in_file: bool, verb: Any):
     answers = iter(
         [
             FakeAnswer(status=400, body=b'{"error": {"message": "no"}}'),
@@ -106,7 +106,7 @@ def test_errors_are_never_kept(tmp_path: Path, in_file: bool, verb: Any):
     assert len(transport.requests) == 3
 
 
-def test_a_stream_that_broke_off_or_was_left_is_not_kept():
+def test_an_interrupted_or_abandoned_stream_is_not_cached():
     chunk = b'data: {"choices": [{"index": 0, "delta": {"content": "hi"}}]}\n\n'
     cache = ResponseCache()
     headers = {"content-type": "text/event-stream"}
@@ -121,7 +121,7 @@ def test_a_stream_that_broke_off_or_was_left_is_not_kept():
     assert transport.open_answers == 0
 
 
-def test_a_retried_answer_is_kept_without_the_failure():
+def test_after_a_retry_only_the_good_answer_is_cached():
     good = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}]}'
     answers = iter([FakeAnswer(status=503, headers={"retry-after": "0"}), FakeAnswer(body=good)])
     cache = ResponseCache()
@@ -130,7 +130,7 @@ def test_a_retried_answer_is_kept_without_the_failure():
 
 
 @both_stores
-def test_no_key_is_kept_nor_part_of_the_question(tmp_path: Path, in_file: bool):
+def test_no_api_key_is_stored_or_part_of_the_cache_key(tmp_path: Path, in_file: bool):
     cache = cache_in(tmp_path, in_file)
     with openai_server("fine", f"your key is {CANARY}") as server:
         with model_at(server.url, cache) as model:
@@ -144,7 +144,7 @@ def test_no_key_is_kept_nor_part_of_the_question(tmp_path: Path, in_file: bool):
         assert CANARY.encode() not in path.read_bytes()
 
 
-def test_tokens_that_are_bought_are_not_kept(tmp_path: Path):
+def test_access_tokens_are_not_cached(tmp_path: Path):
     bought: list[Request] = []
 
     def answer(request: Request) -> FakeAnswer:
@@ -168,7 +168,7 @@ def test_tokens_that_are_bought_are_not_kept(tmp_path: Path):
 
 
 @both_stores
-def test_the_oldest_go_first_and_old_ones_are_asked_for_again(tmp_path: Path, in_file: bool):
+def test_the_oldest_entries_are_deleted_and_expired_ones_are_not_used(tmp_path: Path, in_file: bool):
     now = [0.0]
     cache = cache_in(tmp_path, in_file, max_entries=2, max_age=10, clock=lambda: now[0])
     for number in range(3):
@@ -178,7 +178,7 @@ def test_the_oldest_go_first_and_old_ones_are_asked_for_again(tmp_path: Path, in
     assert cache.get("0") is None
     kept = cache.get("1")
     assert kept is not None
-    assert kept.pieces == (b"x", b"yz")
+    assert kept.chunks == (b"x", b"yz")
     now[0] = 11.5
     assert cache.get("1") is None
     assert cache.get("2") is not None
@@ -188,17 +188,17 @@ def test_the_oldest_go_first_and_old_ones_are_asked_for_again(tmp_path: Path, in
     assert len(cache) == 0
 
 
-def test_a_kept_answer_that_cannot_be_read_is_asked_for_again(tmp_path: Path):
+def test_an_unreadable_cached_answer_is_requested_again(tmp_path: Path):
     cache = ResponseCache()
     with openai_server("one", "two") as server, model_at(server.url, cache) as model:
         model.chat_completion("?")
-        (key,) = cache._store._kept  # pyright: ignore
+        (key,) = cache._store._entries  # pyright: ignore
         cache.put(key, {"content-type": "application/json"}, [b"{broken"])
         assert model.chat_completion("?").reply == "two"
         assert model.chat_completion("?").cached
 
 
-def test_a_file_that_fails_costs_an_ask_and_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_a_broken_cache_file_is_logged_and_the_model_is_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     path = tmp_path / "answers.sqlite"
     cache = ResponseCache(path)
     assert path.stat().st_mode & 0o077 == 0
@@ -211,22 +211,22 @@ def test_a_file_that_fails_costs_an_ask_and_no_more(tmp_path: Path, caplog: pyte
         ResponseCache(path)
 
 
-def test_a_file_of_another_program_is_refused(tmp_path: Path):
+def test_a_file_of_another_program_is_a_configuration_error(tmp_path: Path):
     path = tmp_path / "other.sqlite"
     db = sqlite3.connect(path)
     db.execute("create table theirs (x)")
     db.commit()
     db.close()
-    with pytest.raises(ConfigurationError, match="another program"):
+    with pytest.raises(ConfigurationError, match="is not a response cache"):
         ResponseCache(path)
-    with pytest.raises(ConfigurationError, match="cannot be opened"):
+    with pytest.raises(ConfigurationError, match="Cannot open the response cache"):
         ResponseCache(tmp_path / "no" / "folder.sqlite")
     with pytest.raises(ConfigurationError):
         ResponseCache(max_entries=0)
 
 
 @both_stores
-def test_many_threads(tmp_path: Path, in_file: bool):
+def test_many_threads_share_one_cache(tmp_path: Path, in_file: bool):
     cache = cache_in(tmp_path, in_file)
 
     def work(number: int) -> None:
@@ -242,7 +242,7 @@ def test_many_threads(tmp_path: Path, in_file: bool):
     assert len(cache) == 40
 
 
-def test_what_makes_the_question():
+def test_the_cache_key_covers_model_url_parameters_headers_and_body():
     cache = ResponseCache()
     base = Request(url="https://x/v1", content=json.dumps({"a": 1}).encode(), headers={"A": "1"}, params={"p": "1"})
     key = cache.key_of("p/m", base)

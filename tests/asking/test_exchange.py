@@ -41,7 +41,7 @@ FAILED = {"error": {"code": "x", "message": "no"}}
 
 
 @verbs
-def test_a_reply_knows_where_it_came_from(verb):
+def test_a_reply_has_model_id_request_id_and_attempts(verb):
     with LoopbackServer(json_answer(HI, headers={"X-Request-Id": "r-1"})) as server:
         reply = verb(exchange(server.url))
         assert (reply.reply, reply.model_id, reply.request_id, reply.attempts) == ("hi", "echo/m", "r-1", 1)
@@ -50,7 +50,7 @@ def test_a_reply_knows_where_it_came_from(verb):
 
 
 @streams
-def test_stream_items(verb):
+def test_a_stream_yields_events_and_then_the_reply(verb):
     with LoopbackServer(sse_answer({"t": "a"}, {"t": "b"}, "[DONE]")) as server:
         made = exchange(server.url)
         items = list(made.stream(STREAM))
@@ -62,7 +62,7 @@ def test_stream_items(verb):
 
 
 @streams
-def test_a_whole_reply_in_place_of_a_stream_is_replayed(verb):
+def test_a_whole_body_in_place_of_a_stream_is_replayed_as_events(verb):
     with LoopbackServer(json_answer(HI)) as server:
         made = exchange(server.url)
         *events, last = made.stream(STREAM)
@@ -73,7 +73,7 @@ def test_a_whole_reply_in_place_of_a_stream_is_replayed(verb):
 
 @verbs
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
-def test_repeated_and_then_good(verb, status):
+def test_retryable_statuses_are_retried_until_they_succeed(verb, status):
     naps = Naps()
     busy = json_answer(FAILED, status, {"connection": "close"})
     with LoopbackServer([busy, raw(RESET), json_answer(HI)]) as server:
@@ -86,7 +86,7 @@ def test_repeated_and_then_good(verb, status):
 
 @verbs
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
-def test_not_repeated(verb, status):
+def test_other_4xx_statuses_are_not_retried(verb, status):
     with LoopbackServer(json_answer(FAILED, status, {"request-id": "r-2"})) as server:
         with pytest.raises(Exception, match="no") as caught:
             verb(exchange(server.url))
@@ -95,7 +95,7 @@ def test_not_repeated(verb, status):
 
 
 @verbs
-def test_given_up(verb):
+def test_the_last_error_is_raised_after_all_retries(verb):
     with LoopbackServer(json_answer(FAILED, 503)) as server:
         with pytest.raises(Overloaded) as caught:
             verb(exchange(server.url))
@@ -114,7 +114,7 @@ def test_given_up(verb):
         ({"retry-after": formatdate(1_000_009, usegmt=True)}, 9.0),
     ],
 )
-def test_the_servers_wait_wins(verb, headers, wait):
+def test_the_wait_that_the_server_asks_for_is_used(verb, headers, wait):
     naps = Naps()
     with LoopbackServer([json_answer(FAILED, 429, headers), json_answer(HI)]) as server:
         verb(exchange(server.url, naps=naps, wall_clock=lambda: 1_000_000.0))
@@ -123,7 +123,7 @@ def test_the_servers_wait_wins(verb, headers, wait):
 
 @asks
 @pytest.mark.parametrize("value", ["-3", "nan", "inf", "0", "soon", "", "1e999", formatdate(5), "Mon, 99 Nov 2026"])
-def test_a_wait_without_sense_is_ours(verb, value):
+def test_an_invalid_retry_after_is_replaced_by_our_own_wait(verb, value):
     naps = Naps()
     with LoopbackServer([json_answer(FAILED, 429, {"retry-after": value}), json_answer(HI)]) as server:
         verb(exchange(server.url, naps=naps))
@@ -131,7 +131,7 @@ def test_a_wait_without_sense_is_ours(verb, value):
 
 
 @verbs
-def test_a_wait_too_long_is_raised_at_once(verb):
+def test_a_retry_after_above_the_maximum_raises_at_once(verb):
     with LoopbackServer(json_answer(FAILED, 429, {"retry-after": "61"})) as server:
         with pytest.raises(RateLimited) as caught:
             verb(exchange(server.url))
@@ -140,7 +140,7 @@ def test_a_wait_too_long_is_raised_at_once(verb):
 
 
 @asks
-def test_x_should_retry(verb):
+def test_x_should_retry_overrides_the_status(verb):
     with LoopbackServer([json_answer(FAILED, 500, {"x-should-retry": "false"}), json_answer(HI)]) as server:
         with pytest.raises(ServerFailed):
             verb(exchange(server.url))
@@ -149,7 +149,7 @@ def test_x_should_retry(verb):
 
 
 @asks
-def test_no_wait_past_the_deadline(verb):
+def test_a_wait_that_ends_after_the_deadline_raises_at_once(verb):
     naps = Naps()
     with LoopbackServer(json_answer(FAILED, 500, {"retry-after": "30"})) as server:
         with pytest.raises(ServerFailed):
@@ -158,7 +158,7 @@ def test_no_wait_past_the_deadline(verb):
 
 
 @streams
-def test_a_stream_is_repeated_only_before_its_first_event(verb):
+def test_a_stream_is_retried_only_before_its_first_event(verb):
     broken = sse_answer({"error": {"code": "busy"}})
     with LoopbackServer([broken, sse_answer(end=False), sse_answer({"t": "ok"}, "[DONE]")]) as server:
         assert verb(exchange(server.url)).attempts == 3
@@ -168,7 +168,7 @@ def test_a_stream_is_repeated_only_before_its_first_event(verb):
         assert len(server.requests) == 1
 
 
-def test_tenacity_is_imported_for_a_failure_only():
+def test_tenacity_is_imported_only_after_a_failure():
     import subprocess
     import sys
 
@@ -188,7 +188,7 @@ with LoopbackServer([json_answer(HI), json_answer({}, 500), json_answer(HI)]) as
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
-def test_repeats_are_logged_without_secrets(caplog):
+def test_retries_are_logged_without_secrets(caplog):
     key = Secret("sk-canary-key-000000-log")
     with LoopbackServer(
         [json_answer({"error": {"code": "k", "message": key.reveal()}}, 500), json_answer(HI)]
@@ -203,7 +203,7 @@ def test_repeats_are_logged_without_secrets(caplog):
 
 
 @verbs
-def test_the_canary_key_is_in_no_error(verb):
+def test_no_error_shows_the_api_key(verb):
     key = "sk-canary-0123456789-key"
     script = json_answer({"error": {"code": key, "message": f"bad key {key} {key}"}}, 401)
     with LoopbackServer(script) as server:
@@ -216,7 +216,7 @@ def test_the_canary_key_is_in_no_error(verb):
 
 @verbs
 @pytest.mark.parametrize("steps", [(RESET,), (STALL,), (b"SSH-2.0\r\n\r\n", CLOSE)])
-def test_locals_in_a_traceback_show_no_key(verb, steps):
+def test_locals_in_a_traceback_show_no_api_key(verb, steps):
     key = "sk-canary-0123456789-locals"
     with LoopbackServer(raw(*steps)) as server:
         codec = EchoCodec(server.url, params={"access_token": Secret(key).reveal()})
@@ -228,7 +228,7 @@ def test_locals_in_a_traceback_show_no_key(verb, steps):
 
 
 @verbs
-def test_locals_in_a_traceback_of_a_refused_header_show_no_key(verb):
+def test_locals_in_a_traceback_of_a_rejected_header_show_no_api_key(verb):
     key = "sk-canary-0123456789-\x00locals"
     with pytest.raises(ConfigurationError, match="authorization") as caught:
         verb(exchange("http://127.0.0.1:1", auth=BearerAuth(Secret(key))))
@@ -283,7 +283,7 @@ def tokens(request: Received):
 
 
 @verbs
-def test_a_token_is_fetched_and_renewed_once(verb):
+def test_a_token_is_fetched_once_and_renewed_once_when_rejected(verb):
     tokens.given, tokens.good = 0, 2
     with LoopbackServer(tokens) as server:
         auth = TokenAuth(server.url)
@@ -297,7 +297,7 @@ def test_a_token_is_fetched_and_renewed_once(verb):
 
 
 @verbs
-def test_token_endpoints_fail_too(verb):
+def test_a_failing_token_endpoint_is_a_provider_error(verb):
     def script(request: Received):
         return json_answer({"error_description": "unknown client"}, 401)
 
@@ -313,7 +313,7 @@ def test_token_endpoints_fail_too(verb):
         assert len(server.requests) == 3
 
 
-def test_one_token_request_for_threads_and_tasks_together():
+def test_threads_and_tasks_share_one_token_request():
     tokens.given, tokens.good = 0, 1
     with LoopbackServer(tokens) as server:
         made = exchange(server.url, auth=TokenAuth(server.url))
@@ -333,7 +333,7 @@ def test_one_token_request_for_threads_and_tasks_together():
         assert server.wait_closed()
 
 
-def test_a_call_that_waits_for_a_token_ends_in_time():
+def test_waiting_for_a_token_ends_at_the_deadline():
     with LoopbackServer(raw(5.0)) as server:
         made = Exchange(
             EchoCodec(server.url),
@@ -351,7 +351,7 @@ def test_a_call_that_waits_for_a_token_ends_in_time():
         assert [type(each) for each in asyncio.run(two())] == [RequestTimeout, RequestTimeout]
 
 
-def test_a_codec_that_trips_over_an_answer_is_no_key_error():
+def test_an_exception_in_a_codec_becomes_invalid_response():
     class Clumsy(EchoCodec):
         def parse_error(self, status, headers, body, text=""):
             raise LookupError("oops")
@@ -361,7 +361,7 @@ def test_a_codec_that_trips_over_an_answer_is_no_key_error():
             ASKS["ask"](exchange(server.url, codec=Clumsy(server.url)))
 
 
-def test_the_callers_mistakes_are_not_wrapped():
+def test_errors_of_the_caller_are_not_wrapped():
     class Strict(EchoCodec):
         def build_request(self, call):
             raise TypeError("a number, please")
@@ -370,7 +370,7 @@ def test_the_callers_mistakes_are_not_wrapped():
         exchange("http://127.0.0.1:9", codec=Strict("http://127.0.0.1:9")).ask(CALL)
 
 
-def test_headers_that_http_refuses_are_told_without_their_value():
+def test_an_invalid_header_is_reported_without_its_value():
     from lmagent.errors import ConfigurationError
 
     made = exchange("http://127.0.0.1:9", auth=BearerAuth(Secret("sk-canary-line\nbreak-key")))
@@ -388,13 +388,13 @@ def test_bad_urls_are_configuration_errors():
             exchange(url).ask(CALL)
 
 
-def test_a_base_url_that_is_no_url_is_told_by_the_model():
+def test_an_invalid_base_url_is_reported_by_the_model():
     for url in ("http://[::1", "host:80", "ftp://host", "http://a b"):
         with pytest.raises(ConfigurationError, match="not a URL"):
             OpenAIChat("m", api_key="k", base_url=url).chat_completion("q")
 
 
-def test_bad_request_is_the_class_for_an_unknown_4xx():
+def test_an_unknown_4xx_is_a_bad_request():
     with LoopbackServer(json_answer({}, 418)) as server:
         with pytest.raises(BadRequest):
             ASKS["ask"](exchange(server.url))

@@ -42,7 +42,7 @@ def test_tokens_cost_and_tool_calls_are_counted():
     assert (spent.requests, spent.tokens, spent.cost, spent.tool_calls) == (2, 5, 7.0, 1)
 
 
-def test_a_cost_limit_needs_a_price():
+def test_a_cost_limit_without_a_price_raises_limit_exceeded():
     with pytest.raises(LimitExceeded, match="no price for 'scripted/script'"):
         Agent(ScriptedModel(["hi"])).run("go", budget=Budget(cost=1.0))
 
@@ -50,7 +50,7 @@ def test_a_cost_limit_needs_a_price():
 @pytest.mark.parametrize(
     ("limit", "spent"), [({"tokens": 25}, 3), ({"cost": 2.5}, 3), ({"tool_calls": 2}, 3), ({"seconds": 2.5}, 2)]
 )
-def test_each_limit_ends_the_run(limit, spent):
+def test_every_limit_ends_the_run(limit, spent):
     now = iter(range(1000))
     prices = {"scripted/script": Price(input=1e6 / 9, output=0)}
     clock = (lambda: next(now) / 2) if "seconds" in limit else (lambda: 0.0)
@@ -62,7 +62,7 @@ def test_each_limit_ends_the_run(limit, spent):
     assert caught.value.run is not None
 
 
-def test_a_nested_agent_that_loops_for_ever_stops_at_the_shared_limit():
+def test_a_nested_agent_in_an_endless_loop_stops_at_the_shared_limit():
     budget = Budget(requests=6)
     inner = Agent(ScriptedModel(endless()), [add], name="helper")
     outer = Agent(ScriptedModel([calls(("helper", {"prompt": "do it"}))] * 10), [inner.as_function()])
@@ -73,7 +73,7 @@ def test_a_nested_agent_that_loops_for_ever_stops_at_the_shared_limit():
     assert "helper stopped" in caught.value.run.messages[-1].content
 
 
-def test_at_the_limit_one_last_answer_without_tools():
+def test_at_limit_answer_asks_once_more_without_tools():
     used = Usage(input_tokens=9, output_tokens=1, total_tokens=10)
     model = ScriptedModel([calls(("add", {"a": 1, "b": 1}), usage=used), text("as far as I know, 2")])
     budget = Budget(tokens=5, at_limit="answer")
@@ -82,7 +82,7 @@ def test_at_the_limit_one_last_answer_without_tools():
     assert model.choices == ["auto", "none"]
 
 
-def test_a_function_decides_at_the_limit():
+def test_at_limit_function_decides_whether_the_run_continues():
     def more(budget: Budget) -> bool:
         budget.limits["requests"] = 2
         return budget.spent.requests < 2
@@ -93,7 +93,7 @@ def test_a_function_decides_at_the_limit():
         Agent(ScriptedModel(endless()), [add]).run("go", budget=Budget(requests=1, at_limit=more))
 
 
-def test_failed_requests_are_counted_too():
+def test_failed_requests_are_counted():
     budget = Budget()
     with pytest.raises(LMAgentError) as caught:
         Agent(ScriptedModel([ServerFailed("down")])).run("go", budget=budget)
@@ -101,31 +101,31 @@ def test_failed_requests_are_counted_too():
     assert caught.value.run.requests == 1
 
 
-def test_prices_come_from_plain_json():
+def test_prices_are_loaded_from_plain_json():
     assert load_prices({"a/b": {"input": 1, "output": 2, "cached": 0.5}})["a/b"].of(
         Usage(input_tokens=2_000_000, output_tokens=1_000_000, cached_tokens=1_000_000, total_tokens=3_000_000)
     ) == pytest.approx(1 + 0.5 + 2)
 
 
-def test_prices_come_from_a_file(tmp_path):
+def test_prices_are_loaded_from_a_file(tmp_path):
     path = tmp_path / "prices.json"
     path.write_text('{"a/b": {"input": 1, "output": 2}}')
     assert load_prices(path) == {"a/b": Price(input=1, output=2)}
     for wrong in ("[1]", "{", '{"a/b": {"input": "cheap", "output": 1}}', '{"a/b": {"in": 1}}'):
         path.write_text(wrong)
-        with pytest.raises(ConfigurationError, match=r"No prices in .*json"):
+        with pytest.raises(ConfigurationError, match=r"Cannot read prices in .*json"):
             load_prices(path)
-    with pytest.raises(ConfigurationError, match=r"No prices in .*json"):
+    with pytest.raises(ConfigurationError, match=r"Cannot read prices in .*json"):
         load_prices(tmp_path / "missing.json")
 
 
 @pytest.mark.parametrize("wrong", [{"requests": -1}, {"cost": "1"}, {"tokens": True}, {"at_limit": "ask"}])
-def test_what_is_no_limit_is_refused(wrong):
+def test_an_invalid_limit_is_a_value_error(wrong):
     with pytest.raises(ValueError, match=f"Budget.{next(iter(wrong))}="):
         Budget(**wrong)
 
 
-def test_a_cost_limit_of_a_run_needs_a_price_before_any_request():
+def test_a_run_with_a_cost_limit_and_no_price_fails_before_any_request():
     model = ScriptedModel(["free"])
     with pytest.raises(ConfigurationError, match="no price for 'scripted/script'"):
         Agent(model).run("go", limits=Limits(cost=1.0))

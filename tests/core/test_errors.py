@@ -23,7 +23,7 @@ from lmagent.errors import (
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, LMAgentError)]
 
 
-def test_every_error_is_listed_and_shown_in_the_tree():
+def test_every_error_is_exported_and_in_the_tree():
     assert {kind.__name__ for kind in CLASSES} == set(errors.__all__)
     for kind in CLASSES:
         assert kind.__name__ in (errors.__doc__ or "")
@@ -68,12 +68,12 @@ def test_facts_survive_a_pickle():
         (errors.RequestTimeout, TimeoutError),
     ],
 )
-def test_second_bases(kind, also):
+def test_errors_have_the_documented_second_base(kind, also):
     with pytest.raises(also):
         raise kind("x")
 
 
-def test_messages_are_short_and_clean():
+def test_messages_are_shortened_and_redacted():
     key = Secret("sk-canary-errors-0006").reveal()
     error = ProviderError(f"{key} " + "x" * 10_000, code=key, request_id=key, body={"echo": [key]})
     assert len(error.message) == 500
@@ -81,20 +81,20 @@ def test_messages_are_short_and_clean():
     assert key not in pickle.dumps(error).decode("latin-1")
 
 
-def test_the_text_of_a_tool_error_is_not_cut_but_clean():
+def test_the_text_of_a_tool_error_is_redacted_but_not_shortened():
     key = Secret("sk-canary-errors-0007").reveal()
     assert len(ToolError("x" * 2000).message) == 2000
     assert key not in ToolError(key).message
 
 
-def test_defaults_of_retryable():
+def test_retryable_defaults_to_the_rule_of_the_class():
     assert RateLimited("x").retryable
     assert not RateLimited("x", retryable=False).retryable
     assert not errors.QuotaExceeded("x").retryable
     assert not StreamInterrupted("x").retryable
 
 
-def test_what_else_errors_carry():
+def test_errors_have_the_documented_attributes():
     assert InvalidArguments("x", problems=["a", "b"]).problems == ("a", "b")
     assert OutputError("x", problems=["a"], run=1).run == 1
     assert LimitExceeded("x", limit="rounds", value=3).to_dict() == {

@@ -24,7 +24,7 @@ def feed(*deltas, prefix="1"):
     return builder, [event for delta in deltas for event in builder.add(delta)]
 
 
-def test_blocks_have_start_deltas_and_end_with_one_id():
+def test_a_block_has_start_deltas_and_end_with_the_same_id():
     builder, events = feed(ReasoningDelta("hm"), TextDelta("a"), TextDelta("b"), Done())
     assert events == [
         ReasoningStart("1-1"),
@@ -39,7 +39,7 @@ def test_blocks_have_start_deltas_and_end_with_one_id():
     assert (reply.reply, reply.message.reasoning, reply.finish_reason, reply.model_id) == ("ab", "hm", "stop", "p/m")
 
 
-def test_a_call_in_pieces():
+def test_a_tool_call_in_pieces_is_joined():
     builder, events = feed(
         ToolCallDelta(0, id="c1", name="ad"),
         ToolCallDelta(0, name="d"),
@@ -54,7 +54,7 @@ def test_a_call_in_pieces():
     assert builder.reply().tool_calls == (call,)
 
 
-def test_interleaved_calls_and_text_between_them():
+def test_interleaved_calls_with_text_between_them_are_separated():
     builder, _ = feed(
         ToolCallDelta(0, id="a", name="f"),
         ToolCallDelta(1, id="b", name="g"),
@@ -67,7 +67,7 @@ def test_interleaved_calls_and_text_between_them():
     assert builder.message().content == "x"
 
 
-def test_missing_and_repeated_ids_are_replaced_by_ours():
+def test_missing_and_repeated_call_ids_are_replaced():
     builder, events = feed(
         ToolCallDelta(0, name="f", arguments="{}"),
         ToolCallDelta(1, id="x", name="g", arguments="{}"),
@@ -80,7 +80,7 @@ def test_missing_and_repeated_ids_are_replaced_by_ours():
     assert [e.id for e in events if isinstance(e, ToolCallEnd)] == ids
 
 
-def test_the_last_call_of_a_cut_reply_has_a_problem():
+def test_the_last_call_of_an_incomplete_reply_has_a_problem():
     builder, _ = feed(
         ToolCallDelta(0, name="f", arguments="{}"),
         ToolCallDelta(1, name="g", arguments='{"amount": 10'),
@@ -98,7 +98,7 @@ def test_a_partial_message_has_text_but_no_calls():
     assert builder.message().tool_calls == ()
 
 
-def test_a_refusal_is_kept_and_is_a_finish_reason():
+def test_a_refusal_is_in_the_message_and_the_finish_reason():
     builder, _ = feed(RefusalDelta("I can"), RefusalDelta("not."), Done())
     reply = builder.reply()
     assert (reply.reply, reply.message.refusal, reply.finish_reason) == ("I cannot.", "I cannot.", "refusal")

@@ -38,7 +38,7 @@ class Empty:
     """Nothing."""
 
 
-def test_it_is_a_dataclass_with_slots():
+def test_fast_dataclass_makes_a_dataclass_with_slots():
     point = Point(1)
     assert is_dataclass(point)
     assert [item.name for item in fields(point)] == ["x", "y", "tags", "cache"]
@@ -48,7 +48,7 @@ def test_it_is_a_dataclass_with_slots():
     assert Point.__match_args__ == ("x", "y", "tags")
 
 
-def test_arguments_are_those_of_the_fields():
+def test_init_takes_the_fields_as_arguments():
     assert (Point(1, 3, ["a"]).tags, Point(x=1).tags) == (["a"], [])
     assert Point(1).tags is not Point(1).tags
     for wrong in (lambda: Point(), lambda: Point(1, cache={}), lambda: Named("n"), lambda: Point(1, z=1)):  # type: ignore[call-arg]
@@ -58,7 +58,7 @@ def test_arguments_are_those_of_the_fields():
         Named(name="")
 
 
-def test_values_are_equal_by_what_is_compared():
+def test_equality_and_hash_use_the_compared_fields():
     assert Point(1, 2, ["a"]) == Point(1, 2, ["b"])
     assert Point(1) != Point(2)
     assert Point(1) != (1, 2)
@@ -69,11 +69,11 @@ def test_values_are_equal_by_what_is_compared():
         hash(Named(name="n"))
 
 
-def test_the_repr_shows_the_fields():
+def test_repr_shows_the_fields():
     assert repr(Named(name="n", other=Point(1))) == "Named(name='n', other=Point(x=1, y=2, tags=[]))"
 
 
-def test_a_frozen_value_stays_as_it_is_and_can_be_copied():
+def test_a_frozen_instance_cannot_be_changed_and_can_be_copied_and_pickled():
     point = Point(1, tags=["a"])
     with pytest.raises(FrozenInstanceError, match=r"Point\.x"):
         point.x = 2  # type: ignore[misc]

@@ -35,19 +35,19 @@ def frames(pieces, decoder=SSEDecoder) -> list[Frame]:
         (b": only a comment", []),
     ],
 )
-def test_sse_cut_at_every_byte(body, expected):
+def test_sse_frames_are_the_same_for_every_cut_of_the_body(body, expected):
     assert [frame.data for frame in frames([body])] == expected
     for cut in range(len(body) + 1):
         assert [frame.data for frame in frames([body[:cut], body[cut:]])] == expected
     assert [frame.data for frame in frames([bytes([byte]) for byte in body])] == expected
 
 
-def test_event_names():
+def test_a_frame_has_its_event_name():
     body = b"event: start\ndata: 1\n\ndata: 2\n\nevent: ping\n\ndata: 3\n\n"
     assert frames([body]) == [Frame(b"1", "start"), Frame(b"2"), Frame(b"3")]
 
 
-def test_lines():
+def test_line_decoder_frames_are_the_same_for_every_cut_of_the_body():
     body = b'\xef\xbb\xbf{"a":1}\r\n\r\n{"b":2}\n  \n{"c":3}'
     expected = [Frame(b'{"a":1}'), Frame(b'{"b":2}'), Frame(b'{"c":3}')]
     for cut in range(len(body) + 1):
@@ -61,7 +61,7 @@ ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
 @given(LINES, st.lists(ENDS, min_size=12, max_size=12), st.lists(st.integers(0, 200), max_size=8))
-def test_cuts_and_line_ends_do_not_matter(lines, ends, cuts):
+def test_sse_frames_do_not_depend_on_cuts_and_line_ends(lines, ends, cuts):
     body = b"".join(line + end for line, end in zip(lines, ends, strict=False))
     plain = b"".join(line + b"\n" for line in lines)
     places = sorted({min(cut, len(body)) for cut in cuts} | {0, len(body)})
@@ -79,13 +79,13 @@ def _merges(lines, ends) -> bool:
 
 
 @given(st.binary(max_size=300))
-def test_anything_is_read(data):
+def test_sse_decoder_accepts_any_bytes(data):
     frames([data])
     frames([data], LineDecoder)
 
 
 @pytest.mark.parametrize("piece", [b"x" * 10, b"data: xxxxxxxx\n"])
-def test_lines_and_events_are_bounded(piece, monkeypatch):
+def test_a_line_or_event_above_the_limit_is_a_framing_error(piece, monkeypatch):
     monkeypatch.setattr(framing, "MAX_EVENT", 1000)
     decoder = SSEDecoder()
     for _ in range(90):
@@ -94,7 +94,7 @@ def test_lines_and_events_are_bounded(piece, monkeypatch):
         decoder.feed(piece * 100)
 
 
-def test_time_is_linear():
+def test_decoding_takes_linear_time():
     def cost(size: int) -> float:
         begun = time.thread_time()
         frames([b"data: ", *[b"abcd"] * size, b"\n\n"])

@@ -16,7 +16,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_what_is_written_is_read_back(value):
+def test_dumped_values_are_loaded_back(value):
     assert loads(dumps(value)) == value
     assert loads(dumps_text(value)) == value
     assert loads(dumps_text(value, indent=2)) == value
@@ -25,7 +25,7 @@ def test_what_is_written_is_read_back(value):
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200))
-def test_anything_is_read_or_refused_by_one_error(data):
+def test_loads_returns_or_raises_json_error_for_any_bytes(data):
     try:
         value = loads(data)
     except JSONError:
@@ -62,14 +62,14 @@ def test_anything_is_read_or_refused_by_one_error(data):
         *('"a" "b"', "\ufeff\ufeff1", "tru"),
     ],
 )
-def test_refused(text):
+def test_invalid_json_is_refused(text):
     with pytest.raises(JSONError):
         loads(text)
     with pytest.raises(JSONError):
         loads(text.encode())
 
 
-def test_limits():
+def test_size_depth_and_digits_are_limited():
     with pytest.raises(JSONError, match="more than 10"):
         loads("[1,2,3,4,5,6]", max_bytes=10)
     assert loads("[[1]]", max_depth=2) == [[1]]
@@ -94,21 +94,21 @@ def test_limits():
         ("12345678901234567890123", 12345678901234567890123),
     ],
 )
-def test_mended(data, value):
+def test_almost_valid_json_is_read(data, value):
     assert loads(data) == value
 
 
-def test_everything_read_can_be_written():
+def test_everything_loaded_can_be_dumped():
     for text in (r'"\ud800\udc00\udfff"', r'"\u0000\u001f"', b'"\xed\xa0\x80"'):
         loads(text).encode("utf-8")
 
 
 @pytest.mark.parametrize("text", ["plain", "你好", "😀", "a\u0000"])
-def test_storable_text_stays(text):
+def test_storable_keeps_valid_text(text):
     assert storable(text) is text
 
 
-def test_storable():
+def test_storable_replaces_lone_surrogates():
     assert storable("a\ud800b") == "a\ufffdb"
     assert storable("\ud83d\ude00") == "😀"
 
@@ -116,19 +116,19 @@ def test_storable():
 @pytest.mark.parametrize(
     "value", [float("nan"), [float("inf")], {"a": {"b": -float("inf")}}, object(), {"a": object()}]
 )
-def test_what_json_cannot_carry(value):
+def test_values_that_are_not_json_are_refused(value):
     with pytest.raises(JSONError):
         dumps(value)
 
 
-def test_a_value_inside_itself():
+def test_a_value_that_contains_itself_is_refused():
     loop: list[object] = []
     loop.append(loop)
     with pytest.raises(JSONError):
         dumps(loop)
 
 
-def test_written_text_is_compact_and_never_escaped():
+def test_dumped_text_is_compact_and_not_ascii_escaped():
     assert dumps({"a": ["你好", 1, None, True]}) == '{"a":["你好",1,null,true]}'.encode()
     assert dumps("\ud800") == '"\ufffd"'.encode()
     assert dumps_text({"a": "é"}, indent=1) == '{\n "a": "é"\n}'

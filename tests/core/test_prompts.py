@@ -47,7 +47,7 @@ def test_a_message_round_trips_through_json_without_loss(message):
     assert message_from_dict(json.loads(json.dumps(message_to_dict(message)))) == message
 
 
-def test_what_is_given_as_a_list_cannot_be_changed_behind_a_message():
+def test_changing_a_list_later_does_not_change_the_message():
     parts, calls = [TextPart("a")], [ToolCall(id="c1", name="f")]
     asked, answered = UserMessage(parts), AssistantMessage("", tool_calls=calls)
     parts.clear()
@@ -56,12 +56,12 @@ def test_what_is_given_as_a_list_cannot_be_changed_behind_a_message():
     assert answered == AssistantMessage("", tool_calls=(ToolCall(id="c1", name="f"),))
 
 
-def test_prompt_forms_give_the_same_messages():
+def test_all_prompt_forms_give_the_same_messages():
     assert as_messages("hi") == as_messages(UserMessage("hi")) == as_messages({"role": "user", "content": "hi"})
     assert as_messages(["hi", {"role": "assistant", "content": "yo"}]) == (UserMessage("hi"), AssistantMessage("yo"))
 
 
-def test_openai_dicts_are_read():
+def test_openai_message_dicts_are_read():
     messages = as_messages(
         [
             {"role": "developer", "content": "be brief"},
@@ -95,7 +95,7 @@ def test_openai_dicts_are_read():
     )
 
 
-def test_legacy_function_messages_get_the_id_of_their_call():
+def test_results_of_role_function_get_the_id_of_their_call():
     messages = as_messages(
         [
             "add",
@@ -115,7 +115,7 @@ def test_legacy_function_messages_get_the_id_of_their_call():
         ({"role": "user", "content": 5}, "5"),
         ({"role": "user", "content": [{"type": "video"}]}, "'video'"),
         ({"role": "tool", "content": "x"}, "tool_call_id"),
-        ({"role": "function", "name": "f", "content": "x"}, "no such call"),
+        ({"role": "function", "name": "f", "content": "x"}, "no open call"),
         ({"role": "user", "content": [{"type": "image"}]}, "url"),
         ({"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}, "name"),
         ({"role": "assistant", "tool_calls": [{"id": "1", "name": 5}]}, "'name'.* 5"),
@@ -128,7 +128,7 @@ def test_legacy_function_messages_get_the_id_of_their_call():
         ([], "empty"),
     ],
 )
-def test_a_bad_prompt_is_refused_by_name(bad, words):
+def test_an_invalid_prompt_is_a_message_error_that_names_the_fault(bad, words):
     with pytest.raises(MessageError, match=words):
         as_messages(bad)
 
@@ -140,7 +140,7 @@ def test_a_prompt_of_a_wrong_type_is_a_type_error():
         as_messages([b"hi"])
 
 
-def test_an_image_knows_its_media_type(tmp_path):
+def test_the_media_type_of_an_image_is_detected(tmp_path):
     path = tmp_path / "x.bin"
     path.write_bytes(b"\xff\xd8\xff\xe0rest")
     assert ImagePart.from_path(path).media_type == "image/jpeg"

@@ -41,7 +41,7 @@ def lines_of(path: Path) -> list[Any]:
 
 
 @every_verb
-def test_recorded_once_and_replayed_without_a_server(tmp_path: Path, verb: Any):
+def test_a_recorded_exchange_is_replayed_without_a_server(tmp_path: Path, verb: Any):
     path = tmp_path / "cassette.jsonl"
     with openai_server("Grüße, 世界!", "second") as server:
         model = recording(path, server.url)
@@ -58,7 +58,7 @@ def test_recorded_once_and_replayed_without_a_server(tmp_path: Path, verb: Any):
 
 
 @every_agent_verb
-def test_a_whole_run(tmp_path: Path, verb: Any):
+def test_a_run_with_tools_is_recorded_and_replayed(tmp_path: Path, verb: Any):
     path = tmp_path / "cassette.jsonl"
     with openai_server([("double", {"n": 21})], "42") as server:
         model = recording(path, server.url)
@@ -71,7 +71,7 @@ def test_a_whole_run(tmp_path: Path, verb: Any):
     assert again.usage == first.usage
 
 
-def test_a_stream_keeps_its_pieces(tmp_path: Path):
+def test_a_replayed_stream_has_the_recorded_chunks(tmp_path: Path):
     path = tmp_path / "cassette.jsonl"
     pieces = [b'data: {"choices": [{"index": 0, "delta": {"content": "h\xc3', b'\xb6"}}]}\n\n', b"data: [DONE]\n\n"]
     source = FakeTransport(lambda request: FakeAnswer(body=pieces, headers={"content-type": "text/event-stream"}))
@@ -86,7 +86,7 @@ def test_a_stream_keeps_its_pieces(tmp_path: Path):
 
 
 @every_verb
-def test_no_secret_is_in_a_cassette(tmp_path: Path, verb: Any):
+def test_a_cassette_contains_no_secret(tmp_path: Path, verb: Any):
     path = tmp_path / "cassette.jsonl"
     half = len(CANARY) // 2
     chunk = json.dumps({"choices": [{"index": 0, "delta": {"content": f"key {CANARY}!"}, "finish_reason": "stop"}]})
@@ -117,7 +117,7 @@ def test_no_secret_is_in_a_cassette(tmp_path: Path, verb: Any):
 
 
 @every_verb
-def test_a_bought_token_is_masked_and_the_flow_replayed(tmp_path: Path, verb: Any):
+def test_an_access_token_is_masked_and_the_token_request_replayed(tmp_path: Path, verb: Any):
     def answer(request: Request) -> FakeAnswer:
         if "oauth" in request.url:
             return FakeAnswer(body=b'{"access_token": "24.bought-token-987654", "expires_in": 2592000}')
@@ -138,7 +138,7 @@ def test_a_bought_token_is_masked_and_the_flow_replayed(tmp_path: Path, verb: An
         assert verb(again, "?").reply == "hello"
 
 
-def test_what_log_probabilities_call_a_token_stays(tmp_path: Path):
+def test_the_token_field_of_log_probabilities_is_not_masked(tmp_path: Path):
     path = tmp_path / "cassette.jsonl"
     body = b'{"data": {"token": "s3cr3t"}, "logprobs": [{"token": "Hello", "logprob": -0.1}]}'
     Recorder(path).write(Request(url="https://x/y"), status=200, pieces=[body], ended=True)
@@ -149,7 +149,7 @@ def test_what_log_probabilities_call_a_token_stays(tmp_path: Path):
     }
 
 
-def test_params_of_accounts_and_volatile_headers_do_not_count(tmp_path: Path):
+def test_account_parameters_and_volatile_headers_are_not_compared(tmp_path: Path):
     path = tmp_path / "cassette.jsonl"
     asked = Request(
         url="https://user:pass@host/v1?key=abc&alt=sse",
@@ -174,7 +174,7 @@ def test_params_of_accounts_and_volatile_headers_do_not_count(tmp_path: Path):
     incoming.close()
 
 
-def test_an_unexpected_request_says_what_differs(tmp_path: Path):
+def test_an_unexpected_request_names_the_first_difference(tmp_path: Path):
     path = tmp_path / "cassette.jsonl"
     with openai_server("ok") as server:
         model = recording(path, server.url)
@@ -182,9 +182,9 @@ def test_an_unexpected_request_says_what_differs(tmp_path: Path):
         model.close()
         url = server.url
     model = replaying(Replayer(path), url)
-    with pytest.raises(UnexpectedRequest, match=r'body.json.messages\[0\].content is "Bye", recorded was "Hello"'):
+    with pytest.raises(UnexpectedRequest, match=r'body.json.messages\[0\].content is "Bye", in the recording "Hello"'):
         model.chat_completion("Bye")
-    with pytest.raises(UnexpectedRequest, match=r"messages has 2 items, recorded were 1"):
+    with pytest.raises(UnexpectedRequest, match=r"messages has 2 items, in the recording 1"):
         model.chat_completion(["Hello", "again"])
     with pytest.raises(UnexpectedRequest, match=r"body.json.stream"):
         list(model.stream_chat_completion("Hello"))
@@ -193,14 +193,14 @@ def test_an_unexpected_request_says_what_differs(tmp_path: Path):
         asyncio.run(model.async_chat_completion("Hello"))
 
 
-def test_what_is_left_over_fails(tmp_path: Path):
+def test_exchanges_left_over_fail_the_check(tmp_path: Path):
     path = tmp_path / "cassette.jsonl"
     with openai_server("ok") as server:
         model = recording(path, server.url)
         model.chat_completion("Hello")
         model.close()
     with (
-        pytest.raises(UnexpectedRequest, match=r"1 of 1 exchanges of cassette\.jsonl were not asked for"),
+        pytest.raises(UnexpectedRequest, match=r"1 of 1 exchanges of cassette\.jsonl were not requested"),
         Replayer(path),
     ):
         pass
@@ -217,7 +217,7 @@ def test_what_is_left_over_fails(tmp_path: Path):
 
 
 @every_verb
-def test_failures_are_replayed_too(tmp_path: Path, verb: Any):
+def test_failures_are_recorded_and_replayed(tmp_path: Path, verb: Any):
     path = tmp_path / "cassette.jsonl"
 
     def refuse(request: Request) -> FakeAnswer:
@@ -239,7 +239,7 @@ def test_failures_are_replayed_too(tmp_path: Path, verb: Any):
         verb(OpenAIChat("m", api_key="x", transport=replayer, max_retries=0), "?")
 
 
-def test_a_stream_that_was_left_or_broke_off(tmp_path: Path):
+def test_an_abandoned_or_interrupted_stream_is_replayed_as_such(tmp_path: Path):
     path = tmp_path / "cassette.jsonl"
     chunk = b'data: {"choices": [{"index": 0, "delta": {"content": "hi"}}]}\n\n'
 
@@ -260,13 +260,13 @@ def test_a_stream_that_was_left_or_broke_off(tmp_path: Path):
     left.close()
     (line,) = lines_of(path)
     assert not line["answer"]["ended"]
-    with pytest.raises(StreamInterrupted, match="The recording ends here"):
+    with pytest.raises(StreamInterrupted, match="The recorded answer ends here"):
         list(OpenAIChat("m", api_key="x", transport=Replayer(path)).stream_chat_completion("?"))
 
 
-def test_what_is_no_cassette_is_said(tmp_path: Path):
-    with pytest.raises(ConfigurationError, match="is no cassette"):
+def test_a_file_that_is_not_a_cassette_is_a_configuration_error(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="Cannot read the cassette"):
         Replayer(tmp_path / "missing.jsonl")
     (tmp_path / "other.jsonl").write_text('{"a": 1}\n', "utf-8")
-    with pytest.raises(ConfigurationError, match="is no cassette"):
+    with pytest.raises(ConfigurationError, match="Cannot read the cassette"):
         Replayer(tmp_path / "other.jsonl")

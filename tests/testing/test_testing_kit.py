@@ -38,16 +38,16 @@ def add(a: int, b: int) -> int:
 
 
 @every_model_verb
-def test_an_unexpected_ask_fails(verb: Any):
-    with pytest.raises(ScriptError, match="The script has 0 lines, and this is ask 1"):
+def test_asking_more_often_than_the_script_fails(verb: Any):
+    with pytest.raises(ScriptError, match="The script has 0 lines, and this is request 1"):
         verb(ScriptedModel([]), "?")
     assert issubclass(ScriptError, AssertionError)
 
 
-def test_lines_left_over_fail():
+def test_script_lines_left_over_fail_the_check():
     model = ScriptedModel(["a", "b"])
     model.chat_completion("?")
-    with pytest.raises(ScriptError, match="1 of 2 lines of the script were not asked for"):
+    with pytest.raises(ScriptError, match="1 of 2 lines of the script were not used"):
         model.check()
     with pytest.raises(ScriptError), ScriptedModel(["a"]):
         pass
@@ -56,7 +56,7 @@ def test_lines_left_over_fail():
 
 
 @every_model_verb
-def test_a_line_may_be_a_message_and_nothing_unheard_of(verb: Any):
+def test_a_script_line_may_be_a_message_and_an_unknown_type_is_refused(verb: Any):
     called = calls(("add", {"a": 1, "b": 2})).message
     reply = verb(ScriptedModel([called]), "?")
     assert (reply.finish_reason, reply.message.tool_calls[0].arguments) == ("tool_calls", '{"a":1,"b":2}')
@@ -64,7 +64,7 @@ def test_a_line_may_be_a_message_and_nothing_unheard_of(verb: Any):
         verb(ScriptedModel([{"role": "assistant"}]), "?")  # type: ignore[list-item]
 
 
-def test_async_with_checks_too():
+def test_async_with_checks_for_lines_left_over():
     async def main() -> None:
         async with ScriptedModel(["a"]):
             pass
@@ -74,7 +74,7 @@ def test_async_with_checks_too():
 
 
 @every_model_verb
-def test_lines_of_every_kind(verb: Any):
+def test_a_script_may_have_lines_of_every_kind(verb: Any):
     model = ScriptedModel(
         [
             "text",
@@ -99,20 +99,20 @@ def test_lines_of_every_kind(verb: Any):
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1000])
-def test_the_length_of_the_pieces(piece: int):
+def test_text_is_streamed_in_pieces_of_the_given_length(piece: int):
     model = ScriptedModel([calls(("add", {"a": 12345, "b": 2}), content="Let me see"), "Done"], piece=piece)
     result = list(Agent(model, [add]).stream_run("?"))[-1].result  # type: ignore[union-attr]
     assert result.messages[2].content == "12347"
 
 
-def test_what_was_asked_is_kept():
+def test_the_messages_of_each_request_are_recorded():
     model = ScriptedModel([calls(("add", {"a": 1, "b": 2})), "3"])
     result = Agent(model, [add], tool_choice="add").run("?")
     assert model.asked == [result.messages[:1], result.messages[:3]]
     assert [str(choice) for choice in model.choices] == ["NamedTool(name='add')", "auto"]
 
 
-def test_the_fake_transport_counts_what_is_open():
+def test_the_fake_transport_counts_open_responses():
     transport = FakeTransport(lambda request: FakeAnswer(body=[b"a", b"b"]))
     request = Request(url="http://x/")
     incoming = transport.open(request, Timeouts(), 0)
@@ -126,7 +126,7 @@ def test_the_fake_transport_counts_what_is_open():
     assert transport.requests == [request, request]
 
 
-def test_a_model_over_the_fake_transport():
+def test_a_model_works_with_the_fake_transport():
     body = b'{"choices": [{"message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}'
     model = OpenAIChat("m", api_key="k-123456", transport=FakeTransport(lambda request: FakeAnswer(body=body)))
     assert model.chat_completion("?").reply == "hi"
@@ -138,7 +138,7 @@ def _connect_ex() -> None:
         made.connect_ex(("192.0.2.1", 80))
 
 
-def test_the_guard_blocks_everything_beyond_this_machine():
+def test_block_requests_blocks_connections_to_other_machines():
     with block_requests():
         for blocked in (
             lambda: socket.create_connection(("192.0.2.1", 80), timeout=0.1),
@@ -154,12 +154,12 @@ def test_the_guard_blocks_everything_beyond_this_machine():
             OpenAIChat("m", api_key="k-123456", base_url="http://192.0.2.1/v1", max_retries=0).chat_completion("?")
 
 
-def test_the_guard_can_block_this_machine_too():
+def test_block_requests_can_block_loopback_as_well():
     with openai_server("hi") as server, block_requests(allow_loopback=False), pytest.raises(RealRequest):
         OpenAIChat("m", base_url=server.url + "/v1").chat_completion("?")
 
 
-def test_async_requests_are_blocked():
+def test_block_requests_blocks_async_requests():
     async def main() -> None:
         async with OpenAIChat("m", api_key="k-123456", base_url="http://192.0.2.1/v1", max_retries=0) as model:
             await model.async_chat_completion("?")
@@ -168,6 +168,6 @@ def test_async_requests_are_blocked():
         asyncio.run(main())
 
 
-def test_unknown_names():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         lmagent.testing.nothing
