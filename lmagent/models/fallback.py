@@ -1,4 +1,4 @@
-"""Several models as one: when the first fails, the next is asked the same, with the same history and tools."""
+"""Several models as one: if the first fails, the next gets the same call, with the same history and tools."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FallbackModel(ChatModel):
         model = FallbackModel([OpenAIChat(), WenxinChat(), LocalChat()])
 
     Histories are neutral, so a conversation goes on across dialects, tools included. A stream changes models only
-    before its first event. `Reply.model_id` says who answered. What is asked for is what all models can do.
+    before its first event. `Reply.model_id` names the model that answered. Only features that all models have are used.
 
     Args:
         models: In order of preference.
@@ -65,7 +65,7 @@ class FallbackModel(ChatModel):
 
 
 def _common(*features: Features) -> Features:
-    """What all of them can do: a structured answer, for example, is asked for as the weakest model wants it."""
+    """Return what all of them can do: a structured answer, for example, is requested in the weakest model's way."""
     first = features[0]
     shared: dict[str, Any] = {
         made.name: all(getattr(each, made.name) for each in features)
@@ -149,7 +149,7 @@ class _Chain:
 
 
 def _own(model: ChatModel, call: ChatCall) -> ChatCall:
-    """The call with the model's own defaults under its parameters."""
+    """Return the call with the model's own defaults under its parameters."""
     return replace(call, parameters=model.check_parameters(call.parameters))
 
 

@@ -36,19 +36,19 @@ class ModelOptions(TypedDict, total=False):
     """Defaults of every call."""
     tool_mode: ToolMode
     prompt_format: str | PromptFormat | None
-    """How tools are asked for in prompt mode: `json`, `hermes`, `react` …; None: by model family."""
+    """How tools are described in prompt mode: `json`, `hermes`, `react` …; None: by model family."""
     leaked_calls: bool | None
     """Whether call markup that a server leaks into the text of a native reply is read as the call it is. None: yes,
     except at OpenAI, Anthropic, Google and Azure themselves, which never leak (`lmagent.prompting.leaked_calls`)."""
     timeout: float | Timeouts
-    """Seconds for a whole call, or the three clocks."""
+    """Seconds for a whole call, or `Timeouts` with its three limits."""
     max_retries: int | RetryPolicy
     transport: Transport | None
     """Where requests go; the default is HTTP."""
     limiter: Limiter | None
     """Shared by the models that share a key."""
     cache: ResponseCache | None
-    """Answers questions that were asked before; off unless given. May be shared by any models."""
+    """Answers repeated requests; off unless given. Any models may share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class ChatModel:
     """`module:class` of the parameters, imported when the first parameter is given."""
 
     def __init__(self, codec: Codec, *, auth: Auth | None = None, **options: Unpack[ModelOptions]) -> None:
-        # What only a model needs is loaded with the first one: 12 ms of 45 that the import of an agent costs.
+        # Loaded with the first model, not with the package: 12 of the 45 ms that importing an agent costs.
         from lmagent.asking.exchange import Exchange
         from lmagent.prompting.leaked_calls import watched
 
@@ -146,7 +146,7 @@ class ChatModel:
 
         Args:
             prompt: Text, a message, a dict, or a list of them.
-            tools: Functions or tools the model may call; it is the caller's to run them (or use `Agent`).
+            tools: Functions or tools the model may call; running them is up to the caller (or use `Agent`).
             tool_choice: `auto`, `required`, `none`, or the name of the tool to call.
             output_schema: What the text of the answer must look like.
             **parameters: Over the model's defaults, e.g. `temperature=0`; `None` unsets one.
@@ -223,7 +223,7 @@ class ChatModel:
         *,
         stream: bool = False,
     ) -> ChatCall:
-        """Return the checked question that the verbs put to the exchange. Raises as `chat_completion`."""
+        """Return the checked call that the verbs pass to the exchange. Raises as `chat_completion`."""
         specs = tool_specs(tools)
         return ChatCall(
             messages=as_messages(prompt),
@@ -312,7 +312,7 @@ def _default_transport() -> Transport:
 
 
 def tool_specs(tools: Iterable[Any]) -> tuple[ToolSpec, ...]:
-    """Return what codecs see of these tools: specs as they are, tools, functions, or a registry."""
+    """Return the specs that codecs need of these tools: specs, tools, functions, or a registry."""
     if isinstance(tools, list | tuple) and all(isinstance(tool, ToolSpec) for tool in cast("list[Any]", tools)):
         return tuple(cast("list[ToolSpec]", tools))
     from lmagent.toolkit.registry import ToolRegistry  # docstrings and schemas are needed only with tools
@@ -332,11 +332,11 @@ def resolve_tool_choice(choice: ToolChoice | str, specs: tuple[ToolSpec, ...]) -
 
 
 _SHOWN = (TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta)
-"""Events that become chunks; starts and ends are for readers of `Agent.stream_run`."""
+"""Events that become chunks; starts and ends are only for `Agent.stream_run`."""
 
 
 class _Chunker:
-    """Turns the items of one stream into chunks; the first says `start`."""
+    """Turns the items of one stream into chunks; the first has the control `start`."""
 
     __slots__ = ("_control",)
 

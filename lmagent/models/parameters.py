@@ -1,4 +1,7 @@
-"""The neutral parameters and how they are checked. A codec translates them; nothing here knows a wire name."""
+"""Model parameters under neutral names, and their checks. Codecs translate them; no wire name is known here.
+
+Over 400 lines because it is a table: one class per model class, one documented field per parameter.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def _as_list(value: Any) -> Any:
 
 
 class ChatParameters(BaseModel):
-    """Parameters that every model takes under these names; what a provider can't express is a clear error.
+    """Parameters that every model takes under these names; what a provider cannot express is a clear error.
 
     All are optional: what is not set is not sent. Subclasses add a provider's own.
 
@@ -68,7 +71,7 @@ class ChatParameters(BaseModel):
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     """How long a reasoning model thinks."""
     extra_body: dict[str, Any] | None = None
-    """Members merged into the request body as they are, last: the door for what lmagent does not know."""
+    """Members merged into the request body as they are, last: for what lmagent does not know."""
     extra_headers: dict[str, str] | None = None
     """Headers added to the request."""
 
@@ -306,7 +309,7 @@ class WenxinChatParameters(ChatParameters):
     repetition_penalty: float | None = None
     """v2, models of others: repetition is less likely."""
     enable_thinking: bool | None = None
-    """v2: whether a model that can do both thinks aloud."""
+    """v2: whether a model that can do both reasons first."""
     metadata: dict[str, str] | None = None
     """v2: kept with the request."""
 
@@ -315,9 +318,9 @@ class MinimaxChatParameters(ChatParameters):
     """Parameters of `MinimaxChat`. `temperature` and `top_p` of 0 are sent as 0.01, the nearest value it takes."""
 
     reasoning_split: bool | None = None
-    """Today's API: thinking comes apart from the answer."""
+    """Current API: reasoning comes separately from the answer."""
     thinking: dict[str, Any] | None = None
-    """Today's API: `{"type": "adaptive"}` or `{"type": "disabled"}`."""
+    """Current API: `{"type": "adaptive"}` or `{"type": "disabled"}`."""
     response_format: dict[str, Any] | None = None
     """Later APIs: `{"type": "json_object"}`."""
     beam_width: Annotated[int, Field(ge=1, le=4)] | None = None
@@ -447,7 +450,7 @@ class BaichuanChatParameters(ChatParameters):
     with_search_enhance: bool | None = None
     """API of 2023: let the platform search."""
     response_format: dict[str, Any] | None = None
-    """Today's API: `{"type": "json_object"}`."""
+    """Current API: `{"type": "json_object"}`."""
 
 
 class LocalChatParameters(ChatParameters):
