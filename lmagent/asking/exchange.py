@@ -28,8 +28,7 @@ from lmagent.asking.retry import RetryPolicy
 from lmagent.asking.steps import Emit, FairLock, OpenResponse
 from lmagent.core.events import Event
 from lmagent.core.messages import Reply
-from lmagent.http.base import Timeouts, Transport
-from lmagent.http.clocks import sleep_in_naps
+from lmagent.http.base import Timeouts, Transport, interruptible_sleep
 from lmagent.providers.base import Auth, ChatCall, Codec
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class Exchange:
         max_response_bytes: int = MAX_BODY,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = sleep_in_naps,
+        sleep: Callable[[float], None] = interruptible_sleep,
         async_sleep: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self.codec = codec

@@ -67,8 +67,7 @@ from lmagent.errors import (
     RequestTimeout,
     StreamInterrupted,
 )
-from lmagent.http.base import Incoming, Transport
-from lmagent.http.clocks import out_of_time
+from lmagent.http.base import Incoming, Transport, out_of_time
 from lmagent.providers.base import Auth, ChatCall, Request, error_for_status
 
 if TYPE_CHECKING:

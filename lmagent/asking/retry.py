@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING
 
 from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.errors import ProviderError, QuotaExceeded, RequestTimeout
+from lmagent.http.base import FAILURE_MODULES
 
 if TYPE_CHECKING:
     from tenacity import AttemptManager, RetryCallState
 
 __all__ = ["RetryPolicy", "attempts_after", "read_rate_limit_wait", "read_retry_after", "read_should_retry"]
+
+FAILURE_MODULES.extend(("tenacity", "email.utils"))
 
 
 @fast_dataclass(frozen=True, kw_only=True)

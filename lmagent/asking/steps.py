@@ -12,8 +12,7 @@ from typing import Any, cast
 
 from lmagent.core.events import Event
 from lmagent.errors import LMAgentError
-from lmagent.http.base import AsyncIncoming, Drains, Incoming, Timeouts, Transport
-from lmagent.http.clocks import in_naps, is_done
+from lmagent.http.base import AsyncIncoming, Drains, Incoming, Timeouts, Transport, is_done, poll_until
 from lmagent.providers.base import Request
 
 __all__ = [
@@ -56,7 +55,7 @@ class FairLock:
         if handed_over is None:
             return True
         try:
-            return in_naps(lambda interval: is_done(handed_over, interval), seconds) or not handed_over.cancel()
+            return poll_until(lambda interval: is_done(handed_over, interval), seconds) or not handed_over.cancel()
         except BaseException:
             self._abandon(handed_over)
             raise

@@ -4,14 +4,31 @@ process another, a script in a test a third."""
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from lmagent.core.async_bridge import POLL_INTERVAL
 from lmagent.core.fast_dataclass import fast_dataclass
-from lmagent.errors import ConfigurationError
+from lmagent.errors import ConfigurationError, RequestTimeout
 from lmagent.providers.base import Request
 
-__all__ = ["AsyncIncoming", "Drains", "Incoming", "Timeouts", "Transport"]
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = [
+    "FAILURE_MODULES",
+    "AsyncIncoming",
+    "Clocks",
+    "Drains",
+    "Incoming",
+    "Timeouts",
+    "Transport",
+    "poll_until",
+    "is_done",
+    "out_of_time",
+    "interruptible_sleep",
+]
 
 
 @fast_dataclass(frozen=True, kw_only=True)
@@ -95,3 +112,103 @@ class Transport(Protocol):
     async def aclose(self) -> None:
         """Free what this event loop's side holds."""
         ...
+
+
+FAILURE_MODULES: list[str] = []
+"""Modules that the layers above import only after a failure. They are imported while file descriptors can still be had."""
+_FOREVER = 1e9
+
+
+class Clocks:
+    """The clocks of the requests on one connection, one after another: how long the next operation may take, and which
+    error it is when it took longer. Knows no sockets."""
+
+    __slots__ = ("_connect_until", "connect", "deadline", "ended", "idle", "received", "reused")
+
+    def __init__(self) -> None:
+        self.connect = self.idle = self.deadline = self._connect_until = _FOREVER
+        self.received = self.ended = self.reused = False
+
+    def start(self, timeouts: Timeouts, deadline: float, *, reused: bool = False) -> None:
+        """Begin a request.
+
+        Args:
+            timeouts: Connect and idle clocks.
+            deadline: `monotonic()` value at which the call ends.
+            reused: Whether the connection served another request before, so that the peer may have closed it.
+        """
+        self.connect, self.idle, self.deadline = timeouts.connect, timeouts.idle, deadline
+        self.reused = reused
+        self.received = False
+        """Whether any byte came back since `start`."""
+        self.ended = False
+        """Whether the peer closed the connection since `start`."""
+
+    def start_connecting(self) -> None:
+        """Begin a new connection; `left_to_connect` counts from here."""
+        self._connect_until = monotonic() + self.connect
+
+    def left_to_connect(self) -> float:
+        """Return the seconds that are left for the new connection.
+
+        Raises:
+            TimeoutError: It is over. `RequestTimeout`: so is the deadline.
+        """
+        if self.received:  # a proxy answered: what follows is the connection to the server behind it
+            return self.left(self.connect)
+        left = self._connect_until - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        return self.left(left)
+
+    def left(self, wanted: float) -> float:
+        """Return the seconds an operation may take: `wanted`, or less near the deadline.
+
+        Raises:
+            RequestTimeout: The deadline has passed.
+        """
+        left = self.deadline - monotonic()
+        if left <= 0:
+            raise out_of_time()
+        return min(left, wanted)
+
+    def too_long(self, error: TimeoutError, which: Literal["connect", "read"] = "read") -> RequestTimeout:
+        """Return the error for an operation that took as long as it might."""
+        if isinstance(error, RequestTimeout):
+            return error
+        if monotonic() >= self.deadline - 0.002:
+            return out_of_time()
+        if which == "connect":
+            return RequestTimeout(f"No connection within {self.connect:g} s.", which="connect")
+        return RequestTimeout(f"Nothing came for {self.idle:g} s; Timeouts(idle=...) allows more.", which="read")
+
+
+def out_of_time() -> RequestTimeout:
+    """Return the error for a call that used up its total."""
+    return RequestTimeout("The call took longer than its total time; raise timeout=... to allow more.", which="total")
+
+
+def poll_until(wait: Callable[[float], bool], seconds: float) -> bool:
+    """Call `wait(seconds)` with short times until it returns True; False when it did not within `seconds`.
+
+    A Ctrl-C that comes just before a wait begins is heard only at its end, so no wait is long.
+    """
+    until = monotonic() + seconds
+    while not wait(max(min(until - monotonic(), POLL_INTERVAL), 0)):
+        if monotonic() >= until:
+            return False
+    return True
+
+
+def is_done(future: Future[Any], seconds: float) -> bool:
+    """Whether `future` is done within so long."""
+    try:
+        future.exception(seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+def interruptible_sleep(seconds: float) -> None:
+    """`time.sleep` that hears a Ctrl-C soon."""
+    poll_until(lambda seconds: bool(sleep(seconds)), seconds)

@@ -1,30 +1,45 @@
-"""HTTP behind the transport seam: `HttpTransport`, which opens connections lazily and keeps them by origin.
+"""HTTP behind the transport seam: `HttpTransport`.
 
-It speaks HTTP/1.1 by h11, which httpx is built on too, over connections from pools of its own: they do not slow down
-under concurrency, and every wait ends with its clock. Proxies, and a client that is handed in, go through httpx's
-public API; a client of the user's is never closed. Nothing heavy is imported before the first request.
+How it works. httpcore2 writes, reads and judges HTTP: each connection here is one of its connection classes (direct,
+through an http proxy, through a tunnel, or SOCKS; HTTP/1.1 or HTTP/2), without its pool, which walks all its
+connections for each request. Around them are four parts, all ours:
+
+- `network.py` and `async_network.py`, below httpcore2: its network backends. Every wait ends with the clocks of the
+  call, and many small chunks that came together are read as one.
+- `pool.py`: idle connections on a stack by route, one pool for the threads of the process and one for each event loop,
+  shared by all transports, and a bound on connections that respects the file descriptors that the process may open.
+- `calls.py`: one request and its response. A kept connection that the peer has closed meanwhile is replaced once,
+  silently. Errors of the network, of TLS and of HTTP become errors of lmagent there; any other leaves as it is.
+- `wire.py`: header lines, decoding of bodies with a limit, and the table of errors. No I/O.
+
+A request goes: `open` finds the route (proxy or not) and calls `open_call`, which waits for a slot, takes a connection
+from the stack, starts its clocks and hands the request to httpcore2. The response holds the connection until its body
+is read to the end (then the connection is idle) or the response is closed (then the connection is closed). So
+cancelling a task closes its socket at once.
+
+A client of the user's goes another way: `open_with` uses what httpx and httpx2 have in common, and never closes it.
+
+Nothing heavy is imported before the first request: httpcore2 takes 45 ms, and asyncio's part another 20.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from lmagent.http.address import address_of
+from lmagent.errors import ConfigurationError
 from lmagent.http.base import AsyncIncoming, Incoming, Timeouts
+from lmagent.http.wire import OUT_OF_DESCRIPTORS, Address, address_of, out_of_descriptors
 from lmagent.providers.base import Request
 
 if TYPE_CHECKING:
     import ssl
-    from asyncio import AbstractEventLoop
 
-    import httpx
-
-    from lmagent.http.async_pool import AsyncPool
-    from lmagent.http.client import KeptClients
-    from lmagent.http.pool import Pool
+    from lmagent.http.pool import Pool, Route, Slots
 
 __all__ = ["HttpTransport"]
 
@@ -33,155 +48,181 @@ MAX_CONNECTIONS = 1000
 
 
 class HttpTransport:
-    """Sends requests over HTTP/1.1.
+    """Sends requests over HTTP.
 
     Args:
-        client: An `httpx.Client` for the sync verbs. It stays yours: it is never closed here.
-        async_client: An `httpx.AsyncClient` for the async verbs, yours as well.
-        proxy: URL of a proxy (http, https; socks5 when `socksio` is installed). None: `HTTP_PROXY`, `HTTPS_PROXY`,
+        client: An `httpx2.Client` or `httpx.Client` for the sync verbs. It stays yours: it is never closed here.
+        async_client: An `AsyncClient` of httpx2 or httpx for the async verbs, yours as well.
+        proxy: URL of a proxy (http, https; socks5 with `lmagent[socks]`). None: `HTTP_PROXY`, `HTTPS_PROXY`,
             `ALL_PROXY` and `NO_PROXY` of the environment decide; `""`: no proxy whatever the environment says.
-            Many async requests at once through an http proxy are a thirteenth of the work with `lmagent[fast]`.
-        ssl_context: Instead of the process's own, which trusts certifi's roots (or `SSL_CERT_FILE`, `SSL_CERT_DIR`).
-        max_connections: Most requests in flight, for the sync verbs and for each event loop; further ones wait.
+        http2: Offer HTTP/2 to https servers (with `lmagent[http2]`); one request at a time on a connection.
+        ssl_context: Instead of the process's own, which trusts the system's authorities (or those of `SSL_CERT_FILE`
+            or `SSL_CERT_DIR`).
+        max_connections: Most requests in flight, for the sync verbs and for each event loop; further ones wait. All
+            transports together have no more than the file descriptors of the process allow.
         max_response_bytes: Longest answer, counted after decoding.
     """
 
     def __init__(
         self,
         *,
-        client: httpx.Client | None = None,
-        async_client: httpx.AsyncClient | None = None,
+        client: Any = None,
+        async_client: Any = None,
         proxy: str | None = None,
+        http2: bool = False,
         ssl_context: ssl.SSLContext | None = None,
         max_connections: int = MAX_CONNECTIONS,
         max_response_bytes: int = MAX_RESPONSE,
     ) -> None:
+        if http2 and find_spec("h2") is None:
+            raise ConfigurationError("http2=True needs one more package: pip install 'lmagent[http2]'.")
         self.max_response_bytes = max_response_bytes
         self._client = client
         self._async_client = async_client
         self._proxy = proxy
+        self._http2 = http2
         self._ssl = ssl_context
         self._max_connections = max_connections
         self._lock = threading.Lock()
-        self._pool: Pool | None = None
-        self._clients: dict[tuple[int, str], httpx.Client] = {}
-        """By process, because after a fork the connections stay the parent's, and proxy."""
-        self._pools: WeakKeyDictionary[AbstractEventLoop, AsyncPool] = WeakKeyDictionary()
-        self._async_clients: WeakKeyDictionary[AbstractEventLoop, KeptClients] = WeakKeyDictionary()
+        self._uses: WeakKeyDictionary[Pool, _Use] = WeakKeyDictionary()
 
     def open(self, request: Request, timeouts: Timeouts, deadline: float) -> Incoming:
         """Send `request` and return once status and headers are there. See `Transport.open`."""
-        client = self._client or self._proxied(request.url)
-        if client is not None:
-            from lmagent.http.client import open_with  # httpx, for those who need it: 130 ms
-
-            return open_with(client, request, timeouts, deadline, self.max_response_bytes)
-        from lmagent.http.wire import open_wire  # sockets, TLS and h11: loaded with the first request
-
-        pool = self._pool
-        if pool is None or pool.process != os.getpid():
-            pool = self._make_pool()
-        return open_wire(pool, request, timeouts, deadline, self.max_response_bytes)
+        calls = _loaded()
+        address = address_of(request.url)
+        if self._client is not None:
+            return calls.open_with(self._client, address, request, timeouts, deadline, self.max_response_bytes)
+        pool = calls.SHARED.threads
+        slots, route = self._way(pool, request.url, address)
+        return calls.open_call(pool, slots, route, address, request, timeouts, deadline, self.max_response_bytes)
 
     async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> AsyncIncoming:
         """Send `request` and return once status and headers are there. See `Transport.async_open`."""
-        client = self._async_client or await self._async_proxied(request.url)
-        if client is not None:
-            from lmagent.http.client import async_open_with
+        calls = _loaded(asynchronous=True)
+        address = address_of(request.url)
+        limit = self.max_response_bytes
+        if self._async_client is not None:
+            return await calls.async_open_with(self._async_client, address, request, timeouts, deadline, limit)
+        pool = await calls.SHARED.pool_of_loop()
+        slots, route = self._way(pool, request.url, address)
+        return await calls.async_open_call(pool, slots, route, address, request, timeouts, deadline, limit)
 
-            return await async_open_with(client, request, timeouts, deadline, self.max_response_bytes)
-        from asyncio import get_running_loop  # there already: someone runs a loop
+    def _way(self, pool: Pool, url: str, address: Address) -> tuple[tuple[Slots, ...], Route]:
+        """Return the bounds that a request must pass and the route it takes."""
+        use = self._uses.get(pool) or self._begin_use(pool)
+        proxy = _environment_proxy(address) if self._proxy is None else self._proxy
+        return use.slots, use.routes.get((url, proxy)) or self._add_route(pool, use, url, address, proxy)
 
-        from lmagent.http.async_wire import async_open_wire
+    def _begin_use(self, pool: Pool) -> _Use:
+        from lmagent.http.pool import SHARED, Slots
 
-        pool = self._pools.get(get_running_loop()) or await self._make_async_pool()
-        return await async_open_wire(pool, request, timeouts, deadline, self.max_response_bytes)
-
-    def _make_pool(self) -> Pool:
-        from lmagent.http.pool import Pool
-
+        own = (Slots(self._max_connections),) if self._max_connections < SHARED.slots.limit else ()
         with self._lock:
-            if self._pool is None or self._pool.process != os.getpid():
-                self._pool = Pool(self._ssl, self._max_connections)
-            return self._pool
+            return self._uses.setdefault(pool, _Use((*own, SHARED.slots), {}))
 
-    async def _make_async_pool(self) -> AsyncPool:
-        from asyncio import get_running_loop
+    def _add_route(self, pool: Pool, use: _Use, url: str, address: Address, proxy: str) -> Route:
+        from lmagent.http.pool import Route
 
-        from lmagent.http.async_pool import AsyncPool
-
-        pool = await AsyncPool.open(self._ssl, self._max_connections)
-        # Another task may have been faster; the pool made in vain holds nothing yet.
-        return self._pools.setdefault(get_running_loop(), pool)
-
-    def _proxied(self, url: str) -> httpx.Client | None:
-        """Return the client for the proxy that `url` needs, if it needs one."""
-        proxy = self._proxy_for(url)
-        if not proxy:
-            return None
-        from lmagent.http.client import client_for
-
+        secure = address.scheme == "https"
+        context = self._ssl if secure or proxy.startswith("https:") else None
+        route = Route(*address[:3], proxy, context, self._http2 and secure)
         with self._lock:
-            key = (os.getpid(), proxy)
-            if key not in self._clients:
-                self._clients[key] = client_for(proxy, self._ssl, self._max_connections)
-            return self._clients[key]
-
-    async def _async_proxied(self, url: str) -> httpx.AsyncClient | None:
-        proxy = self._proxy_for(url)
-        if not proxy:
-            return None
-        from asyncio import get_running_loop
-
-        from lmagent.http.client import KeptClients
-
-        kept = self._async_clients.get(get_running_loop())
-        if kept is None:
-            kept = self._async_clients.setdefault(get_running_loop(), await KeptClients.open())
-        return kept.client_for(proxy, self._ssl, self._max_connections)
-
-    def _proxy_for(self, url: str) -> str | None:
-        return _environment_proxy(url) if self._proxy is None else self._proxy
+            if route not in use.routes.values():
+                pool.use(route)
+            use.routes[url, proxy] = route
+        return route
 
     def close(self) -> None:
-        """Close the connections of the sync verbs. The transport stays usable."""
-        if self._pool is not None:
-            self._pool.close()
-        with self._lock:
-            clients, self._clients = list(self._clients.values()), {}
-        for client in clients:
-            client.close()
+        """Close the idle connections of the sync verbs that no other transport uses. The transport stays usable."""
+        self._leave(loop=False)
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop and of the sync verbs. The transport stays usable."""
-        from asyncio import get_running_loop
+        """Close the idle connections of this event loop and of the sync verbs that no other transport uses. The
+        transport stays usable."""
+        self._leave(loop=True)
 
-        pool = self._pools.get(get_running_loop())
-        if pool is not None:
-            pool.close()
-        kept = self._async_clients.pop(get_running_loop(), None)
-        if kept is not None:
-            await kept.aclose()
-        self.close()
+    def _leave(self, *, loop: bool) -> None:
+        if not self._uses:
+            return
+        from lmagent.http.pool import SHARED
+
+        here = SHARED.running_pool() if loop else None
+        for pool in list(self._uses):
+            if pool in (SHARED.threads, here):
+                self._end_use(pool)
+
+    def _end_use(self, pool: Pool) -> None:
+        with self._lock:
+            use = self._uses.pop(pool, None)
+        for route in set(use.routes.values()) if use else ():
+            pool.leave(route)
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            for pool in list(getattr(self, "_uses", ())):
+                self._end_use(pool)
+
+
+class _Use(NamedTuple):
+    """What a transport uses of one pool."""
+
+    slots: tuple[Slots, ...]
+    routes: dict[tuple[str, str], Route]
+    """By URL and proxy."""
+
+
+def _loaded(*, asynchronous: bool = False) -> Any:
+    """Return `lmagent.http.calls`, imported with the first request: httpcore2, sockets, TLS and h11."""
+    try:
+        from lmagent.http import calls
+
+        if asynchronous:
+            from lmagent.http import async_network  # noqa: F401
+    except OSError as error:
+        if error.errno in OUT_OF_DESCRIPTORS:
+            raise out_of_descriptors() from error
+        raise
+    return calls
 
 
 def _environment(name: str) -> str:
-    return os.environ.get(name) or os.environ.get(name.upper()) or ""
+    value = os.environ.get(name)
+    return os.environ.get(name.upper(), "") if value is None else value
 
 
-def _environment_proxy(url: str) -> str:
-    """Return the proxy that the environment names for `url`, or nothing."""
-    everywhere = _environment("all_proxy")
-    proxies = {scheme: _environment(f"{scheme}_proxy") or everywhere for scheme in ("http", "https")}
-    if "REQUEST_METHOD" in os.environ:  # a CGI script: there HTTP_PROXY is a header of the visitor's
-        proxies["http"] = os.environ.get("http_proxy") or everywhere
-    if not any(proxies.values()):
-        return ""
-    address = address_of(url)
-    for entry in _environment("no_proxy").lower().split(","):
-        name = entry.strip().removeprefix("*.").lstrip(".")
-        name, _, port = name.partition(":") if name.count(":") == 1 else (name, "", "")
-        fits = name == "*" or (bool(name) and (address.host == name or address.host.endswith(f".{name}")))
-        if fits and port in ("", str(address.port)):
+def _environment_proxy(address: Address) -> str:
+    """Return the proxy that the environment names for `address`, or nothing. Read as httpx2 reads it."""
+    proxy = _environment(f"{address.scheme}_proxy")
+    if address.scheme == "http" and "REQUEST_METHOD" in os.environ:  # a CGI script: HTTP_PROXY is a visitor's header
+        proxy = os.environ.get("http_proxy") or ""
+    proxy = proxy or _environment("all_proxy")
+    if proxy:
+        excepted = _environment("no_proxy").lower().split(",")
+        if any(_excepts(entry.strip(), address) for entry in excepted):
             return ""
-    return proxies[address.scheme]
+    return proxy
+
+
+def _excepts(entry: str, address: Address) -> bool:
+    """Whether an entry of `NO_PROXY` is meant for `address`: a name, `.name` or `*.name` (only below it), an IPv4 or
+    IPv6 address, a network in CIDR notation, each perhaps with a scheme or a port; `*` for all."""
+    if not entry or entry == "*":
+        return entry == "*"
+    import ipaddress  # only where a proxy and its exceptions are in use
+
+    scheme, mark, rest = entry.rpartition("://")
+    if mark and scheme not in ("all", address.scheme):
+        return False
+    try:
+        network = ipaddress.ip_network(rest.replace("[", "").replace("]", ""), strict=False)
+        return ipaddress.ip_address(address.host) in network
+    except ValueError:
+        pass
+    name, _, port = rest.rpartition(":") if rest.rpartition(":")[2].isdecimal() else (rest, "", "")
+    name = name.removeprefix("[").removesuffix("]")
+    if port and int(port) != address.port:
+        return False
+    below = name.removeprefix("*").removeprefix(".")
+    if name != below:
+        return address.host.endswith(f".{below}")
+    return address.host == name or (not mark and name != "localhost" and address.host.endswith(f".{name}"))

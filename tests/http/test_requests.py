@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from typing import Any
 
 import pytest
 
 from lmagent.errors import ConfigurationError
-from lmagent.http.address import address_of
 from lmagent.http.base import Timeouts
-from lmagent.http.dialogue import Dialogue
 from lmagent.http.transport import HttpTransport
 from lmagent.providers.base import Request
 from tests.loopback import LoopbackServer, json_answer
@@ -26,11 +26,30 @@ def send(server: LoopbackServer, **members: Any) -> None:
 
 
 def test_the_bytes_of_a_request():
-    request = Request(url="http://api.example/chat", content=b"{}", params={"a": "b"}, headers={"X-Name": " 值"})
-    assert Dialogue().request(address_of(request.url), request) == (
-        b"POST /chat?a=b HTTP/1.1\r\nHost: api.example\r\naccept: */*\r\naccept-encoding: gzip, deflate\r\n"
-        b"user-agent: lmagent\r\ncontent-length: 2\r\nx-name: \xe5\x80\xbc\r\n\r\n{}"
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            while not b"".join(received).endswith(b"{}"):
+                received.append(connection.recv(65536))
+            connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    received: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = server.getsockname()[1]
+        request = Request(
+            url=f"http://127.0.0.1:{port}/chat", content=b"{}", params={"a": "b"}, headers={"X-Name": " 值"}
+        )
+        transport = HttpTransport(proxy="")
+        transport.open(request, Timeouts(), time.monotonic() + 5).read(1000)
+        transport.close()
+        thread.join()
+    head = (
+        f"POST /chat?a=b HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\naccept: */*\r\naccept-encoding: gzip, deflate\r\n"
+        "user-agent: lmagent\r\nx-name: 值\r\ncontent-length: 2\r\n\r\n{}"
     )
+    assert received == [head.encode()]  # in one piece
 
 
 def test_a_body_is_counted_whatever_the_headers_say():

@@ -1,4 +1,4 @@
-"""Asynchronous requests through a proxy: the same with the extra `fast` (httpx-aiohttp) and without it."""
+"""Requests through http proxies, tunnels and SOCKS, and which requests go through one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 import gc
 import gzip
 import ssl
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import AsyncIterator
@@ -36,20 +34,9 @@ from tests.loopback import (
     sse_answer,
 )
 
-pytest.importorskip("httpx_aiohttp")
-
 API = "http://api.example:8080"
 CERTIFICATE = Path(__file__).resolve().parents[1] / "tools" / "pages_test_cert.pem"
 HALF = raw(head(200, {"transfer-encoding": "chunked"}) + chunk(b'data: {"t":"half"}\n\n'), STALL)
-
-
-@pytest.fixture(params=["fast", "plain"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """With the extra, and as if it were not installed."""
-    if request.param == "plain":
-        monkeypatch.delitem(sys.modules, "lmagent.http.fast", raising=False)
-        monkeypatch.setitem(sys.modules, "httpx_aiohttp", None)
-    return request.param
 
 
 def both(request: Received):
@@ -60,12 +47,11 @@ def through(proxy: LoopbackServer, url: str = API, **options):
     return exchange(url, transport=HttpTransport(proxy=proxy.url), **options)
 
 
-def test_asked_and_streamed_on_one_connection(way: str):
+def test_asked_and_streamed_on_one_connection():
     async def main() -> None:
         for _ in range(3):
             assert (await made.async_ask(CALL)).reply == "hi"
             assert [item async for item in made.async_stream(STREAM)][-1].reply == "hi"
-        assert ("lmagent.http.fast" in sys.modules) == (way == "fast")
 
     with LoopbackServer(both) as proxy:
         made = through(proxy)
@@ -216,7 +202,7 @@ def test_an_event_is_not_held_back():
         asyncio.run(main())
 
 
-def test_a_cancelled_call_frees_its_connection_and_leaves_the_client_usable():
+def test_a_cancelled_call_frees_its_connection_and_leaves_the_pool_usable():
     def script(request: Received):
         return raw(STALL) if len(proxy.requests) <= 2 else both(request)
 
@@ -330,21 +316,3 @@ def test_a_tunnel_that_is_refused():
     with LoopbackServer(answer(b"", 407)) as proxy:
         with pytest.raises(ConnectionFailed, match="407"):
             asyncio.run(through(proxy, "https://api.example", **quick()).async_ask(CALL))
-
-
-def test_aiohttp_is_imported_with_the_first_proxied_request():
-    code = """
-import asyncio, sys
-from lmagent import Agent, OpenAIChat
-def model(**more):
-    return OpenAIChat("m", api_key="k", base_url=sys.argv[1] + "/v1", **more)
-from lmagent.http.transport import HttpTransport
-asyncio.run(Agent(model(transport=HttpTransport(proxy=""))).async_run("Hi."))
-Agent(model(transport=HttpTransport(proxy=sys.argv[1]))).run("Hi.")
-assert "aiohttp" not in sys.modules
-asyncio.run(Agent(model(transport=HttpTransport(proxy=sys.argv[1]))).async_run("Hi."))
-assert "aiohttp" in sys.modules
-"""
-    hello = {"choices": [{"message": {"role": "assistant", "content": "Hello."}, "finish_reason": "stop"}]}
-    with LoopbackServer(json_answer(hello)) as server:
-        subprocess.run([sys.executable, "-c", code, server.url], check=True, cwd=Path(__file__).parents[2])
