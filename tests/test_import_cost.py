@@ -10,7 +10,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("httpx", "h11", "pydantic", "pydantic_core", "asyncio", "ssl", "rich", "tenacity", "docstring_parser", "typer")
+HEAVY = (
+    "httpx2",
+    "httpcore2",
+    "httpx",
+    "h11",
+    "pydantic",
+    "pydantic_core",
+    "asyncio",
+    "ssl",
+    "rich",
+    "tenacity",
+    "docstring_parser",
+    "typer",
+)
 
 
 def _loaded(statement: str) -> set[str]:

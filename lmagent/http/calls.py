@@ -347,8 +347,8 @@ class _ClientCall:
         self.clocks = Clocks()
         self.clocks.start(timeouts, deadline)
         self._client = client
-        self._timeout = type(client.timeout)
-        self._library = sys.modules[self._timeout.__module__.partition(".")[0]]
+        self._timeout: Any = type(client.timeout)
+        self._library: Any = sys.modules[self._timeout.__module__.partition(".")[0]]
         # httpx and httpx2 log each URL with its query, in which some providers want the token.
         logger = logging.getLogger(self._library.__name__)
         if not any(isinstance(each, SecretFilter) for each in logger.filters):

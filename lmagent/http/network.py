@@ -33,7 +33,16 @@ from httpcore2 import SOCKET_OPTION, NetworkBackend, NetworkStream
 from lmagent.core.async_bridge import POLL_INTERVAL
 from lmagent.http.base import Clocks, is_done, poll_until
 
-__all__ = ["STAGGER", "Addresses", "ChunkJoiner", "Network", "ResponseSplitter", "SocketStream", "addresses_of", "readable"]
+__all__ = [
+    "STAGGER",
+    "Addresses",
+    "ChunkJoiner",
+    "Network",
+    "ResponseSplitter",
+    "SocketStream",
+    "addresses_of",
+    "readable",
+]
 
 STAGGER = 0.25
 """Seconds until the next address of a name is tried beside the one that has not answered."""

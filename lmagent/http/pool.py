@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import asyncio
     import ssl
 
-__all__ = ["SHARED", "Connection", "Pool", "Route", "Slots", "tls_context"]
+__all__ = ["SHARED", "Connection", "Pool", "Route", "Shared", "Slots", "Waiter", "tls_context"]
 
 _MAX_IDLE = 30.0
 """Seconds a connection may be idle."""
@@ -294,9 +294,12 @@ class Connection:
 
 
 def _running_loop() -> Any:
-    from asyncio import _get_running_loop  # None instead of an error where none runs
+    from asyncio import get_running_loop
 
-    return _get_running_loop()
+    try:
+        return get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _origin(route: Route, host: str = "") -> httpcore2.Origin:
@@ -325,9 +328,7 @@ def _proxied(route: Route, network: Any, *, asynchronous: bool) -> Any:
         port = parts.port or {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}[parts.scheme]
         url = httpcore2.URL(scheme=parts.scheme, host=(parts.hostname or "").encode("idna"), port=port, target="/")
     except (KeyError, ValueError):
-        raise ConfigurationError(
-            "The proxy is not a URL of the form http://host:port or socks5://host:port."
-        ) from None
+        raise ConfigurationError("The proxy is not a URL of the form http://host:port or socks5://host:port.") from None
     options["proxy_auth"] = None
     if parts.username is not None:
         options["proxy_auth"] = (unquote(parts.username).encode(), unquote(parts.password or "").encode())
@@ -339,7 +340,9 @@ def _proxied(route: Route, network: Any, *, asynchronous: bool) -> Any:
     # Made for their `create_connection`: as pools they stay empty.
     if parts.scheme.startswith("socks"):
         try:
-            return (httpcore2.AsyncSOCKSProxy if asynchronous else httpcore2.SOCKSProxy)(url, **options).create_connection(origin)
+            return (httpcore2.AsyncSOCKSProxy if asynchronous else httpcore2.SOCKSProxy)(
+                url, **options
+            ).create_connection(origin)
         except (ImportError, RuntimeError) as error:
             raise ConfigurationError("A SOCKS proxy needs one more package: pip install 'lmagent[socks]'.") from error
     if parts.scheme == "https":

@@ -27,6 +27,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -177,7 +178,7 @@ def _loaded(*, asynchronous: bool = False) -> Any:
         from lmagent.http import calls
 
         if asynchronous:
-            from lmagent.http import async_network  # noqa: F401
+            import_module("lmagent.http.async_network")
     except OSError as error:
         if error.errno in OUT_OF_DESCRIPTORS:
             raise out_of_descriptors() from error

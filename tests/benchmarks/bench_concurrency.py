@@ -2,14 +2,12 @@
 
 Run `python -m tests.benchmarks.bench_concurrency`. httpx's pool walks all its connections for each request, so that
 1,000 runs of the floor are most of a minute of work: the floor does 200, which is cheaper for it, unless `--full`.
-`BENCH_TRANSPORT=aiohttp` puts httpx-aiohttp, where it is installed, in the place of our transport.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import resource
 import sys
 import time
@@ -52,17 +50,9 @@ async def _crowd(one: Callable[[], Awaitable[Any]], runs: int) -> None:
 async def ours(url: str, runs: int) -> None:
     """A child's work."""
     from lmagent import Agent, OpenAIChat
-    from lmagent.http.transport import HttpTransport
     from tests.benchmarks.bench_turn import async_get_weather
 
-    transport = None
-    if os.environ.get("BENCH_TRANSPORT") == "aiohttp":
-        import httpx
-        from httpx_aiohttp import AiohttpTransport
-
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        transport = HttpTransport(async_client=httpx.AsyncClient(transport=AiohttpTransport(limits=limits)))
-    model = OpenAIChat("slow", api_key="k", base_url=url, transport=transport, timeout=120)
+    model = OpenAIChat("slow", api_key="k", base_url=url, timeout=120)
     agent = Agent(model, tools=[async_get_weather])
     await _crowd(lambda: agent.async_run("What is the weather in Shanghai?"), runs)
 

@@ -1,4 +1,4 @@
-"""What a request through a proxy costs, 256 at once: by hand on httpx, ours, and ours with the extra `lmagent[fast]`.
+"""What a request through a proxy costs, 256 at once: by hand on httpx, and ours.
 
 Run `python -m tests.benchmarks.bench_proxy`. A process for each.
 """
@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from importlib.util import find_spec
 from typing import Any
 
 from tests.benchmarks.measure import Row, children, median_of, show, spread
@@ -39,12 +37,6 @@ async def ours(proxy: str) -> None:
     await model.aclose()
 
 
-async def plain(proxy: str) -> None:
-    """Ours as if the extra were not installed."""
-    sys.modules["httpx_aiohttp"] = None  # type: ignore[assignment]
-    await ours(proxy)
-
-
 async def raw(proxy: str) -> None:
     """The same by hand."""
     import httpx
@@ -61,17 +53,12 @@ def rows() -> list[Row]:
     """Measure."""
     code = "import asyncio, sys; from tests.benchmarks import bench_proxy as b\n"
     code += "asyncio.run(getattr(b, sys.argv[1])(sys.argv[2]))"
-    ways = {"plain": "httpx", **({"ours": "lmagent[fast]"} if find_spec("httpx_aiohttp") else {})}
     with serving() as url:
         proxy = url.removesuffix("/v1")
-        *mine, base = children([(code, way, proxy) for way in (*ways, "raw")], rounds=3)
-    return [
-        Row(
-            f"Request through a proxy, {AT_ONCE} at once, {name}", "ms", median_of(items, "cpu"),
-            median_of(base, "cpu"), spread=spread([item["cpu"] for item in items]),
-        )
-        for name, items in zip(ways.values(), mine, strict=True)
-    ]  # fmt: skip
+        mine, base = children([(code, way, proxy) for way in ("ours", "raw")], rounds=3)
+    spread_of = spread([item["cpu"] for item in mine])
+    name = f"Request through a proxy, {AT_ONCE} at once"
+    return [Row(name, "ms", median_of(mine, "cpu"), median_of(base, "cpu"), spread=spread_of)]
 
 
 if __name__ == "__main__":

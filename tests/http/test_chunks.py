@@ -106,7 +106,9 @@ SIZED = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
 NEXT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n"
 
 
-@pytest.mark.parametrize("response", [SIZED, HEAD + _chunk(b"hello") + b"0\r\n\r\n", HEAD + _chunk(b"hello") + b"000\r\n\r\n"])
+@pytest.mark.parametrize(
+    "response", [SIZED, HEAD + _chunk(b"hello") + b"0\r\n\r\n", HEAD + _chunk(b"hello") + b"000\r\n\r\n"]
+)
 def test_bytes_after_the_end_make_a_connection_unfit(response: bytes):
     dice = random.Random(7)
     for _ in range(100):

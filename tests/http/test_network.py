@@ -196,6 +196,10 @@ def test_a_name_without_addresses(connects, monkeypatch):
 
 
 @both
-def test_a_name_that_cannot_be_looked_up(connects):
+def test_a_name_that_cannot_be_looked_up(connects, monkeypatch):
+    def refuse(host: str, *_, **__):
+        host.encode("idna")  # as `socket.getaddrinfo` does
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(OSError, match="looked up"):
         connects("a" * 70 + ".example", 80, Timeouts())
