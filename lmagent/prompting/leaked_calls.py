@@ -86,7 +86,7 @@ def _failed(piece: CallFailed) -> Delta:
 
 def _arguments_in(raw: str) -> str:
     """Return the arguments of a call that could be read but does not fit, so that it goes back as it was meant."""
-    from lmagent.prompting.envelope import open_envelope  # needed only for replies that went wrong
+    from lmagent.prompting.calls import open_envelope  # needed only for replies that went wrong
     from lmagent.toolkit.loose_json import JSONReadError, read_json
 
     try:

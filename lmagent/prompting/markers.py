@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import re
 
-from lmagent.prompting.families.tags import CLOSERS, ELEMENTS, WRAPPERS
-
-__all__ = ["END_WORDS", "MARKERS", "OPENERS", "RESULTS", "THINKING", "THINK_CLOSERS", "neutralise"]
+__all__ = [
+    "CLOSERS",
+    "ELEMENTS",
+    "END_WORDS",
+    "MARKERS",
+    "OPENERS",
+    "RESULTS",
+    "THINKING",
+    "THINK_CLOSERS",
+    "WRAPPERS",
+    "neutralise",
+]
 
 THINKING = {
     "<think>": "</think>",
@@ -73,6 +82,43 @@ END_WORDS = (
 )
 """Tokens of chat templates that mean nothing inside a reply."""
 
+WRAPPERS: dict[str, tuple[str, ...]] = {
+    "<tool_call>": ("</tool_call>",),
+    "<tool_calls>": ("</tool_calls>", "</tool_call>"),
+    "<function_call>": ("</function_call>",),
+    "<function_calls>": ("</function_calls>",),
+    "<TOOLCALL>": ("</TOOLCALL>",),
+    "<toolcall>": ("</toolcall>",),
+    "<tool_use>": ("</tool_use>",),
+    "<minimax:tool_call>": ("</minimax:tool_call>",),
+    "<seed:tool_call>": ("</seed:tool_call>",),
+    "<｜DSML｜function_calls>": ("</｜DSML｜function_calls>",),
+    "<｜DSML｜tool_calls>": ("</｜DSML｜tool_calls>",),
+    "<|tool_call|>": ("<|/tool_call|>", "</tool_call>"),
+    "<|tool_call_start|>": ("<|tool_call_end|>",),
+    "<|START_ACTION|>": ("<|END_ACTION|>",),
+    "<|action_start|>": ("<|action_end|>",),
+    "<|python_tag|>": ("<|eom_id|>", "<|eot_id|>"),
+    "<|python_start|>": ("<|python_end|>",),
+    "<｜tool▁calls▁begin｜>": ("<｜tool▁calls▁end｜>",),
+    "<|tool_calls_section_begin|>": ("<|tool_calls_section_end|>",),
+    "[TOOL_CALLS]": ("[/TOOL_CALLS]",),
+    "functools[": (),
+}
+"""Opening word of a wrapper: its closing words."""
+
+ELEMENTS = ("<function=", "<invoke", "<｜DSML｜invoke", "<｜tool▁call▁begin｜>", "<|tool_call_begin|>")
+"""Markers that begin a call with or without a wrapper."""
+
+_INNER_CLOSERS = (
+    "</function>",
+    "</invoke>",
+    "</｜DSML｜invoke>",
+    "<｜tool▁call▁end｜>",
+    "<|tool_call_end|>",
+    "<|call|>",
+)
+CLOSERS = tuple(dict.fromkeys((*(word for words in WRAPPERS.values() for word in words), *_INNER_CLOSERS)))
 OPENERS = (*WRAPPERS, *ELEMENTS, "✿FUNCTION✿", "<|start|>", "<|channel|>")
 """Words that begin a call."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON, dumps_text
@@ -24,7 +24,7 @@ from lmagent.prompting.whole_reply import ObjectReader
 from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
 from lmagent.toolkit.schema import OutputSchema, inline_refs
 
-__all__ = ["Prompted", "neutralise_user"]
+__all__ = ["LOCAL", "TINY", "Bounds", "Prompted", "bounded", "neutralise_user"]
 
 _OWN_CALLS = 100
 """Index of the first call that the server has read itself, behind those that stood in the text."""
@@ -313,7 +313,7 @@ def _neutral(message: UserMessage) -> UserMessage:
 
 
 def _bounded(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    from lmagent.prompting.grammar_bounds import LOCAL, bounded  # only for models in this process
+    from lmagent.prompting.prompted import LOCAL, bounded  # only for models in this process
 
     return bounded(schema, LOCAL)
 
@@ -343,3 +343,40 @@ def _with_section(messages: tuple[Message, ...], section: str) -> tuple[Message,
     last = messages[leading - 1]
     assert isinstance(last, SystemMessage)
     return (*messages[: leading - 1], SystemMessage(f"{last.content}\n\n{section}"), *messages[leading:])
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The longest values a grammar lets a model write."""
+
+    string: int | None
+    """Characters; None: as long as the token limit allows."""
+    items: int
+
+
+TINY = Bounds(string=80, items=12)
+"""For models that do not find an end by themselves."""
+LOCAL = Bounds(string=None, items=64)
+"""For any model in this process."""
+
+_ONLY_COST = frozenset({"description", "default", "title", "examples", "format", "pattern", "$schema"})
+_VALUES = frozenset({"enum", "const", "required"})
+
+
+def bounded(schema: Any, bounds: Bounds = TINY) -> Any:
+    """Return `schema` for a grammar."""
+    if isinstance(schema, list):
+        return [bounded(item, bounds) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, Mapping):
+        return schema
+    made: dict[str, Any] = {}
+    for key, value in cast("Mapping[str, Any]", schema).items():
+        if key == "properties":
+            made[key] = {name: bounded(inner, bounds) for name, inner in value.items()}
+        elif key not in _ONLY_COST:
+            made[key] = value if key in _VALUES else bounded(value, bounds)
+    if made.get("type") == "string" and not {"enum", "const"} & made.keys() and bounds.string:
+        made["maxLength"] = min(made.get("maxLength", bounds.string), bounds.string)
+    if made.get("type") == "array":
+        made["maxItems"] = min(made.get("maxItems", bounds.items), bounds.items)
+    return made

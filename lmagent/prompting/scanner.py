@@ -11,11 +11,23 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmagent.prompting import family_json as fences
+from lmagent.prompting import family_lines as lines
+from lmagent.prompting import family_tags as tags
 from lmagent.prompting.buffer import Scan, Source, literal, skip_space, take_while, until
 from lmagent.prompting.calls import Outcome, Tools
-from lmagent.prompting.families import fences, lines, tags
-from lmagent.prompting.families.site import Context, Site
-from lmagent.prompting.markers import END_WORDS, MARKERS, OPENERS, RESULTS, THINK_CLOSERS, THINKING
+from lmagent.prompting.family_json import Context, Site
+from lmagent.prompting.markers import (
+    CLOSERS,
+    ELEMENTS,
+    END_WORDS,
+    MARKERS,
+    OPENERS,
+    RESULTS,
+    THINK_CLOSERS,
+    THINKING,
+    WRAPPERS,
+)
 from lmagent.prompting.scanner_events import CallFailed, CallFound, Piece, TextPiece, ThinkingPiece
 
 __all__ = ["MAX_REPLY_CHARS", "Scanner"]
@@ -353,7 +365,7 @@ class Scanner:
         """A reply that is nothing but one fenced tag block is run: models wrap calls so."""
         src = self._src
         first = yield from skip_space(src, body)
-        if not (yield from literal(src, first, (*tags.WRAPPERS, *tags.ELEMENTS))):
+        if not (yield from literal(src, first, (*WRAPPERS, *ELEMENTS))):
             return False
         end = yield from until(src, first, "\n" + ticks)
         if end < 0:
@@ -450,7 +462,7 @@ class Scanner:
             return True
         if mark in RESULTS:
             return (yield from self._result(mark, after))
-        if mark in END_WORDS or mark in tags.CLOSERS:
+        if mark in END_WORDS or mark in CLOSERS:
             return (yield from self._stray(mark, after))
         if not self._active:
             return False
@@ -476,13 +488,13 @@ class Scanner:
     def _cut_closer(self, at: int) -> bool:
         """True when the reply ends within the closing word of a call."""
         rest = self._src.buf[at:]
-        return any(mark.startswith(rest) for mark in (*tags.CLOSERS, *END_WORDS, *(MARKERS if len(rest) < 5 else ())))
+        return any(mark.startswith(rest) for mark in (*CLOSERS, *END_WORDS, *(MARKERS if len(rest) < 5 else ())))
 
     def _site(self, mark: str, at: int, after: int) -> Scan[Site | None]:
         context = self._context
         if mark == "✿FUNCTION✿":
             return (yield from lines.flower(context, at, after))
-        if mark in tags.WRAPPERS:
+        if mark in WRAPPERS:
             return (yield from tags.wrapper(context, mark, at, after))
         return (yield from tags.element(context, "", at, 0))
 

@@ -20,9 +20,8 @@ from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDe
 from lmagent.core.json_text import JSON
 from lmagent.core.messages import Message, Reply, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.prompting.formats import WholeReply
-from lmagent.prompting.grammar_bounds import bounded
 from lmagent.prompting.markers import neutralise
-from lmagent.prompting.prompted import Prompted
+from lmagent.prompting.prompted import Prompted, bounded
 from lmagent.providers.base import ChatCall, Codec, NamedTool
 from lmagent.toolkit.schema import OutputSchema, ToolSpec, inline_refs
 

@@ -6,7 +6,7 @@ import re
 
 from lmagent.prompting.buffer import Scan, json_extent, literal, skip_space, take_while, until, until_any
 from lmagent.prompting.calls import Outcome
-from lmagent.prompting.families.site import (
+from lmagent.prompting.family_json import (
     Context,
     Site,
     arguments_json,

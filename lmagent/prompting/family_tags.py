@@ -10,7 +10,7 @@ import re
 
 from lmagent.prompting.buffer import Scan, json_extent, literal, skip_space, take_while, until
 from lmagent.prompting.calls import Outcome, RawField
-from lmagent.prompting.families.site import (
+from lmagent.prompting.family_json import (
     Context,
     Site,
     arguments_json,
@@ -19,47 +19,11 @@ from lmagent.prompting.families.site import (
     json_value,
     open_fence,
 )
-from lmagent.toolkit.loose_json import CALL_START
+from lmagent.prompting.markers import CLOSERS, ELEMENTS, WRAPPERS
+from lmagent.toolkit.python_literals import CALL_START
 
-__all__ = ["CLOSERS", "ELEMENTS", "WRAPPERS", "element", "wrapper"]
+__all__ = ["element", "wrapper"]
 
-WRAPPERS: dict[str, tuple[str, ...]] = {
-    "<tool_call>": ("</tool_call>",),
-    "<tool_calls>": ("</tool_calls>", "</tool_call>"),
-    "<function_call>": ("</function_call>",),
-    "<function_calls>": ("</function_calls>",),
-    "<TOOLCALL>": ("</TOOLCALL>",),
-    "<toolcall>": ("</toolcall>",),
-    "<tool_use>": ("</tool_use>",),
-    "<minimax:tool_call>": ("</minimax:tool_call>",),
-    "<seed:tool_call>": ("</seed:tool_call>",),
-    "<｜DSML｜function_calls>": ("</｜DSML｜function_calls>",),
-    "<｜DSML｜tool_calls>": ("</｜DSML｜tool_calls>",),
-    "<|tool_call|>": ("<|/tool_call|>", "</tool_call>"),
-    "<|tool_call_start|>": ("<|tool_call_end|>",),
-    "<|START_ACTION|>": ("<|END_ACTION|>",),
-    "<|action_start|>": ("<|action_end|>",),
-    "<|python_tag|>": ("<|eom_id|>", "<|eot_id|>"),
-    "<|python_start|>": ("<|python_end|>",),
-    "<｜tool▁calls▁begin｜>": ("<｜tool▁calls▁end｜>",),
-    "<|tool_calls_section_begin|>": ("<|tool_calls_section_end|>",),
-    "[TOOL_CALLS]": ("[/TOOL_CALLS]",),
-    "functools[": (),
-}
-"""Opening word of a wrapper: its closing words."""
-
-ELEMENTS = ("<function=", "<invoke", "<｜DSML｜invoke", "<｜tool▁call▁begin｜>", "<|tool_call_begin|>")
-"""Markers that begin a call with or without a wrapper."""
-
-_INNER_CLOSERS = (
-    "</function>",
-    "</invoke>",
-    "</｜DSML｜invoke>",
-    "<｜tool▁call▁end｜>",
-    "<|tool_call_end|>",
-    "<|call|>",
-)
-CLOSERS = tuple(dict.fromkeys((*(word for words in WRAPPERS.values() for word in words), *_INNER_CLOSERS)))
 _MAX_NESTING = 3
 _PROSE = 2000
 """Characters in which the end of a call is looked for that reads like prose."""
