@@ -13,27 +13,39 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TypeVar
 
-__all__ = ["Extent", "Scan", "Source", "json_extent", "literal", "skip_space", "take_while", "until", "until_any"]
+__all__ = [
+    "TICK",
+    "Extent",
+    "Scan",
+    "TextBuffer",
+    "find_char",
+    "find_text",
+    "json_extent",
+    "match_literal",
+    "skip_space",
+    "take_while",
+]
 
 T = TypeVar("T")
 Scan = Generator[None, None, T]
 
+TICK = re.compile("`")
 _HELD = 4096
 _SPACE = re.compile(r"[\s\ufeff\u200b]*")
 _BLANK = re.compile(r"[ \t\u00a0]*")
 
 
-class Source:
+class TextBuffer:
     """A growing buffer. Indices stay valid until `compact`, which only the outermost loop calls."""
 
     def __init__(self) -> None:
-        self.buf = ""
-        self.pos = 0
+        self.text = ""
+        self.position = 0
         """First character that nobody has taken yet."""
-        self.base = 0
+        self.offset = 0
         """How many characters of the reply lie before the buffer."""
         self.ended = False
-        self.length = False
+        self.truncated = False
         """The reply was cut by a length limit; set when it ends."""
         self._waiting: list[str] = []
         self._waiting_chars = 0
@@ -42,95 +54,95 @@ class Source:
         """Append `text`; False while a long held-back buffer collects more, which keeps appending linear."""
         self._waiting.append(text)
         self._waiting_chars += len(text)
-        if len(self.buf) > _HELD and self._waiting_chars < len(self.buf) >> 8:
+        if len(self.text) > _HELD and self._waiting_chars < len(self.text) >> 8:
             return False
         self._join()
         return True
 
-    def end(self, *, length: bool) -> None:
+    def end(self, *, truncated: bool) -> None:
         """Say that no more text comes."""
         self._join()
         self.ended = True
-        self.length = length
+        self.truncated = truncated
 
     def compact(self) -> None:
         """Forget what was taken, but for one character that look-behinds may want."""
-        if self.pos > 1 and self.pos * 2 > len(self.buf):
-            self.base += self.pos - 1
-            self.buf = self.buf[self.pos - 1 :]
-            self.pos = 1
+        if self.position > 1 and self.position * 2 > len(self.text):
+            self.offset += self.position - 1
+            self.text = self.text[self.position - 1 :]
+            self.position = 1
 
     def _join(self) -> None:
-        self.buf += "".join(self._waiting)
+        self.text += "".join(self._waiting)
         self._waiting.clear()
         self._waiting_chars = 0
 
 
-def skip_space(src: Source, at: int, *, lines: bool = True) -> Scan[int]:
+def skip_space(buffer: TextBuffer, at: int, *, lines: bool = True) -> Scan[int]:
     """Return the index of the first character at or after `at` that is no white space."""
     pattern = _SPACE if lines else _BLANK
     while True:
-        found = pattern.match(src.buf, at)
+        found = pattern.match(buffer.text, at)
         at = found.end() if found else at
-        if at < len(src.buf) or src.ended:
+        if at < len(buffer.text) or buffer.ended:
             return at
         yield
 
 
-def take_while(src: Source, at: int, pattern: re.Pattern[str], limit: int) -> Scan[int]:
+def take_while(buffer: TextBuffer, at: int, pattern: re.Pattern[str], limit: int) -> Scan[int]:
     """Return the end of the run of `pattern` (one character) from `at`, at most `limit` characters further."""
     end = at
     while True:
-        while end < len(src.buf) and end - at < limit and pattern.match(src.buf, end):
+        while end < len(buffer.text) and end - at < limit and pattern.match(buffer.text, end):
             end += 1
-        if end < len(src.buf) or end - at >= limit or src.ended:
+        if end < len(buffer.text) or end - at >= limit or buffer.ended:
             return end
         yield
 
 
 @lru_cache(maxsize=256)
-def _words(options: tuple[str, ...]) -> tuple[int, frozenset[str], frozenset[str], tuple[int, ...]]:
+def _prefixes(options: tuple[str, ...]) -> tuple[int, frozenset[str], frozenset[str], tuple[int, ...]]:
     """Longest length, all proper beginnings, the words, and their lengths from long to short."""
     begun = frozenset(option[:end] for option in options for end in range(len(option)))
     lengths = tuple(sorted({len(option) for option in options}, reverse=True))
     return (lengths[0] if lengths else 0), begun, frozenset(options), lengths
 
 
-def literal(src: Source, at: int, options: tuple[str, ...]) -> Scan[str | None]:
+def match_literal(buffer: TextBuffer, at: int, options: tuple[str, ...]) -> Scan[str | None]:
     """Return the longest of `options` that stands at `at`; waits while a longer one is still possible."""
-    longest, begun, words, lengths = _words(options)
-    if src.buf[at : at + 2] not in begun and len(src.buf) >= at + 2 and lengths and lengths[-1] > 2:
+    longest, begun, words, lengths = _prefixes(options)
+    if buffer.text[at : at + 2] not in begun and len(buffer.text) >= at + 2 and lengths and lengths[-1] > 2:
         return None
     while True:
-        rest = src.buf[at : at + longest]
-        if src.ended or rest not in begun:
+        rest = buffer.text[at : at + longest]
+        if buffer.ended or rest not in begun:
             return next((rest[:length] for length in lengths if rest[:length] in words), None)
         yield
 
 
-def until(src: Source, at: int, mark: str, limit: int | None = None) -> Scan[int]:
+def find_text(buffer: TextBuffer, at: int, mark: str, limit: int | None = None) -> Scan[int]:
     """Return the index of the next `mark`, or -1 if the text ends (or `limit` characters pass) before it."""
     start = at
     while True:
-        stop = len(src.buf) if limit is None else min(len(src.buf), start + limit)
-        found = src.buf.find(mark, at, stop)
+        stop = len(buffer.text) if limit is None else min(len(buffer.text), start + limit)
+        found = buffer.text.find(mark, at, stop)
         if found >= 0:
             return found
-        if src.ended or (limit is not None and stop - start >= limit):
+        if buffer.ended or (limit is not None and stop - start >= limit):
             return -1
-        at = max(at, len(src.buf) - len(mark) + 1)
+        at = max(at, len(buffer.text) - len(mark) + 1)
         yield
 
 
-def until_any(src: Source, at: int, pattern: re.Pattern[str]) -> Scan[int]:
+def find_char(buffer: TextBuffer, at: int, pattern: re.Pattern[str]) -> Scan[int]:
     """Return the index of the next character that `pattern` (one character) matches, or the end of the text."""
     while True:
-        found = pattern.search(src.buf, at)
+        found = pattern.search(buffer.text, at)
         if found:
             return found.start()
-        if src.ended:
-            return len(src.buf)
-        at = len(src.buf)
+        if buffer.ended:
+            return len(buffer.text)
+        at = len(buffer.text)
         yield
 
 
@@ -143,7 +155,7 @@ class Extent:
     balanced: bool = False
     delimiter: str | None = None
     """The closing delimiter that stands at `end` while brackets are still open."""
-    foreign: bool = False
+    rejected: bool = False
     """A key at the top of the value was refused by the watcher, which ended the scan."""
     spans: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
     """Key, start and end of each value at the top."""
@@ -185,17 +197,17 @@ class _Cursor:
 
 
 def json_extent(
-    src: Source,
+    buffer: TextBuffer,
     start: int,
     delimiters: tuple[str, ...] = (),
     *,
-    watch: Callable[[str, Extent], bool] | None = None,
+    reject: Callable[[str, Extent], bool] | None = None,
     progress: Callable[[Extent, int, int], None] | None = None,
 ) -> Scan[Extent]:
     """Find the end of the object or array at `start` by its strings and brackets.
 
     Args:
-        src: The text.
+        buffer: The text.
         start: Index of the opening bracket.
         delimiters: Closing delimiters that end the scan when they stand outside strings.
         watch: Called with each key at the top; True ends the scan (`foreign`).
@@ -211,20 +223,20 @@ def json_extent(
 
     while True:
         pattern = _SHALLOW if cursor.depth <= cursor.top else _DEEP
-        found = pattern.search(src.buf, at)
+        found = pattern.search(buffer.text, at)
         if not found:
-            at = len(src.buf)
-            if src.ended:
+            at = len(buffer.text)
+            if buffer.ended:
                 break
             notify(at)
             yield
             continue
         at = found.start()
-        char = src.buf[at]
+        char = buffer.text[at]
         if char in _OPEN:
             cursor.depth += 1
             second = cursor.depth == 2 and cursor.top == 1 and char in "{｛"
-            if second and (src.buf[start] in "[［" or not src.buf[start + 1 : at].strip()):
+            if second and (buffer.text[start] in "[［" or not buffer.text[start + 1 : at].strip()):
                 cursor.top = 2
             if cursor.depth == cursor.top and char in "{｛":
                 cursor.expects_key = True
@@ -249,86 +261,86 @@ def json_extent(
                 cursor.value_start = at + 1
             at += 1
         elif char in "<`":
-            mark = yield from literal(src, at, delimiters)
+            mark = yield from match_literal(buffer, at, delimiters)
             if mark:
                 extent.end, extent.delimiter = at, mark
                 return extent
             at += 1
         elif char in "/#":
-            at = yield from _comment_end(src, at)
+            at = yield from _comment_end(buffer, at)
         else:
             opened = at
-            at, whole = yield from _string_end(src, at, start, notify)
+            at, whole = yield from _string_end(buffer, at, start, notify)
             if whole and cursor.depth == cursor.top and cursor.expects_key:
-                cursor.key = src.buf[opened:at].strip("\"'“”‘’＂＇\\")
+                cursor.key = buffer.text[opened:at].strip("\"'“”‘’＂＇\\")
                 cursor.expects_key = False
-                if watch and watch(cursor.key, extent):
-                    extent.end, extent.foreign = at, True
+                if reject and reject(cursor.key, extent):
+                    extent.end, extent.rejected = at, True
                     return extent
-    extent.end = len(src.buf)
+    extent.end = len(buffer.text)
     return extent
 
 
-def _comment_end(src: Source, at: int) -> Scan[int]:
-    if src.buf[at] == "#":
-        end = yield from until(src, at, "\n")
-        return len(src.buf) if end < 0 else end
-    mark = yield from literal(src, at, ("//", "/*"))
+def _comment_end(buffer: TextBuffer, at: int) -> Scan[int]:
+    if buffer.text[at] == "#":
+        end = yield from find_text(buffer, at, "\n")
+        return len(buffer.text) if end < 0 else end
+    mark = yield from match_literal(buffer, at, ("//", "/*"))
     if not mark:
         return at + 1
-    end = yield from until(src, at + 2, "\n" if mark == "//" else "*/")
-    return len(src.buf) if end < 0 else end
+    end = yield from find_text(buffer, at + 2, "\n" if mark == "//" else "*/")
+    return len(buffer.text) if end < 0 else end
 
 
-def _string_end(src: Source, at: int, start: int, notify: Callable[[int], None]) -> Scan[tuple[int, bool]]:
+def _string_end(buffer: TextBuffer, at: int, start: int, notify: Callable[[int], None]) -> Scan[tuple[int, bool]]:
     """Return the index after the string at `at`, and whether it is a whole string.
 
     One character further and False where that quote cannot open a string.
     """
-    quote = src.buf[at]
+    quote = buffer.text[at]
     escaped = quote == "\\"
     if escaped:
-        while len(src.buf) <= at + 1 and not src.ended:
+        while len(buffer.text) <= at + 1 and not buffer.ended:
             yield
-        if src.buf[at + 1 : at + 2] != '"':
+        if buffer.text[at + 1 : at + 2] != '"':
             return at + 2, False
         quote = '"'
         at += 1
     elif quote != '"':
         before = at - 1
-        while before > start and src.buf[before].isspace():
+        while before > start and buffer.text[before].isspace():
             before -= 1
-        if src.buf[before] not in _BEFORE_STRING:
+        if buffer.text[before] not in _BEFORE_STRING:
             return at + 1, False
     at += 1
     end = _STRING_END[quote]
     while True:
-        found = end.search(src.buf, at)
+        found = end.search(buffer.text, at)
         if not found:
-            at = len(src.buf)
-            if src.ended:
+            at = len(buffer.text)
+            if buffer.ended:
                 return at, False
             notify(at)
             yield
             continue
         at = found.start()
-        if src.buf[at] != "\\":
+        if buffer.text[at] != "\\":
             return at + 1, True
         if escaped:
             # Text that was escaped as a whole: of n backslashes before a quote, n % 4 == 1 closes the string.
             run = at
             while True:
-                while run < len(src.buf) and src.buf[run] == "\\":
+                while run < len(buffer.text) and buffer.text[run] == "\\":
                     run += 1
-                if run < len(src.buf) or src.ended:
+                if run < len(buffer.text) or buffer.ended:
                     break
                 yield
-            closes = src.buf[run : run + 1] == '"' and (run - at) % 4 == 1
+            closes = buffer.text[run : run + 1] == '"' and (run - at) % 4 == 1
             at = run + 1
             if closes:
-                return min(at, len(src.buf)), True
+                return min(at, len(buffer.text)), True
             continue
         at += 2
-        while len(src.buf) < at and not src.ended:
+        while len(buffer.text) < at and not buffer.ended:
             yield
-        at = min(at, len(src.buf))
+        at = min(at, len(buffer.text))

@@ -26,13 +26,13 @@ __all__ = [
     "clean_name",
     "is_placeholder",
     "is_schema",
-    "open_envelope",
+    "read_envelopes",
 ]
 
 NAME_KEYS = ("name", "tool", "tool_name", "function", "function_name", "action")
 ARGUMENT_KEYS = ("arguments", "parameters", "params", "args", "input", "tool_input", "action_input")
 _WRAPPERS = ("function", "tool_call", "tool_calls", "function_call", "calls")
-_BESIDE = (
+_METADATA_KEYS = (
     "id",
     "type",
     "call_id",
@@ -44,7 +44,7 @@ _BESIDE = (
     "reason",
     "explanation",
 )
-ENVELOPE_KEYS = frozenset((*NAME_KEYS, *ARGUMENT_KEYS, *_WRAPPERS, *_BESIDE))
+ENVELOPE_KEYS = frozenset((*NAME_KEYS, *ARGUMENT_KEYS, *_WRAPPERS, *_METADATA_KEYS))
 """Every key that may stand in the object that names a call."""
 
 _PLACEHOLDER = re.compile(r"[<{\[$].*|.*[>}\]]|\.{3}|…|", re.DOTALL)
@@ -64,7 +64,7 @@ class Envelope:
     """Keys beside those of an envelope."""
     canonical: bool
     """True for `name` and `arguments`, so that no alias was used."""
-    strong: bool
+    unambiguous: bool
     """True when the keys are those of a call beyond doubt: a name and an object of arguments that is no schema."""
 
 
@@ -78,14 +78,14 @@ def is_placeholder(name: str) -> bool:
     return _PLACEHOLDER.fullmatch(name.strip()) is not None
 
 
-def open_envelope(value: Any, depth: int = 4) -> list[Envelope] | None:
+def read_envelopes(value: Any, depth: int = 4) -> list[Envelope] | None:
     """Return the calls in `value` in order, or None when it is not made of calls."""
     if depth == 0:
         return None
     if isinstance(value, list):
         calls: list[Envelope] = []
         for item in cast("list[Any]", value):
-            inner = open_envelope(item, depth - 1)
+            inner = read_envelopes(item, depth - 1)
             if inner is None or len(calls) + len(inner) > _MAX_CALLS:
                 return None
             calls.extend(inner)
@@ -95,20 +95,20 @@ def open_envelope(value: Any, depth: int = 4) -> list[Envelope] | None:
     fields = cast("dict[str, Any]", value)
     for word in _WRAPPERS:
         inside = fields.get(word)
-        if isinstance(inside, (dict, list)) and not (word == "function" and _name_of(fields, ("function",))):
-            return open_envelope(inside, depth - 1)
-    return _single(fields)
+        if isinstance(inside, (dict, list)) and not (word == "function" and _name_under(fields, ("function",))):
+            return read_envelopes(inside, depth - 1)
+    return _one_envelope(fields)
 
 
-def _name_of(fields: Mapping[str, Any], skip: tuple[str, ...] = ()) -> str | None:
+def _name_under(fields: Mapping[str, Any], skip: tuple[str, ...] = ()) -> str | None:
     for word in NAME_KEYS:
         if word not in skip and isinstance(fields.get(word), str):
             return cast("str", fields[word])
     return None
 
 
-def _single(fields: dict[str, Any]) -> list[Envelope] | None:
-    name = _name_of(fields)
+def _one_envelope(fields: dict[str, Any]) -> list[Envelope] | None:
+    name = _name_under(fields)
     if name is None or any(isinstance(fields.get(word), str) and fields[word] != name for word in NAME_KEYS):
         return None  # no name, or two that differ
     holders = [word for word in ARGUMENT_KEYS if word in fields]
@@ -119,9 +119,9 @@ def _single(fields: dict[str, Any]) -> list[Envelope] | None:
     if extra and not holders:
         return None
     schema = isinstance(arguments, dict) and is_schema(cast("dict[str, Any]", arguments))
-    usual = "name" in fields and holders in (["arguments"], [])
-    strong = isinstance(arguments, dict) and not schema and not extra
-    return [Envelope(name, arguments, bool(holders), schema, extra, usual, strong)]
+    standard_keys = "name" in fields and holders in (["arguments"], [])
+    unambiguous = isinstance(arguments, dict) and not schema and not extra
+    return [Envelope(name, arguments, bool(holders), schema, extra, standard_keys, unambiguous)]
 
 
 def is_schema(arguments: Mapping[str, Any]) -> bool:
@@ -133,8 +133,8 @@ Outcome = CallFound | CallFailed
 RawField = tuple[str, str, str]
 """Key, raw text, and how to read it: `schema`, `text` or `json`."""
 
-_STAND_IN = re.compile(r"<[A-Za-z_][\w .-]*>|\{[a-z_ .…]+\}")
-_RAW = 2000
+_PLACEHOLDER_TEXT = re.compile(r"<[A-Za-z_][\w .-]*>|\{[a-z_ .…]+\}")
+_MAX_RAW = 2000
 
 
 class Tools:
@@ -160,18 +160,18 @@ class Tools:
 
     def failed(self, raw: str, reason: FailureReason, message: str, name: str | None = None) -> CallFailed:
         """Return a failure; long raw text is cut in the middle."""
-        if len(raw) > _RAW:
-            raw = f"{raw[: _RAW // 2]} … {raw[-_RAW // 2 :]}"
+        if len(raw) > _MAX_RAW:
+            raw = f"{raw[: _MAX_RAW // 2]} … {raw[-_MAX_RAW // 2 :]}"
         return CallFailed(-1, name, raw, reason, message)
 
-    def unfinished(self, raw: str, *, length: bool, name: str | None = None) -> CallFailed:
+    def unfinished(self, raw: str, *, truncated: bool, name: str | None = None) -> CallFailed:
         """Return the failure of a call whose end never came."""
-        if length:
+        if truncated:
             return self.failed(raw, "truncated", "the reply was cut by the length limit inside this call", name)
         return self.failed(raw, "malformed", "the reply ends inside this call: its end is missing", name)
 
     def from_envelopes(
-        self, raw: str, spans: Sequence[tuple[str, str]] = (), *, closed: bool = False, sure: bool = True
+        self, raw: str, spans: Sequence[tuple[str, str]] = (), *, closed: bool = False, marked: bool = True
     ) -> list[Outcome] | None:
         """Read JSON that names its calls itself; None when it is a template or data and so plain text.
 
@@ -191,23 +191,23 @@ class Tools:
                     repairs.extend(("encoded as a string", *reading.repairs))
                     value = reading.value
         except JSONReadError as error:
-            return self._unreadable(raw, error, sure)
-        envelopes = open_envelope(value)
+            return self._unreadable(raw, error, marked)
+        envelopes = read_envelopes(value)
         if not envelopes:
-            return self._no_call(raw, value, sure)
+            return self._no_call(raw, value, marked)
         texts = [text for key, text in spans if key in ("arguments", "parameters", "params", "args", "input")]
         if len(texts) != len(envelopes):
             texts = [""] * len(envelopes)
         if any(is_placeholder(item.name) or (self.native and not self.knows(item.name)) for item in envelopes):
             return None
-        if not sure and not self._beyond_doubt(envelopes):
+        if not marked and not self._clearly_calls(envelopes):
             return None
         return [self._call(item, raw, repairs, text) for item, text in zip(envelopes, texts, strict=True)]
 
     def final_answer(self, raw: str, names: tuple[str, ...]) -> str | None:
         """Return the text of an envelope whose tool is the final answer, None for any other."""
         try:
-            envelopes = open_envelope(read_json(raw).value)
+            envelopes = read_envelopes(read_json(raw).value)
         except JSONReadError:
             return None
         if not envelopes or self.knows(envelopes[0].name):
@@ -237,10 +237,10 @@ class Tools:
         answer: Any = fields.get("response")
         if not set(fields) <= {"thought", "tool_calls", "response"} or not isinstance(answer, str | None):
             return None
-        outcomes = self.from_envelopes(canonical(calls), sure=False) if calls else []
+        outcomes = self.from_envelopes(canonical(calls), marked=False) if calls else []
         return None if outcomes is None or (answer is None and not outcomes) else (answer or "", outcomes)
 
-    def _beyond_doubt(self, envelopes: list[Envelope]) -> bool:
+    def _clearly_calls(self, envelopes: list[Envelope]) -> bool:
         """Known tools with arguments that are no schema; an unknown name only when all else is that of a call."""
         if self.native and not all(self.knows(item.name) and item.has_arguments for item in envelopes):
             return False
@@ -248,39 +248,39 @@ class Tools:
 
     def _plausible(self, item: Envelope) -> bool:
         if not self.knows(item.name):
-            return item.strong
+            return item.unambiguous
         needs = self.schemas[self.clean(item.name)].get("required")
         return not item.schema and (item.has_arguments or not (needs or item.extra))
 
-    def _unreadable(self, raw: str, error: JSONReadError, sure: bool) -> list[Outcome] | None:
-        name = self._name_in(raw)
-        if _STAND_IN.search(raw[:_RAW]) and not name:
+    def _unreadable(self, raw: str, error: JSONReadError, marked: bool) -> list[Outcome] | None:
+        name = self._known_name_in(raw)
+        if _PLACEHOLDER_TEXT.search(raw[:_MAX_RAW]) and not name:
             return None
-        if (not sure or self.native) and not name:
+        if (not marked or self.native) and not name:
             return None
         if not any(quote in raw for quote in "\"'“”＂") and not any(known in raw for known in self.schemas):
             return None
         return [self.failed(raw, "malformed", str(error), name)]
 
-    def _no_call(self, raw: str, value: Any, sure: bool) -> list[Outcome] | None:
-        if not sure or self.native or value in ([], {}):
-            return [] if sure and value == [] else None
+    def _no_call(self, raw: str, value: Any, marked: bool) -> list[Outcome] | None:
+        if not marked or self.native or value in ([], {}):
+            return [] if marked and value == [] else None
         return [self.failed(raw, "malformed", 'expected {"name": ..., "arguments": {...}}, got other JSON')]
 
-    def _name_in(self, raw: str) -> str | None:
+    def _known_name_in(self, raw: str) -> str | None:
         """The name that broken JSON seems to call, if it is a known tool (for messages only)."""
-        found = _NAME_VALUE.search(raw[:_RAW])
+        found = _NAME_VALUE.search(raw[:_MAX_RAW])
         return found.group(1) if found and found.group(1) in self.schemas else None
 
     def may_become_call(self, raw: str, *, cut: bool) -> bool:
         """True if unfinished JSON names a known tool, or was cut before it could name one."""
-        if self._name_in(raw) is not None:
+        if self._known_name_in(raw) is not None:
             return True
         if not cut or self.native:
             return False
-        found = _NAME_BEGUN.search(raw[:_RAW])
+        found = _NAME_BEGUN.search(raw[:_MAX_RAW])
         if not found:
-            return not _NAME_VALUE.search(raw[:_RAW])
+            return not _NAME_VALUE.search(raw[:_MAX_RAW])
         return any(name.startswith(found.group(1)) for name in self.schemas)
 
     def _call(self, item: Envelope, raw: str, repairs: list[str], text: str) -> Outcome:
@@ -306,7 +306,7 @@ class Tools:
             return self.failed(raw, "malformed", f"arguments: {error}", name)
         if isinstance(arguments, str):
             arguments = self._plain_text(arguments, schema, notes)
-        return self._fit(name, arguments, schema, raw, notes, text, repairs)
+        return self._fit_schema(name, arguments, schema, raw, notes, text, repairs)
 
     def _plain_text(self, text: str, schema: Mapping[str, Any], notes: list[str]) -> Any:
         """Plain text as the argument of a tool that has exactly one parameter, which takes text."""
@@ -318,7 +318,7 @@ class Tools:
                 return {key: text}
         return text
 
-    def _fit(
+    def _fit_schema(
         self,
         name: str,
         arguments: Any,
@@ -338,11 +338,11 @@ class Tools:
         wrong = problems(fitted, schema)
         if wrong:
             return self.failed(raw, "invalid_arguments", "; ".join(wrong[:8]), name)
-        untouched = len(notes) == before and not read and self._same(text, fitted)
+        untouched = len(notes) == before and not read and self._same_value(text, fitted)
         return CallFound(-1, name, text.strip() if untouched else canonical(fitted), tuple(dict.fromkeys(notes)))
 
     @staticmethod
-    def _same(text: str, value: Any) -> bool:
+    def _same_value(text: str, value: Any) -> bool:
         if not text.strip():
             return False
         try:
@@ -360,7 +360,7 @@ class Tools:
             name[:64],
         )
 
-    def _no_tool(self, name: str, raw: str) -> CallFailed | None:
+    def _unknown_or_template(self, name: str, raw: str) -> CallFailed | None:
         """A name that is no tool fails, unless it is a stand-in of a template (`<tool name>`) or leaked text."""
         if self.native or (is_placeholder(name) and not self.knows(name.strip("[]<>"))):
             return None
@@ -371,7 +371,7 @@ class Tools:
         cleaned = self.clean(name)
         schema = self.schemas.get(cleaned)
         if schema is None:
-            return self._no_tool(cleaned, raw)
+            return self._unknown_or_template(cleaned, raw)
         notes: list[str] = []
         try:
             arguments = read_arguments(text, notes, repair=self.repair, closed=closed)
@@ -379,25 +379,25 @@ class Tools:
             return self.failed(raw, "malformed", f"arguments: {error}", cleaned)
         if isinstance(arguments, str):
             arguments = self._plain_text(arguments, schema, notes)
-        return self._fit(cleaned, arguments, schema, raw, notes, text, list(notes))
+        return self._fit_schema(cleaned, arguments, schema, raw, notes, text, list(notes))
 
     def from_text(self, name: str, text: str, raw: str) -> Outcome | None:
         """Read plain text as the input of a tool (ReAct)."""
         cleaned = self.clean(name)
         schema = self.schemas.get(cleaned)
         if schema is None:
-            return self._no_tool(cleaned, raw)
+            return self._unknown_or_template(cleaned, raw)
         notes: list[str] = []
         empty = text.strip() in ("", "None", "null", "N/A", "none")
         arguments: Any = {} if empty else self._plain_text(text.strip(), schema, notes)
-        return self._fit(cleaned, arguments, schema, raw, notes, "", ["plain"])
+        return self._fit_schema(cleaned, arguments, schema, raw, notes, "", ["plain"])
 
     def from_fields(self, name: str, fields: Sequence[RawField], raw: str) -> Outcome | None:
         """Read a call whose values stood between tags; their types come from the schema."""
         cleaned = self.clean(name)
         schema = self.schemas.get(cleaned)
         if schema is None:
-            return self._no_tool(cleaned, raw)
+            return self._unknown_or_template(cleaned, raw)
         arguments: dict[str, Any] = {}
         notes: list[str] = []
         properties = cast("Mapping[str, Any]", schema.get("properties") or {})
@@ -410,7 +410,7 @@ class Tools:
                 arguments[key] = self._field(text, mode, properties.get(key, {}), schema, notes)
             except JSONReadError as error:
                 return self.failed(raw, "malformed", f"{key}: {error}", cleaned)
-        return self._fit(cleaned, arguments, schema, raw, [], "", ["tags"])
+        return self._fit_schema(cleaned, arguments, schema, raw, [], "", ["tags"])
 
     def _field(self, text: str, mode: str, parameter: Any, schema: Mapping[str, Any], notes: list[str]) -> Any:
         if mode == "text":
@@ -419,17 +419,17 @@ class Tools:
             return read_json(text.strip(), repair=self.repair).value
         return raw_value(text, parameter, schema, notes)
 
-    def from_python(self, text: str, *, sure: bool) -> list[Outcome] | None:
+    def from_python(self, text: str, *, marked: bool) -> list[Outcome] | None:
         """Read `[name(key=value), ...]`; None when it is no list of calls to known tools and markup did not say so."""
         try:
             calls = read_calls(text)
         except JSONReadError as error:
-            known = any(name in self.schemas for name in _CALL_NAME.findall(text[:_RAW]))
+            known = any(name in self.schemas for name in _CALL_NAME.findall(text[:_MAX_RAW]))
             if self.native or not known:
                 return None
             return [self.failed(text, "malformed", str(error))]
         known = all(self.knows(name) for name, _ in calls)
-        if not calls or (not known and (self.native or not sure)):
+        if not calls or (not known and (self.native or not marked)):
             return None
         outcomes: list[Outcome] = []
         for name, arguments in calls:
@@ -437,7 +437,7 @@ class Tools:
             if schema is None:
                 outcomes.append(self.unknown(self.clean(name), text))
             else:
-                outcomes.append(self._fit(self.clean(name), arguments, schema, text, [], "", ["python"]))
+                outcomes.append(self._fit_schema(self.clean(name), arguments, schema, text, [], "", ["python"]))
         return outcomes
 
 

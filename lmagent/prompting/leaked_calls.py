@@ -86,11 +86,11 @@ def _failed(piece: CallFailed) -> Delta:
 
 def _arguments_in(raw: str) -> str:
     """Return the arguments of a call that could be read but does not fit, so that it goes back as it was meant."""
-    from lmagent.prompting.calls import open_envelope  # needed only for replies that went wrong
+    from lmagent.prompting.calls import read_envelopes  # needed only for replies that went wrong
     from lmagent.toolkit.loose_json import JSONReadError, read_json
 
     try:
-        envelopes = open_envelope(read_json(raw, closed=True).value)
+        envelopes = read_envelopes(read_json(raw, closed=True).value)
     except JSONReadError:
         return raw
     arguments = envelopes[0].arguments if envelopes and len(envelopes) == 1 else None

@@ -11,12 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmagent.prompting import family_json as fences
-from lmagent.prompting import family_lines as lines
-from lmagent.prompting import family_tags as tags
-from lmagent.prompting.buffer import Scan, Source, literal, skip_space, take_while, until
+from lmagent.prompting.buffer import Scan, TextBuffer, find_text, match_literal, skip_space, take_while
 from lmagent.prompting.calls import Outcome, Tools
-from lmagent.prompting.family_json import Context, Site
+from lmagent.prompting.family_json import CALL_INFOS, CallSite, Context, bare_calls, fenced_calls
+from lmagent.prompting.family_lines import functionary, harmony_header, qwen_star, react_action, react_keyword
+from lmagent.prompting.family_tags import one_call, wrapped_calls
 from lmagent.prompting.markers import (
     CLOSERS,
     ELEMENTS,
@@ -65,57 +64,57 @@ class Scanner:
         max_reply_chars: int = MAX_REPLY_CHARS,
         bare_json: bool = True,
     ) -> None:
-        self._src = Source()
+        self._buffer = TextBuffer()
         self._pieces: list[Piece] = []
         self._tools = Tools(tools, native=native, repair=repair)
-        self._context = Context(self._src, self._tools, self._pieces.append, stop=tuple(stop), results=RESULTS)
+        self._context = Context(self._buffer, self._tools, self._pieces.append, stop=tuple(stop))
         self._native = native
         self._bare_json = bare_json
-        self._active = bool(tools) or not native
+        self._reads_calls = bool(tools) or not native
         self._stop = tuple(stop)
-        self._left = max_reply_chars
+        self._chars_left = max_reply_chars
         self._pending: list[Outcome] = []
-        self._dropped = 0
-        self._shown = False
+        self._draft_calls = 0
+        self._text_shown = False
         """Some visible text was handed out (since the last lone closing of thinking)."""
-        self._held: list[str] | None = None
+        self._thought: list[str] | None = None
         """Text of a `Thought:` line until it is known whether ReAct follows."""
-        self._heads = tuple(name + "\n" for name in tools)
+        self._name_lines = tuple(name + "\n" for name in tools)
         self._line_start = True
         self._blank_line = True
         """Nothing but blanks stands before this point of the line."""
-        self._fresh = True
+        self._at_reply_start = True
         """Nothing but blanks, thinking and markup so far: bare JSON may begin here."""
-        self._sites = 0
+        self._call_sites = 0
         self._react = False
-        self._mute = False
+        self._text_only = False
         """A result marker was perhaps only named: what follows is text and nothing in it runs."""
-        self._cut = False
+        self._result_invented = False
         self._seen_thinking = False
         self._tail: list[str] = []
-        self._calls_from = 0
-        self._span = 0
+        self._fences_checked_to = 0
+        self._code_ticks = 0
         """Length of the backtick run that opened inline code on this line."""
-        self._span_open = False
+        self._code_never_closes = False
         """It is known that this inline code does not close on its line."""
-        self._run = self._main()
-        next(self._run)
+        self._machine = self._main()
+        next(self._machine)
         self._done = False
 
     @property
     def cut(self) -> bool:
         """True once an invented result (or the size limit) was met: the rest is dropped, the stream may be closed."""
-        return self._cut or self._left <= 0
+        return self._result_invented or self._chars_left <= 0
 
     def feed(self, text: str) -> list[Piece]:
         """Return the pieces that `text` completes."""
-        if self._left <= 0 or self._done:
+        if self._chars_left <= 0 or self._done:
             return []
-        text = text[: self._left]
-        self._left -= len(text)
-        if text and self._src.feed(text):
-            self._run.send(None)
-        return self._take()
+        text = text[: self._chars_left]
+        self._chars_left -= len(text)
+        if text and self._buffer.feed(text):
+            self._machine.send(None)
+        return self._drain()
 
     def finish(self, finish_reason: str = "stop") -> list[Piece]:
         """Return the rest: held-back text, and all calls and failures in order.
@@ -125,14 +124,14 @@ class Scanner:
         """
         if not self._done:
             self._done = True
-            self._src.end(length=finish_reason == "length" or self._left <= 0)
-            for _ in self._run:
+            self._buffer.end(truncated=finish_reason == "length" or self._chars_left <= 0)
+            for _ in self._machine:
                 pass
-            self._flush_held(thinking=False)
-            self._hand_out()
-        return self._take()
+            self._flush_thought(thinking=False)
+            self._emit_calls()
+        return self._drain()
 
-    def _take(self) -> list[Piece]:
+    def _drain(self) -> list[Piece]:
         """Hand over what was collected, neighbouring text joined."""
         pieces: list[Piece] = []
         text: list[str] = []
@@ -149,8 +148,8 @@ class Scanner:
         self._pieces.clear()
         return pieces
 
-    def _hand_out(self) -> None:
-        if self._dropped and not self._pending and not self._shown:
+    def _emit_calls(self) -> None:
+        if self._draft_calls and not self._pending and not self._text_shown:
             message = "the call stands inside thinking; write it after the thinking has ended"
             self._pending.append(CallFailed(self._context.next_index, None, "", "malformed", message))
         self._pieces.extend(self._pending[:_MAX_CALLS])
@@ -160,300 +159,302 @@ class Scanner:
 
     # Text, in order
 
-    def _text(self, text: str) -> None:
+    def _emit_text(self, text: str) -> None:
         if not text:
             return
         self._blank_line = not text.rpartition("\n")[2].strip() and (self._blank_line or "\n" in text)
         if text.strip():
-            self._fresh = False
-        if self._held is not None:
-            self._held.append(text)
+            self._at_reply_start = False
+        if self._thought is not None:
+            self._thought.append(text)
             return
         if text.strip():
-            self._shown = True
+            self._text_shown = True
         self._pieces.append(TextPiece(text))
 
-    def _flush_held(self, *, thinking: bool) -> None:
-        if self._held is None:
+    def _flush_thought(self, *, thinking: bool) -> None:
+        if self._thought is None:
             return
-        text = "".join(self._held)
-        self._held = None
+        text = "".join(self._thought)
+        self._thought = None
         if thinking:
             self._pieces.append(ThinkingPiece(text.partition(":")[2] if text.startswith("Thought:") else text))
         elif text:
-            self._shown = self._shown or bool(text.strip())
+            self._text_shown = self._text_shown or bool(text.strip())
             self._pieces.append(TextPiece(text))
 
-    def _pass(self, end: int) -> None:
+    def _emit_until(self, end: int) -> None:
         """Take the text up to `end` as visible."""
-        src = self._src
-        self._text(src.buf[src.pos : end])
-        src.pos = end
+        buffer = self._buffer
+        self._emit_text(buffer.text[buffer.position : end])
+        buffer.position = end
 
     # The outermost loop
 
     def _main(self) -> Scan[None]:
-        src = self._src
+        buffer = self._buffer
         yield
         while True:
-            src.compact()
-            if self._cut and not (yield from self._after_cut()):
+            buffer.compact()
+            if self._result_invented and not (yield from self._after_cut()):
                 return
-            if self._mute:
-                yield from self._muted()
-                if src.ended and src.pos >= len(src.buf):
+            if self._text_only:
+                yield from self._pass_text_only()
+                if buffer.ended and buffer.position >= len(buffer.text):
                     return
                 continue
-            if src.pos >= len(src.buf):
-                if src.ended:
+            if buffer.position >= len(buffer.text):
+                if buffer.ended:
                     return
                 yield
                 continue
-            if self._fresh and (yield from self._reply_start()):
+            if self._at_reply_start and (yield from self._reply_start()):
                 continue
             if self._line_start and (yield from self._line()):
                 continue
-            found = _TRIGGER.search(src.buf, src.pos)
-            end = found.start() if found else len(src.buf)
-            if end > src.pos:
-                self._pass(end)
+            found = _TRIGGER.search(buffer.text, buffer.position)
+            end = found.start() if found else len(buffer.text)
+            if end > buffer.position:
+                self._emit_until(end)
                 continue
-            if src.buf[end] == "\n":
-                self._pass(end + 1)
-                self._line_start, self._span = True, 0
-            elif src.buf[end] == "`":
-                yield from self._ticks()
-            elif not (yield from self._marker()):
-                self._pass(end + 1)
+            if buffer.text[end] == "\n":
+                self._emit_until(end + 1)
+                self._line_start, self._code_ticks = True, 0
+            elif buffer.text[end] == "`":
+                yield from self._backticks()
+            elif not (yield from self._read_marker()):
+                self._emit_until(end + 1)
 
     def _reply_start(self) -> Scan[bool]:
         """Bare JSON, Python calls or Functionary where the reply begins."""
-        src, context = self._src, self._context
-        at = yield from skip_space(src, src.pos)
-        above = src.buf.rfind("\n", src.pos, at)
+        buffer, context = self._buffer, self._context
+        at = yield from skip_space(buffer, buffer.position)
+        above = buffer.text.rfind("\n", buffer.position, at)
         if above >= 0:
-            self._pass(above + 1)
+            self._emit_until(above + 1)
             self._line_start = True
-        if at >= len(src.buf):
+        if at >= len(buffer.text):
             return above >= 0
-        char = src.buf[at]
+        char = buffer.text[at]
         if char in "{[｛［":
-            if char == "[" and (yield from literal(src, at, MARKERS)):
+            if char == "[" and (yield from match_literal(buffer, at, MARKERS)):
                 return False
-            self._fresh = False
-            if not self._bare_json or not self._active:
+            self._at_reply_start = False
+            if not self._bare_json or not self._reads_calls:
                 return False
-            site = yield from fences.bare(context, at)
-            return site is not None and self._apply(site, at)
+            site = yield from bare_calls(context, at)
+            return site is not None and self._accept(site, at)
         if char.isalnum() or char == "_":
-            if not self._native and (yield from literal(src, at, self._heads)):
-                site = yield from lines.functionary(context, at, at)
+            if not self._native and (yield from match_literal(buffer, at, self._name_lines)):
+                site = yield from functionary(context, at, at)
                 if site:
-                    return self._apply(site, at)
-            self._fresh = False
+                    return self._accept(site, at)
+            self._at_reply_start = False
         return False
 
     def _line(self) -> Scan[bool]:
         """What only the beginning of a line can be: a fence, a quote, a ReAct word, `>>>`."""
-        src = self._src
-        at = yield from take_while(src, src.pos, _INDENT, 1000)
-        if at >= len(src.buf) and not src.ended:
+        buffer = self._buffer
+        at = yield from take_while(buffer, buffer.position, _INDENT, 1000)
+        if at >= len(buffer.text) and not buffer.ended:
             yield
             return True
         self._line_start = False
         self._blank_line = True
-        char = src.buf[at : at + 1]
+        char = buffer.text[at : at + 1]
         if char and char in "`~":
-            run = yield from take_while(src, at, _FENCE_CHAR[char], 1000)
+            run = yield from take_while(buffer, at, _FENCE_CHAR[char], 1000)
             if run - at >= 3:
-                yield from self._fence(at, run, indent=at - src.pos)
+                yield from self._fence(at, run, indent=at - buffer.position)
                 return True
         elif char == ">":
             yield from self._quoted(at)
             return True
-        elif char and (char in "*_#" or char in "TAOF") and at - src.pos <= 3:
-            found = yield from lines.react_word(self._context, at)
+        elif char and (char in "*_#" or char in "TAOF") and at - buffer.position <= 3:
+            found = yield from react_keyword(self._context, at)
             if found and (not self._native or found[0] == "Observation"):
                 return (yield from self._react_line(found[0], at, found[1]))
         return False
 
     def _quoted(self, at: int) -> Scan[None]:
         """A block quote is text to its line end; `>>>name` is Functionary's."""
-        src = self._src
-        if not self._native and (yield from literal(src, at, (">>>",))):
-            site = yield from lines.functionary(self._context, at, at + 3)
+        buffer = self._buffer
+        if not self._native and (yield from match_literal(buffer, at, (">>>",))):
+            site = yield from functionary(self._context, at, at + 3)
             if site:
-                self._apply(site, at)
+                self._accept(site, at)
                 return
-        yield from self._rest_of_line()
+        yield from self._emit_line()
 
-    def _rest_of_line(self) -> Scan[None]:
-        src = self._src
+    def _emit_line(self) -> Scan[None]:
+        buffer = self._buffer
         while True:
-            line = src.buf.find("\n", src.pos)
-            self._pass(line + 1 if line >= 0 else len(src.buf))
-            if line >= 0 or src.ended:
+            line = buffer.text.find("\n", buffer.position)
+            self._emit_until(line + 1 if line >= 0 else len(buffer.text))
+            if line >= 0 or buffer.ended:
                 self._line_start = True
                 return
             yield
-            src.compact()
+            buffer.compact()
 
     def _react_line(self, word: str, at: int, after: int) -> Scan[bool]:
-        src = self._src
+        buffer = self._buffer
         if word == "Thought":
-            if self._react and self._sites and self._pending:
-                self._flush_held(thinking=False)
-            self._flush_held(thinking=True)
-            self._pass(at)
-            self._held = []
-            self._fresh = False
-            self._pass(after)
+            if self._react and self._call_sites and self._pending:
+                self._flush_thought(thinking=False)
+            self._flush_thought(thinking=True)
+            self._emit_until(at)
+            self._thought = []
+            self._at_reply_start = False
+            self._emit_until(after)
             return True
         if word == "Observation":
-            if self._sites or self._held is not None:
-                self._flush_held(thinking=True)
-                self._cut = True
+            if self._call_sites or self._thought is not None:
+                self._flush_thought(thinking=True)
+                self._result_invented = True
             else:
-                self._mute = True
+                self._text_only = True
             return True
         if word == "Final Answer":
-            if self._react and self._sites:
-                self._cut = True
+            if self._react and self._call_sites:
+                self._result_invented = True
                 return True
-            if self._held is None and self._shown:
+            if self._thought is None and self._text_shown:
                 return False
-            self._flush_held(thinking=True)
-            src.pos = yield from skip_space(src, after, lines=False)
-            self._fresh = False
+            self._flush_thought(thinking=True)
+            buffer.position = yield from skip_space(buffer, after, lines=False)
+            self._at_reply_start = False
             return True
         if word == "Action":
-            site = yield from lines.action(self._context, at, after)
-            if site is not None and not site.whole_text:
-                self._flush_held(thinking=True)
-                return self._apply(site, at)
+            site = yield from react_action(self._context, at, after)
+            if site is not None and not site.plain_text:
+                self._flush_thought(thinking=True)
+                return self._accept(site, at)
         return False
 
     # Fences and inline code
 
     def _fence(self, at: int, run: int, *, indent: int) -> Scan[None]:
         """A code fence begins at `at`: a call, an invented result, or code that is text."""
-        src = self._src
-        start = src.pos
-        ticks = src.buf[at:run]
-        begin = yield from skip_space(src, run, lines=False)
-        end = yield from take_while(src, begin, _INFO, 40)
-        info = src.buf[begin:end].lower()
+        buffer = self._buffer
+        start = buffer.position
+        ticks = buffer.text[at:run]
+        begin = yield from skip_space(buffer, run, lines=False)
+        end = yield from take_while(buffer, begin, _INFO, 40)
+        info = buffer.text[begin:end].lower()
         if info in ("tool_output", "tool_response", "tool_result"):
-            self._cut, self._mute = bool(self._sites), not self._sites
+            self._result_invented, self._text_only = bool(self._call_sites), not self._call_sites
             return
-        callable_here = ticks[0] == "`" and indent <= 3 and info in fences.CALL_INFOS and self._active
-        if callable_here and not self._native and src.base + at >= self._calls_from:
-            fresh = self._fresh
-            site, reached = yield from fences.fence(self._context, ticks, info, end)
+        callable_here = ticks[0] == "`" and indent <= 3 and info in CALL_INFOS and self._reads_calls
+        if callable_here and not self._native and buffer.offset + at >= self._fences_checked_to:
+            fresh = self._at_reply_start
+            site, reached = yield from fenced_calls(self._context, ticks, info, end)
             if site is not None:
-                self._pass(at)
-                self._apply(site, at)
+                self._emit_until(at)
+                self._accept(site, at)
                 return
-            if fresh and (yield from self._sole_fence(at, ticks, end)):
+            if fresh and (yield from self._only_fence(at, ticks, end)):
                 return
-            self._calls_from = max(self._calls_from, src.base + reached)
-        src.pos = start
-        self._pass(end)
-        yield from self._code(ticks)
+            self._fences_checked_to = max(self._fences_checked_to, buffer.offset + reached)
+        buffer.position = start
+        self._emit_until(end)
+        yield from self._code_block(ticks)
 
-    def _sole_fence(self, at: int, ticks: str, body: int) -> Scan[bool]:
+    def _only_fence(self, at: int, ticks: str, body: int) -> Scan[bool]:
         """A reply that is nothing but one fenced tag block is run: models wrap calls so."""
-        src = self._src
-        first = yield from skip_space(src, body)
-        if not (yield from literal(src, first, (*WRAPPERS, *ELEMENTS))):
+        buffer = self._buffer
+        first = yield from skip_space(buffer, body)
+        if not (yield from match_literal(buffer, first, (*WRAPPERS, *ELEMENTS))):
             return False
-        end = yield from until(src, first, "\n" + ticks)
+        end = yield from find_text(buffer, first, "\n" + ticks)
         if end < 0:
             return False
-        after = yield from skip_space(src, end + 1 + len(ticks))
-        if after < len(src.buf):
+        after = yield from skip_space(buffer, end + 1 + len(ticks))
+        if after < len(buffer.text):
             return False
         inner = Scanner(self._tools.schemas, native=False, repair=self._tools.repair, stop=self._stop, bare_json=False)
-        pieces = [*inner.feed(src.buf[first:end]), *inner.finish("length" if src.length else "stop")]
+        pieces = [*inner.feed(buffer.text[first:end]), *inner.finish("length" if buffer.truncated else "stop")]
         outcomes = [piece for piece in pieces if isinstance(piece, (CallFound, CallFailed))]
         if not outcomes or any(isinstance(piece, TextPiece) and piece.text.strip() for piece in pieces):
             return False
-        return self._apply(Site(len(src.buf), outcomes), at)
+        return self._accept(CallSite(len(buffer.text), outcomes), at)
 
-    def _code(self, ticks: str) -> Scan[None]:
+    def _code_block(self, ticks: str) -> Scan[None]:
         """Text up to the end of the fence that `ticks` opened."""
-        src = self._src
-        yield from self._rest_of_line()
-        while src.pos < len(src.buf) or not src.ended:
-            src.compact()
-            at = yield from take_while(src, src.pos, _INDENT, 1000)
-            run = yield from take_while(src, at, _FENCE_CHAR[ticks[0]], 1000)
+        buffer = self._buffer
+        yield from self._emit_line()
+        while buffer.position < len(buffer.text) or not buffer.ended:
+            buffer.compact()
+            at = yield from take_while(buffer, buffer.position, _INDENT, 1000)
+            run = yield from take_while(buffer, at, _FENCE_CHAR[ticks[0]], 1000)
             if run - at >= len(ticks):
-                after = yield from skip_space(src, run, lines=False)
-                if after >= len(src.buf) or src.buf[after] in "\r\n":
-                    self._pass(run)
+                after = yield from skip_space(buffer, run, lines=False)
+                if after >= len(buffer.text) or buffer.text[after] in "\r\n":
+                    self._emit_until(run)
                     return
-            yield from self._rest_of_line()
+            yield from self._emit_line()
 
-    def _ticks(self) -> Scan[None]:
+    def _backticks(self) -> Scan[None]:
         """A run of backticks within a line: inline code opens or closes, or a fence begins late."""
-        src = self._src
-        at = src.pos
-        run = yield from take_while(src, at, _TICK, 1000)
-        if self._span:
-            self._span = 0 if run - at == self._span else self._span
-            self._pass(run)
+        buffer = self._buffer
+        at = buffer.position
+        run = yield from take_while(buffer, at, _TICK, 1000)
+        if self._code_ticks:
+            self._code_ticks = 0 if run - at == self._code_ticks else self._code_ticks
+            self._emit_until(run)
             return
         if run - at >= 3:
-            begin = yield from skip_space(src, run, lines=False)
-            end = yield from take_while(src, begin, _INFO, 40)
-            end = yield from skip_space(src, end, lines=False)
-            if src.buf[end : end + 1] in ("\n", "\r"):
+            begin = yield from skip_space(buffer, run, lines=False)
+            end = yield from take_while(buffer, begin, _INFO, 40)
+            end = yield from skip_space(buffer, end, lines=False)
+            if buffer.text[end : end + 1] in ("\n", "\r"):
                 yield from self._fence(at, run, indent=0)
                 return
-        self._span, self._span_open = run - at, False
-        self._pass(run)
+        self._code_ticks, self._code_never_closes = run - at, False
+        self._emit_until(run)
 
-    def _in_span(self) -> Scan[bool]:
+    def _code_closes_on_line(self) -> Scan[bool]:
         """True when the inline code that is open here closes on this line; the text up to its end is passed."""
-        src = self._src
-        ticks = "`" * self._span
-        at = src.pos
+        buffer = self._buffer
+        ticks = "`" * self._code_ticks
+        at = buffer.position
         while True:
-            found = src.buf.find(ticks, at)
-            line = src.buf.find("\n", src.pos)
+            found = buffer.text.find(ticks, at)
+            line = buffer.text.find("\n", buffer.position)
             if found >= 0 and (line < 0 or found < line):
-                run = yield from take_while(src, found, _TICK, 1000)
-                if run - found == self._span:
-                    self._span = 0
-                    self._pass(run)
+                run = yield from take_while(buffer, found, _TICK, 1000)
+                if run - found == self._code_ticks:
+                    self._code_ticks = 0
+                    self._emit_until(run)
                     return True
                 at = run
                 continue
-            if line >= 0 or src.ended:
+            if line >= 0 or buffer.ended:
                 return False
-            at = max(src.pos, len(src.buf) - self._span)
+            at = max(buffer.position, len(buffer.text) - self._code_ticks)
             yield
 
     # Markers
 
-    def _marker(self) -> Scan[bool]:
+    def _read_marker(self) -> Scan[bool]:
         """A marker at the current place; False when there is none, so that one character passes as text."""
-        src = self._src
-        at = src.pos
-        mark = yield from literal(src, at, MARKERS)
+        buffer = self._buffer
+        at = buffer.position
+        mark = yield from match_literal(buffer, at, MARKERS)
         if mark is None:
-            if src.ended and self._sites and self._blank_line and self._cut_closer(at):
-                src.pos = len(src.buf)
+            if buffer.ended and self._call_sites and self._blank_line and self._cut_inside_closer(at):
+                buffer.position = len(buffer.text)
                 return True
-            if src.ended and src.length and self._cut_marker(at):
-                return self._apply(Site(len(src.buf), [self._tools.unfinished(src.buf[at:], length=True)]), at)
+            if buffer.ended and buffer.truncated and self._cut_inside_opener(at):
+                return self._accept(
+                    CallSite(len(buffer.text), [self._tools.unfinished(buffer.text[at:], truncated=True)]), at
+                )
             return False
-        span = self._span
-        if span and not self._span_open:
-            if (yield from self._in_span()):
+        span = self._code_ticks
+        if span and not self._code_never_closes:
+            if (yield from self._code_closes_on_line()):
                 return True
-            self._span_open = True
+            self._code_never_closes = True
         after = at + len(mark)
         if mark in THINKING:
             return (yield from self._thinking(mark, after))
@@ -463,171 +464,176 @@ class Scanner:
         if mark in RESULTS:
             return (yield from self._result(mark, after))
         if mark in END_WORDS or mark in CLOSERS:
-            return (yield from self._stray(mark, after))
-        if not self._active:
+            return (yield from self._unmatched_closer(mark, after))
+        if not self._reads_calls:
             return False
         if mark in ("<|start|>", "<|channel|>"):
             return (yield from self._harmony(mark, at, after))
-        site = yield from self._site(mark, at, after)
+        site = yield from self._read_site(mark, at, after)
         if site is None:
-            self._pass(after)
+            self._emit_until(after)
             return True
         if span:
-            closing = yield from take_while(src, site.end, _TICK, 1000)
+            closing = yield from take_while(buffer, site.end, _TICK, 1000)
             if closing - site.end == span:
-                self._span = 0
-                self._pass(closing)
+                self._code_ticks = 0
+                self._emit_until(closing)
                 return True
-        return self._apply(site, at)
+        return self._accept(site, at)
 
-    def _cut_marker(self, at: int) -> bool:
+    def _cut_inside_opener(self, at: int) -> bool:
         """True when the reply was cut inside an opening marker that nothing but a call begins with."""
-        rest = self._src.buf[at:]
-        return len(rest) >= 5 and self._active and not self._span and any(mark.startswith(rest) for mark in OPENERS)
+        rest = self._buffer.text[at:]
+        return (
+            len(rest) >= 5
+            and self._reads_calls
+            and not self._code_ticks
+            and any(mark.startswith(rest) for mark in OPENERS)
+        )
 
-    def _cut_closer(self, at: int) -> bool:
+    def _cut_inside_closer(self, at: int) -> bool:
         """True when the reply ends within the closing word of a call."""
-        rest = self._src.buf[at:]
+        rest = self._buffer.text[at:]
         return any(mark.startswith(rest) for mark in (*CLOSERS, *END_WORDS, *(MARKERS if len(rest) < 5 else ())))
 
-    def _site(self, mark: str, at: int, after: int) -> Scan[Site | None]:
+    def _read_site(self, mark: str, at: int, after: int) -> Scan[CallSite | None]:
         context = self._context
         if mark == "✿FUNCTION✿":
-            return (yield from lines.flower(context, at, after))
+            return (yield from qwen_star(context, at, after))
         if mark in WRAPPERS:
-            return (yield from tags.wrapper(context, mark, at, after))
-        return (yield from tags.element(context, "", at, 0))
+            return (yield from wrapped_calls(context, mark, at, after))
+        return (yield from one_call(context, "", at, 0))
 
     def _harmony(self, mark: str, at: int, after: int) -> Scan[bool]:
-        kind, site = yield from lines.harmony_header(self._context, at, after, mark)
+        kind, site = yield from harmony_header(self._context, at, after, mark)
         if kind == "foreign":
-            self._cut = True
+            self._result_invented = True
         elif site is None:
-            self._pass(after)
+            self._emit_until(after)
         elif kind == "analysis":
-            self._src.pos = site.end
+            self._buffer.position = site.end
             yield from self._think_until("<|end|>", line_start=True, opened=at)
         else:
-            self._apply(site, at)
+            self._accept(site, at)
         return True
 
-    def _apply(self, site: Site, start: int) -> bool:
+    def _accept(self, site: CallSite, start: int) -> bool:
         """Take a site: its calls are kept for the end, its text shows. Always True."""
-        src = self._src
-        if not site.outcomes and site.whole_text:
-            self._pass(site.end)
+        buffer = self._buffer
+        if not site.outcomes and site.plain_text:
+            self._emit_until(site.end)
             self._line_start = False
             return True
-        if start > src.pos:
-            self._text(src.buf[src.pos : start])
+        if start > buffer.position:
+            self._emit_text(buffer.text[buffer.position : start])
         if site.outcomes:
-            self._flush_held(thinking=False)
+            self._flush_thought(thinking=False)
         for outcome in site.outcomes:
             outcome.index = self._context.next_index
             self._context.next_index += 1
             self._pending.append(outcome)
         if site.outcomes:
-            self._sites += 1
+            self._call_sites += 1
             self._react = site.react
-        src.pos = max(src.pos, site.end)
-        self._fresh = False
+        buffer.position = max(buffer.position, site.end)
+        self._at_reply_start = False
         self._blank_line = True
         self._line_start = True
-        self._span = 0
-        self._text(site.text)
+        self._code_ticks = 0
+        self._emit_text(site.text)
         return True
 
-    def _stray(self, mark: str, after: int) -> Scan[bool]:
+    def _unmatched_closer(self, mark: str, after: int) -> Scan[bool]:
         """An end token, or a closing word without its opening: dropped after markup and at a line's end, else prose."""
-        src = self._src
-        at = yield from skip_space(src, after, lines=False)
-        ends = at >= len(src.buf) or src.buf[at] in "\r\n<"
+        buffer = self._buffer
+        at = yield from skip_space(buffer, after, lines=False)
+        ends = at >= len(buffer.text) or buffer.text[at] in "\r\n<"
         if mark in END_WORDS:
             begins = mark == "<|START_RESPONSE|>" and self._blank_line
             if self._native or not (ends or begins):
                 return False
-        elif not self._sites or not self._blank_line:
+        elif not self._call_sites or not self._blank_line:
             return False
-        src.pos = after
+        buffer.position = after
         self._line_start = self._blank_line
         return True
 
     def _result(self, mark: str, after: int) -> Scan[bool]:
         """A tool result that the model invented: the rest is dropped, unless the marker is only named in a sentence."""
-        src = self._src
-        if mark == "<|im_start|>" and not self._sites and not self._shown:
-            role = yield from literal(src, after, ("assistant\n", "assistant\r\n"))
+        buffer = self._buffer
+        if mark == "<|im_start|>" and not self._call_sites and not self._text_shown:
+            role = yield from match_literal(buffer, after, ("assistant\n", "assistant\r\n"))
             if role:
-                src.pos = after + len(role)
+                buffer.position = after + len(role)
                 return True
-        if self._native and not self._sites:
-            self._mute = True
+        if self._native and not self._call_sites:
+            self._text_only = True
             return True
-        if not self._sites and not self._blank_line:
-            while len(src.buf) < after + 2 and not src.ended:
+        if not self._call_sites and not self._blank_line:
+            while len(buffer.text) < after + 2 and not buffer.ended:
                 yield
-            space = yield from skip_space(src, after, lines=False)
-            if _PROSE_AFTER.match(src.buf, after, space + 1) or space >= len(src.buf):
-                self._mute = True
+            space = yield from skip_space(buffer, after, lines=False)
+            if _PROSE_AFTER.match(buffer.text, after, space + 1) or space >= len(buffer.text):
+                self._text_only = True
                 return True
-        self._flush_held(thinking=True)
-        self._cut = True
+        self._flush_thought(thinking=True)
+        self._result_invented = True
         return True
 
-    def _muted(self) -> Scan[None]:
+    def _pass_text_only(self) -> Scan[None]:
         """After a result marker that was perhaps only named: everything is text."""
         found = yield from self._next_closer()
         if found < 0:
             return
-        self._pass(found)
-        self._mute = False
+        self._emit_until(found)
+        self._text_only = False
 
     def _next_closer(self) -> Scan[int]:
         """Pass text up to the next closing of thinking; -1 at the end of the reply."""
-        src = self._src
+        buffer = self._buffer
         while True:
-            at = src.buf.find("</think", src.pos)
+            at = buffer.text.find("</think", buffer.position)
             if at >= 0:
                 return at
-            keep = len(src.buf) if src.ended else max(src.pos, len(src.buf) - 7)
-            self._pass(keep)
-            if src.ended:
+            keep = len(buffer.text) if buffer.ended else max(buffer.position, len(buffer.text) - 7)
+            self._emit_until(keep)
+            if buffer.ended:
                 return -1
             yield
-            src.compact()
+            buffer.compact()
 
     # Thinking
 
     def _close_lone_thinking(self, after: int) -> None:
         """`</think>` without its opening: all before it was thinking, so no call of it runs."""
-        self._flush_held(thinking=True)
-        self._dropped += len(self._pending)
+        self._flush_thought(thinking=True)
+        self._draft_calls += len(self._pending)
         self._pending.clear()
-        self._src.pos = after
-        self._sites = 0
-        self._react = self._cut = self._mute = self._shown = False
-        self._fresh = self._line_start = self._blank_line = True
-        self._span = 0
+        self._buffer.position = after
+        self._call_sites = 0
+        self._react = self._result_invented = self._text_only = self._text_shown = False
+        self._at_reply_start = self._line_start = self._blank_line = True
+        self._code_ticks = 0
 
     def _after_cut(self) -> Scan[bool]:
         """Drop text after an invented result; True if a closing of thinking shows that it all was a draft."""
-        src = self._src
+        buffer = self._buffer
         while True:
-            at = -1 if self._seen_thinking else src.buf.find("</think>", src.pos)
+            at = -1 if self._seen_thinking else buffer.text.find("</think>", buffer.position)
             if at >= 0:
                 self._close_lone_thinking(at + len("</think>"))
                 return True
-            src.pos = max(src.pos, len(src.buf) - 7)
-            if src.ended:
-                src.pos = len(src.buf)
+            buffer.position = max(buffer.position, len(buffer.text) - 7)
+            if buffer.ended:
+                buffer.position = len(buffer.text)
                 return False
             yield
-            src.compact()
+            buffer.compact()
 
     def _thinking(self, mark: str, after: int) -> Scan[bool]:
-        opened = self._src.pos
+        opened = self._buffer.position
         line_start = self._blank_line
-        self._src.pos = after
+        self._buffer.position = after
         yield from self._think_until(THINKING[mark], line_start=line_start, opened=opened)
         return True
 
@@ -636,46 +642,46 @@ class Scanner:
 
         Opened within a line it may be a tag that a sentence names: then it is held until it closes.
         """
-        src = self._src
+        buffer = self._buffer
         self._seen_thinking = True
-        begin = src.pos
+        begin = buffer.position
         whole: list[str] = []
         if not line_start:
-            end = yield from until(src, begin, closer)
+            end = yield from find_text(buffer, begin, closer)
             if end < 0:
-                src.pos = opened
-                self._unclosed(src.buf[begin:], src.buf[opened:])
+                buffer.position = opened
+                self._thinking_never_closed(buffer.text[begin:], buffer.text[opened:])
                 return
-            self._pieces.append(ThinkingPiece(src.buf[begin:end]))
-            src.pos = end + len(closer)
+            self._pieces.append(ThinkingPiece(buffer.text[begin:end]))
+            buffer.position = end + len(closer)
             return
         while True:
-            end = src.buf.find(closer, src.pos)
-            if end >= 0 or src.ended:
-                stop = end if end >= 0 else len(src.buf)
+            end = buffer.text.find(closer, buffer.position)
+            if end >= 0 or buffer.ended:
+                stop = end if end >= 0 else len(buffer.text)
             else:
-                stop = max(src.pos, len(src.buf) - len(closer) + 1)
-            if stop > src.pos:
-                whole.append(src.buf[src.pos : stop])
+                stop = max(buffer.position, len(buffer.text) - len(closer) + 1)
+            if stop > buffer.position:
+                whole.append(buffer.text[buffer.position : stop])
                 self._pieces.append(ThinkingPiece(whole[-1]))
-            src.pos = stop
+            buffer.position = stop
             if end >= 0:
-                src.pos = end + len(closer)
+                buffer.position = end + len(closer)
                 self._line_start = self._blank_line = True
-                self._fresh = self._fresh or not self._shown
+                self._at_reply_start = self._at_reply_start or not self._text_shown
                 return
-            if src.ended:
-                self._unclosed("".join(whole), "")
+            if buffer.ended:
+                self._thinking_never_closed("".join(whole), "")
                 return
             yield
-            src.compact()
+            buffer.compact()
 
-    def _unclosed(self, thinking: str, text: str) -> None:
+    def _thinking_never_closed(self, thinking: str, text: str) -> None:
         """Thinking that never closed: nothing in it runs, but for one call at its very end (never after a cut)."""
-        src = self._src
-        src.pos = len(src.buf)
-        self._text(text)
-        if src.length:
+        buffer = self._buffer
+        buffer.position = len(buffer.text)
+        self._emit_text(text)
+        if buffer.truncated:
             message = "the reply was cut by the length limit while thinking"
             self._pending.append(CallFailed(self._context.next_index, None, "", "truncated", message))
             return
@@ -696,4 +702,4 @@ class Scanner:
     @property
     def ended_with_call(self) -> bool:
         """True if nothing but white space came after the last call."""
-        return bool(self._sites) and self._blank_line and self._line_start
+        return bool(self._call_sites) and self._blank_line and self._line_start
