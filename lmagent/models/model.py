@@ -81,7 +81,7 @@ class ChatModel:
     def __init__(self, codec: Codec, *, auth: Auth | None = None, **options: Unpack[ModelOptions]) -> None:
         # Loaded with the first model, not with the package: 12 of the 45 ms that importing an agent costs.
         from lmagent.asking.exchange import Exchange
-        from lmagent.prompting.leaked_calls import watched
+        from lmagent.prompting.leaked_calls import with_leaked_calls
 
         unknown = options.keys() - ModelOptions.__annotations__.keys()
         if unknown:
@@ -97,7 +97,7 @@ class ChatModel:
         self._defaults = self.check_parameters(options.get("parameters"))
         self.codec = self._with_tool_mode(codec)
         self.exchange = Exchange(
-            watched(self.codec, options.get("leaked_calls")) if self.codec is codec else self.codec,
+            with_leaked_calls(self.codec, options.get("leaked_calls")) if self.codec is codec else self.codec,
             transport=options.get("transport") or _default_transport(),
             auth=auth,
             retry=_retry_policy(options.get("max_retries")),

@@ -1,8 +1,8 @@
-"""The text so far, and the primitives that wait for more of it.
+"""The text received so far, and the search primitives that wait for more of it.
 
-Every scanning function is a generator that yields when the text at hand does not decide; `Scanner.feed` resumes it.
-So one sequential description of a format serves whole and streamed text alike. Decisions never look at where a chunk
-ended: a primitive waits until no continuation could change its answer.
+Every scanning function is a generator. It yields when the text so far does not decide, and `Scanner.feed` resumes it.
+So one sequential description of a format serves whole and streamed text. The place where a chunk ends never matters: a
+primitive waits until no continuation could change its answer.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ T = TypeVar("T")
 Scan = Generator[None, None, T]
 
 TICK = re.compile("`")
-_HELD = 4096
+_LONG_BUFFER = 4096
 _SPACE = re.compile(r"[\s\ufeff\u200b]*")
 _BLANK = re.compile(r"[ \t\u00a0]*")
 
 
 class TextBuffer:
-    """A growing buffer. Indices stay valid until `compact`, which only the outermost loop calls."""
+    """The part of a reply that is still needed. Indices stay valid until `compact`, which only the main loop calls."""
 
     def __init__(self) -> None:
         self.text = ""
         self.position = 0
-        """First character that nobody has taken yet."""
+        """Index of the first character that is not yet used."""
         self.offset = 0
-        """How many characters of the reply lie before the buffer."""
+        """Number of characters of the reply before the buffer."""
         self.ended = False
         self.truncated = False
-        """The reply was cut by a length limit; set when it ends."""
+        """A length limit cut the reply; set when it ends."""
         self._waiting: list[str] = []
         self._waiting_chars = 0
 
     def feed(self, text: str) -> bool:
-        """Append `text`; False while a long held-back buffer collects more, which keeps appending linear."""
+        """Append `text`; False while more is collected for a long buffer, which keeps appending linear."""
         self._waiting.append(text)
         self._waiting_chars += len(text)
-        if len(self.text) > _HELD and self._waiting_chars < len(self.text) >> 8:
+        if len(self.text) > _LONG_BUFFER and self._waiting_chars < len(self.text) >> 8:
             return False
         self._join()
         return True
 
     def end(self, *, truncated: bool) -> None:
-        """Say that no more text comes."""
+        """Mark the end of the reply."""
         self._join()
         self.ended = True
         self.truncated = truncated
 
     def compact(self) -> None:
-        """Forget what was taken, but for one character that look-behinds may want."""
+        """Drop the used text, except one character for look-behinds."""
         if self.position > 1 and self.position * 2 > len(self.text):
             self.offset += self.position - 1
             self.text = self.text[self.position - 1 :]
@@ -79,7 +79,7 @@ class TextBuffer:
 
 
 def skip_space(buffer: TextBuffer, at: int, *, lines: bool = True) -> Scan[int]:
-    """Return the index of the first character at or after `at` that is no white space."""
+    """Return the index of the first character at or after `at` that is not white space."""
     pattern = _SPACE if lines else _BLANK
     while True:
         found = pattern.match(buffer.text, at)
@@ -101,21 +101,21 @@ def take_while(buffer: TextBuffer, at: int, pattern: re.Pattern[str], limit: int
 
 
 @lru_cache(maxsize=256)
-def _prefixes(options: tuple[str, ...]) -> tuple[int, frozenset[str], frozenset[str], tuple[int, ...]]:
-    """Longest length, all proper beginnings, the words, and their lengths from long to short."""
-    begun = frozenset(option[:end] for option in options for end in range(len(option)))
+def _prefix_table(options: tuple[str, ...]) -> tuple[int, frozenset[str], frozenset[str], tuple[int, ...]]:
+    """Return the greatest length, all proper prefixes, the words, and their lengths from long to short."""
+    prefixes = frozenset(option[:end] for option in options for end in range(len(option)))
     lengths = tuple(sorted({len(option) for option in options}, reverse=True))
-    return (lengths[0] if lengths else 0), begun, frozenset(options), lengths
+    return (lengths[0] if lengths else 0), prefixes, frozenset(options), lengths
 
 
 def match_literal(buffer: TextBuffer, at: int, options: tuple[str, ...]) -> Scan[str | None]:
-    """Return the longest of `options` that stands at `at`; waits while a longer one is still possible."""
-    longest, begun, words, lengths = _prefixes(options)
-    if buffer.text[at : at + 2] not in begun and len(buffer.text) >= at + 2 and lengths and lengths[-1] > 2:
+    """Return the longest of `options` at `at`, or None; waits while a longer one is still possible."""
+    longest, prefixes, words, lengths = _prefix_table(options)
+    if buffer.text[at : at + 2] not in prefixes and len(buffer.text) >= at + 2 and lengths and lengths[-1] > 2:
         return None
     while True:
         rest = buffer.text[at : at + longest]
-        if buffer.ended or rest not in begun:
+        if buffer.ended or rest not in prefixes:
             return next((rest[:length] for length in lengths if rest[:length] in words), None)
         yield
 
@@ -148,21 +148,21 @@ def find_char(buffer: TextBuffer, at: int, pattern: re.Pattern[str]) -> Scan[int
 
 @dataclass(slots=True)
 class Extent:
-    """Where a JSON value stands in the buffer."""
+    """The place of a JSON value in the buffer."""
 
     start: int
     end: int
     balanced: bool = False
     delimiter: str | None = None
-    """The closing delimiter that stands at `end` while brackets are still open."""
+    """The closing delimiter at `end`, when brackets are still open there."""
     rejected: bool = False
-    """A key at the top of the value was refused by the watcher, which ended the scan."""
+    """`reject` refused a key at the top of the value, which ended the scan."""
     spans: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
     """Key, start and end of each value at the top."""
 
 
-_DEEP = re.compile(r"[{}\[\]\"'“”‘’＂＇｛｝［］\\/#<`]")
-_SHALLOW = re.compile(r"[{}\[\]\"'“”‘’＂＇｛｝［］\\/#<`,:，：]")
+_INSIDE = re.compile(r"[{}\[\]\"'“”‘’＂＇｛｝［］\\/#<`]")
+_AT_TOP = re.compile(r"[{}\[\]\"'“”‘’＂＇｛｝［］\\/#<`,:，：]")
 _OPEN, _CLOSE = "{[｛［", "}]｝］"
 _STRING_END = {
     '"': re.compile(r'[\\"]'),
@@ -177,7 +177,7 @@ _STRING_END = {
 _BEFORE_STRING = "{[(,:=｛［，："
 
 
-class _Cursor:
+class _ScanState:
     """State of one extent scan."""
 
     __slots__ = ("depth", "expects_key", "extent", "key", "top", "value_start")
@@ -209,20 +209,20 @@ def json_extent(
     Args:
         buffer: The text.
         start: Index of the opening bracket.
-        delimiters: Closing delimiters that end the scan when they stand outside strings.
-        watch: Called with each key at the top; True ends the scan (`foreign`).
+        delimiters: Closing delimiters that end the scan outside strings.
+        reject: Called with each key at the top; True ends the scan (`Extent.rejected`).
         progress: Called with the extent, the index reached and the depth before each wait.
     """
-    cursor = _Cursor(start)
-    extent = cursor.extent
+    state = _ScanState(start)
+    extent = state.extent
     at = start
 
     def notify(reached: int) -> None:
         if progress:
-            progress(extent, reached, cursor.depth)
+            progress(extent, reached, state.depth)
 
     while True:
-        pattern = _SHALLOW if cursor.depth <= cursor.top else _DEEP
+        pattern = _AT_TOP if state.depth <= state.top else _INSIDE
         found = pattern.search(buffer.text, at)
         if not found:
             at = len(buffer.text)
@@ -234,31 +234,31 @@ def json_extent(
         at = found.start()
         char = buffer.text[at]
         if char in _OPEN:
-            cursor.depth += 1
-            second = cursor.depth == 2 and cursor.top == 1 and char in "{｛"
+            state.depth += 1
+            second = state.depth == 2 and state.top == 1 and char in "{｛"
             if second and (buffer.text[start] in "[［" or not buffer.text[start + 1 : at].strip()):
-                cursor.top = 2
-            if cursor.depth == cursor.top and char in "{｛":
-                cursor.expects_key = True
+                state.top = 2
+            if state.depth == state.top and char in "{｛":
+                state.expects_key = True
             at += 1
         elif char in _CLOSE:
-            if cursor.depth == cursor.top:
-                cursor.close_value(at)
-            cursor.depth -= 1
+            if state.depth == state.top:
+                state.close_value(at)
+            state.depth -= 1
             at += 1
-            if cursor.depth == 0:
+            if state.depth == 0:
                 extent.end, extent.balanced = at, True
                 notify(at)
                 return extent
         elif char in ",，":
-            if cursor.depth == cursor.top:
-                cursor.close_value(at)
-                cursor.expects_key = True
+            if state.depth == state.top:
+                state.close_value(at)
+                state.expects_key = True
             at += 1
         elif char in ":：":
-            cursor.expects_key = False
-            if cursor.depth == cursor.top and cursor.key is not None and cursor.value_start < 0:
-                cursor.value_start = at + 1
+            state.expects_key = False
+            if state.depth == state.top and state.key is not None and state.value_start < 0:
+                state.value_start = at + 1
             at += 1
         elif char in "<`":
             mark = yield from match_literal(buffer, at, delimiters)
@@ -271,10 +271,10 @@ def json_extent(
         else:
             opened = at
             at, whole = yield from _string_end(buffer, at, start, notify)
-            if whole and cursor.depth == cursor.top and cursor.expects_key:
-                cursor.key = buffer.text[opened:at].strip("\"'“”‘’＂＇\\")
-                cursor.expects_key = False
-                if reject and reject(cursor.key, extent):
+            if whole and state.depth == state.top and state.expects_key:
+                state.key = buffer.text[opened:at].strip("\"'“”‘’＂＇\\")
+                state.expects_key = False
+                if reject and reject(state.key, extent):
                     extent.end, extent.rejected = at, True
                     return extent
     extent.end = len(buffer.text)
@@ -293,9 +293,9 @@ def _comment_end(buffer: TextBuffer, at: int) -> Scan[int]:
 
 
 def _string_end(buffer: TextBuffer, at: int, start: int, notify: Callable[[int], None]) -> Scan[tuple[int, bool]]:
-    """Return the index after the string at `at`, and whether it is a whole string.
+    """Return the index after the string at `at`, and whether the string is complete.
 
-    One character further and False where that quote cannot open a string.
+    Where that quote cannot open a string: one character further, and False.
     """
     quote = buffer.text[at]
     escaped = quote == "\\"

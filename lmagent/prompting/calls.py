@@ -1,6 +1,7 @@
-"""Turns what a format spelled (a name and some arguments) into a call that fits a known tool, or into a failure.
+"""Turns the name and arguments that a model wrote into a call of a known tool, or into a failure. Pure.
 
-Knows the tools; knows nothing of tags. Pure.
+Knows the tools, their schemas, and the JSON envelopes that name a call; knows nothing of marker words. Over 400 lines
+because envelopes, tagged values, Python calls and plain text share one way of naming, repairing and checking.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from lmagent.core.json_text import dumps_text
 from lmagent.prompting.scanner_events import CallFailed, CallFound, FailureReason
 from lmagent.toolkit.loose_json import JSONReadError, read_calls, read_json
 from lmagent.toolkit.repair import coerce, raw_value, read_arguments, unwrap
@@ -18,6 +20,7 @@ from lmagent.toolkit.schema import canonical, closest, problems
 __all__ = [
     "ARGUMENT_KEYS",
     "ENVELOPE_KEYS",
+    "MAX_CALLS",
     "NAME_KEYS",
     "Envelope",
     "Outcome",
@@ -33,60 +36,52 @@ NAME_KEYS = ("name", "tool", "tool_name", "function", "function_name", "action")
 ARGUMENT_KEYS = ("arguments", "parameters", "params", "args", "input", "tool_input", "action_input")
 _WRAPPERS = ("function", "tool_call", "tool_calls", "function_call", "calls")
 _METADATA_KEYS = (
-    "id",
-    "type",
-    "call_id",
-    "tool_call_id",
-    "index",
-    "thought",
-    "thoughts",
-    "reasoning",
-    "reason",
-    "explanation",
-)
+    "id", "type", "call_id", "tool_call_id", "index", "thought", "thoughts", "reasoning", "reason", "explanation",
+)  # fmt: skip
 ENVELOPE_KEYS = frozenset((*NAME_KEYS, *ARGUMENT_KEYS, *_WRAPPERS, *_METADATA_KEYS))
-"""Every key that may stand in the object that names a call."""
+"""All keys of an object that names a call."""
 
 _PLACEHOLDER = re.compile(r"[<{\[$].*|.*[>}\]]|\.{3}|…|", re.DOTALL)
-_MAX_CALLS = 64
+MAX_CALLS = 64
+"""Most calls that are read from one reply."""
 
 
 @dataclass(slots=True)
 class Envelope:
-    """One call as an object spelled it; `arguments` is still what stood there (an object, text, null)."""
+    """One call as an object spelled it; `arguments` is unchecked (an object, text, null)."""
 
     name: str
     arguments: Any
     has_arguments: bool
     schema: bool
-    """True when the arguments describe parameters instead of giving them."""
+    """Whether the arguments describe parameters instead of giving values."""
     extra: tuple[str, ...]
-    """Keys beside those of an envelope."""
-    canonical: bool
-    """True for `name` and `arguments`, so that no alias was used."""
+    """Keys that do not belong to an envelope."""
+    standard_keys: bool
+    """Whether the keys are `name` and `arguments`, without an alias."""
     unambiguous: bool
-    """True when the keys are those of a call beyond doubt: a name and an object of arguments that is no schema."""
+    """Whether the keys are certainly those of a call: a name and an object of arguments that is no schema."""
 
 
 def clean_name(name: str) -> str:
-    """Return the name without blanks and without the `functions.` of some wire formats."""
+    """Return the name without white space and without the prefix `functions.` of some wire formats."""
     return name.strip().removeprefix("functions.").strip()
 
 
 def is_placeholder(name: str) -> bool:
-    """True for `<function-name>`, `...` and other stand-ins of a template."""
+    """Return whether the name is a placeholder of a template: `<function-name>`, `...`."""
     return _PLACEHOLDER.fullmatch(name.strip()) is not None
 
 
 def read_envelopes(value: Any, depth: int = 4) -> list[Envelope] | None:
-    """Return the calls in `value` in order, or None when it is not made of calls."""
+    """Return the calls in `value` in order; None when it holds anything else."""
     if depth == 0:
         return None
     if isinstance(value, list):
         calls: list[Envelope] = []
         for item in cast("list[Any]", value):
             inner = read_envelopes(item, depth - 1)
-            if inner is None or len(calls) + len(inner) > _MAX_CALLS:
+            if inner is None or len(calls) + len(inner) > MAX_CALLS:
                 return None
             calls.extend(inner)
         return calls
@@ -125,7 +120,7 @@ def _one_envelope(fields: dict[str, Any]) -> list[Envelope] | None:
 
 
 def is_schema(arguments: Mapping[str, Any]) -> bool:
-    """True for the description of parameters (`type` and `properties`), which is no call."""
+    """Return whether the arguments describe parameters (`type` and `properties`), so that there is no call."""
     return isinstance(arguments.get("properties"), dict) and arguments.get("type") == "object"
 
 
@@ -138,7 +133,10 @@ _MAX_RAW = 2000
 
 
 class Tools:
-    """The tools of one request, by name, and how what a model wrote becomes a call to one of them."""
+    """The tools of one request by name; turns the text of a call into a call of one of them.
+
+    The `from_...` methods return None where the text is a template or data, and therefore plain text.
+    """
 
     def __init__(self, tools: Mapping[str, Mapping[str, Any]], *, native: bool, repair: bool) -> None:
         self.schemas = dict(tools)
@@ -146,26 +144,26 @@ class Tools:
         self.repair = repair
 
     def knows(self, name: str) -> bool:
-        """True if `name` (cleaned) is a tool."""
+        """Return whether `name` (cleaned) is a tool."""
         return self.clean(name) in self.schemas
 
     def clean(self, name: str) -> str:
-        """Return `name` as the tool's name: without blanks, and without `functions.` unless the tool is called so."""
+        """Return the tool's name: without white space, and without `functions.` unless the tool has that prefix."""
         trimmed = name.strip()
         return trimmed if trimmed in self.schemas else clean_name(trimmed)
 
     def takes_arguments(self, name: str) -> bool:
-        """True if the tool has any parameter."""
+        """Return whether the tool has any parameter."""
         return bool(self.schemas.get(self.clean(name), {}).get("properties"))
 
     def failed(self, raw: str, reason: FailureReason, message: str, name: str | None = None) -> CallFailed:
-        """Return a failure; long raw text is cut in the middle."""
+        """Return a failure. Long raw text is shortened in the middle."""
         if len(raw) > _MAX_RAW:
             raw = f"{raw[: _MAX_RAW // 2]} … {raw[-_MAX_RAW // 2 :]}"
         return CallFailed(-1, name, raw, reason, message)
 
     def unfinished(self, raw: str, *, truncated: bool, name: str | None = None) -> CallFailed:
-        """Return the failure of a call whose end never came."""
+        """Return the failure of a call whose end is missing."""
         if truncated:
             return self.failed(raw, "truncated", "the reply was cut by the length limit inside this call", name)
         return self.failed(raw, "malformed", "the reply ends inside this call: its end is missing", name)
@@ -173,13 +171,13 @@ class Tools:
     def from_envelopes(
         self, raw: str, spans: Sequence[tuple[str, str]] = (), *, closed: bool = False, marked: bool = True
     ) -> list[Outcome] | None:
-        """Read JSON that names its calls itself; None when it is a template or data and so plain text.
+        """Read JSON that names its calls itself.
 
         Args:
             raw: The JSON text.
-            spans: Key and text of the values at the top, in order: unchanged arguments keep the model's spelling.
-            closed: A closing delimiter followed, so missing brackets may be added.
-            sure: Markup said that this is a call. Without, only JSON that is a call beyond doubt counts.
+            spans: Key and text of the values at the top, in order, so that unchanged arguments keep their spelling.
+            closed: Whether a closing delimiter followed, so that missing brackets may be added.
+            marked: Whether markup says that this is a call. Without markup, only JSON that is certainly a call counts.
         """
         try:
             reading = read_json(raw, repair=self.repair, closed=closed)
@@ -205,7 +203,7 @@ class Tools:
         return [self._call(item, raw, repairs, text) for item, text in zip(envelopes, texts, strict=True)]
 
     def final_answer(self, raw: str, names: tuple[str, ...]) -> str | None:
-        """Return the text of an envelope whose tool is the final answer, None for any other."""
+        """Return the text of an envelope whose tool is the final answer; None for any other."""
         try:
             envelopes = read_envelopes(read_json(raw).value)
         except JSONReadError:
@@ -225,7 +223,7 @@ class Tools:
         return answer if isinstance(answer, str) else "" if answer is None else canonical(answer)
 
     def whole_reply(self, raw: str) -> tuple[str, list[Outcome]] | None:
-        """Return text and calls of `{"thought": ..., "tool_calls": [...], "response": ...}`, None for anything else."""
+        """Return text and calls of `{"thought": ..., "tool_calls": [...], "response": ...}`; None for anything else."""
         try:
             value = read_json(raw).value
         except JSONReadError:
@@ -241,7 +239,7 @@ class Tools:
         return None if outcomes is None or (answer is None and not outcomes) else (answer or "", outcomes)
 
     def _clearly_calls(self, envelopes: list[Envelope]) -> bool:
-        """Known tools with arguments that are no schema; an unknown name only when all else is that of a call."""
+        """Return whether JSON without markup is certainly a call: of known tools, or with the keys of a call only."""
         if self.native and not all(self.knows(item.name) and item.has_arguments for item in envelopes):
             return False
         return all(self._plausible(item) for item in envelopes)
@@ -268,12 +266,12 @@ class Tools:
         return [self.failed(raw, "malformed", 'expected {"name": ..., "arguments": {...}}, got other JSON')]
 
     def _known_name_in(self, raw: str) -> str | None:
-        """The name that broken JSON seems to call, if it is a known tool (for messages only)."""
+        """Return the tool that broken JSON seems to call, if it is known (for messages only)."""
         found = _NAME_VALUE.search(raw[:_MAX_RAW])
         return found.group(1) if found and found.group(1) in self.schemas else None
 
     def may_become_call(self, raw: str, *, cut: bool) -> bool:
-        """True if unfinished JSON names a known tool, or was cut before it could name one."""
+        """Return whether unfinished JSON names a known tool, or was cut before it could name one."""
         if self._known_name_in(raw) is not None:
             return True
         if not cut or self.native:
@@ -296,7 +294,7 @@ class Tools:
         notes = list(repairs)
         if name != item.name:
             notes.append("name trimmed")
-        if not item.canonical:
+        if not item.standard_keys:
             notes.append("other key names")
         if item.extra:
             notes.append("keys beside the call ignored")
@@ -309,7 +307,7 @@ class Tools:
         return self._fit_schema(name, arguments, schema, raw, notes, text, repairs)
 
     def _plain_text(self, text: str, schema: Mapping[str, Any], notes: list[str]) -> Any:
-        """Plain text as the argument of a tool that has exactly one parameter, which takes text."""
+        """Return plain text as the argument of a tool with exactly one parameter, which takes text."""
         properties = cast("Mapping[str, Any]", schema.get("properties") or {})
         if len(properties) == 1:
             [(key, parameter)] = properties.items()
@@ -337,7 +335,9 @@ class Tools:
         fitted = coerce(fields, schema, notes) if self.repair else fields
         wrong = problems(fitted, schema)
         if wrong:
-            return self.failed(raw, "invalid_arguments", "; ".join(wrong[:8]), name)
+            failure = self.failed(raw, "invalid_arguments", "; ".join(wrong[:8]), name)
+            failure.arguments = dumps_text(fields)
+            return failure
         untouched = len(notes) == before and not read and self._same_value(text, fitted)
         return CallFound(-1, name, text.strip() if untouched else canonical(fitted), tuple(dict.fromkeys(notes)))
 
@@ -351,7 +351,7 @@ class Tools:
             return False
 
     def unknown(self, name: str, raw: str) -> CallFailed:
-        """Return the failure for a name that is no tool, with the nearest ones."""
+        """Return the failure for an unknown tool, with similar names."""
         known = ", ".join(list(self.schemas)[:20]) or "none"
         return self.failed(
             raw,
@@ -361,13 +361,13 @@ class Tools:
         )
 
     def _unknown_or_template(self, name: str, raw: str) -> CallFailed | None:
-        """A name that is no tool fails, unless it is a stand-in of a template (`<tool name>`) or leaked text."""
+        """Return the failure for an unknown tool; None for a placeholder (`<tool name>`) and in native text."""
         if self.native or (is_placeholder(name) and not self.knows(name.strip("[]<>"))):
             return None
         return self.unknown(name, raw)
 
     def from_arguments(self, name: str, text: str, raw: str, *, closed: bool = False) -> Outcome | None:
-        """Read the arguments of a call whose name stood outside the JSON; None for a template."""
+        """Read the arguments of a call whose name stood outside the JSON."""
         cleaned = self.clean(name)
         schema = self.schemas.get(cleaned)
         if schema is None:
@@ -393,7 +393,7 @@ class Tools:
         return self._fit_schema(cleaned, arguments, schema, raw, notes, "", ["plain"])
 
     def from_fields(self, name: str, fields: Sequence[RawField], raw: str) -> Outcome | None:
-        """Read a call whose values stood between tags; their types come from the schema."""
+        """Read a call whose values stood between tags. Their types come from the schema."""
         cleaned = self.clean(name)
         schema = self.schemas.get(cleaned)
         if schema is None:
@@ -420,7 +420,7 @@ class Tools:
         return raw_value(text, parameter, schema, notes)
 
     def from_python(self, text: str, *, marked: bool) -> list[Outcome] | None:
-        """Read `[name(key=value), ...]`; None when it is no list of calls to known tools and markup did not say so."""
+        """Read `[name(key=value), ...]`. Without markup (`marked`), only calls of known tools count."""
         try:
             calls = read_calls(text)
         except JSONReadError as error:
@@ -441,10 +441,7 @@ class Tools:
         return outcomes
 
 
-_NAME_VALUE = re.compile(
-    r"""["'“”]?(?:name|tool|tool_name|function|function_name|action)["'“”\\]{0,3}\s{0,9}[:：]\s{0,9}[\\"'“”]{1,3}([\w.-]{1,64})["'“”\\]"""
-)
-_NAME_BEGUN = re.compile(
-    r"""["'“”]?(?:name|tool|tool_name|function|function_name|action)["'“”\\]{0,3}\s{0,9}[:：]\s{0,9}[\\"'“”]{1,3}([\w.-]{0,64})\Z"""
-)
+_NAME_KEY = rf"""["'“”]?(?:{"|".join(NAME_KEYS)})["'“”\\]{{0,3}}\s{{0,9}}[:：]\s{{0,9}}[\\"'“”]{{1,3}}"""
+_NAME_VALUE = re.compile(_NAME_KEY + r"""([\w.-]{1,64})["'“”\\]""")
+_NAME_BEGUN = re.compile(_NAME_KEY + r"([\w.-]{0,64})\Z")
 _CALL_NAME = re.compile(r"([^\W\d][\w.-]{0,63})[ \t]{0,9}\(")

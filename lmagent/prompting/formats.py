@@ -1,8 +1,9 @@
-"""How tools are asked for in a prompt: one small class of pure methods a format.
+"""Prompt formats: how the prompt offers tools and shows calls and results. One small class of pure methods each.
 
-A format writes the tools into the system text, earlier calls into assistant text and results into user text. Reading
-a reply is the scanner's: it accepts every known family, whatever was asked for. The wording is fixed: small changes
-swing single models by many points, and equal bytes are cached by providers.
+A format writes the tools into the system text, earlier calls into assistant text and results into user text. The
+scanner reads the replies and accepts every known family, whatever the prompt asked for. The wording is fixed: small
+changes cost single models many points, and providers cache equal bytes. Over 400 lines because of the instructions in
+two languages and six formats of about thirty lines.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ __all__ = [
     "ReAct",
     "TaggedValues",
     "WholeReply",
+    "callable_tools",
     "format_for",
+    "instruction",
     "register_format",
     "tool_line",
-    "words",
 ]
 
 Language = Literal["en", "zh"]
 
 _EXAMPLE = ("lookup_planet", {"planet": "Mars", "fields": ["mass"]})
-"""An invented tool: a model that echoes the example calls something unknown, which runs nothing."""
+"""An invented tool: a model that repeats the example calls an unknown tool, so nothing runs."""
 
 _RULES: dict[Language, dict[str, str]] = {
     "en": {
@@ -102,16 +104,16 @@ class PromptFormat(ABC):
 
     name: ClassVar[str]
     parallel: ClassVar[bool] = True
-    """Whether several calls may stand in one reply."""
+    """Whether one reply may have several calls."""
     max_calls: ClassVar[int] = 8
     rules: ClassVar[str] = "rules"
-    """Which of the fixed rules go with the form: those for JSON."""
+    """Key of the fixed rules that go with the form; default: those for JSON."""
     whole_reply: ClassVar[bool] = False
     """Whether the whole reply is one JSON object, `{"tool_calls": [...]}` or `{"response": ...}`."""
 
     @abstractmethod
     def form(self, language: Language) -> str:
-        """Return the template of a call, with placeholders that are not valid JSON, so that an echo never parses."""
+        """Return the template of a call. Its placeholders are not valid JSON, so a repeated template never parses."""
 
     @abstractmethod
     def call(self, name: str, arguments: str) -> str:
@@ -123,7 +125,7 @@ class PromptFormat(ABC):
         """
 
     def calls(self, calls: Sequence[ToolCall]) -> str:
-        """Return earlier calls as the text the model wrote."""
+        """Return earlier calls as assistant text."""
         return "\n".join(self.call(call.name, _object_text(call.arguments)) for call in calls)
 
     def section(
@@ -132,13 +134,12 @@ class PromptFormat(ABC):
         """Return the part of the system text that offers the tools; empty when none may be called.
 
         Args:
-            tools: What may be called.
-            choice: Whether something must be.
+            tools: The tools that may be called.
+            choice: Whether a call is required.
             language: Of the instructions.
-            single: At most one call, whatever the format could.
+            single: At most one call, even if the format allows several.
         """
-        if isinstance(choice, NamedTool):
-            tools = [tool for tool in tools if tool.name == choice.name]
+        tools = callable_tools(tools, choice)
         if choice == "none" or not tools:
             return ""
         rules = _RULES[language]
@@ -158,7 +159,7 @@ class PromptFormat(ABC):
         return "\n\n".join(parts)
 
     def results(self, results: Sequence[ToolMessage], language: Language = "en") -> str:
-        """Return tool results as the text of a user message: data, with every marker neutralised."""
+        """Return tool results as the text of a user message, with all markers made harmless."""
         lines = [
             "<tool_response>\n" + neutralise(dumps_text(_result(result))) + "\n</tool_response>" for result in results
         ]
@@ -179,17 +180,22 @@ class PromptFormat(ABC):
         """Return the JSON Schema of the whole reply, for constrained decoding; None: the reply is free text.
 
         Args:
-            tools: What may be called.
-            choice: Whether something must be.
+            tools: The tools that may be called.
+            choice: Whether a call is required.
             answer: Schema of a structured answer; None: the answer is text.
             single: At most one call.
         """
         return None
 
 
-def words(name: str, language: Language) -> str:
-    """Return one of the fixed sentences."""
+def instruction(name: str, language: Language) -> str:
+    """Return one of the fixed sentences, by its key."""
     return _RULES[language][name]
+
+
+def callable_tools(tools: Sequence[ToolSpec], choice: ToolChoice) -> Sequence[ToolSpec]:
+    """Return the tools that may be called: all, or the named one."""
+    return [tool for tool in tools if tool.name == choice.name] if isinstance(choice, NamedTool) else tools
 
 
 def tool_line(tool: ToolSpec) -> str:
@@ -210,7 +216,7 @@ def _result(message: ToolMessage) -> dict[str, Any]:
 
 
 def _object_text(arguments: str) -> str:
-    """Return arguments as an object: a broken text travels back in quotes, so that the markup around it stays whole."""
+    """Return arguments as JSON. Broken JSON becomes a string, so that the markup around it stays valid."""
     try:
         value = loads(arguments or "{}")
     except JSONError:
@@ -219,7 +225,7 @@ def _object_text(arguments: str) -> str:
 
 
 def _values(arguments: str) -> dict[str, Any]:
-    """Return arguments by name; what could not be read goes back under a name of its own."""
+    """Return arguments by name; a value that is no object gets the name `arguments`."""
     values = loads(arguments)
     return cast("dict[str, Any]", values) if isinstance(values, dict) else {"arguments": values}
 
@@ -229,7 +235,7 @@ def _envelope(name: str, arguments: str, key: str = "arguments") -> str:
 
 
 class FencedJSON(PromptFormat):
-    """One JSON object in one fenced block: the default, best or near best for most models."""
+    """One JSON object in one fenced block; the default, best or near best for most models."""
 
     name = "json"
 
@@ -242,7 +248,7 @@ class FencedJSON(PromptFormat):
 
 
 class Hermes(PromptFormat):
-    """`<tool_call>` blocks: what Hermes and Qwen models were trained on."""
+    """`<tool_call>` blocks; Hermes and Qwen models were trained on them."""
 
     name = "hermes"
 
@@ -258,7 +264,7 @@ class Hermes(PromptFormat):
 
 
 class ReAct(PromptFormat):
-    """`Action:` / `Action Input:` lines, one call a reply."""
+    """`Action:` / `Action Input:` lines, one call per reply."""
 
     name = "react"
     parallel = False
@@ -281,7 +287,7 @@ class ReAct(PromptFormat):
 
 
 class PythonList(PromptFormat):
-    """`[name(key=value), ...]`: what ToolACE and Llama 3.2 and 4 were trained on."""
+    """`[name(key=value), ...]`; ToolACE and Llama 3.2 and 4 were trained on it."""
 
     name = "python"
     rules = "rules python"
@@ -303,7 +309,7 @@ class PythonList(PromptFormat):
 
 
 class TaggedValues(PromptFormat):
-    """`<function=name>` with one `<parameter=key>` a value: what Qwen3-Coder and MiMo were trained on."""
+    """`<function=name>` with one `<parameter=key>` per value; Qwen3-Coder and MiMo were trained on it."""
 
     name = "xml"
     rules = "rules xml"
@@ -328,7 +334,7 @@ class TaggedValues(PromptFormat):
 
 
 class WholeReply(PromptFormat):
-    """The whole reply is one JSON object: for constrained decoding, where a call cannot be malformed."""
+    """The whole reply is one JSON object; for constrained decoding, where no call can be malformed."""
 
     name = "object"
     whole_reply = True
@@ -354,8 +360,7 @@ class WholeReply(PromptFormat):
         answer: Mapping[str, Any] | None = None,
         single: bool = False,
     ) -> Mapping[str, Any] | None:
-        if isinstance(choice, NamedTool):
-            tools = [tool for tool in tools if tool.name == choice.name]
+        tools = callable_tools(tools, choice)
         branches = [
             _object(name={"const": tool.name}, arguments=inline_refs(tool.parameters), required=("name", "arguments"))
             for tool in tools
@@ -366,7 +371,7 @@ class WholeReply(PromptFormat):
             "minItems": 1,
             "maxItems": 1 if single else self.max_calls,
         }
-        # The thought comes first and may be left out: room to think, which strict formats otherwise take away.
+        # The optional thought comes first: strict formats otherwise leave the model no place to reason.
         calls = _object(thought=_THOUGHT, tool_calls=listed, required=("tool_calls",))
         if choice != "auto":
             return calls
@@ -395,18 +400,18 @@ _BY_FAMILY = (
     (("qwen", "qwq", "hermes", "granite-4"), "hermes"),
     (("toolace", "llama-4", "llama-3.2"), "python"),
 )
-"""Words in a model's name -> the format it was trained on. All others take fenced JSON best."""
+"""Words in a model's name -> the format it was trained on. Fenced JSON is best for all others."""
 
 
-def register_format(made: PromptFormat) -> None:
-    """Make a format known by its name. Raises `ConfigurationError` when the name is taken."""
-    if made.name in _FORMATS:
-        raise ConfigurationError(f"A prompt format {made.name!r} is registered already.")
-    _FORMATS[made.name] = made
+def register_format(format: PromptFormat) -> None:
+    """Register a format by its name. Raises `ConfigurationError` when the name is taken."""
+    if format.name in _FORMATS:
+        raise ConfigurationError(f"A prompt format {format.name!r} is registered already.")
+    _FORMATS[format.name] = format
 
 
 def format_for(model: str, wanted: str | PromptFormat | None = None) -> PromptFormat:
-    """Return the format that was asked for, else the one a model's family knows best.
+    """Return the wanted format, else the format of the model's family.
 
     Raises:
         ConfigurationError: No such format.

@@ -1,6 +1,8 @@
-"""Text from outside, made harmless before it enters a prompt: no marker in it can open or close anything.
+"""The marker words of all model families, and `neutralise`, which makes them harmless in text from outside.
 
-Only what some model family reads as markup is touched; ordinary `<`, HTML and code stay as they are.
+The tables are data for the scanner: words that begin and end calls, thinking, invented results and a reply. Neutralised
+text from a tool or a user can open or close nothing in a prompt. Only marker words are changed; ordinary `<`, HTML and
+code stay as they are.
 """
 
 from __future__ import annotations
@@ -27,60 +29,25 @@ THINKING = {
     "<|START_THINKING|>": "<|END_THINKING|>",
     "<scratch_pad>": "</scratch_pad>",
 }
-"""Opening word of thinking: its closing word."""
+"""Opening word of thinking -> its closing word."""
 
 THINK_CLOSERS = tuple(THINKING.values())
 
 RESULTS = (
-    "<tool_response>",
-    "<tool_response ",
-    "<tool_result>",
-    "<tool_results>",
-    "<tool_output>",
-    "<tool_outputs>",
-    "<function_results>",
-    "<function_result>",
-    "<function_response>",
-    "✿RESULT✿",
-    "✿RETURN✿",
-    "[TOOL_RESULTS]",
-    "<｜tool▁outputs▁begin｜>",
-    "<｜tool▁output▁begin｜>",
-    "<｜DSML｜function_results>",
-    "<｜User｜>",
-    "<|START_TOOL_RESULT|>",
-    "<|tool_response|>",
-    "<|observation|>",
-    "<|user|>",
-    "<|im_start|>",
-    "<|start_header_id|>",
-    "<|header_start|>",
-    "<|start_of_role|>",
-    "<start_of_turn>",
-    "]~b]",
-)
-"""Words that begin a tool result or another role's turn; a model that writes one invents what follows."""
+    "<tool_response>", "<tool_response ", "<tool_result>", "<tool_results>", "<tool_output>", "<tool_outputs>",
+    "<function_results>", "<function_result>", "<function_response>", "✿RESULT✿", "✿RETURN✿", "[TOOL_RESULTS]",
+    "<｜tool▁outputs▁begin｜>", "<｜tool▁output▁begin｜>", "<｜DSML｜function_results>", "<｜User｜>",
+    "<|START_TOOL_RESULT|>", "<|tool_response|>", "<|observation|>", "<|user|>", "<|im_start|>",
+    "<|start_header_id|>", "<|header_start|>", "<|start_of_role|>", "<start_of_turn>", "]~b]",
+)  # fmt: skip
+"""Words that begin a tool result or the turn of another role. A model that writes one invents what follows."""
 
 END_WORDS = (
-    "<|im_end|>",
-    "<|eot_id|>",
-    "<|eom_id|>",
-    "<|eot|>",
-    "<|end|>",
-    "<|return|>",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|end▁of▁sentence|>",
-    "<｜end▁of▁sentence｜>",
-    "<|START_RESPONSE|>",
-    "<|END_RESPONSE|>",
-    "<|END_OF_TURN_TOKEN|>",
-    "<end_of_turn>",
-    "</s>",
-    "</tool_response>",
-    "[/TOOL_RESULTS]",
-)
-"""Tokens of chat templates that mean nothing inside a reply."""
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|end|>", "<|return|>", "<|endoftext|>",
+    "<|end_of_text|>", "<|end▁of▁sentence|>", "<｜end▁of▁sentence｜>", "<|START_RESPONSE|>", "<|END_RESPONSE|>",
+    "<|END_OF_TURN_TOKEN|>", "<end_of_turn>", "</s>", "</tool_response>", "[/TOOL_RESULTS]",
+)  # fmt: skip
+"""Tokens of chat templates that have no meaning inside a reply."""
 
 WRAPPERS: dict[str, tuple[str, ...]] = {
     "<tool_call>": ("</tool_call>",),
@@ -105,35 +72,19 @@ WRAPPERS: dict[str, tuple[str, ...]] = {
     "[TOOL_CALLS]": ("[/TOOL_CALLS]",),
     "functools[": (),
 }
-"""Opening word of a wrapper: its closing words."""
+"""Opening word of a wrapper around calls -> its closing words."""
 
 ELEMENTS = ("<function=", "<invoke", "<｜DSML｜invoke", "<｜tool▁call▁begin｜>", "<|tool_call_begin|>")
 """Markers that begin a call with or without a wrapper."""
 
 _INNER_CLOSERS = (
-    "</function>",
-    "</invoke>",
-    "</｜DSML｜invoke>",
-    "<｜tool▁call▁end｜>",
-    "<|tool_call_end|>",
-    "<|call|>",
-)
+    "</function>", "</invoke>", "</｜DSML｜invoke>", "<｜tool▁call▁end｜>", "<|tool_call_end|>", "<|call|>",
+)  # fmt: skip
 CLOSERS = tuple(dict.fromkeys((*(word for words in WRAPPERS.values() for word in words), *_INNER_CLOSERS)))
 OPENERS = (*WRAPPERS, *ELEMENTS, "✿FUNCTION✿", "<|start|>", "<|channel|>")
 """Words that begin a call."""
 
-MARKERS = tuple(
-    dict.fromkeys(
-        (
-            *THINKING,
-            *THINK_CLOSERS,
-            *RESULTS,
-            *END_WORDS,
-            *OPENERS,
-            *CLOSERS,
-        )
-    )
-)
+MARKERS = tuple(dict.fromkeys((*THINKING, *THINK_CLOSERS, *RESULTS, *END_WORDS, *OPENERS, *CLOSERS)))
 
 
 _ZERO_WIDTH = "\u200b"
@@ -147,34 +98,34 @@ _TEMPLATE = (
     "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]",
     "[/AVAILABLE_TOOLS]", "[gMASK]", "<sop>", "<s>", "<bos>", "<eos>", "]~!b[", "[e~[", "<reserved_",
 )  # fmt: skip
-"""Tokens of chat templates beside those between `<|` and `|>`."""
+"""Other tokens of chat templates than those between `<|` and `|>`."""
 
 
 def _pattern() -> str:
-    """Words by first character: so the search runs from one candidate to the next."""
+    """Return the pattern of all words, grouped by first character: the search then skips to candidates."""
     rests: dict[str, list[str]] = {"<": [r"[|｜](?=[\w/])"]}
     for word in sorted({*MARKERS, *_INNER, *_TEMPLATE}):
         rests.setdefault(word[0], []).append(re.escape(word[1:]))
     return "|".join(f"{re.escape(first)}(?i:{'|'.join(rest)})" for first, rest in rests.items())
 
 
-_IN_CODE = re.compile(_pattern())
-_ANYWHERE = re.compile(_pattern() + "|`{3,}")
+_WITHOUT_FENCES = re.compile(_pattern())
+_WITH_FENCES = re.compile(_pattern() + "|`{3,}")
 
 
 def neutralise(text: str, *, fences: bool = True) -> str:
-    """Return `text` unable to act as markup, and as readable as before.
+    """Return `text` with its markers made harmless; it reads the same.
 
     Args:
         text: From a tool, or from the user.
-        fences: Whether code fences are markup as well; in a user's own text they are just code.
+        fences: Whether code fences are markup as well. In a user's own text they are just code.
 
-    A zero-width space is put behind the first character of each marker, and between backticks. Line markers such as
-    `Observation:` are no danger here: results enter the prompt as JSON, in which no line begins.
+    A zero-width space is inserted after the first character of each marker, and between backticks. Line markers such as
+    `Observation:` need no change: results enter the prompt as JSON, which has no line breaks.
     """
-    return (_ANYWHERE if fences else _IN_CODE).sub(_broken, text)
+    return (_WITH_FENCES if fences else _WITHOUT_FENCES).sub(_split, text)
 
 
-def _broken(found: re.Match[str]) -> str:
+def _split(found: re.Match[str]) -> str:
     word = found.group()
     return _ZERO_WIDTH.join(word) if word[0] == "`" else word[0] + _ZERO_WIDTH + word[1:]

@@ -1,6 +1,23 @@
-"""`Prompted(codec)`: a codec that writes the tools into the prompt and lifts calls out of the answer.
+"""`Prompted(codec)`: a codec that writes the tools into the prompt and reads calls from the text of the reply.
 
-It obeys the same five functions, so no other floor knows that the provider has no function calling.
+Theory of operation:
+
+- `Prompted` wraps any codec and is a codec itself, so no other layer knows that a provider has no function calling.
+  The wrapped codec sees only plain conversation, without tools.
+- Writing (`render`): the tool section goes to the end of the system text, earlier calls become assistant text, and
+  results become user text. A `PromptFormat` writes all three. Renderings are kept on the messages, so a turn
+  costs nothing for older messages and the bytes stay equal for the prompt cache of the provider.
+- User text and results are data: marker words in them are made harmless (`markers.neutralise`), and they are never
+  scanned.
+- Reading: deltas of the wrapped codec are fed to a scanner, and its pieces become deltas again. Whole replies take the
+  same path as one delta. Calls come last, when the reply ends; white space around them is dropped.
+- A call that cannot be read is a call with a `problem`. It is answered with that problem instead of being run, and the
+  model sends it again. Once a later reply is better, the failed call is left out of the prompt; the history keeps it.
+- Where decoding can be constrained and the format is a whole-reply object, `render` sends a schema of all possible
+  replies, which enforces a forced tool choice. Elsewhere the prompt can only ask.
+- A stream in which the model invents a tool result is closed at once. With a reasoning model the reader waits a while,
+  because all of it may have been a draft.
+- `for_call` binds a copy to the tools of one request. The codec itself has no state and is shared by conversations.
 """
 
 from __future__ import annotations
@@ -14,35 +31,34 @@ from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextD
 from lmagent.core.json_text import JSON, dumps_text
 from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, TextPart, ToolMessage, UserMessage
 from lmagent.errors import ProviderError
-from lmagent.prompting.formats import Language, PromptFormat, format_for, words
-from lmagent.prompting.leaked_calls import Blanks, delta_of
+from lmagent.prompting.formats import Language, PromptFormat, callable_tools, format_for, instruction
 from lmagent.prompting.markers import neutralise
-from lmagent.prompting.retry_prompts import complaint, failures_at_end, without_failures
+from lmagent.prompting.retry_prompts import failed_rounds_at_end, failure_message, without_failed_calls
 from lmagent.prompting.scanner import Scanner
-from lmagent.prompting.scanner_events import CallFailed, Piece
-from lmagent.prompting.whole_reply import ObjectReader
+from lmagent.prompting.scanner_events import CallFailed, Piece, WhitespaceHolder, delta_of
+from lmagent.prompting.whole_reply import WholeReplyReader
 from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
 from lmagent.toolkit.schema import OutputSchema, inline_refs
 
-__all__ = ["LOCAL", "TINY", "Bounds", "Prompted", "bounded", "neutralise_user"]
+__all__ = ["LOCAL", "TINY", "Bounds", "Prompted", "bound_lengths", "neutralise_user"]
 
-_OWN_CALLS = 100
-"""Index of the first call that the server has read itself, behind those that stood in the text."""
-_WARM = 0.3
-"""Least temperature of a second re-ask: the same question at temperature 0 repeats the same fault."""
-_DRAFT = 4000
-"""Characters after an invented result in which a thinking model may still show that it all was a draft."""
+_FIRST_NATIVE_INDEX = 100
+"""Index of the first native call, after those in the text."""
+_RETRY_TEMPERATURE = 0.3
+"""Lowest temperature of a second retry: at temperature 0 the model repeats its mistake."""
+_MAX_DRAFT = 4000
+"""Characters after an invented result in which a reasoning model may still end its thinking."""
 
 
 @dataclass(slots=True)
 class _State:
     inner: Any
-    scanner: Scanner | ObjectReader | None
-    blanks: Blanks = field(default_factory=Blanks)
+    scanner: Scanner | WholeReplyReader | None
+    whitespace: WhitespaceHolder = field(default_factory=WhitespaceHolder)
     dropped: int = 0
-    """Characters that came after the reply was cut."""
+    """Number of characters received after the reply was cut."""
     whole: bool = False
-    """The reply is there already: there is no stream to close."""
+    """The reply is complete, so there is no stream to close."""
     done: bool = False
 
 
@@ -51,11 +67,11 @@ class Prompted(Codec):
 
     Args:
         codec: The dialect that carries the text.
-        format: Name or instance of a `PromptFormat`; None: what the model's family knows best, or the whole-reply
-            form where decoding can be constrained.
+        format: Name or instance of a `PromptFormat`; None: the format of the model's family, or the whole-reply object
+            where decoding can be constrained.
         language: Of the instructions; None: Chinese when the conversation begins in Chinese, else English.
-        repair: Whether broken JSON in a call is mended, losslessly or not at all.
-        bounded: Whether lengths in the schema of a whole reply are bounded, for grammars.
+        repair: Whether broken JSON in a call is repaired, losslessly or not at all.
+        bounded: Whether the schema of a whole reply bounds lengths, for grammars.
     """
 
     reads_text = True
@@ -79,7 +95,7 @@ class Prompted(Codec):
             codec.features,
             tools=True,
             parallel_calls=self.format.parallel,
-            # Elsewhere the prompt can only ask for a call.
+            # Where decoding is free, the prompt can only ask for a call.
             tool_choice=frozenset({"auto", "none", "required", "named"} if forced else {"auto", "none"}),
         )
         self.framing = codec.framing
@@ -97,18 +113,15 @@ class Prompted(Codec):
         return self.inner.model_id
 
     def for_call(self, call: ChatCall) -> Codec:
-        """Return a copy that knows the tools of `call`: reading a reply needs their names and schemas."""
+        """Return a copy bound to `call`: reading a reply needs the names and schemas of its tools."""
         bound = copy(self)
         bound.inner = self.inner.for_call(call)
         bound._bind(call)
         return bound
 
     def _bind(self, call: ChatCall) -> None:
-        named = call.tool_choice.name if isinstance(call.tool_choice, NamedTool) else None
         self._call = call
-        self._schemas = {tool.name: tool.parameters for tool in call.tools if named in (None, tool.name)}
-
-    # Writing
+        self._schemas = {tool.name: tool.parameters for tool in callable_tools(call.tools, call.tool_choice)}
 
     def build_request(self, call: ChatCall) -> Request:
         return self.inner.build_request(self.render(call))
@@ -120,57 +133,57 @@ class Prompted(Codec):
         parameters = dict(call.parameters)
         single = parameters.pop("parallel_tool_calls", None) is False
         section = self._section(call, language, single=single) if call.tools else ""
-        schema, asked = self._answer_form(call, language, single=single)
-        messages = tuple(self._plain(without_failures(call.messages), language))
-        for text in (section, asked):
+        schema, answer_text = self._answer_form(call, language, single=single)
+        messages = tuple(self._as_text(without_failed_calls(call.messages), language))
+        for text in (section, answer_text):
             messages = _with_section(messages, text) if text else messages
         if offered and self.format.stop() and self.inner.features.stop:
             parameters["stop"] = list(dict.fromkeys((*parameters.get("stop", ()), *self.format.stop())))
-        if "temperature" in parameters and failures_at_end(call.messages) > 1:
-            parameters["temperature"] = max(parameters["temperature"], _WARM)
+        if "temperature" in parameters and failed_rounds_at_end(call.messages) > 1:
+            parameters["temperature"] = max(parameters["temperature"], _RETRY_TEMPERATURE)
         return replace(
             call, messages=messages, tools=(), tool_choice="auto", parameters=parameters, output_schema=schema
         )
 
     def _section(self, call: ChatCall, language: Language, *, single: bool) -> str:
         if call.tool_choice == "none":
-            # A conversation full of calls invites another one.
-            return words("none", language) if any(isinstance(m, ToolMessage) for m in call.messages) else ""
-        if single:  # asked for only when needed: formats of users may not know the word
+            # After a conversation with calls, models tend to write another one.
+            return instruction("none", language) if any(isinstance(m, ToolMessage) for m in call.messages) else ""
+        if single:  # passed only when needed: a format of the user may not have the parameter
             return self.format.section(call.tools, call.tool_choice, language, single=True)
         return self.format.section(call.tools, call.tool_choice, language)
 
     def _answer_form(self, call: ChatCall, language: Language, *, single: bool) -> tuple[OutputSchema | None, str]:
-        """Return the schema that is sent, and what the prompt says of a structured answer."""
+        """Return the schema to send, and the instruction for a structured answer."""
         wanted, level = call.output_schema, self.inner.features.json_schema
         if call.tools and call.tool_choice != "none":
             if self.format.whole_reply and level != "none":
                 answer = wanted.schema if wanted else None
                 schema = self.format.response_schema(call.tools, call.tool_choice, answer=answer, single=single)
                 if schema is not None:
-                    schema = _bounded(schema) if self.bounded else schema
-                    said = _asked(wanted, call, language) if wanted else ""
-                    return OutputSchema(name="reply", schema=schema, strict=False), said
+                    schema = bound_lengths(schema, LOCAL) if self.bounded else schema
+                    text = _answer_instruction(wanted, call, language) if wanted else ""
+                    return OutputSchema(name="reply", schema=schema, strict=False), text
         elif wanted is None or level != "none":
             return wanted, ""
-        # Text with calls in it fits no schema, so the answer's form is only asked for.
-        return None, _asked(wanted, call, language) if wanted else ""
+        # Text with calls in it fits no schema, so the prompt asks for the form of the answer.
+        return None, _answer_instruction(wanted, call, language) if wanted else ""
 
-    def _plain(self, messages: Iterable[Message], language: Language) -> Iterator[Message]:
+    def _as_text(self, messages: Iterable[Message], language: Language) -> Iterator[Message]:
         results: list[ToolMessage] = []
         for message in messages:
             if isinstance(message, ToolMessage):
                 results.append(message)
                 continue
             if results:
-                yield self._results(results, language)
+                yield self._results_as_text(results, language)
                 results = []
-            yield self._plain_message(message)
+            yield self._message_as_text(message)
         if results:
-            yield self._results(results, language)
+            yield self._results_as_text(results, language)
 
-    def _plain_message(self, message: Message) -> Message:
-        """Render one message; the rendering is kept on the message, which never changes."""
+    def _message_as_text(self, message: Message) -> Message:
+        """Render one message; keep the rendering on the message, which never changes."""
         if isinstance(message, AssistantMessage) and message.tool_calls:
             key = ("prompted", self.format.name)
             kept: Any = message.wire.get(key)
@@ -186,18 +199,16 @@ class Prompted(Codec):
             return kept
         return message
 
-    def _results(self, results: list[ToolMessage], language: Language) -> Message:
+    def _results_as_text(self, results: list[ToolMessage], language: Language) -> Message:
         key = ("prompted", self.format.name, language, len(results))
         kept: Any = results[0].wire.get(key)
         if kept is None:
             kept = results[0].wire[key] = UserMessage(self.format.results(results, language))  # type: ignore[assignment]
         return kept
 
-    # Reading
-
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         reply = self.inner.parse_reply(body, prefix=prefix)
-        if not self._reads:
+        if not self._reads_calls:
             return reply
         builder = ReplyBuilder(prefix)
         done = Done(
@@ -210,27 +221,27 @@ class Prompted(Codec):
         )
         calls = (ToolCallDelta(index, whole=call) for index, call in enumerate(reply.message.tool_calls))
         deltas: Iterable[Delta] = (ReasoningDelta(reply.message.reasoning), TextDelta(reply.reply), *calls, done)
-        for delta in self._lift(_State(None, self._scanner(), whole=True), deltas):
+        for delta in self._read_deltas(_State(None, self._scanner(), whole=True), deltas):
             builder.add(delta)
-        made = builder.reply(reply.model_id)
-        return replace(made, message=replace(made.message, refusal=reply.message.refusal))
+        built = builder.reply(reply.model_id)
+        return replace(built, message=replace(built.message, refusal=reply.message.refusal))
 
     def new_state(self) -> Any:
-        return _State(self.inner.new_state(), self._scanner() if self._reads else None)
+        return _State(self.inner.new_state(), self._scanner() if self._reads_calls else None)
 
     def parse_event(self, state: Any, data: bytes, event: str = "") -> Iterable[Delta]:
         if state.done:
             return ()
-        return self._lift(state, self.inner.parse_event(state.inner, data, event))
+        return self._read_deltas(state, self.inner.parse_event(state.inner, data, event))
 
     def finish(self, state: Any) -> Iterable[Delta]:
-        return () if state.done else self._lift(state, self.inner.finish(state.inner))
+        return () if state.done else self._read_deltas(state, self.inner.finish(state.inner))
 
-    def _lift(self, state: _State, deltas: Iterable[Delta]) -> Iterable[Delta]:
+    def _read_deltas(self, state: _State, deltas: Iterable[Delta]) -> Iterable[Delta]:
         scanner = state.scanner
         if scanner is None:
             return deltas
-        lifted: list[Delta] = []
+        read: list[Delta] = []
         for delta in deltas:
             if isinstance(delta, TextDelta):
                 pieces = scanner.feed(delta.text)
@@ -238,58 +249,60 @@ class Prompted(Codec):
                 pieces = scanner.finish(delta.finish_reason)
             else:
                 if isinstance(delta, ToolCallDelta):
-                    delta.index += _OWN_CALLS
-                lifted.append(delta)
+                    delta.index += _FIRST_NATIVE_INDEX
+                read.append(delta)
                 continue
-            self._take(state, pieces, lifted)
+            self._add_pieces(state, pieces, read)
             if isinstance(delta, Done):
-                lifted.extend(state.blanks.end())
-                lifted.append(delta)
+                read.extend(state.whitespace.end())
+                read.append(delta)
                 state.done = True
-            elif scanner.cut and not state.whole and self._is_over(state, delta.text):
-                # The model plays the tools by itself: nothing more of it is wanted, so the stream is closed.
-                self._take(state, scanner.finish(), lifted)
-                lifted.extend(state.blanks.end())
-                lifted.append(Done(raw_finish_reason="cut"))
+            elif scanner.cut and not state.whole and self._stream_is_over(state, delta.text):
+                # The model invents results: the rest is not wanted, so the stream is closed.
+                self._add_pieces(state, scanner.finish(), read)
+                read.extend(state.whitespace.end())
+                read.append(Done(raw_finish_reason="cut"))
                 state.done = True
                 break
-        return lifted
+        return read
 
-    def _take(self, state: _State, pieces: Iterable[Piece], lifted: list[Delta]) -> None:
+    def _add_pieces(self, state: _State, pieces: Iterable[Piece], read: list[Delta]) -> None:
         for piece in pieces:
             delta = delta_of(piece)
             if isinstance(delta, ToolCallDelta) and delta.whole is not None:
-                self._judge(piece, delta)
-            lifted.extend(state.blanks.take(delta))
+                self._check(piece, delta)
+            read.extend(state.whitespace.feed(delta))
 
-    def _judge(self, piece: Piece, delta: ToolCallDelta) -> None:
+    def _check(self, piece: Piece, delta: ToolCallDelta) -> None:
         call, whole = self._call, delta.whole
         assert call is not None
         assert whole is not None
         if isinstance(piece, CallFailed):
             if piece.reason == "unknown_tool" and not isinstance(call.tool_choice, NamedTool):
-                problem = ""  # answered by the registry, which knows the names
+                problem = ""  # the registry answers it, and knows all names
             else:
-                problem = complaint(piece, self._schemas, self.format.form(self.language or _language(call.messages)))
+                problem = failure_message(
+                    piece, self._schemas, self.format.form(self.language or _language(call.messages))
+                )
             delta.whole = replace(whole, problem=problem)
         elif delta.index and call.parameters.get("parallel_tool_calls") is False:
             delta.whole = replace(whole, problem="This call was not run: only one call in a reply was asked for.")
 
-    def _is_over(self, state: _State, text: str) -> bool:
+    def _stream_is_over(self, state: _State, text: str) -> bool:
         state.dropped += len(text)
-        return not self.inner.features.reasoning or state.dropped > _DRAFT
+        return not self.inner.features.reasoning or state.dropped > _MAX_DRAFT
 
     @property
-    def _reads(self) -> bool:
-        """Whether the reply may have calls: without tools, text is text."""
+    def _reads_calls(self) -> bool:
+        """Whether the reply may have calls; without tools all text is text."""
         return self._call is not None and bool(self._call.tools) and self._call.tool_choice != "none"
 
-    def _scanner(self) -> Scanner | ObjectReader:
+    def _scanner(self) -> Scanner | WholeReplyReader:
         call = self._call
         assert call is not None
         stop = (*self.format.stop(), *call.parameters.get("stop", ()))
         scanner = Scanner(self._schemas, repair=self.repair and call.repair, stop=stop)
-        return ObjectReader(scanner) if self.format.whole_reply else scanner
+        return WholeReplyReader(scanner) if self.format.whole_reply else scanner
 
     def parse_error(
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
@@ -298,12 +311,12 @@ class Prompted(Codec):
 
 
 def neutralise_user(text: str) -> str:
-    """Return the user's text with chat-template tokens and tool markup made harmless; code stays code."""
+    """Return the user's text with chat-template tokens and tool markup made harmless; code fences stay."""
     return neutralise(text, fences=False)
 
 
 def _neutral(message: UserMessage) -> UserMessage:
-    """Return the message with every text in it made harmless; itself when nothing had to change."""
+    """Return the message with its texts made harmless; the same message when nothing had to change."""
     content = message.content
     if isinstance(content, str):
         clean: Any = neutralise_user(content)
@@ -312,21 +325,15 @@ def _neutral(message: UserMessage) -> UserMessage:
     return message if clean == content or (clean == tuple(content)) else UserMessage(clean, name=message.name)
 
 
-def _bounded(schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    from lmagent.prompting.prompted import LOCAL, bounded  # only for models in this process
-
-    return bounded(schema, LOCAL)
-
-
-def _asked(wanted: OutputSchema, call: ChatCall, language: Language) -> str:
+def _answer_instruction(wanted: OutputSchema, call: ChatCall, language: Language) -> str:
     schema = dumps_text(inline_refs(wanted.schema))
     if any(isinstance(message, SystemMessage) and schema in message.content for message in call.messages):
-        return ""  # the system text says so already
-    return f"{words('answer', language)}\n{schema}"
+        return ""  # the system text has the schema already
+    return f"{instruction('answer', language)}\n{schema}"
 
 
 def _language(messages: Iterable[Message]) -> Language:
-    """Chinese when the first thing the user says has a Chinese character; it then stays so, for prompt caches."""
+    """Return Chinese when the first user message has a Chinese character. It never changes later, for prompt caches."""
     for message in messages:
         if isinstance(message, UserMessage):
             return "zh" if any("\u4e00" <= char <= "\u9fff" for char in message.text) else "en"
@@ -334,7 +341,7 @@ def _language(messages: Iterable[Message]) -> Language:
 
 
 def _with_section(messages: tuple[Message, ...], section: str) -> tuple[Message, ...]:
-    """Append the tool section to the system text: the last of the leading system messages, or one of its own."""
+    """Append the section to the last of the leading system messages, or add a system message for it."""
     leading = 0
     while leading < len(messages) and isinstance(messages[leading], SystemMessage):
         leading += 1
@@ -347,36 +354,36 @@ def _with_section(messages: tuple[Message, ...], section: str) -> tuple[Message,
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The longest values a grammar lets a model write."""
+    """Bounds for the values that a model writes under a grammar."""
 
     string: int | None
-    """Characters; None: as long as the token limit allows."""
+    """Characters of a text; None: as many as the token limit allows."""
     items: int
 
 
 TINY = Bounds(string=80, items=12)
-"""For models that do not find an end by themselves."""
+"""For models that do not end a value by themselves."""
 LOCAL = Bounds(string=None, items=64)
-"""For any model in this process."""
+"""For other models in this process."""
 
-_ONLY_COST = frozenset({"description", "default", "title", "examples", "format", "pattern", "$schema"})
-_VALUES = frozenset({"enum", "const", "required"})
+_IGNORED_KEYS = frozenset({"description", "default", "title", "examples", "format", "pattern", "$schema"})
+_KEPT_KEYS = frozenset({"enum", "const", "required"})
 
 
-def bounded(schema: Any, bounds: Bounds = TINY) -> Any:
-    """Return `schema` for a grammar."""
+def bound_lengths(schema: Any, bounds: Bounds = TINY) -> Any:
+    """Return `schema` for a grammar: lengths are bounded, and keys that a grammar ignores are left out."""
     if isinstance(schema, list):
-        return [bounded(item, bounds) for item in cast("list[Any]", schema)]
+        return [bound_lengths(item, bounds) for item in cast("list[Any]", schema)]
     if not isinstance(schema, Mapping):
         return schema
-    made: dict[str, Any] = {}
+    bounded: dict[str, Any] = {}
     for key, value in cast("Mapping[str, Any]", schema).items():
         if key == "properties":
-            made[key] = {name: bounded(inner, bounds) for name, inner in value.items()}
-        elif key not in _ONLY_COST:
-            made[key] = value if key in _VALUES else bounded(value, bounds)
-    if made.get("type") == "string" and not {"enum", "const"} & made.keys() and bounds.string:
-        made["maxLength"] = min(made.get("maxLength", bounds.string), bounds.string)
-    if made.get("type") == "array":
-        made["maxItems"] = min(made.get("maxItems", bounds.items), bounds.items)
-    return made
+            bounded[key] = {name: bound_lengths(inner, bounds) for name, inner in value.items()}
+        elif key not in _IGNORED_KEYS:
+            bounded[key] = value if key in _KEPT_KEYS else bound_lengths(value, bounds)
+    if bounded.get("type") == "string" and not {"enum", "const"} & bounded.keys() and bounds.string:
+        bounded["maxLength"] = min(bounded.get("maxLength", bounds.string), bounds.string)
+    if bounded.get("type") == "array":
+        bounded["maxItems"] = min(bounded.get("maxItems", bounds.items), bounds.items)
+    return bounded

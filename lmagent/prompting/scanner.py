@@ -1,8 +1,26 @@
-"""One incremental scanner for streamed and whole replies: text, thinking, calls and failures, in order.
+"""An incremental scanner for replies: text, thinking, calls and failures, in order.
 
-Fed whole or in chunks, the pieces add up to the same calls and the same text, however the text is cut. A call is handed
-out only by `finish`: until then a `</think>` may still turn all of it into a draft. Order of work: thinking out, cut at
-an invented result, code and quotes left alone, then call sites.
+Theory of operation:
+
+- The scanner is one generator (`_read_reply`). It is suspended when the text so far does not decide what comes next,
+  and `feed` resumes it. It reads from a `TextBuffer`, whose primitives wait by themselves. So each format is described
+  once, as if the whole reply were there, and the calls and the text are the same however a reply is cut into chunks.
+- `_read_reply` looks at three kinds of places. Where the reply begins: bare JSON, a list of Python calls, Functionary.
+  Where a line begins: code fences, block quotes, ReAct keywords. Anywhere: inline code, and the marker words in the
+  table of `markers`. Everything between such places is emitted as text at once.
+- A family module reads a call site and returns a `CallSite`: calls, failures, visible text, and where it ends.
+- Rules that no family can break are applied in this order. Thinking is taken out, and no call in it runs. From an
+  invented tool result on, the reply is dropped. Markup in code and quotes is text. What remains may be a call.
+- A closing `</think>` without its opening turns everything before it into a draft. Text was emitted by then and cannot
+  be taken back, but calls can be: `finish` emits them all at the end. Before, a call shows only as `CallStarted` and
+  `CallDelta`, for display.
+- A result marker in mid-sentence may only be named there. Then the reply is not cut, but nothing after it runs
+  (`_text_only`).
+- A `Thought:` line is held back until it is known whether an action follows (then it is thinking) or not (then it is
+  text).
+- Time is linear in the length of the reply, also for hostile text: each primitive searches on from where it stopped,
+  and look-ahead is bounded or remembered (`_fences_checked_to`, `_code_never_closes`).
+- Over 400 lines because all of this is one state machine: each method reads or sets where in the reply the scanner is.
 """
 
 from __future__ import annotations
@@ -11,8 +29,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmagent.prompting.buffer import Scan, TextBuffer, find_text, match_literal, skip_space, take_while
-from lmagent.prompting.calls import Outcome, Tools
+from lmagent.prompting.buffer import TICK, Scan, TextBuffer, find_text, match_literal, skip_space, take_while
+from lmagent.prompting.calls import MAX_CALLS, Outcome, Tools
 from lmagent.prompting.family_json import CALL_INFOS, CallSite, Context, bare_calls, fenced_calls
 from lmagent.prompting.family_lines import functionary, harmony_header, qwen_star, react_action, react_keyword
 from lmagent.prompting.family_tags import one_call, wrapped_calls
@@ -32,26 +50,24 @@ from lmagent.prompting.scanner_events import CallFailed, CallFound, Piece, TextP
 __all__ = ["MAX_REPLY_CHARS", "Scanner"]
 
 MAX_REPLY_CHARS = 4_000_000
-_MAX_CALLS = 64
 _TRIGGER = re.compile(r"[<\[✿`\n>]|(?<!\w)f(?=u|$)")
-_TICK = re.compile("`")
-_FENCE_CHAR = {"`": _TICK, "~": re.compile("~")}
+_FENCE_CHAR = {"`": TICK, "~": re.compile("~")}
 _INFO = re.compile(r"[\w+.#-]")
 _INDENT = re.compile(r"[ \t]")
 _PROSE_AFTER = re.compile(r"[ \t]+[^\s<\[{]|[\"'`.,;:!?)\]，。；：！？）”’]")
 
 
 class Scanner:
-    """Reads one reply. Feed it, finish it, throw it away.
+    """Reads one reply: `feed` it, then `finish` it once.
 
     Args:
         tools: Parameters schema by tool name.
-        native: The provider has native calls and the text only may hold leaked markup: no fences, no ReAct, and
-            whatever names no known tool is text.
+        native: The provider has native calls, so the text holds at most leaked markup: fences and ReAct are text, and
+            so is markup that names no known tool.
         repair: False reads strict JSON only.
         stop: The stop sequences that were sent (providers drop them from the reply).
-        max_reply_chars: What comes after is dropped, as if a length limit had cut the reply.
-        bare_json: A reply that is nothing but JSON may be a call.
+        max_reply_chars: Longer replies are dropped from there on, as if a length limit had cut them.
+        bare_json: Whether a reply that is nothing but JSON may be a call.
     """
 
     def __init__(
@@ -71,39 +87,38 @@ class Scanner:
         self._native = native
         self._bare_json = bare_json
         self._reads_calls = bool(tools) or not native
-        self._stop = tuple(stop)
         self._chars_left = max_reply_chars
         self._pending: list[Outcome] = []
         self._draft_calls = 0
         self._text_shown = False
-        """Some visible text was handed out (since the last lone closing of thinking)."""
+        """Visible text was emitted (since the last unmatched end of thinking)."""
         self._thought: list[str] | None = None
-        """Text of a `Thought:` line until it is known whether ReAct follows."""
+        """Text of a `Thought:` line, held until it is known whether an action follows."""
         self._name_lines = tuple(name + "\n" for name in tools)
         self._line_start = True
         self._blank_line = True
-        """Nothing but blanks stands before this point of the line."""
+        """Only white space so far in this line."""
         self._at_reply_start = True
-        """Nothing but blanks, thinking and markup so far: bare JSON may begin here."""
+        """Only white space, thinking and markup so far: bare JSON may begin here."""
         self._call_sites = 0
         self._react = False
         self._text_only = False
-        """A result marker was perhaps only named: what follows is text and nothing in it runs."""
+        """A result marker was perhaps only named: everything after it is text and nothing in it runs."""
         self._result_invented = False
         self._seen_thinking = False
-        self._tail: list[str] = []
         self._fences_checked_to = 0
+        """Index in the reply up to which no fence holds a call."""
         self._code_ticks = 0
-        """Length of the backtick run that opened inline code on this line."""
+        """Length of the backtick run that opened inline code on this line; 0: no inline code is open."""
         self._code_never_closes = False
-        """It is known that this inline code does not close on its line."""
-        self._machine = self._main()
+        """The open inline code does not close on its line, so it is no code."""
+        self._machine = self._read_reply()
         next(self._machine)
         self._done = False
 
     @property
     def cut(self) -> bool:
-        """True once an invented result (or the size limit) was met: the rest is dropped, the stream may be closed."""
+        """Whether the rest of the reply is dropped (invented result, size limit), so that the stream may be closed."""
         return self._result_invented or self._chars_left <= 0
 
     def feed(self, text: str) -> list[Piece]:
@@ -132,7 +147,7 @@ class Scanner:
         return self._drain()
 
     def _drain(self) -> list[Piece]:
-        """Hand over what was collected, neighbouring text joined."""
+        """Return the collected pieces, with adjacent text joined."""
         pieces: list[Piece] = []
         text: list[str] = []
         for piece in self._pieces:
@@ -152,12 +167,10 @@ class Scanner:
         if self._draft_calls and not self._pending and not self._text_shown:
             message = "the call stands inside thinking; write it after the thinking has ended"
             self._pending.append(CallFailed(self._context.next_index, None, "", "malformed", message))
-        self._pieces.extend(self._pending[:_MAX_CALLS])
-        if len(self._pending) > _MAX_CALLS:
-            message = f"more than {_MAX_CALLS} calls in one reply"
-            self._pieces.append(CallFailed(_MAX_CALLS, None, "", "malformed", message))
-
-    # Text, in order
+        self._pieces.extend(self._pending[:MAX_CALLS])
+        if len(self._pending) > MAX_CALLS:
+            message = f"more than {MAX_CALLS} calls in one reply"
+            self._pieces.append(CallFailed(MAX_CALLS, None, "", "malformed", message))
 
     def _emit_text(self, text: str) -> None:
         if not text:
@@ -184,14 +197,12 @@ class Scanner:
             self._pieces.append(TextPiece(text))
 
     def _emit_until(self, end: int) -> None:
-        """Take the text up to `end` as visible."""
+        """Emit the text up to `end`."""
         buffer = self._buffer
         self._emit_text(buffer.text[buffer.position : end])
         buffer.position = end
 
-    # The outermost loop
-
-    def _main(self) -> Scan[None]:
+    def _read_reply(self) -> Scan[None]:
         buffer = self._buffer
         yield
         while True:
@@ -226,7 +237,7 @@ class Scanner:
                 self._emit_until(end + 1)
 
     def _reply_start(self) -> Scan[bool]:
-        """Bare JSON, Python calls or Functionary where the reply begins."""
+        """Read bare JSON, Python calls or Functionary where the reply begins; False when it is something else."""
         buffer, context = self._buffer, self._context
         at = yield from skip_space(buffer, buffer.position)
         above = buffer.text.rfind("\n", buffer.position, at)
@@ -253,7 +264,7 @@ class Scanner:
         return False
 
     def _line(self) -> Scan[bool]:
-        """What only the beginning of a line can be: a fence, a quote, a ReAct word, `>>>`."""
+        """Read what only a line can begin with: a fence, a quote, a ReAct keyword, `>>>`; False for other lines."""
         buffer = self._buffer
         at = yield from take_while(buffer, buffer.position, _INDENT, 1000)
         if at >= len(buffer.text) and not buffer.ended:
@@ -277,7 +288,7 @@ class Scanner:
         return False
 
     def _quoted(self, at: int) -> Scan[None]:
-        """A block quote is text to its line end; `>>>name` is Functionary's."""
+        """Read a line that begins with `>`: a block quote, which is text, or Functionary's `>>>name`."""
         buffer = self._buffer
         if not self._native and (yield from match_literal(buffer, at, (">>>",))):
             site = yield from functionary(self._context, at, at + 3)
@@ -332,10 +343,8 @@ class Scanner:
                 return self._accept(site, at)
         return False
 
-    # Fences and inline code
-
     def _fence(self, at: int, run: int, *, indent: int) -> Scan[None]:
-        """A code fence begins at `at`: a call, an invented result, or code that is text."""
+        """Read the code fence at `at`: a call, an invented result, or code, which is text."""
         buffer = self._buffer
         start = buffer.position
         ticks = buffer.text[at:run]
@@ -361,7 +370,7 @@ class Scanner:
         yield from self._code_block(ticks)
 
     def _only_fence(self, at: int, ticks: str, body: int) -> Scan[bool]:
-        """A reply that is nothing but one fenced tag block is run: models wrap calls so."""
+        """Read a reply that is nothing but one fenced block of call markup: some models wrap their calls so."""
         buffer = self._buffer
         first = yield from skip_space(buffer, body)
         if not (yield from match_literal(buffer, first, (*WRAPPERS, *ELEMENTS))):
@@ -372,15 +381,23 @@ class Scanner:
         after = yield from skip_space(buffer, end + 1 + len(ticks))
         if after < len(buffer.text):
             return False
-        inner = Scanner(self._tools.schemas, native=False, repair=self._tools.repair, stop=self._stop, bare_json=False)
-        pieces = [*inner.feed(buffer.text[first:end]), *inner.finish("length" if buffer.truncated else "stop")]
-        outcomes = [piece for piece in pieces if isinstance(piece, (CallFound, CallFailed))]
+        reason = "length" if buffer.truncated else "stop"
+        _, pieces, outcomes = self._scan_part(buffer.text[first:end], native=False, finish_reason=reason)
         if not outcomes or any(isinstance(piece, TextPiece) and piece.text.strip() for piece in pieces):
             return False
         return self._accept(CallSite(len(buffer.text), outcomes), at)
 
+    def _scan_part(
+        self, text: str, *, native: bool, finish_reason: str = "stop"
+    ) -> tuple[Scanner, list[Piece], list[Outcome]]:
+        """Read a part of the reply with a new scanner; return that scanner, its pieces, and the calls among them."""
+        tools = self._tools
+        inner = Scanner(tools.schemas, native=native, repair=tools.repair, stop=self._context.stop, bare_json=False)
+        pieces = [*inner.feed(text), *inner.finish(finish_reason)]
+        return inner, pieces, [piece for piece in pieces if isinstance(piece, (CallFound, CallFailed))]
+
     def _code_block(self, ticks: str) -> Scan[None]:
-        """Text up to the end of the fence that `ticks` opened."""
+        """Emit the text up to the end of the fence that `ticks` opened."""
         buffer = self._buffer
         yield from self._emit_line()
         while buffer.position < len(buffer.text) or not buffer.ended:
@@ -395,10 +412,10 @@ class Scanner:
             yield from self._emit_line()
 
     def _backticks(self) -> Scan[None]:
-        """A run of backticks within a line: inline code opens or closes, or a fence begins late."""
+        """Read a run of backticks in mid-line: inline code opens or closes, or a fence begins after text."""
         buffer = self._buffer
         at = buffer.position
-        run = yield from take_while(buffer, at, _TICK, 1000)
+        run = yield from take_while(buffer, at, TICK, 1000)
         if self._code_ticks:
             self._code_ticks = 0 if run - at == self._code_ticks else self._code_ticks
             self._emit_until(run)
@@ -414,7 +431,7 @@ class Scanner:
         self._emit_until(run)
 
     def _code_closes_on_line(self) -> Scan[bool]:
-        """True when the inline code that is open here closes on this line; the text up to its end is passed."""
+        """Emit the open inline code if it closes on this line; False when it does not."""
         buffer = self._buffer
         ticks = "`" * self._code_ticks
         at = buffer.position
@@ -422,7 +439,7 @@ class Scanner:
             found = buffer.text.find(ticks, at)
             line = buffer.text.find("\n", buffer.position)
             if found >= 0 and (line < 0 or found < line):
-                run = yield from take_while(buffer, found, _TICK, 1000)
+                run = yield from take_while(buffer, found, TICK, 1000)
                 if run - found == self._code_ticks:
                     self._code_ticks = 0
                     self._emit_until(run)
@@ -434,10 +451,8 @@ class Scanner:
             at = max(buffer.position, len(buffer.text) - self._code_ticks)
             yield
 
-    # Markers
-
     def _read_marker(self) -> Scan[bool]:
-        """A marker at the current place; False when there is none, so that one character passes as text."""
+        """Read the marker at the current position; False when there is none."""
         buffer = self._buffer
         at = buffer.position
         mark = yield from match_literal(buffer, at, MARKERS)
@@ -474,7 +489,7 @@ class Scanner:
             self._emit_until(after)
             return True
         if span:
-            closing = yield from take_while(buffer, site.end, _TICK, 1000)
+            closing = yield from take_while(buffer, site.end, TICK, 1000)
             if closing - site.end == span:
                 self._code_ticks = 0
                 self._emit_until(closing)
@@ -482,7 +497,7 @@ class Scanner:
         return self._accept(site, at)
 
     def _cut_inside_opener(self, at: int) -> bool:
-        """True when the reply was cut inside an opening marker that nothing but a call begins with."""
+        """Return whether the reply was cut inside a marker that only a call begins with."""
         rest = self._buffer.text[at:]
         return (
             len(rest) >= 5
@@ -492,7 +507,7 @@ class Scanner:
         )
 
     def _cut_inside_closer(self, at: int) -> bool:
-        """True when the reply ends within the closing word of a call."""
+        """Return whether the reply ends within the closing word of a call."""
         rest = self._buffer.text[at:]
         return any(mark.startswith(rest) for mark in (*CLOSERS, *END_WORDS, *(MARKERS if len(rest) < 5 else ())))
 
@@ -518,7 +533,7 @@ class Scanner:
         return True
 
     def _accept(self, site: CallSite, start: int) -> bool:
-        """Take a site: its calls are kept for the end, its text shows. Always True."""
+        """Accept a site: keep its calls for `finish` and emit its text. Always True."""
         buffer = self._buffer
         if not site.outcomes and site.plain_text:
             self._emit_until(site.end)
@@ -544,7 +559,7 @@ class Scanner:
         return True
 
     def _unmatched_closer(self, mark: str, after: int) -> Scan[bool]:
-        """An end token, or a closing word without its opening: dropped after markup and at a line's end, else prose."""
+        """Drop an end token or an unmatched closing word after markup or at a line's end; False where it is prose."""
         buffer = self._buffer
         at = yield from skip_space(buffer, after, lines=False)
         ends = at >= len(buffer.text) or buffer.text[at] in "\r\n<"
@@ -559,7 +574,7 @@ class Scanner:
         return True
 
     def _result(self, mark: str, after: int) -> Scan[bool]:
-        """A tool result that the model invented: the rest is dropped, unless the marker is only named in a sentence."""
+        """Drop the rest of the reply: the model invents a tool result. Not when a sentence only names the marker."""
         buffer = self._buffer
         if mark == "<|im_start|>" and not self._call_sites and not self._text_shown:
             role = yield from match_literal(buffer, after, ("assistant\n", "assistant\r\n"))
@@ -581,7 +596,7 @@ class Scanner:
         return True
 
     def _pass_text_only(self) -> Scan[None]:
-        """After a result marker that was perhaps only named: everything is text."""
+        """Emit text after a result marker that was perhaps only named."""
         found = yield from self._next_closer()
         if found < 0:
             return
@@ -589,7 +604,7 @@ class Scanner:
         self._text_only = False
 
     def _next_closer(self) -> Scan[int]:
-        """Pass text up to the next closing of thinking; -1 at the end of the reply."""
+        """Emit text up to the next end of thinking and return its index; -1 at the end of the reply."""
         buffer = self._buffer
         while True:
             at = buffer.text.find("</think", buffer.position)
@@ -602,10 +617,8 @@ class Scanner:
             yield
             buffer.compact()
 
-    # Thinking
-
     def _close_lone_thinking(self, after: int) -> None:
-        """`</think>` without its opening: all before it was thinking, so no call of it runs."""
+        """Handle `</think>` without its opening: everything before was thinking, so none of its calls runs."""
         self._flush_thought(thinking=True)
         self._draft_calls += len(self._pending)
         self._pending.clear()
@@ -616,7 +629,7 @@ class Scanner:
         self._code_ticks = 0
 
     def _after_cut(self) -> Scan[bool]:
-        """Drop text after an invented result; True if a closing of thinking shows that it all was a draft."""
+        """Drop text after an invented result; True when an end of thinking shows that all of it was a draft."""
         buffer = self._buffer
         while True:
             at = -1 if self._seen_thinking else buffer.text.find("</think>", buffer.position)
@@ -638,9 +651,9 @@ class Scanner:
         return True
 
     def _think_until(self, closer: str, *, line_start: bool, opened: int) -> Scan[None]:
-        """Hand out thinking up to `closer`.
+        """Emit thinking up to `closer`.
 
-        Opened within a line it may be a tag that a sentence names: then it is held until it closes.
+        A tag in mid-line may only be named in a sentence, so there the thinking is held until it closes.
         """
         buffer = self._buffer
         self._seen_thinking = True
@@ -677,7 +690,7 @@ class Scanner:
             buffer.compact()
 
     def _thinking_never_closed(self, thinking: str, text: str) -> None:
-        """Thinking that never closed: nothing in it runs, but for one call at its very end (never after a cut)."""
+        """Handle thinking that never closed: only one call at its very end runs, and none after a cut."""
         buffer = self._buffer
         buffer.position = len(buffer.text)
         self._emit_text(text)
@@ -685,11 +698,7 @@ class Scanner:
             message = "the reply was cut by the length limit while thinking"
             self._pending.append(CallFailed(self._context.next_index, None, "", "truncated", message))
             return
-        inner = Scanner(
-            self._tools.schemas, native=self._native, repair=self._tools.repair, stop=self._stop, bare_json=False
-        )
-        pieces = [*inner.feed(thinking), *inner.finish()]
-        calls = [piece for piece in pieces if isinstance(piece, (CallFound, CallFailed))]
+        inner, _, calls = self._scan_part(thinking, native=self._native)
         if not calls:
             return
         if len(calls) == 1 and inner.ended_with_call and isinstance(calls[0], CallFound):
@@ -701,5 +710,5 @@ class Scanner:
 
     @property
     def ended_with_call(self) -> bool:
-        """True if nothing but white space came after the last call."""
+        """Whether only white space came after the last call."""
         return bool(self._call_sites) and self._blank_line and self._line_start

@@ -1,4 +1,8 @@
-"""Whole-reply JSON, read as it comes: `{"thought": ...}` and `{"response": ...}` flow on, calls go to the scanner."""
+"""Readers of a reply: `read_reply` for a text or its chunks, and `WholeReplyReader` for whole-reply JSON in a stream.
+
+A whole-reply object is the form of constrained decoding: `{"thought": ..., "response": ...}` is emitted while it
+arrives, and `{"tool_calls": [...]}` goes to the scanner.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +14,27 @@ from typing import Any
 from lmagent.prompting.scanner import Scanner
 from lmagent.prompting.scanner_events import CallFailed, CallFound, Piece, TextPiece, ThinkingPiece
 
-__all__ = ["ObjectReader", "ReadReply", "read_reply"]
+__all__ = ["ReadReply", "WholeReplyReader", "read_reply"]
 
-_OPEN = re.compile(r"\s{0,400}(?:```(?:json)?\s{0,400})?\{\s*", re.IGNORECASE)
-_OPENING = re.compile(r"\s{0,400}(?:`{1,3}|```j?s?o?n?\s{0,400})?", re.IGNORECASE)
+_OBJECT_START = re.compile(r"\s{0,400}(?:```(?:json)?\s{0,400})?\{\s*", re.IGNORECASE)
+_MAY_BE_START = re.compile(r"\s{0,400}(?:`{1,3}|```j?s?o?n?\s{0,400})?", re.IGNORECASE)
 _KEY = re.compile(r'\s*"(thought|response)"\s*:\s*(?=\S)')
-_KEY_ROOM = 64
-_SLICE = 1024
-"""Characters taken at a time: a step copies what is left of the buffer, which so stays short."""
+_MAX_KEY = 64
+_CHUNK = 1024
+"""Characters read at a time: each step copies the rest of the buffer, so the buffer must stay short."""
 _PLAIN = re.compile(r'[^"\\]+')
 _BLANKS = re.compile(r"\s{0,64}")
 _HEX = re.compile(r"[0-9a-fA-F]{4}")
 _STRUCTURE = re.compile(r'["{}\[\]]')
 _SCALAR = re.compile(r"(-?[0-9][0-9.eE+-]*|true|false|null)\s*(?=[,}])")
-_SCALAR_BEGUN = re.compile(r"[\w.+-]{0,40}\s{0,40}")
+_PARTIAL_SCALAR = re.compile(r"[\w.+-]{0,40}\s{0,40}")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "/": "/"}
 
 
-class ObjectReader:
-    """Reads one reply that should be one JSON object; whatever is anything else is the scanner's to judge.
+class WholeReplyReader:
+    """Reads one reply that should be one JSON object; any other text goes to the scanner.
 
-    Takes the scanner's place: `feed` it, `finish` it, and the pieces add up to the same however the text is cut.
+    Has the methods of the scanner: `feed` it, then `finish` it once.
 
     Args:
         scanner: Reads the calls.
@@ -40,7 +44,7 @@ class ObjectReader:
         self._scanner = scanner
         self._buf: str = ""
         self._head = ""
-        """What was taken so far of an object nothing of which was shown."""
+        """The beginning of an object of which nothing was emitted yet."""
         self._step: Callable[[], bool] | None = self._start
         self._kind: type[TextPiece] | type[ThinkingPiece] = TextPiece
         self._depth = 0
@@ -57,30 +61,30 @@ class ObjectReader:
         """Return the pieces that `text` completes."""
         if self._step is None:
             return self._scanner.feed(text)
-        for start in range(0, len(text), _SLICE):
-            piece = text[start : start + _SLICE]
+        for start in range(0, len(text), _CHUNK):
+            piece = text[start : start + _CHUNK]
             if self._step is None:
                 self._pieces.extend(self._scanner.feed(piece))
                 continue
             self._buf += piece
             while self._step is not None and self._step():
                 pass
-        return self._take()
+        return self._drain()
 
     def finish(self, finish_reason: str = "stop") -> list[Piece]:
-        """Return the rest: calls and failures, and what was held back."""
+        """Return the rest: held-back text, calls and failures."""
         self._ended = True
         while self._step is not None and self._buf and self._step():
             pass
         if self._step is not None and self._head:
-            self._hand_over(self._head)
-        return [*self._take(), *self._scanner.finish(finish_reason)]
+            self._pass_to_scanner(self._head)
+        return [*self._drain(), *self._scanner.finish(finish_reason)]
 
-    def _take(self) -> list[Piece]:
+    def _drain(self) -> list[Piece]:
         pieces, self._pieces = self._pieces, []
         return pieces
 
-    def _show(self, text: str) -> None:
+    def _emit(self, text: str) -> None:
         if text:
             last = self._pieces[-1] if self._pieces else None
             if isinstance(last, self._kind):
@@ -88,24 +92,24 @@ class ObjectReader:
             else:
                 self._pieces.append(self._kind(text))
 
-    def _hand_over(self, text: str) -> bool:
-        """Leave the rest to the scanner."""
+    def _pass_to_scanner(self, text: str) -> bool:
+        """Give `text` and the rest of the reply to the scanner."""
         self._step = None
         self._buf = ""
         if text:
             self._pieces.extend(self._scanner.feed(text))
         return False
 
-    # Steps: each returns whether it got on.
+    # Steps: each returns whether it made progress.
 
     def _start(self) -> bool:
-        found = _OPEN.match(self._buf)
+        found = _OBJECT_START.match(self._buf)
         if found:
             self._head, self._buf = found.group(), self._buf[found.end() :]
             self._step = self._key
             return True
-        if self._ended or _OPENING.fullmatch(self._buf) is None:
-            return self._hand_over(self._buf)
+        if self._ended or _MAY_BE_START.fullmatch(self._buf) is None:
+            return self._pass_to_scanner(self._buf)
         return False
 
     def _key(self) -> bool:
@@ -113,8 +117,8 @@ class ObjectReader:
         if found is None:
             begun = self._buf.lstrip()
             known = any(f'"{name}"'.startswith(begun[: len(name) + 2]) for name in ("thought", "response"))
-            if self._ended or (begun and not known) or len(self._buf) >= _KEY_ROOM:
-                return self._hand_over((self._head or "{") + self._buf)
+            if self._ended or (begun and not known) or len(self._buf) >= _MAX_KEY:
+                return self._pass_to_scanner((self._head or "{") + self._buf)
             return False
         value = self._buf[found.end()]
         self._kind = ThinkingPiece if found.group(1) == "thought" else TextPiece
@@ -123,17 +127,17 @@ class ObjectReader:
         elif self._kind is TextPiece and value in "{[":
             self._buf, self._step, self._depth = self._buf[found.end() :], self._value, 0
         elif self._kind is TextPiece and (scalar := _SCALAR.match(self._buf, found.end())):
-            self._show("" if scalar.group(1) == "null" else scalar.group(1))  # null stands beside calls
+            self._emit("" if scalar.group(1) == "null" else scalar.group(1))  # null accompanies calls
             self._buf, self._step = self._buf[scalar.end() :], self._after
-        elif self._kind is TextPiece and not self._ended and _SCALAR_BEGUN.fullmatch(self._buf, found.end()):
+        elif self._kind is TextPiece and not self._ended and _PARTIAL_SCALAR.fullmatch(self._buf, found.end()):
             return False
         else:
-            return self._hand_over((self._head or "{") + self._buf)
+            return self._pass_to_scanner((self._head or "{") + self._buf)
         self._head = ""
         return True
 
     def _string(self) -> bool:
-        """Decode a string as far as it is there."""
+        """Decode a string as far as it has arrived."""
         buf, at = self._buf, 0
         text: list[str] = []
         while at < len(buf):
@@ -145,11 +149,11 @@ class ObjectReader:
             if buf[at] == '"':
                 blanks = _BLANKS.match(buf, at + 1)
                 after = blanks.end() if blanks else at + 1
-                endless = after - at > 64  # a weak model that has closed its answer may write blanks for ever
+                endless = after - at > 64  # a weak model may close its answer and then write white space without end
                 if after >= len(buf) and not self._ended and not endless:
                     break
                 if after >= len(buf) or endless or buf[after] in ",}":
-                    self._show("".join(text))
+                    self._emit("".join(text))
                     self._buf, self._step = buf[after:], self._after
                     return True
                 text.append('"')  # a quote that the model forgot to escape
@@ -160,12 +164,12 @@ class ObjectReader:
                 break
             text.append(decoded)
             at = end
-        self._show("".join(text))
+        self._emit("".join(text))
         self._buf = buf[at:]
         return False
 
     def _escape(self, buf: str, at: int) -> tuple[int, str]:
-        """Return the end and the meaning of the escape at `at`; -1 while it is not whole."""
+        """Return the end and the decoded text of the escape at `at`; -1 while it is incomplete."""
         if at + 1 >= len(buf):
             return -1, ""
         char = buf[at + 1]
@@ -188,7 +192,7 @@ class ObjectReader:
         return at + 6, "\ufffd"
 
     def _value(self) -> bool:
-        """Hand on a structured answer as its JSON text, up to its end."""
+        """Emit a structured answer as its JSON text, up to its end."""
         buf, at = self._buf, 0
         while at < len(buf):
             if self._in_string:
@@ -216,11 +220,11 @@ class ObjectReader:
             else:
                 self._depth -= 1
                 if self._depth == 0:
-                    self._show(buf[: at + 1])
+                    self._emit(buf[: at + 1])
                     self._buf, self._step = buf[at + 1 :], self._after
                     return True
             at += 1
-        self._show(buf[:at])
+        self._emit(buf[:at])
         self._buf = buf[at:]
         return False
 
@@ -234,7 +238,7 @@ class ObjectReader:
         if rest[0] == "}":
             self._buf, self._step = rest[1:], self._rest
             return True
-        return self._hand_over(rest)
+        return self._pass_to_scanner(rest)
 
     def _rest(self) -> bool:
         self._buf = self._buf.lstrip()
@@ -243,29 +247,29 @@ class ObjectReader:
         return bool(self._buf)
 
     def _fence_end(self) -> bool:
-        """Pass the end of a fence, or surplus braces."""
+        """Skip the end of a fence, or surplus braces."""
         self._buf = self._buf.lstrip("}`")
         if self._buf:
             self._step = self._surplus
         return bool(self._buf)
 
     def _surplus(self) -> bool:
-        """After the object: anything is the scanner's."""
+        """Give the text after the object to the scanner."""
         self._buf = self._buf.lstrip()
-        return self._hand_over(self._buf) if self._buf else False
+        return self._pass_to_scanner(self._buf) if self._buf else False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadReply:
-    """What stands in a reply; calls and failures in order of appearance."""
+    """The content of a reply. Calls and failures are in order of appearance."""
 
     text: str
-    """For the user: no markup, no thinking."""
+    """Text for the user, without markup and thinking."""
     thinking: str
     calls: tuple[CallFound, ...]
     """Calls that may run: known tool, arguments (JSON text) that fit its schema, `repairs`."""
     failures: tuple[CallFailed, ...]
-    """What was meant as a call and does not run, with `reason` and a `message` for the model."""
+    """Calls that do not run, with `reason` and a `message` for the model."""
 
 
 def read_reply(
@@ -277,14 +281,14 @@ def read_reply(
     native: bool = False,
     repair: bool = True,
 ) -> ReadReply:
-    """Return text, thinking, calls and failures of a reply.
+    """Read text, thinking, calls and failures from a reply.
 
     Args:
-        reply: The text, or its chunks: however it is cut, the answer is the same.
+        reply: The text, or its chunks. How it is cut does not matter.
         tools: Parameters schema (JSON Schema) by tool name.
         finish_reason: `length` when the reply was cut there.
         stop: The stop sequences that were sent.
-        native: As in a reply of a provider with calls of its own, where only leaked markup counts.
+        native: The reply comes from a provider with native calls, so only leaked markup counts.
         repair: False reads strict JSON only.
     """
     scanner = Scanner(tools, native=native, repair=repair, stop=stop)

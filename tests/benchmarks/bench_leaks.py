@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from lmagent.core.events import TextDelta
-from lmagent.prompting.leaked_calls import _read, _Reader
+from lmagent.prompting.leaked_calls import _read_deltas, _TextReader
 
 COUNT = 20_000
 
@@ -21,11 +21,11 @@ def scanner() -> Any:
 def cost(text: str) -> float:
     best = 1.0
     for _ in range(7):
-        reader = _Reader(scanner)
+        reader = _TextReader(scanner)
         deltas = [(TextDelta(text),) for _ in range(COUNT)]
         start = perf_counter()
         for delta in deltas:
-            _read(reader, delta)
+            _read_deltas(reader, delta)
         best = min(best, (perf_counter() - start) / COUNT)
     return best * 1e6
 

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from lmagent.prompting.scanner import Scanner
-from lmagent.prompting.whole_reply import ObjectReader
-from lmagent.toolkit.loose_json import JSONReadError, read_json
+from lmagent.prompting.whole_reply import WholeReplyReader
 
 TOOLS = {
     "ping": {"type": "object", "properties": {}},
@@ -101,7 +100,7 @@ JSON_TEXTS: dict[str, Callable[[int], str]] = {
 }
 
 
-def scan(text: str, reader: Scanner | ObjectReader, size: int) -> None:
+def scan(text: str, reader: Scanner | WholeReplyReader, size: int) -> None:
     for start in range(0, len(text), size):
         reader.feed(text[start : start + size])
     reader.finish("length")
@@ -120,7 +119,7 @@ def seconds(work: Callable[[str], None], text: str) -> float:
 
 def measure(size: int) -> Iterator[tuple[str, float, float]]:
     """Yield name, seconds for half of `size`, seconds for `size`."""
-    readers = ((TEXTS, lambda: Scanner(TOOLS)), (OBJECTS, lambda: ObjectReader(Scanner(TOOLS))))
+    readers = ((TEXTS, lambda: Scanner(TOOLS)), (OBJECTS, lambda: WholeReplyReader(Scanner(TOOLS))))
     for texts, make in readers:
         for name, build in texts.items():
             for label, piece in (("whole", size), ("chunks", 7)):

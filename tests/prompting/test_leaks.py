@@ -12,7 +12,7 @@ import pytest
 from lmagent import Agent, ChatModel
 from lmagent.core.messages import Reply
 from lmagent.models.openai import OpenAIChat
-from lmagent.prompting.leaked_calls import LEAKED, LeakedCallReader, trusted
+from lmagent.prompting.leaked_calls import LEAKED, LeakedCallReader, has_no_leaks
 from lmagent.providers.base import NamedTool
 from lmagent.providers.openai.chat import OpenAICodec
 from lmagent.testing.fake import FakeAnswer, FakeTransport
@@ -204,7 +204,7 @@ def test_the_switch():
 )
 def test_platforms_that_never_leak_are_not_read(url: str, is_trusted: bool):
     codec = OpenAICodec("m", base_url=url)
-    assert trusted(codec) is is_trusted
+    assert has_no_leaks(codec) is is_trusted
     reading = ChatModel(codec, transport=FakeTransport(lambda _: FakeAnswer())).exchange.codec
     assert isinstance(reading, LeakedCallReader) is not is_trusted
     forced = ChatModel(codec, transport=FakeTransport(lambda _: FakeAnswer()), leaked_calls=True).exchange.codec
@@ -249,17 +249,17 @@ def test_an_agent_over_http(stream: bool):
 def test_text_without_markers_costs_next_to_nothing():
     """The budget is 0.3 us a delta (see `bench_leaks.py`); a busy machine is allowed ten times that."""
     from lmagent.core.events import TextDelta
-    from lmagent.prompting.leaked_calls import _read, _Reader
+    from lmagent.prompting.leaked_calls import _read_deltas, _TextReader
 
     def scanner() -> Any:
         raise AssertionError("no marker, no scanner")
 
     best = 1.0
     for _ in range(5):
-        reader = _Reader(scanner)
+        reader = _TextReader(scanner)
         deltas = [(TextDelta("word "),) for _ in range(2000)]
         start = time.perf_counter()
         for delta in deltas:
-            _read(reader, delta)
+            _read_deltas(reader, delta)
         best = min(best, (time.perf_counter() - start) / len(deltas))
     assert best < 3e-6
