@@ -237,7 +237,7 @@ _MOVED: dict[str, str] = {
     "printer": "engines.printer",
     "probing": "observe.probing",
     "prompting.bounds": "prompting.prompted",
-    "prompting.coerce": "toolkit.coercion",
+    "prompting.coerce": "toolkit.repair",
     "prompting.leaks": "prompting.leaked_calls",
     "prompting.lifting": "prompting.leaked_calls",
     "prompting.loose_json": "toolkit.loose_json",

@@ -25,7 +25,7 @@ from lmagent.prompting.buffer import (
 from lmagent.prompting.calls import ARGUMENT_KEYS, ENVELOPE_KEYS, Outcome, Tools
 from lmagent.prompting.markers import END_WORDS, RESULTS
 from lmagent.prompting.scanner_events import CallDelta, CallStarted, Piece
-from lmagent.toolkit.python_literals import CALL_START
+from lmagent.toolkit.loose_json import CALL_START
 
 __all__ = [
     "CALL_INFOS",

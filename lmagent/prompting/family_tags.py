@@ -22,7 +22,7 @@ from lmagent.prompting.family_json import (
     site_of,
 )
 from lmagent.prompting.markers import CLOSERS, ELEMENTS, WRAPPERS
-from lmagent.toolkit.python_literals import CALL_START
+from lmagent.toolkit.loose_json import CALL_START
 
 __all__ = ["one_call", "wrapped_calls"]
 

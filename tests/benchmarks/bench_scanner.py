@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from lmagent.prompting.scanner import Scanner
 from lmagent.prompting.whole_reply import WholeReplyReader
+from lmagent.toolkit.loose_json import JSONReadError, read_json
 
 TOOLS = {
     "ping": {"type": "object", "properties": {}},
