@@ -255,7 +255,7 @@ _MOVED: dict[str, str] = {
     "providers.bailian_token": "providers.bailian_app",
     "providers.calls": "providers.conversation",
     "providers.compatible": "providers.openai.vendor_profiles",
-    "providers.failures": "providers.base",
+    "providers.failures": "providers.fields",
     "providers.history": "providers.conversation",
     "providers.hunyuan_auth": "providers.hunyuan",
     "providers.hunyuan_compatible": "providers.openai.variants",

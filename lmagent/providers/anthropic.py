@@ -2,12 +2,12 @@
 
 Documented nearest values and defaults:
 
-- `max_tokens` is required there: 4096 (plus the thinking budget) when it is not set.
-- Version 2026-10-21 and the newest models refuse `temperature`, `top_p` and `top_k`: they are not sent then.
-  `AnthropicCodec(..., sampling=True)` sends them all the same, `False` never does.
+- The API requires `max_tokens`; the default is 4096 plus the thinking budget.
+- Version 2026-10-21 and the newest models refuse `temperature`, `top_p` and `top_k`, so they are not sent to them.
+  `AnthropicCodec(..., sampling=True)` always sends them, `False` never does.
 - `reasoning_effort="minimal"` is sent as `low`, `"none"` as `thinking: {"type": "disabled"}`.
-- Broken arguments in a history are sent as `{"_raw": text}`: the dialect wants an object.
-- Tools are declared without a schema when a history has calls and the question brings no tools.
+- Broken arguments in a history are sent as `{"_raw": text}`, because the API demands an object.
+- If a history has calls and the call has no tools, the called tools are declared without a schema.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, cast
 
-from lmagent.core.events import Delta, ReplyBuilder
+from lmagent.core.events import Delta
 from lmagent.core.json_text import JSON, dumps
 from lmagent.core.messages import (
     AssistantMessage,
@@ -35,9 +35,17 @@ from lmagent.core.messages import (
 )
 from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.anthropic_reply import AnthropicReplyState, sort_error
-from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, joined
-from lmagent.providers.conversation import BEGIN, CONTINUE, arguments_object, called_names, kept_items, settled
-from lmagent.providers.fields import elsewhere, mapping, object_of, same, within
+from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request
+from lmagent.providers.conversation import (
+    BEGIN,
+    CONTINUE,
+    arguments_object,
+    called_names,
+    kept_items,
+    settled,
+    system_texts,
+)
+from lmagent.providers.fields import data_url, elsewhere, encoded, joined, mapping, same, within
 from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from lmagent.toolkit.schema_dialects import anthropic_strict, schema_as_text
@@ -54,12 +62,12 @@ NO_SAMPLING_MODELS = (
     "claude-opus-4-7*", "claude-opus-4-8*", "claude-opus-5*", "claude-sonnet-5*", "claude-haiku-5-5*",
     "claude-fable-5*", "claude-mythos-5*",
 )  # fmt: skip
-"""As other clients knew them in November 2026. `sampling=` overrides it."""
+"""As known to other clients in November 2026. `sampling=` overrides it."""
 
 _ID = re.compile(r"[a-zA-Z0-9_-]+")
 _IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _KEY = "anthropic"
-"""Under which messages and tools keep their encoded bytes."""
+"""Key of the encoded bytes that are cached on messages and tools."""
 _EFFORT = {"none": None, "minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh"}
 _FORCED = {"required": "any", "none": "none", "auto": "auto"}
 
@@ -81,10 +89,10 @@ class AnthropicCodec(Codec):
         base_url: Without `/v1`.
         version: `anthropic-version` header.
         betas: Values of the `anthropic-beta` header of every request.
-        max_tokens: What is sent when a call does not say.
+        max_tokens: Default of the parameter.
         sampling: Whether temperature, top_p and top_k are sent; None: by version and model name.
-        prefill: Whether a history may end with an assistant message, which the reply then goes on with. Newer models
-            refuse it, so the user is made to ask for more instead.
+        prefill: Whether a history may end with an assistant message, which the reply then continues. Newer models
+            refuse that, so by default a user message `CONTINUE` is added.
     """
 
     provider: ClassVar[str] = "anthropic"
@@ -119,8 +127,7 @@ class AnthropicCodec(Codec):
 
     def build_request(self, call: ChatCall) -> Request:
         given = call.parameters
-        system = [m.content for m in call.messages if isinstance(m, SystemMessage) and m.content.strip()]
-        others = [m for m in call.messages if not isinstance(m, SystemMessage)]
+        system, others = system_texts(call.messages)
         messages = settled(others, _ID, key=_KEY)
         format_ = self._output_format(call.output_schema, system)
         cached = _cache_marks(given.get("prompt_cache"))
@@ -151,7 +158,7 @@ class AnthropicCodec(Codec):
         return headers | dict(given.get("extra_headers") or {})
 
     def _settings(self, given: Mapping[str, Any], format_: JSON) -> dict[str, Any]:
-        """Return the members that come from parameters, `extra_body` last."""
+        """Return the members made from parameters, `extra_body` last."""
         config = dict(given.get("output_config") or {})
         thinking: dict[str, Any] = mapping(given.get("thinking"))
         effort = given.get("reasoning_effort")
@@ -175,7 +182,7 @@ class AnthropicCodec(Codec):
         return body | self.render_parameters(sent, _RULES)
 
     def _output_format(self, schema: OutputSchema | None, system: list[str]) -> JSON:
-        """Return `output_config.format`; a schema that strict mode cannot express is asked for in `system`."""
+        """Return `output_config.format`; a schema that strict mode cannot express is described in `system` instead."""
         if schema is None:
             return None
         strict, reason = anthropic_strict(schema.schema)
@@ -190,11 +197,11 @@ class AnthropicCodec(Codec):
         self, call: ChatCall, messages: Sequence[Message], mark: JSON
     ) -> tuple[list[bytes], dict[str, Any] | None]:
         if not call.tools:
-            # The service wants the tools of every call in the history; with `none` nothing new can be called.
+            # The API demands the tools of every call in the history; with `none` the model can call none of them.
             names = called_names(messages)
             bare = [dumps({"name": name, "input_schema": {"type": "object"}}) for name in names]
             return bare, {"type": "none"} if bare else None
-        tools = [_encoded_tool(spec) for spec in call.tools]
+        tools = [encoded(spec.encoded, _KEY, _tool, spec) for spec in call.tools]
         if mark:
             tools[-1] = dumps({**_tool(call.tools[-1]), "cache_control": mark})
         choice = call.tool_choice
@@ -206,7 +213,7 @@ class AnthropicCodec(Codec):
         if rendered["type"] in ("any", "tool") and thinking.get("type") == "enabled":
             raise ParameterError(
                 "anthropic cannot force a tool call while thinking is enabled with a budget: "
-                "use tool_choice='auto' or leave thinking out."
+                "use tool_choice='auto' or omit thinking."
             )
         parallel = call.parameters.get("parallel_tool_calls")
         if parallel is not None and rendered["type"] != "none":
@@ -222,7 +229,7 @@ class AnthropicCodec(Codec):
             elif isinstance(message, ToolMessage) or _KEY in message.wire or self._blocks(message):
                 turns.append([message])
         if not turns and not has_system:
-            raise self.refuse("a history in which no message has any content")
+            raise self.refuse_empty()
         if not turns or isinstance(turns[0][0], AssistantMessage):
             turns.insert(0, [UserMessage(BEGIN)])
         if isinstance(turns[-1][0], AssistantMessage) and not self.prefill:
@@ -236,25 +243,22 @@ class AnthropicCodec(Codec):
         return answer
 
     def _encoded(self, turn: list[Message]) -> bytes:
-        first = turn[0]
-        if not isinstance(first, ToolMessage):
-            kept = first.wire.get(_KEY)
-            if kept is None:
-                blocks: JSON = self._blocks(first)
-                if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
-                    blocks = blocks[0]["text"]
-                role = "assistant" if isinstance(first, AssistantMessage) else "user"
-                kept = first.wire[_KEY] = dumps({"role": role, "content": blocks})
-            return kept
-        results: list[bytes] = []
-        for message in turn:
-            if _KEY not in message.wire:
-                message.wire[_KEY] = dumps(self._blocks(message)[0])
-            results.append(message.wire[_KEY])
+        results = [encoded(message.wire, _KEY, self._rendered, message) for message in turn]
+        if not isinstance(turn[0], ToolMessage):
+            return results[0]
         return b'{"role":"user","content":[' + b",".join(results) + b"]}"
 
+    def _rendered(self, message: Message) -> dict[str, Any]:
+        """Return a message, or the one block of a tool result."""
+        blocks: JSON = self._blocks(message)
+        if isinstance(message, ToolMessage):
+            return blocks[0]
+        if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
+            blocks = blocks[0]["text"]
+        return {"role": "assistant" if isinstance(message, AssistantMessage) else "user", "content": blocks}
+
     def _blocks(self, message: Message) -> list[dict[str, Any]]:
-        """Return the content blocks of a message; none when it says nothing."""
+        """Return the content blocks of a message; an empty list if it has no content."""
         match message:
             case UserMessage(content=str(text)):
                 return [{"type": "text", "text": text}] if text.strip() else []
@@ -288,9 +292,9 @@ class AnthropicCodec(Codec):
     def _url_source(self, url: str, what: str) -> dict[str, Any]:
         if url.startswith(("https://", "http://")):
             return {"type": "url", "url": url}
-        head, comma, data = url.partition(";base64,")
-        if head.startswith("data:") and comma:
-            return {"type": "base64", "media_type": head.removeprefix("data:"), "data": data}
+        inline = data_url(url)
+        if inline is not None:
+            return {"type": "base64", "media_type": inline[0], "data": inline[1]}
         raise self.refuse(f"{what} at {url[:40]!r}: it takes http, https and base64 data URLs")
 
     def _file_source(self, part: FilePart) -> dict[str, Any]:
@@ -307,21 +311,14 @@ class AnthropicCodec(Codec):
         raise self.refuse(f"a file of type {part.media_type!r}; it takes application/pdf and text")
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
-        builder = ReplyBuilder(prefix)
-        with self.reading(body):
-            state = self.new_state()
-            for delta in state.whole(body):
-                builder.add(delta)
-        return builder.reply(self.model_id)
+        self.check(body)
+        return self.reply_of(body, self.new_state().whole(body), prefix=prefix)
 
     def new_state(self) -> AnthropicReplyState:
         return AnthropicReplyState()
 
     def parse_event(self, state: AnthropicReplyState, data: bytes, event: str = "") -> Iterable[Delta]:
-        body = object_of(self, data)
+        body = self.object_of(data)
         if body.get("type") == "error":
             raise sort_error(self, None, {}, body)
         with self.reading(body):
@@ -346,7 +343,7 @@ def _system(texts: list[str], mark: JSON) -> JSON:
 
 
 def _cache_marks(prompt_cache: object) -> dict[str, JSON]:
-    """Return what `cache_control` the ends of tools, system and messages get, from True or a dict of life times."""
+    """Return the `cache_control` for the ends of tools, system and messages, from True or a dict of lifetimes."""
     if not prompt_cache:
         return {}
     lives = dict.fromkeys(("tools", "system", "messages"), "5m") if prompt_cache is True else mapping(prompt_cache)
@@ -354,13 +351,6 @@ def _cache_marks(prompt_cache: object) -> dict[str, JSON]:
         place: {"type": "ephemeral"} if life == "5m" else {"type": "ephemeral", "ttl": life}
         for place, life in lives.items()
     }
-
-
-def _encoded_tool(spec: ToolSpec) -> bytes:
-    kept = spec.encoded.get(_KEY)
-    if kept is None:
-        kept = spec.encoded[_KEY] = dumps(_tool(spec))
-    return cast("bytes", kept)
 
 
 def _tool(spec: ToolSpec) -> dict[str, Any]:
@@ -385,7 +375,7 @@ def _tool_use(call: ToolCall, block: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _echo(message: AssistantMessage) -> list[dict[str, Any]]:
-    """Return the blocks as they came, thinking with its signature; nothing when the message was changed since."""
+    """Return the blocks as received, thinking with its signature; nothing if the message was changed since."""
     blocks = kept_items(message, _KEY, "content")
     calls = {call.id: call for call in message.tool_calls}
     uses = [str(block.get("id")) for block in blocks if block.get("type") == "tool_use"]

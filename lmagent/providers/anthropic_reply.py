@@ -1,4 +1,4 @@
-"""What Anthropic answers: content blocks and their deltas, usage, failures. Used by `anthropic.py` alone."""
+"""Read Anthropic's answers: content blocks and their deltas, usage, errors. Used only by `anthropic`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.providers.base import Codec, error_for_status, quoted, retry_after
-from lmagent.providers.fields import arguments_text, mapping, objects, text
+from lmagent.providers.base import Codec, error_for_status
+from lmagent.providers.fields import arguments_text, first_text, mapping, objects, quoted, text
 
 __all__ = ["AnthropicReplyState", "sort_error"]
 
@@ -34,7 +34,7 @@ _FINISH: dict[object, FinishReason] = {
     "tool_use": "tool_calls",
     "refusal": "refusal",
 }
-"""`pause_turn` and reasons nobody has documented yet are `other`; the wire's word is in `raw_finish_reason`."""
+"""`pause_turn` and undocumented reasons are `other`; `raw_finish_reason` keeps the wire's value."""
 
 _BY_TYPE: dict[str, type[ProviderError]] = {
     "invalid_request_error": BadRequest,
@@ -49,11 +49,11 @@ _BY_TYPE: dict[str, type[ProviderError]] = {
     "overloaded_error": Overloaded,
 }
 _TOO_LONG = ("prompt is too long", "exceed context limit")
-"""The one case the wire tells by words alone."""
+"""Context length has no error type of its own; only the message tells."""
 
 
 class _Block:
-    """One content block: what its start said, and the pieces that follow."""
+    """One content block: its start event and the pieces after it."""
 
     __slots__ = ("call", "pieces", "signature", "start")
 
@@ -64,7 +64,7 @@ class _Block:
         self.signature: list[str] = []
 
     def whole(self) -> dict[str, Any]:
-        """Return the block for the way back. A call's input is left out: the message's call has it."""
+        """Return the block as it must be sent back, without a call's input, which the message's call has."""
         kind = self.start.get("type")
         block = {key: value for key, value in self.start.items() if value is not None}
         joined = "".join(self.pieces)
@@ -87,7 +87,7 @@ def _value(json_text: str) -> JSON:
 
 
 class AnthropicReplyState:
-    """The state of one reply, whole or streamed: both go through the same blocks."""
+    """The state of one reply, whole or streamed; both are read as blocks."""
 
     __slots__ = ("_blocks", "_calls", "_id", "_open", "_stop", "_usage")
 
@@ -135,7 +135,7 @@ class AnthropicReplyState:
                 return []
 
     def _count(self, usage: object) -> None:
-        """Totals are cumulative: what comes later replaces what came before."""
+        """Update the token counts. They are cumulative, so later values replace earlier ones."""
         self._usage |= {key: value for key, value in mapping(usage).items() if value is not None}
 
     def _start(self, index: int, block: dict[str, Any]) -> list[Delta]:
@@ -155,7 +155,7 @@ class AnthropicReplyState:
     def _delta(self, index: int, delta: dict[str, Any]) -> list[Delta]:
         kind = delta.get("type")
         block = self._open.get(index)
-        if block is None:  # a relay that forgot the start
+        if block is None:  # a relay that omits the start event
             self._start(index, {"type": "thinking" if kind == "thinking_delta" else "text"})
             block = self._open[index]
         match kind:
@@ -205,7 +205,7 @@ class AnthropicReplyState:
         )
 
     def _details(self) -> dict[str, Any]:
-        """Return the blocks in order when text and calls alone would not give them back."""
+        """Return the blocks in order, if text and calls alone are not enough to restore them."""
         blocks = [self._blocks[index].whole() for index in sorted(self._blocks)]
         blocks = [block for block in blocks if isinstance(block.get("type"), str)]
         blocks = [block for block in blocks if block["type"] != "text" or block.get("text")]
@@ -218,7 +218,7 @@ class AnthropicReplyState:
 
 
 def _usage(counts: Mapping[str, Any]) -> Usage | None:
-    """Return the token counts; the wire's `input_tokens` leaves out what the cache wrote and read."""
+    """Return the token counts; the wire's `input_tokens` excludes tokens written to and read from the cache."""
     if not counts:
         return None
     cached = _int(counts, "cache_read_input_tokens")
@@ -240,7 +240,7 @@ def _int(counts: Mapping[str, Any], name: str) -> int:
 def sort_error(
     codec: Codec, status: int | None, headers: Mapping[str, str], body: JSON, words: str = ""
 ) -> ProviderError:
-    """Return the error of a body, by its type first and by the status where the type says nothing."""
+    """Return the error in a body, by its type, or by the HTTP status if the type is unknown."""
     outer = mapping(body)
     given = outer.get("error")
     error = mapping(given)
@@ -252,18 +252,13 @@ def sort_error(
         found = QuotaExceeded
     if found is BadRequest and any(text in said.lower() for text in _TOO_LONG):
         found = ContextTooLong
-    return found(
-        said or f"HTTP {status} without an explanation",
-        provider=codec.provider,
-        model=codec.model,
+    return codec.failure(
+        found,
+        said,
         status=status,
-        code=code if isinstance(code, str) else kind,
-        request_id=headers.get("request-id") or _text_or_none(outer.get("request_id")),
-        retry_after=retry_after(headers),
-        retryable=True if kind == "conflict_error" or status == 409 else None,
+        headers=headers,
         body=body,
+        code=code if isinstance(code, str) else kind,
+        request_ids=(headers.get("request-id"), first_text(outer.get("request_id"))),
+        retryable=True if kind == "conflict_error" or status == 409 else None,
     )
-
-
-def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None

@@ -1,6 +1,6 @@
-"""Baichuan's old dialect: signed `v1/chat`, streams as one JSON object a line, no tools, no system role.
+"""Baichuan's dialect of 2023: signed `v1/chat`, streams of one JSON object per line, no tools, no system role.
 
-Wire facts: docs/providers/baichuan.md. The current endpoint is OpenAI's dialect and no business of this module.
+Wire reference: docs/providers/baichuan.md. The current endpoint speaks OpenAI's dialect (`vendors.BAICHUAN`).
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta
+from lmagent.core.events import Delta, Done, TextDelta
 from lmagent.core.json_text import JSON, LineDecoder, storable
-from lmagent.core.messages import FinishReason, Reply, Usage
+from lmagent.core.messages import Reply, Usage
 from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
@@ -22,9 +23,9 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.providers.base import Auth, AuthFlow, ChatCall, ParameterRule, Request, error_for_status, quoted
+from lmagent.providers.base import ChatCall, ParameterRule, Request, SigningAuth, error_for_status
 from lmagent.providers.conversation import TextOnlyCodec
-from lmagent.providers.fields import mapping, object_of, objects, text, usage_of, within
+from lmagent.providers.fields import ended, mapping, objects, text, usage_of, within
 from lmagent.providers.vendors import VENDORS
 
 __all__ = ["BASE_URL", "BaichuanCodec", "BaichuanSignatureAuth"]
@@ -42,11 +43,8 @@ _ERRORS: Mapping[str, type[ProviderError]] = {
     "10105": AuthenticationFailed,
 }
 _CLOCK = frozenset({"10103", "10104"})
-"""Codes for a timestamp the server does not accept."""
+"""Codes for a timestamp that the server rejects."""
 _LIMIT_WORDS = ("limit", "frequen", "too many", "限", "频")
-
-_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
-
 
 _PARAMETERS: Mapping[str, ParameterRule] = {
     "temperature": within("temperature", 0, 1),
@@ -56,41 +54,42 @@ _PARAMETERS: Mapping[str, ParameterRule] = {
 }
 
 
-class BaichuanSignatureAuth(Auth):
+class BaichuanSignatureAuth(SigningAuth):
     """Bearer key and an MD5 signature over secret, body and time.
 
     Args:
         api_key: The bearer key.
-        secret_key: What signs.
+        secret_key: Key of the signature.
     """
 
     def __init__(self, api_key: Secret, secret_key: Secret) -> None:
         self.api_key = api_key
         self.secret_key = secret_key
 
-    def flow(self, request: Request, now: float) -> AuthFlow:
+    def signed(self, request: Request, now: float) -> Request:
         timestamp = str(int(now))
         signed = self.secret_key.reveal().encode() + request.content + timestamp.encode()
         return request.with_headers(
             authorization=f"Bearer {self.api_key.reveal()}",
             x_bc_timestamp=timestamp,
             x_bc_sign_algo="MD5",
-            # The vendor's scheme; there is no better algorithm to ask for.
+            # The vendor's scheme has no stronger algorithm.
             x_bc_signature=hashlib.md5(signed, usedforsecurity=False).hexdigest(),
         )
-        yield request  # a flow is a generator; this one asks for nothing
 
 
+@dataclass(slots=True)
 class _State:
-    """What one stream has told so far."""
+    """What one stream has sent so far."""
 
-    __slots__ = ("ended", "last", "reason", "usage")
+    usage: Usage | None = None
+    reason: str = ""
+    last: JSON = None
+    ended: bool = False
 
-    def __init__(self) -> None:
-        self.usage: Usage | None = None
-        self.reason = ""
-        self.last: JSON = None
-        self.ended = False
+    def done(self) -> Done:
+        self.ended = True
+        return ended(self.reason, self.last, usage=self.usage)
 
 
 class BaichuanCodec(TextOnlyCodec):
@@ -109,9 +108,9 @@ class BaichuanCodec(TextOnlyCodec):
         self.base_url = base_url.rstrip("/")
 
     def build_request(self, call: ChatCall) -> Request:
-        """Render `call` as one POST; plain and streamed have a URL each.
+        """Render `call` as one POST; streams have a URL of their own.
 
-        System text stands in front of the first user message; calls and results of earlier turns become text.
+        System text is put in front of the first user message; calls and results of earlier turns become text.
         """
         body: dict[str, Any] = {"model": self.model, "messages": self.turns(call)}
         given = {name: value for name, value in call.parameters.items() if name != "extra_body"}
@@ -123,42 +122,34 @@ class BaichuanCodec(TextOnlyCodec):
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)
-        builder, state = ReplyBuilder(prefix), self.new_state()
-        with self.reading(body):
-            for delta in self._read(state, body):
-                builder.add(delta)
-        builder.add(_done(state))
-        return builder.reply(self.model_id)
+        return self.reply_of(body, self._read(self.new_state(), body, whole=True), prefix=prefix)
 
     def new_state(self) -> _State:
         return _State()
 
     def parse_event(self, state: _State, data: bytes, event: str = "") -> Iterable[Delta]:
-        body = object_of(self, data)
+        body = self.object_of(data)
         self.check(body)
         with self.reading(body):
             yield from self._read(state, body)
-        if state.reason and state.usage is not None and not state.ended:
-            state.ended = True
-            yield _done(state)
 
     def finish(self, state: _State) -> Iterable[Delta]:
-        """End a stream that told a finish reason but no usage."""
-        if state.reason and not state.ended:
-            state.ended = True
-            yield _done(state)
+        """Return `Done` for a stream that had a finish reason but no usage."""
+        return (state.done(),) if state.reason and not state.ended else ()
 
-    def _read(self, state: _State, body: JSON) -> Iterator[Delta]:
+    def _read(self, state: _State, body: JSON, *, whole: bool = False) -> Iterator[Delta]:
         messages = objects(mapping(body["data"]).get("messages"))
         usage = mapping(body.get("usage"))
         made = "answer_tokens" if "answer_tokens" in usage else "completion_tokens"
-        state.usage = usage_of(usage, "prompt_tokens", made, "total_tokens") or state.usage
+        state.usage = usage_of(usage, outputs=made) or state.usage
         state.last = body
         last = messages[-1]
         state.reason = text(last.get("finish_reason")) or state.reason
         said = text(last["content"])
         if said and not state.ended:
             yield TextDelta(said)
+        if whole or (state.reason and state.usage is not None and not state.ended):
+            yield state.done()
 
     def parse_error(
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
@@ -167,12 +158,11 @@ class BaichuanCodec(TextOnlyCodec):
         code = fields.get("code")
         if status < 400 and code in (None, 0, "0"):
             return None
-        message = quoted(fields.get("msg")) or quoted(text)
-        if str(code) in _CLOCK:
-            message += " (check the clock of this machine)"
+        message = str(fields.get("msg") or text)
         return self.failure(
             _class_of(status, str(code), message),
             message,
+            suffix=" (check the clock of this machine)" if str(code) in _CLOCK else "",
             status=status,
             headers=headers,
             body=body,
@@ -184,19 +174,14 @@ class BaichuanCodec(TextOnlyCodec):
 def _class_of(status: int, code: str, message: str) -> type[ProviderError]:
     if code in _ERRORS:
         return _ERRORS[code]
-    if len(code) == 5 and code.startswith("102"):  # the service's own side; which of them is in the words
+    if len(code) == 5 and code.startswith("102"):  # a failure of the service; only the message says which
         return RateLimited if any(word in message.lower() for word in _LIMIT_WORDS) else ServerFailed
     return error_for_status(status)
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:
-    """Return the body laid out as upstream's and the vendor's example are, so that signatures can be compared."""
+    """Return the body in the layout of the vendor's example, so that signatures can be compared."""
     try:
         return storable(json.dumps(body, ensure_ascii=False, allow_nan=False)).encode()
     except (TypeError, ValueError) as error:
-        raise ParameterError(f"The request is not JSON: {error}.") from error
-
-
-def _done(state: _State) -> Done:
-    reason: FinishReason = _FINISH.get(state.reason, "other") if state.reason else "stop"
-    return Done(finish_reason=reason, raw_finish_reason=state.reason or None, usage=state.usage, raw=state.last)
+        raise ParameterError(f"The request cannot be encoded as JSON: {error}.") from error

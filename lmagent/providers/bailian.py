@@ -1,21 +1,21 @@
 """Alibaba's DashScope (Bailian, Model Studio; the Qwen models) in its own dialect: text and multimodal generation.
 
-Streams come in pieces or with the whole text repeated in each event; finish reasons are the text `"null"` until the
-end. The compatible mode is a profile in `compatible.py`, the old app API is in `bailian_app.py`.
+Streams come in pieces, or each event repeats the whole text; the finish reason is the text `"null"` until the end. The
+compatible mode is a profile in `vendors`, the app API of 2023 is in `bailian_app`. Wire reference:
+docs/providers/bailian.md.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.core.events import Delta, ReasoningDelta, TextDelta
 from lmagent.core.json_text import JSON, dumps, dumps_text
 from lmagent.core.messages import (
     AssistantMessage,
-    FinishReason,
     ImagePart,
     Message,
     Part,
@@ -24,7 +24,6 @@ from lmagent.core.messages import (
     TextPart,
     ToolCall,
     ToolMessage,
-    Usage,
     UserMessage,
 )
 from lmagent.errors import (
@@ -34,7 +33,6 @@ from lmagent.errors import (
     ContextTooLong,
     NotFound,
     Overloaded,
-    ParameterError,
     PermissionDenied,
     ProviderError,
     QuotaExceeded,
@@ -42,28 +40,31 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.providers.base import (
-    ChatCall,
-    Codec,
-    Features,
-    NamedTool,
-    ParameterRule,
-    Request,
-    class_of,
-    error_for_status,
-    joined,
-)
+from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, error_for_status
 from lmagent.providers.conversation import (
     RAW_ARGUMENTS,
-    answered,
     arguments_object,
-    fitting_ids,
     messages_of,
+    settled,
     split_system,
     text_only,
     turns,
 )
-from lmagent.providers.fields import arguments_text, mapping, object_of, objects, same, switched, text, usage_of, within
+from lmagent.providers.fields import (
+    CallPieces,
+    arguments_text,
+    class_of,
+    encoded,
+    ended,
+    joined,
+    mapping,
+    objects,
+    same,
+    switched,
+    text,
+    usage_of,
+    within,
+)
 from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import ToolSpec
 
@@ -96,17 +97,17 @@ _ERRORS: dict[str, type[ProviderError]] = {
     "ModelServiceFailed": ServerFailed,
     "ModelUnavailable": Overloaded,
 }
-"""Code -> class; `A.B` falls back to `A`."""
+"""Code -> class; the fallback of `A.B` is `A`."""
 
 _TOO_LONG = re.compile(r"range of input length|maximum context|input.*too long", re.IGNORECASE)
 _FREE_QUOTA = re.compile(r"\bfree\b|免费", re.IGNORECASE)
 
 
 def bailian_error_class(code: str, message: str) -> type[ProviderError] | None:
-    """Return the class of a native code; None when it is not known."""
+    """Return the class of a native code; None if it is not known."""
     kind = class_of(code, _ERRORS)
     if kind is RateLimited and "AllocationQuota" in code and _FREE_QUOTA.search(message):
-        return QuotaExceeded  # tokens per minute come back, the free quota does not
+        return QuotaExceeded  # tokens per minute recover, the free quota does not
     return ContextTooLong if kind is BadRequest and _TOO_LONG.search(message) else kind
 
 
@@ -115,28 +116,18 @@ BASE_URL = VENDORS["bailian"].api("native").address
 _TEXT_PATH = "/services/aigc/text-generation/generation"
 _MULTIMODAL_PATH = "/services/aigc/multimodal-generation/generation"
 _MULTIMODAL = re.compile(r"-vl|-omni|^qvq|^qwen3\.[5-9]|^qwen[4-9]")
-"""Names of models that live on the multimodal path; it changes often, so it can be overridden."""
-
-
-_FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "content_filter": "content_filter",
-}
+"""Names of models on the multimodal path. The list changes often; `multimodal=` overrides it."""
 
 
 @dataclass(slots=True)
 class BailianState:
-    """One stream. In a stream that repeats itself, what was seen so far is what the next event is compared with."""
+    """One stream. If each event repeats the text, the next event is compared with the text so far."""
 
     cumulative: bool = False
     content: str = ""
     reasoning: str = ""
     arguments: dict[int, str] = field(default_factory=dict[int, str])
-    named: set[int] = field(default_factory=set[int])
-    filled: set[int] = field(default_factory=set[int])
-    calls: set[int] = field(default_factory=set[int])
+    calls: CallPieces = field(default_factory=CallPieces)
     done: bool = False
 
 
@@ -148,8 +139,8 @@ class BailianCodec(Codec):
         base_url: Up to `/api/v1`; each region has its own, and its own keys.
         incremental: Whether streams come in pieces. False: each event repeats the text (the API's own default, which
             newer models refuse).
-        result_format: `"message"`; None leaves it to the model, and old ones then answer with bare text.
-        multimodal: Whether the model lives on the multimodal path and takes images; None: by its name.
+        result_format: `"message"`; None leaves it to the model, and old models then answer with bare text.
+        multimodal: Whether the model is on the multimodal path and takes images; None: by its name.
         workspace: Id of a workspace, for keys that have several.
     """
 
@@ -191,7 +182,7 @@ class BailianCodec(Codec):
             if self.incremental:
                 parameters["incremental_output"] = True
         if call.output_schema is not None:
-            # JSON mode is refused unless a message speaks of JSON, so the schema is told in words as well.
+            # JSON mode is refused unless a message mentions JSON, so the system text describes the schema as well.
             parameters["response_format"] = {"type": "json_object"}
         if call.tools:
             parameters |= self._choice(call)
@@ -199,7 +190,9 @@ class BailianCodec(Codec):
         parameters |= mapping(extra.pop("parameters", None))
         inner = joined(mapping(extra.pop("input", None)), {"messages": self._messages(messages_of(call))})
         tools = (
-            {"tools": [_tool_bytes(tool) for tool in call.tools]} if call.tools and "tools" not in parameters else {}
+            {"tools": [encoded(tool.encoded, "bailian", _tool, tool) for tool in call.tools]}
+            if call.tools and "tools" not in parameters
+            else {}
         )
         head = dumps({"model": self.model, **extra})[:-1]
         content = b"".join((head, b',"input":', inner, b',"parameters":', joined(parameters, tools), b"}"))
@@ -207,37 +200,26 @@ class BailianCodec(Codec):
         return self.post(self.base_url + path, content, call, headers=headers)
 
     def _choice(self, call: ChatCall) -> dict[str, Any]:
-        names = [tool.name for tool in call.tools]
-        match call.tool_choice:
-            case "auto":
-                return {}
-            case "none":
-                return {"tool_choice": "none"}
-            case "required" if len(names) == 1:
-                return {"tool_choice": {"type": "function", "function": {"name": names[0]}}}
-            case NamedTool(name=name) if name in names:
-                return {"tool_choice": {"type": "function", "function": {"name": name}}}
-            case _:
-                raise ParameterError(
-                    f"bailian has no tool_choice={call.tool_choice!r}: it takes 'auto', 'none' or the name of one of "
-                    f"the tools {names}."
-                )
+        choice = self.choice_of(call)
+        if isinstance(choice, NamedTool):
+            return {"tool_choice": {"type": "function", "function": {"name": choice.name}}}
+        return {} if choice == "auto" else {"tool_choice": choice}
 
     def _messages(self, messages: Sequence[Message]) -> list[bytes]:
         system, others = split_system(messages)
         if not self.multimodal:
             others = text_only(others, self.refuse)
-        ordered = turns(fitting_ids(answered(others))) if others else []
+        ordered = turns(settled(others)) if others else []
         if not ordered:
             ordered = [UserMessage(system)]
         elif system:
             first = messages[0]
-            # The same object when there is one system message, so that its bytes are kept.
+            # The same object if there is one system message, so that its cached bytes are used.
             alone = isinstance(first, SystemMessage) and first.content == system
             ordered.insert(0, first if alone else SystemMessage(system))
-        return [message.wire.get(self._key) or self._encode(message) for message in ordered]
+        return [encoded(message.wire, self._key, self._message, message) for message in ordered]
 
-    def _encode(self, message: Message) -> bytes:
+    def _message(self, message: Message) -> dict[str, Any]:
         match message:
             case SystemMessage():
                 body: dict[str, Any] = {"role": "system", "content": self._content(message.content)}
@@ -250,9 +232,8 @@ class BailianCodec(Codec):
             case ToolMessage():
                 body = {"role": "tool", "tool_call_id": message.tool_call_id, "content": self._content(message.content)}
                 if message.name:
-                    body["name"] = message.name  # the early API joins by name
-        message.wire[self._key] = encoded = dumps(body)
-        return encoded
+                    body["name"] = message.name  # the early API matches results by name
+        return body
 
     def _content(self, content: str | tuple[Part, ...]) -> str | list[dict[str, str]]:
         if isinstance(content, str):
@@ -270,16 +251,7 @@ class BailianCodec(Codec):
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)
-        builder = ReplyBuilder(prefix)
-        with self.reading(body):
-            state = BailianState()
-            output = body["output"]
-            choice = output["choices"][0] if output.get("choices") else output
-            for delta in _deltas(state, choice["message"] if "message" in choice else {"content": choice["text"]}):
-                builder.add(delta)
-            for delta in _end(state, _reason(choice) or "stop", body):
-                builder.add(delta)
-            return builder.reply(self.model_id, request_id=body.get("request_id"))
+        return self.reply_of(body, _whole(body), prefix=prefix, request_id=mapping(body).get("request_id"))
 
     def new_state(self) -> BailianState:
         return BailianState(cumulative=not self.incremental)
@@ -287,7 +259,7 @@ class BailianCodec(Codec):
     def parse_event(self, state: BailianState, data: bytes, event: str = "") -> Iterable[Delta]:
         if state.done or data.strip() == b"[DONE]":
             return ()
-        chunk = object_of(self, data)
+        chunk = self.object_of(data)
         if event == "error" or "output" not in chunk:
             self.check(chunk)
         with self.reading(chunk):
@@ -324,9 +296,16 @@ class BailianCodec(Codec):
 
 
 def _reason(choice: Mapping[str, Any]) -> str:
-    """Return the finish reason; until the end it is the text `"null"`."""
+    """Return the finish reason; before the end it is the text `"null"`, which counts as none."""
     reason = text(choice.get("finish_reason"))
     return "" if reason == "null" else reason
+
+
+def _whole(body: JSON) -> Iterator[Delta]:
+    state, output = BailianState(), body["output"]
+    choice = output["choices"][0] if output.get("choices") else output
+    yield from _deltas(state, choice["message"] if "message" in choice else {"content": choice["text"]})
+    yield from _end(state, _reason(choice) or "stop", body)
 
 
 def _deltas(state: BailianState, message: Mapping[str, Any], *, last: bool = True) -> Iterator[Delta]:
@@ -346,18 +325,12 @@ def _deltas(state: BailianState, message: Mapping[str, Any], *, last: bool = Tru
         arguments = arguments_text(function.get("arguments"))
         if state.cumulative:
             state.arguments[index], arguments = _grown(state.arguments.get(index, ""), arguments, last)
-        state.calls.add(index)
-        # Continuations have an empty id and name, events that repeat themselves have both again.
-        name = "" if index in state.named else text(function.get("name"))
-        if name:
-            state.named.add(index)
-        if arguments.strip():
-            state.filled.add(index)
-        yield ToolCallDelta(index, text(call.get("id")), name, arguments)
+        # Continuations have an empty id and name; events that repeat the text repeat both.
+        yield state.calls.piece(index, {"id": text(call.get("id")), "name": text(function.get("name"))}, arguments)
 
 
 def _grown(before: str, now: str, last: bool) -> tuple[str, str]:
-    """Return what is known now and what is new in it; a character that was cut in half waits until it is whole."""
+    """Return the text so far and its new part; a character that was cut in half waits until it is complete."""
     whole = now if last else now.rstrip("\ufffd")
     return (whole, whole[len(before) :]) if len(whole) > len(before) else (before, "")
 
@@ -369,51 +342,35 @@ def _flat(content: object) -> str:
 
 
 def _end(state: BailianState, reason: str, body: dict[str, Any]) -> Iterator[Delta]:
-    for index in sorted(state.calls - state.filled):
-        yield ToolCallDelta(index, arguments="{}")
-    yield Done(
-        finish_reason=_FINISH.get(reason, "other"),
-        raw_finish_reason=reason,
-        usage=_usage(body.get("usage")),
-        response_id=body.get("request_id"),
-        raw=body,
+    yield from state.calls.end()
+    usage = usage_of(
+        body.get("usage"),
+        "input_tokens",
+        "output_tokens",
+        cached_in="prompt_tokens_details",
+        reasoning_in="output_tokens_details",
     )
-
-
-def _usage(counts: object) -> Usage | None:
-    usage = usage_of(counts, "input_tokens", "output_tokens", "total_tokens")
-    if usage is None:
-        return None
-    details = mapping(counts)
-    return replace(
-        usage,
-        cached_tokens=int(mapping(details.get("prompt_tokens_details")).get("cached_tokens") or 0),
-        reasoning_tokens=int(mapping(details.get("output_tokens_details")).get("reasoning_tokens") or 0),
-    )
+    yield ended(reason, body, usage=usage, response_id=body.get("request_id"))
 
 
 def _call_out(call: ToolCall) -> dict[str, Any]:
-    """Arguments that are no JSON are refused, so broken ones travel inside an object."""
+    """Return a call for the wire. Arguments that are not JSON are refused, so broken ones are put into an object."""
     value = arguments_object(call.arguments)
     lossless = RAW_ARGUMENTS not in value and call.arguments.strip()
     arguments = call.arguments if lossless else dumps_text(value)
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
 
 
-def _tool_bytes(tool: ToolSpec) -> bytes:
-    known = tool.encoded.get("bailian")
-    if known is None:
-        described = {"description": tool.description} if tool.description else {}
-        function = {"name": tool.name, **described, "parameters": dict(tool.parameters)}
-        known = tool.encoded["bailian"] = dumps({"type": "function", "function": function})
-    return known
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    described = {"description": tool.description} if tool.description else {}
+    return {"type": "function", "function": {"name": tool.name, **described, "parameters": dict(tool.parameters)}}
 
 
 _PARAMETERS: dict[str, ParameterRule] = {
     "temperature": within("temperature", 0, 2, sent=(0, 1.99)),
     "top_p": within("top_p", 0, 1, sent=(0.01, 1)),
     "n": within("n", 1, 4),
-    "reasoning_effort": switched("enable_thinking"),  # `thinking_budget` says how long
+    "reasoning_effort": switched("enable_thinking"),  # `thinking_budget` sets how long
     **same(
         "top_k",
         "max_tokens",

@@ -1,28 +1,28 @@
-"""Bailian's app completions of 2023: an app made in the console, asked with a prompt and a history of pairs.
+"""Bailian's app completions of 2023: an app made in the console, called with a prompt and a history of pairs.
 
-The bearer token is made from an access key by a cloud call: `bailian_token.py`. No tools, no system role.
+A cloud call, signed with an access key, returns the bearer token. No tools, no system role.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
-from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta
+from lmagent.core.events import Delta, Done, TextDelta
 from lmagent.core.json_text import JSON, dumps
 from lmagent.core.messages import Reply, Usage
 from lmagent.core.redaction import Secret
 from lmagent.errors import AuthenticationFailed, InvalidResponse, ProviderError
 from lmagent.providers.bailian import bailian_error_class
-from lmagent.providers.base import ChatCall, ParameterRule, Request, TokenAuth, error_for_status, quoted
+from lmagent.providers.base import ChatCall, ParameterRule, Request, TokenAuth, error_for_status
 from lmagent.providers.conversation import TextOnlyCodec
-from lmagent.providers.fields import first_text, mapping, object_of, objects, text
+from lmagent.providers.fields import first_text, mapping, objects, quoted, text
 from lmagent.providers.vendors import VENDORS
 
 __all__ = ["BASE_URL", "BailianAppCodec", "BailianAppState", "BailianTokenAuth", "signed"]
@@ -33,14 +33,14 @@ _MARGIN_S = 600.0
 
 
 class BailianTokenAuth(TokenAuth):
-    """A bearer token for app completions, kept until ten minutes before it expires.
+    """A bearer token for app completions, cached until ten minutes before it expires.
 
     Args:
         access_key_id: Id of the cloud key.
-        access_key_secret: The key itself.
-        agent_key: Id of the workspace that the app lives in.
-        url: Where tokens are made.
-        new_nonce: Makes a text that is used once.
+        access_key_secret: Secret of the cloud key.
+        agent_key: Id of the app's workspace.
+        url: The token endpoint.
+        new_nonce: Makes the nonce of one request.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ BASE_URL = VENDORS["bailian"].api("app").address
 
 @dataclass(slots=True)
 class BailianAppState:
-    """One stream: the text so far, because events repeat it, and the last event, because nothing marks the end."""
+    """One stream: the text so far, which each event repeats, and the last event, because the end has no mark."""
 
     shown: str = ""
     last: dict[str, Any] | None = None
@@ -133,9 +133,9 @@ class BailianAppCodec(TextOnlyCodec):
     """The app completions API.
 
     Args:
-        app_id: Id of the app; stands for the model.
+        app_id: Id of the app, used as the model name.
         base_url: Scheme and host.
-        session_id: Names the session on the server; sent beside the history.
+        session_id: Session on the server; sent together with the history.
         new_request_id: Makes the id of one request, 32 hex digits.
     """
 
@@ -182,11 +182,7 @@ class BailianAppCodec(TextOnlyCodec):
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)
-        builder = ReplyBuilder(prefix)
-        with self.reading(body):
-            builder.add(TextDelta(text(body["Data"]["Text"])))
-            builder.add(_done(body))
-            return builder.reply(self.model_id, request_id=body.get("RequestId"))
+        return self.reply_of(body, _whole(body), prefix=prefix, request_id=mapping(body).get("RequestId"))
 
     def new_state(self) -> BailianAppState:
         return BailianAppState()
@@ -194,7 +190,7 @@ class BailianAppCodec(TextOnlyCodec):
     def parse_event(self, state: BailianAppState, data: bytes, event: str = "") -> Iterable[Delta]:
         if data.strip() == b"[DONE]":
             return self.finish(state)
-        chunk = object_of(self, data)
+        chunk = self.object_of(data)
         self.check(chunk)
         with self.reading(chunk):
             whole = text(mapping(chunk["Data"]).get("Text")).rstrip("\ufffd")
@@ -205,7 +201,7 @@ class BailianAppCodec(TextOnlyCodec):
         return [TextDelta(whole[len(before) :])]
 
     def finish(self, state: BailianAppState) -> Iterable[Delta]:
-        """Nothing in the protocol marks the end: the body's end does, once an event has come."""
+        """Return `Done` if any event came: the protocol has no mark for the end except the end of the body."""
         if state.done or state.last is None:
             return ()
         state.done = True
@@ -229,6 +225,11 @@ class BailianAppCodec(TextOnlyCodec):
             code=code,
             request_ids=(answer.get("RequestId"),),
         )
+
+
+def _whole(body: JSON) -> Iterator[Delta]:
+    yield TextDelta(text(body["Data"]["Text"]))
+    yield _done(body)
 
 
 def _done(body: dict[str, Any]) -> Done:

@@ -1,21 +1,23 @@
-"""What every dialect is: a `Codec`, five pure functions between our values and one HTTP exchange.
+"""The contract of a dialect: the values of one call, the `Codec` that translates them, the `Auth` that signs requests.
 
-Nothing here opens a socket, reads a clock, the environment or a file. A codec is a value: it is shared between
-conversations and threads, and what belongs to one stream lives in the state that `new_state` makes.
+A codec is pure: no socket, clock, environment or file. It is shared between conversations and threads, so the state of
+one stream lives in the object that `new_state` returns. An `Auth` receives the time as an argument.
+
+Over 400 lines because these abstract classes and the values in their signatures are one contract, and every dialect,
+transport and driver reads it as a whole.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import field, replace
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, cast
 
-from lmagent.core.events import Delta
+from lmagent.core.events import Delta, ReplyBuilder
 from lmagent.core.fast_dataclass import fast_dataclass
-from lmagent.core.json_text import JSON, Framing, SSEDecoder, dumps
+from lmagent.core.json_text import JSON, Framing, JSONError, SSEDecoder, loads
 from lmagent.core.messages import Message, Reply
 from lmagent.core.redaction import Secret
 from lmagent.errors import (
@@ -33,6 +35,7 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
+from lmagent.providers.fields import ParameterRule, failure
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 
 __all__ = [
@@ -47,56 +50,11 @@ __all__ = [
     "NamedTool",
     "ParameterRule",
     "Request",
+    "SigningAuth",
     "TokenAuth",
     "ToolChoice",
-    "class_of",
     "error_for_status",
-    "joined",
-    "quoted",
-    "retry_after",
-    "seconds",
 ]
-
-_MAX_QUOTE = 200
-
-
-def class_of(code: str, table: Mapping[str, type[ProviderError]]) -> type[ProviderError] | None:
-    """Return the class of a dotted code: what the table has for `A.B.C`, else for `A.B`, else for `A`."""
-    while code and code not in table:
-        code = code.rpartition(".")[0]
-    return table.get(code)
-
-
-def quoted(words: object, otherwise: str = "") -> str:
-    """Return what may be shown of a text from outside: short, no control characters, an HTML page only named."""
-    text = words.strip() if isinstance(words, str) else ""
-    if not text:
-        return otherwise
-    if text.startswith("<"):
-        return "an HTML or XML page, not an answer of the API"
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:_MAX_QUOTE])
-    return shown + "…" * (len(text) > _MAX_QUOTE)
-
-
-def seconds(value: JSON) -> float | None:
-    """Return a wait as seconds: a number, its text, or a text with the unit s (`"27s"`); None for all else."""
-    if isinstance(value, str):
-        try:
-            value = float(value.strip().removesuffix("s"))
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) and value >= 0 else None
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the wait that the headers give in numbers.
-
-    A date needs a clock, so it is left to the transport, as is `x-should-retry`, which is about any answer.
-    """
-    thousandths = seconds(headers.get("retry-after-ms"))
-    return thousandths / 1000 if thousandths is not None else seconds(headers.get("retry-after"))
 
 
 @fast_dataclass(frozen=True)
@@ -114,91 +72,57 @@ class Meter(Protocol):
     """Counts what a call costs; a budget is one."""
 
     def before_request(self, model_id: str) -> None:
-        """Called before each request, repeats included. Raises to forbid it."""
+        """Called before each request, retries included. Raises to forbid it."""
         ...
 
     def after_reply(self, reply: Reply) -> None:
-        """Called with each whole reply."""
+        """Called with each complete reply."""
         ...
 
 
 @fast_dataclass(frozen=True, kw_only=True)
 class ChatCall:
-    """One whole question to a model."""
+    """One complete question to a model."""
 
     messages: tuple[Message, ...]
     tools: tuple[ToolSpec, ...] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Checked parameters that were set, by their neutral names."""
+    """The parameters that were set, validated, by their neutral names."""
     tool_choice: ToolChoice = "auto"
     output_schema: OutputSchema | None = None
     stream: bool = False
     meter: Meter | None = field(default=None, compare=False, repr=False)
-    """Told of every request that is sent for it."""
+    """Called for every request that is sent for this call."""
     position: int | None = field(default=None, compare=False, repr=False)
-    """How many messages the conversation has, where a hook may send fewer: two replies must not mint the same ids."""
+    """Number of messages in the conversation, also if a hook sends fewer. Minted call ids depend on it, so that two
+    replies never mint the same ones."""
     repair: bool = field(default=True, compare=False)
-    """Whether broken JSON in calls that are read from text is mended, where that loses nothing."""
+    """Whether broken JSON of calls that are read from text is repaired, where the repair loses nothing."""
 
 
 @fast_dataclass(frozen=True, kw_only=True)
 class Request:
-    """One HTTP request. The bytes are final: a signer signs exactly what is sent."""
+    """One HTTP request. The bytes are final: a signature covers exactly what is sent."""
 
     url: str
     content: bytes = b""
     method: str = "POST"
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     params: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    """Query parameters beside those in `url`; secrets go here, not into `url`."""
+    """Query parameters besides those in `url`; secrets go here, not into `url`."""
 
     def with_headers(self, **headers: str) -> Request:
-        """Return the request with these headers (underscores become hyphens)."""
+        """Return the request with these headers added (underscores become hyphens)."""
         return replace(self, headers={**self.headers, **{k.replace("_", "-"): v for k, v in headers.items()}})
 
     def with_params(self, **params: str) -> Request:
-        """Return the request with these query parameters."""
+        """Return the request with these query parameters added."""
         return replace(self, params={**self.params, **params})
-
-
-AuthFlow: TypeAlias = "Generator[Request, JSON, Request]"
-"""Yields token requests, receives their decoded bodies, returns the request ready to send."""
-
-
-class Auth(ABC):
-    """Puts credentials on a request. State (a cached token) is guarded by the transport: one refresh at a time."""
-
-    @abstractmethod
-    def flow(self, request: Request, now: float) -> AuthFlow:
-        """Sign `request`.
-
-        Args:
-            request: What is to be sent.
-            now: Wall clock, seconds since 1970.
-
-        Raises:
-            AuthenticationFailed: The token endpoint refused.
-        """
-
-    def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
-        """Drop a cached token after `error`; True when a new one may help, so the call is repeated once.
-
-        Args:
-            error: What the provider answered.
-            sent: The request with the credentials it was refused with: a token that another call has renewed
-                meanwhile is kept.
-        """
-        return False
-
-    @property
-    def needs_exchange(self) -> bool:
-        """Whether the next `flow` will ask for a token (then flows are run one at a time)."""
-        return False
 
 
 @fast_dataclass(frozen=True, kw_only=True)
 class Features:
-    """What a dialect can do: data that the docs' table, `lmagent models` and prompt mode read."""
+    """What a dialect can do, as data that the docs' table, `lmagent models` and prompt mode read."""
 
     tools: bool = True
     """Native function calls."""
@@ -208,31 +132,27 @@ class Features:
     tool_choice: frozenset[Literal["auto", "required", "none", "named"]] = frozenset(
         {"auto", "required", "none", "named"}
     )
-    """What of `ToolChoice` the dialect has words for."""
+    """The values of `ToolChoice` that the dialect can express."""
     images: bool = True
     json_schema: Literal["schema", "object", "none"] = "schema"
     """Structured output: by schema, only as some JSON object, or not at all."""
     system: bool = True
-    """False: no place for a system prompt; it is put in front of the first user message."""
+    """False: the dialect has no system prompt; its text is put in front of the first user message."""
     stop: bool = True
     """Stop sequences."""
     reasoning: bool = False
     constrained: Literal["", "json_schema", "grammar"] = ""
-    """How decoding can be constrained in prompt mode: by response format, by grammar, or not."""
-
-
-ParameterRule: TypeAlias = "str | Callable[[Any], dict[str, Any]]"
-"""A wire name, or a function that renders the value (ranges, nearest values, nesting)."""
+    """How prompt mode can constrain decoding: by response format, by grammar, or not at all."""
 
 
 class Codec(ABC):
     """A dialect bound to a model name and a base URL."""
 
     provider: ClassVar[str]
-    """The first part of the model id."""
+    """First part of the model id."""
     features: Features = Features()
     reads_text: ClassVar[bool] = False
-    """Whether it lifts calls out of the text of a reply itself."""
+    """True if the codec itself reads calls out of the text of a reply."""
     framing: Callable[[], Framing] = SSEDecoder
     """Makes the decoder that cuts a streamed body into frames."""
     model: str
@@ -243,7 +163,7 @@ class Codec(ABC):
         return f"{self.provider}/{self.model}"
 
     def for_call(self, call: ChatCall) -> Codec:
-        """Return the codec that reads the answer to `call`: itself, unless reading needs to know the question."""
+        """Return the codec that reads the answer to `call`: itself, unless reading depends on the question."""
         return self
 
     @abstractmethod
@@ -257,7 +177,7 @@ class Codec(ABC):
 
     @abstractmethod
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        """Read a whole answer.
+        """Read a complete answer.
 
         Args:
             body: The decoded JSON body.
@@ -273,69 +193,54 @@ class Codec(ABC):
 
     @abstractmethod
     def parse_event(self, state: Any, data: bytes, event: str = "") -> Iterable[Delta]:
-        """Translate one frame. May give nothing or several deltas; `Done` comes last, when the reply is whole.
+        """Translate one frame to any number of deltas. `Done` comes last, when the reply is complete.
 
         Raises:
             ProviderError: The frame is an error of the provider.
         """
 
     def finish(self, state: Any) -> Iterable[Delta]:
-        """Say what is left when the body ended: `Done` if the dialect has no end mark and the reply is whole."""
+        """Return the final deltas at the end of the body: `Done` if the dialect has no end mark and the reply is
+        complete."""
         return ()
 
     @abstractmethod
     def parse_error(
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
     ) -> ProviderError | None:
-        """Sort a failure, also one hidden in a 200 body; None means all is well.
+        """Return the error in an answer, also one in a body of status 200; None if the answer is no error.
 
         Args:
             status: HTTP status.
             headers: Lower-case names.
-            body: The decoded body, or None when it is no JSON.
+            body: The decoded body, or None if it is not JSON.
             text: The start of the body as text, for messages.
         """
 
     def check(self, body: JSON) -> None:
-        """Raise the failure that hides in a body of status 200, if there is one."""
+        """Raise the error in a body of status 200, if there is one."""
         error = self.parse_error(200, {}, body)
         if error is not None:
             raise error
 
-    def failure(
-        self,
-        kind: type[ProviderError],
-        message: object,
-        *,
-        status: int,
-        headers: Mapping[str, str],
-        body: JSON | None,
-        text: str = "",
-        code: object = None,
-        request_ids: Iterable[object] = (),
-    ) -> ProviderError:
-        """Return an error of this provider, with as much of its words as may be shown.
+    def reply_of(self, body: JSON, deltas: Iterable[Delta], *, prefix: str, request_id: str | None = None) -> Reply:
+        """Return the reply that `deltas` make.
 
         Args:
-            kind: Its class.
-            message: The provider's words.
-            status: HTTP status.
-            headers: Lower-case names; they may ask for a wait.
-            body: The decoded body.
-            text: The start of the body, shown where there are no words.
-            code: The provider's own; 0 and the empty text are none.
-            request_ids: Where the id of the request may stand, the best place first.
+            body: The decoded body, for errors.
+            deltas: Read from `body`, lazily: what is wrong with a field becomes `InvalidResponse`.
+            prefix: For minted call ids.
+            request_id: The service's id of the request, if the body has one.
         """
-        return kind(
-            quoted(message) or quoted(text, f"HTTP status {status} without a message"),
-            provider=self.provider,
-            model=self.model,
-            status=status,
-            code=str(code) if code not in (None, 0, "") else None,
-            request_id=next((str(one) for one in request_ids if one), None),
-            retry_after=retry_after(headers),
-            body=body,
-        )
+        builder = ReplyBuilder(prefix)
+        with self.reading(body):
+            for delta in deltas:
+                builder.add(delta)
+            return builder.reply(self.model_id, request_id=request_id)
+
+    def failure(self, kind: type[ProviderError], message: object, **facts: Any) -> ProviderError:
+        """Return an error of this provider and model; the arguments are those of `fields.failure`."""
+        return failure(kind, message, provider=self.provider, model=self.model, **facts)
 
     @contextmanager
     def reading(self, body: JSON) -> Generator[None]:
@@ -352,15 +257,33 @@ class Codec(ABC):
                 body=body,
             ) from error
 
+    def object_of(self, data: bytes) -> dict[str, Any]:
+        """Return the JSON object in one frame of a stream.
+
+        Raises:
+            InvalidResponse: The frame holds something else.
+        """
+        cause: JSONError | None = None
+        try:
+            value: JSON = loads(data)
+        except JSONError as error:
+            value, cause = None, error
+        if isinstance(value, dict):
+            return cast("dict[str, Any]", value)
+        shown = data[:200].decode("utf-8", "replace")
+        raise InvalidResponse(
+            f"A frame of the stream is not a JSON object: {shown!r}", provider=self.provider, model=self.model
+        ) from cause
+
     def render_parameters(self, given: Mapping[str, Any], rules: Mapping[str, ParameterRule]) -> dict[str, Any]:
-        """Translate checked parameters to the dialect's names.
+        """Translate validated parameters to the dialect's names.
 
         Args:
             given: Neutral name -> value; `extra_body` (a dict) is merged last, `extra_headers` is left to the caller.
             rules: Neutral name -> the wire name, or a function from the value to a dict of wire members.
 
         Raises:
-            ParameterError: The dialect has no word for a parameter, or refuses its value. Nothing is dropped silently.
+            ParameterError: The dialect has no such parameter, or refuses the value. Nothing is dropped silently.
         """
         body: dict[str, Any] = {}
         for name, value in given.items():
@@ -370,13 +293,33 @@ class Codec(ABC):
             if rule is None:
                 raise ParameterError(
                     f"{self.provider} has no parameter {name!r} (given {value!r}). It takes {sorted(rules)}; "
-                    "send a key of its own through extra_body={...}."
+                    "send other keys through extra_body={...}."
                 )
             try:
                 body.update({rule: value} if isinstance(rule, str) else rule(value))
             except ParameterError as error:
                 raise ParameterError(f"{self.provider}: {error}") from error
         return body | dict(given.get("extra_body") or {})
+
+    def choice_of(self, call: ChatCall) -> ToolChoice:
+        """Return the tool choice as the dialect can express it: `required` with one tool may become that tool by name.
+
+        Raises:
+            ParameterError: The dialect cannot express it, or no tool has that name.
+        """
+        choice, known = call.tool_choice, self.features.tool_choice
+        names = [tool.name for tool in call.tools]
+        if choice == "required" and "required" not in known and len(names) == 1:
+            choice = NamedTool(names[0])
+        word = "named" if isinstance(choice, NamedTool) else choice
+        if word not in known:
+            raise ParameterError(
+                f"{self.provider} has no tool_choice={call.tool_choice!r}; it takes {sorted(known)}. "
+                "With tool_mode='prompt' every choice works."
+            )
+        if isinstance(choice, NamedTool) and choice.name not in names:
+            raise ParameterError(f"tool_choice={choice!r} needs that tool among the tools, which are {names}.")
+        return choice
 
     def post(
         self,
@@ -397,35 +340,22 @@ class Codec(ABC):
         )
 
     def refuse(self, what: str) -> MessageError:
-        """Return the error for something this dialect cannot express."""
+        """Return the error for something that this dialect cannot express."""
         return MessageError(f"{self.provider} cannot express {what}.")
 
+    def refuse_empty(self) -> MessageError:
+        """Return the error for a history without content."""
+        return self.refuse("a history in which no message has any content")
+
     def refuse_tools(self, call: ChatCall) -> None:
-        """Raise `MessageError` when a model without function calls may call tools."""
+        """Raise `MessageError` if a model without function calls may call tools."""
         if call.tools and call.tool_choice != "none":
             raise self.refuse(f"function calls with {self.model!r}; use tool_mode='prompt'")
 
-
-def joined(head: Mapping[str, Any], parts: Mapping[str, list[bytes]]) -> bytes:
-    """Encode a JSON object whose long arrays are encoded already.
-
-    Args:
-        head: Ordinary members.
-        parts: Members that are arrays, given as the bytes of their items.
-    """
-    # Everything is separated by commas, the members as well as the items: one join copies a long body once, not six
-    # times (0.2 us less for each message of 300 characters).
-    pieces: list[bytes] = []
-    for name, items in parts.items():
-        first = len(pieces)
-        pieces += items or [b""]
-        pieces[first] = b'"' + name.encode() + b'":[' + pieces[first]
-        pieces[-1] += b"]"
-    if head or not pieces:
-        pieces.append(dumps(dict(head))[1:-1])
-    pieces[0] = b"{" + pieces[0]
-    pieces[-1] += b"}"
-    return b",".join(pieces)
+    def refuse_longer(self, count: int, most: int | None) -> None:
+        """Raise `MessageError` if a history of `count` messages is longer than the API takes."""
+        if most is not None and count > most:
+            raise self.refuse(f"{count} messages; it takes at most {most} (shorten the history)")
 
 
 _BY_STATUS: dict[int, type[ProviderError]] = {
@@ -444,18 +374,62 @@ _BY_STATUS: dict[int, type[ProviderError]] = {
 
 
 def error_for_status(status: int) -> type[ProviderError]:
-    """Return the class that an HTTP status alone speaks for; codecs refine it by the provider's code."""
+    """Return the error class of an HTTP status; codecs refine it by the provider's code."""
     return _BY_STATUS.get(status) or (
         ServerFailed if status >= 500 else BadRequest if status >= 400 else InvalidResponse
     )
 
 
+AuthFlow: TypeAlias = "Generator[Request, JSON, Request]"
+"""Yields token requests, receives their decoded bodies, returns the request ready to send."""
+
+
+class Auth(ABC):
+    """Puts credentials on a request. The transport guards its state (a cached token): one renewal at a time."""
+
+    @abstractmethod
+    def flow(self, request: Request, now: float) -> AuthFlow:
+        """Sign `request`.
+
+        Args:
+            request: The request to send.
+            now: Wall clock, seconds since 1970.
+
+        Raises:
+            AuthenticationFailed: The token endpoint refused.
+        """
+
+    def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
+        """Drop a cached token after `error`; True if a new one may help, so that the call is repeated once.
+
+        Args:
+            error: What the provider answered.
+            sent: The request with the refused credentials. A token that another call has renewed meanwhile is kept.
+        """
+        return False
+
+    @property
+    def needs_exchange(self) -> bool:
+        """Whether the next `flow` will request a token; such flows run one at a time."""
+        return False
+
+
+class SigningAuth(Auth):
+    """Credentials that need no exchange with a server."""
+
+    @abstractmethod
+    def signed(self, request: Request, now: float) -> Request:
+        """Return `request` with its credentials; `now` is in seconds since 1970."""
+
+    def flow(self, request: Request, now: float) -> AuthFlow:
+        return self.signed(request, now)
+        yield request  # makes this function a generator; no token is requested
+
+
 _BEARER = "Bearer "
-_RENEWING_S = 60.0
-"""What one call is given to renew a token for all."""
 
 
-class HeaderAuth(Auth):
+class HeaderAuth(SigningAuth):
     """The key as the value of one header.
 
     Args:
@@ -469,9 +443,8 @@ class HeaderAuth(Auth):
         self.header = header
         self.prefix = prefix
 
-    def flow(self, request: Request, now: float) -> AuthFlow:
+    def signed(self, request: Request, now: float) -> Request:
         return request.with_headers(**{self.header: self.prefix + self.secret.reveal()})
-        yield request  # a flow is a generator; this one asks for nothing
 
 
 class BearerAuth(HeaderAuth):
@@ -482,10 +455,13 @@ class BearerAuth(HeaderAuth):
 
 
 class TokenAuth(Auth):
-    """A token bought with keys: kept, renewed by one call before it expires, dropped when the provider refuses it.
+    """A token obtained with keys: cached, renewed by one call before it expires, dropped if the provider refuses it.
 
-    Subclasses say how to ask for it and what the answer holds; the token travels as a bearer unless they say otherwise.
+    Subclasses define the token request and read its answer. The token is sent as a bearer unless they override that.
     """
+
+    _RENEWING_S: ClassVar[float] = 60.0
+    """How long one call has to renew the token; meanwhile other calls use the old one."""
 
     def __init__(self) -> None:
         self._token: Secret | None = None
@@ -493,11 +469,11 @@ class TokenAuth(Auth):
 
     @abstractmethod
     def asking(self, now: float) -> Request:
-        """Return the request that buys a token."""
+        """Return the token request."""
 
     @abstractmethod
     def bought(self, answer: JSON, now: float) -> tuple[Secret, float]:
-        """Return the token and the time from which a new one is bought.
+        """Return the token and the time from which it must be renewed.
 
         Raises:
             ProviderError: The answer is a refusal.
@@ -513,13 +489,13 @@ class TokenAuth(Auth):
         return value.removeprefix(_BEARER) if value.startswith(_BEARER) else None
 
     def is_stale(self, error: ProviderError) -> bool:
-        """Whether the error says that the token is no good any more."""
+        """Whether the error means that the token is no longer valid."""
         return isinstance(error, AuthenticationFailed)
 
     def flow(self, request: Request, now: float) -> AuthFlow:
         token = self._token
         if token is None or now >= self._renew_at:
-            self._renew_at = now + _RENEWING_S  # calls beside this one go on with the token that is still good
+            self._renew_at = now + self._RENEWING_S  # concurrent calls go on with the old token, which is still valid
             answer = yield self.asking(now)
             token, self._renew_at = self.bought(answer, now)
             self._token = token
@@ -529,7 +505,7 @@ class TokenAuth(Auth):
         kept = self._token.reveal() if self._token else None
         refused = kept if sent is None else self.carried_by(sent)
         if refused is None or not self.is_stale(error):
-            return False  # also where the keys were refused, not the token: asking again would not help
+            return False  # also if the keys were refused: a new token would not help
         if refused == kept:
             self._token = None
         return True

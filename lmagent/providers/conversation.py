@@ -1,15 +1,18 @@
-"""Histories for dialects with rules of order: neutral messages in, neutral messages out, all pure.
+"""Change a history to suit a dialect: neutral messages in, neutral messages out, all pure.
 
-Most Chinese dialects want strict turns (input, answer, input, ...), some have one call a turn, some no tools or no
-system role. Each helper below settles one of these and leaves the rest alone; a codec composes what it needs:
+Most Chinese dialects want strict turns (input, answer, input, ...); some have one call a turn, some no tools or no
+system role; others demand ids of a pattern or arguments as objects. Each function solves one of these problems and
+leaves the rest alone. A codec composes the ones it needs:
 
     system, messages = split_system(call.messages)            # or system_apart, system_in_front
     messages = text_only(messages, self.refuse)               # images and files are refused
-    messages = one_call_each(answered(messages))              # or tools_as_text(messages)
+    messages = one_call_each(settled(messages))               # or tools_as_text(messages)
     messages = alternating(messages)                          # implies merged()
 
-Nothing here knows a wire format. Messages that need no change are handed on as the same objects, so bytes that a codec
-keeps in `message.wire` stay with them.
+Nothing here knows a wire format. A message that needs no change is passed on as the same object, which keeps the bytes
+that a codec caches in `message.wire`.
+
+Over 400 lines because the functions are steps of one pipeline, read side by side.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ __all__ = [
     "ACKNOWLEDGED",
     "BEGIN",
     "CONTINUE",
+    "NO_OUTPUT",
     "RAW_ARGUMENTS",
     "TextOnlyCodec",
     "alternating",
@@ -46,6 +50,7 @@ __all__ = [
     "arguments_object",
     "called_names",
     "fitting_ids",
+    "fitting_name",
     "kept_items",
     "merged",
     "messages_of",
@@ -54,45 +59,65 @@ __all__ = [
     "split_system",
     "system_apart",
     "system_in_front",
+    "system_texts",
     "text_only",
     "tools_as_text",
     "turns",
+    "with_system",
 ]
 
 BEGIN = "(The conversation begins.)"
-"""Stands in for the user where a history begins with an answer."""
+"""User message put before a history that begins with an answer."""
 CONTINUE = "Please continue."
-"""Stands in for the user where a history ends with an answer."""
+"""User message put after a history that ends with an answer."""
 ACKNOWLEDGED = "OK."
-"""Stands in for the model between a tool result and a user message."""
+"""Assistant message put between a tool result and a user message."""
+NO_OUTPUT = "(no output)"
+"""Sent in place of an empty tool result, where empty content is refused."""
+RAW_ARGUMENTS = "_raw"
+"""Key under which arguments that are not a JSON object are sent, where the dialect demands an object."""
 
 _SEPARATOR = "\n\n"
+_ANY_ID = re.compile(r".+", re.DOTALL)
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
+_MAX_NAME = 64
 
 
 def messages_of(call: ChatCall) -> tuple[Message, ...]:
-    """Return the messages of a call, for a dialect with no field for an output schema: system text tells it."""
+    """Return the messages of a call for a dialect without a field for an output schema: system text describes it."""
     if call.output_schema is None:
         return call.messages
     return (*call.messages, SystemMessage(schema_as_text(call.output_schema)))
 
 
-def split_system(messages: Iterable[Message]) -> tuple[str, list[Message]]:
-    """Return the text of all system messages, joined by blank lines, and the other messages in order."""
+def system_texts(messages: Iterable[Message]) -> tuple[list[str], list[Message]]:
+    """Return the texts of the system messages that are not blank, and the other messages in order."""
     texts: list[str] = []
     others: list[Message] = []
     for message in messages:
-        if isinstance(message, SystemMessage):
-            if message.content.strip():
-                texts.append(message.content)
-        else:
+        if not isinstance(message, SystemMessage):
             others.append(message)
+        elif message.content.strip():
+            texts.append(message.content)
+    return texts, others
+
+
+def split_system(messages: Iterable[Message]) -> tuple[str, list[Message]]:
+    """Return the text of all system messages, joined by blank lines, and the other messages in order."""
+    texts, others = system_texts(messages)
     return _SEPARATOR.join(texts), others
 
 
-def system_apart(messages: Iterable[Message]) -> tuple[str, list[Message]]:
-    """Return system text and other messages as `split_system` does, but never a system text alone.
+def with_system(system: str, messages: list[Message]) -> list[Message]:
+    """Return the messages after one system message; without it if `system` is empty."""
+    return [SystemMessage(system), *messages] if system else messages
 
-    Dialects with a system field refuse a body without any message: then the system text is the user's.
+
+def system_apart(messages: Iterable[Message]) -> tuple[str, list[Message]]:
+    """Return system text and other messages like `split_system`, but never system text alone.
+
+    Dialects with a system field refuse a body without messages, so the system text becomes a user message then.
     """
     system, others = split_system(messages)
     if not system or not all(_is_blank(message) for message in others):
@@ -101,9 +126,9 @@ def system_apart(messages: Iterable[Message]) -> tuple[str, list[Message]]:
 
 
 def system_in_front(messages: Iterable[Message]) -> list[Message]:
-    """Return the messages without system role: all system text stands in front of the first user message.
+    """Return the messages without system role: all system text is put in front of the first user message.
 
-    A history with no user message begins with one that holds the system text alone.
+    A history without a user message begins with one that holds only the system text.
     """
     system, others = split_system(messages)
     if not system:
@@ -120,10 +145,10 @@ def text_only(messages: Iterable[Message], refuse: Callable[[str], MessageError]
 
     Args:
         messages: Any messages.
-        refuse: Makes the error for a part that is no text; `Codec.refuse`.
+        refuse: Makes the error for a part that is not text; `Codec.refuse`.
 
     Raises:
-        MessageError: A message holds an image or a file.
+        MessageError: A message has an image or a file.
     """
     return [_as_text(message, refuse) if isinstance(message, UserMessage) else message for message in messages]
 
@@ -159,7 +184,7 @@ def one_call_each(messages: Iterable[Message]) -> list[Message]:
 def tools_as_text(messages: Iterable[Message]) -> list[Message]:
     """Return the messages with calls and results as plain text, for dialects without tools.
 
-    Calls become lines of the assistant's text; the results of one message become one user message.
+    Calls become lines of the assistant's text; each result becomes a user message.
     """
     answer: list[Message] = []
     for message in answered(messages):
@@ -175,10 +200,10 @@ def tools_as_text(messages: Iterable[Message]) -> list[Message]:
 
 
 def merged(messages: Iterable[Message]) -> list[Message]:
-    """Return the messages with neighbours of one role as one message, and without messages that say nothing.
+    """Return the messages with neighbours of one role merged, and without blank messages.
 
-    User texts are joined by a blank line; parts (images) are put one behind the other. An assistant message with calls
-    is never joined with what follows it. Tool and system messages are left alone.
+    User texts are joined by a blank line; parts (images) are concatenated. An assistant message with calls is never
+    merged with the message after it. Tool and system messages are left alone.
     """
     answer: list[Message] = []
     for message in messages:
@@ -196,7 +221,7 @@ def merged(messages: Iterable[Message]) -> list[Message]:
 
 
 def _is_blank(message: Message) -> bool:
-    """Whether a message says nothing: no text, no part, no call."""
+    """Whether a message has no text, no part and no call."""
     match message:
         case UserMessage(content=str()):
             return not message.text.strip()
@@ -231,14 +256,14 @@ def _joined_assistants(first: AssistantMessage, second: AssistantMessage) -> Ass
 def alternating(messages: Iterable[Message]) -> list[Message]:
     """Return the messages in strict turns: input (user or tool), answer, input, ..., input.
 
-    The list begins with a user message and its length is odd. Where the history breaks the rule the missing turn is
-    made up: `BEGIN`, `ACKNOWLEDGED`, `CONTINUE`.
+    The list begins with a user message and its length is odd. Where the history breaks the rule, `BEGIN`,
+    `ACKNOWLEDGED` or `CONTINUE` is inserted as the missing turn.
 
     Args:
-        messages: Messages without system role, with calls one a message (`one_call_each`) or none (`tools_as_text`).
+        messages: Messages without system role, with one call a message (`one_call_each`) or none (`tools_as_text`).
 
     Raises:
-        MessageError: There is nothing to say: no message has any content.
+        MessageError: No message has any content.
     """
     answer: list[Message] = []
     for message in merged(messages):
@@ -256,14 +281,14 @@ def alternating(messages: Iterable[Message]) -> list[Message]:
 
 
 def turns(messages: Iterable[Message], *, user_behind_result: bool = True) -> list[Message]:
-    """Return the messages in turns, the results of parallel calls together as one: user, calls, results, answer, user.
+    """Return the messages in turns, with the results of parallel calls as one turn: user, calls, results, answer, user.
 
-    It begins with a user message and ends with one or with results. The messages must have no system role and have
-    gone through `answered` or `tools_as_text`.
+    The list begins with a user message and ends with a user message or results. The messages must have no system role
+    and have gone through `answered` or `tools_as_text`.
 
     Args:
-        messages: Any such messages.
-        user_behind_result: Whether a user message may follow a result; else `ACKNOWLEDGED` stands between.
+        messages: Such messages.
+        user_behind_result: Whether a user message may follow a result; otherwise `ACKNOWLEDGED` is put between them.
     """
     answer: list[Message] = []
     for message in merged(messages):
@@ -280,47 +305,8 @@ def turns(messages: Iterable[Message], *, user_behind_result: bool = True) -> li
     return answer
 
 
-class TextOnlyCodec(Codec):
-    """A dialect that knows nothing but texts of two speakers."""
-
-    features = Features(
-        tools=False,
-        parallel_calls=False,
-        stream_tools=False,
-        tool_choice=frozenset(),
-        images=False,
-        json_schema="none",
-        system=False,
-        stop=False,
-    )
-    max_messages: ClassVar[int | None] = None
-    """Longest history the API takes."""
-
-    def turns(self, call: ChatCall) -> list[dict[str, str]]:
-        """Return the conversation as `{"role": ..., "content": ...}`: the two take turns, the user begins and ends.
-
-        Raises:
-            MessageError: There are tools, pictures or too many messages.
-        """
-        self.refuse_tools(call)
-        messages = alternating(tools_as_text(text_only(system_in_front(messages_of(call)), self.refuse)))
-        if self.max_messages is not None and len(messages) > self.max_messages:
-            raise self.refuse(f"{len(messages)} messages; it takes at most {self.max_messages} (shorten the history)")
-        return [{"role": message.role, "content": str(message.content)} for message in messages]
-
-
-RAW_ARGUMENTS = "_raw"
-"""Where text that is no JSON object stands in the object that the dialect asks for."""
-
-_ANY = re.compile(r".+", re.DOTALL)
-"""What an id must match where any will do, as long as there is one and it is unique."""
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
-_MAX_NAME = 64
-
-
 def arguments_object(text: str) -> dict[str, Any]:
-    """Return the arguments of a call as an object: blank is `{}`, what is no JSON object is `{"_raw": text}`."""
+    """Return the arguments of a call as an object: blank is `{}`, text that is no JSON object is `{"_raw": text}`."""
     if not text.strip():
         return {}
     try:
@@ -331,7 +317,7 @@ def arguments_object(text: str) -> dict[str, Any]:
 
 
 def kept_items(message: AssistantMessage, provider: str, name: str) -> list[dict[str, Any]]:
-    """Return the list of objects that a codec left in `details[provider][name]`, or an empty one."""
+    """Return the list of objects that a codec stored in `details[provider][name]`, or an empty list."""
     details: object = message.details.get(provider)
     found: object = cast("dict[str, object]", details).get(name) if isinstance(details, dict) else None
     items = cast("list[object]", found) if isinstance(found, list) else []
@@ -345,17 +331,17 @@ def called_names(messages: Iterable[Message]) -> list[str]:
 
 
 def settled(
-    messages: Sequence[Message], pattern: re.Pattern[str], max_length: int = 64, *, key: object = None
+    messages: Sequence[Message], pattern: re.Pattern[str] = _ANY_ID, max_length: int = 64, *, key: object = None
 ) -> Sequence[Message]:
-    """Return the messages with every call answered right behind it and ids that fit: `answered`, then `fitting_ids`.
+    """Return the messages with every call answered directly after it and valid ids: `answered`, then `fitting_ids`.
 
-    A history that is in order already is only looked at, once, and handed on as it is.
+    A history that is already in order is checked in one pass and returned unchanged.
 
     Args:
-        messages: Without system messages, or with them where the dialect takes them anywhere.
+        messages: Without system messages, or with them if the dialect takes them anywhere.
         pattern: What an id must match.
         max_length: Longest id.
-        key: Under which the codec keeps encoded bytes: a message that has them was found to fit before.
+        key: Cache key of the codec's encoded bytes; a message that has them was checked before.
     """
     if _in_order(messages, pattern, max_length, key):
         return messages
@@ -395,11 +381,11 @@ def _fits(call: ToolCall, pattern: re.Pattern[str], max_length: int) -> bool:
     return bool(len(call.id) <= max_length and pattern.fullmatch(call.id) and _NAME.fullmatch(call.name))
 
 
-def fitting_ids(messages: Iterable[Message], pattern: re.Pattern[str] = _ANY, max_length: int = 64) -> list[Message]:
-    """Return the messages with call ids that match `pattern` and are unique, and with names that providers take.
+def fitting_ids(messages: Iterable[Message], pattern: re.Pattern[str] = _ANY_ID, max_length: int = 64) -> list[Message]:
+    """Return the messages with unique call ids that match `pattern`, and with names that providers accept.
 
-    A strange character becomes `_`, a repeated id gets a number; results follow their calls. The messages must have
-    gone through `history.answered`.
+    An invalid character becomes `_`, a repeated id gets a number; results keep the ids of their calls. The messages
+    must have gone through `answered`.
     """
     answer: list[Message] = []
     taken: set[str] = set()
@@ -422,7 +408,7 @@ def fitting_ids(messages: Iterable[Message], pattern: re.Pattern[str] = _ANY, ma
 def _fitting(call: ToolCall, pattern: re.Pattern[str], max_length: int, taken: set[str]) -> ToolCall:
     wanted = call.id
     if not pattern.fullmatch(wanted) or len(wanted) > max_length:
-        # The end of a long id tells it apart better than its beginning.
+        # The end of a long id is more distinctive than its beginning.
         wanted = _NOT_IN_NAMES.sub("_", wanted)[-max_length:] or "call"
     number = 1
     unique = wanted
@@ -430,5 +416,38 @@ def _fitting(call: ToolCall, pattern: re.Pattern[str], max_length: int, taken: s
         number += 1
         unique = f"{wanted[: max_length - len(str(number)) - 1]}_{number}"
     taken.add(unique)
-    name = call.name if _NAME.fullmatch(call.name) else _NOT_IN_NAMES.sub("_", call.name)[:_MAX_NAME] or "unknown"
+    name = fitting_name(call.name)
     return call if unique == call.id and name == call.name else replace(call, id=unique, name=name)
+
+
+def fitting_name(name: str) -> str:
+    """Return a tool name that providers accept; a model may have called a tool that cannot exist."""
+    return name if _NAME.fullmatch(name) else _NOT_IN_NAMES.sub("_", name)[:_MAX_NAME] or "unknown"
+
+
+class TextOnlyCodec(Codec):
+    """A dialect with only texts of a user and an assistant: no tools, images or system role."""
+
+    features = Features(
+        tools=False,
+        parallel_calls=False,
+        stream_tools=False,
+        tool_choice=frozenset(),
+        images=False,
+        json_schema="none",
+        system=False,
+        stop=False,
+    )
+    max_messages: ClassVar[int | None] = None
+    """Longest history that the API takes."""
+
+    def turns(self, call: ChatCall) -> list[dict[str, str]]:
+        """Return the conversation as `{"role": ..., "content": ...}` in alternating turns; the user begins and ends.
+
+        Raises:
+            MessageError: There are tools, images or too many messages.
+        """
+        self.refuse_tools(call)
+        messages = alternating(tools_as_text(text_only(system_in_front(messages_of(call)), self.refuse)))
+        self.refuse_longer(len(messages), self.max_messages)
+        return [{"role": message.role, "content": str(message.content)} for message in messages]

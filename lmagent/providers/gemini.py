@@ -2,27 +2,26 @@
 
 Documented nearest values and defaults:
 
-- Thought signatures go back on the very parts they came with. A call from elsewhere gets the documented dummy
-  signature, on the first call of each message, for models that insist on signatures (`signatures=` overrides).
+- Thought signatures are sent back on the parts that they came with. In a history from another provider, the first call
+  of each message gets the documented dummy signature, for models that demand signatures (`signatures=` overrides).
 - `reasoning_effort` is a `thinkingLevel`, with `none` as `MINIMAL` and `max` as `XHIGH`; before Gemini 3 it is a
   `thinkingBudget`.
-- There is no switch against parallel calls: `parallel_tool_calls=False` is an error.
-- Broken arguments in a history are sent as `{"_raw": text}`: the dialect wants an object.
-- A tool result that is a JSON object or array goes as such under `output`, any other text as a string.
-- Before Gemini 3 a structured answer and tools do not go together: the schema is asked for in the system prompt then.
-- A URL of an image must be one that Google itself serves (Files API, Cloud Storage, YouTube); others are an error.
+- Parallel calls cannot be switched off: `parallel_tool_calls=False` is an error.
+- Broken arguments in a history are sent as `{"_raw": text}`, because the API demands an object.
+- A tool result that is a JSON object or array is sent as such under `output`, any other text as a string.
+- Before Gemini 3 structured output and tools exclude each other; with tools, the system prompt describes the schema.
+- The URL of an image must be one that Google serves (Files API, Cloud Storage, YouTube); others are an error.
 """
 
 from __future__ import annotations
 
 import mimetypes
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal, cast
 from urllib.parse import quote
 
-from lmagent.core.events import Delta, ReplyBuilder
+from lmagent.core.events import Delta
 from lmagent.core.json_text import JSON, JSONError, dumps, loads
 from lmagent.core.messages import (
     AssistantMessage,
@@ -31,16 +30,15 @@ from lmagent.core.messages import (
     Message,
     Part,
     Reply,
-    SystemMessage,
     TextPart,
     ToolCall,
     ToolMessage,
     UserMessage,
 )
 from lmagent.errors import ParameterError, ProviderError
-from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, joined
-from lmagent.providers.conversation import BEGIN, CONTINUE, arguments_object, kept_items, settled
-from lmagent.providers.fields import elsewhere, mapping, object_of, same
+from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request
+from lmagent.providers.conversation import BEGIN, CONTINUE, arguments_object, kept_items, settled, system_texts
+from lmagent.providers.fields import data_url, elsewhere, encoded, joined, mapping, same
 from lmagent.providers.gemini_reply import GeminiReplyState, blocked, sort_error
 from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
@@ -52,12 +50,11 @@ DEFAULT_URL = VENDORS["gemini"].api().address
 DEFAULT_VERSION = "v1beta"
 
 BEFORE_GEMINI_3 = ("gemini-1*", "gemini-2*", "gemini-pro", "gemini-pro-vision", "gemma*", "learnlm*")
-"""Models without signature checks, with thinking budgets, without schema beside tools. The switches of `GeminiCodec`
-override it."""
+"""Models without signature checks, with thinking budgets, without a schema together with tools. Arguments of
+`GeminiCodec` override it."""
 DUMMY_SIGNATURE = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
-"""`skip_thought_signature_validator`, as the official SDK puts it on the wire."""
+"""`skip_thought_signature_validator`, encoded as the official SDK sends it."""
 
-_ID = re.compile(r".+", re.DOTALL)
 _MAX_ID = 1 << 16
 _MODES = {"auto": "AUTO", "required": "ANY", "none": "NONE"}
 _NEAREST_LEVELS = {"none": "MINIMAL", "max": "XHIGH"}
@@ -67,7 +64,9 @@ _URIS = ("https://generativelanguage.googleapis.com/", "gs://", "https://www.you
 
 def _parallel(value: bool) -> dict[str, Any]:
     if not value:
-        raise ParameterError("parallel_tool_calls can only be True: there is no switch against parallel calls.")
+        raise ParameterError(
+            "parallel_tool_calls can only be True, got False: gemini cannot switch parallel calls off."
+        )
     return {}
 
 
@@ -97,11 +96,11 @@ class GeminiCodec(Codec):
         model: Model name; `tunedModels/x` and `models/x` are taken as they are.
         base_url: Host, without the version. For Vertex AI everything up to `/publishers/google`, and `version=""`.
         version: `v1beta` or `v1`.
-        signatures: Whether calls without a thought signature get the dummy one; None: by model name.
-        budgets: Whether thinking is set by budget, not by level; None: by model name.
-        schema_with_tools: Whether a response schema is sent beside tools; None: by model name.
+        signatures: Whether calls without a thought signature get the dummy signature; None: by model name.
+        budgets: Whether thinking is set by budget instead of level; None: by model name.
+        schema_with_tools: Whether a response schema is sent together with tools; None: by model name.
         schemas: `json`: tools and answers are described in JSON Schema. `openapi`: in the older form of the API.
-        any_url: Whether any https URL may stand for an image or a file (Vertex AI fetches some).
+        any_url: Whether an image or a file may have any https URL (Vertex AI fetches some).
     """
 
     provider: ClassVar[str] = "gemini"
@@ -133,9 +132,8 @@ class GeminiCodec(Codec):
 
     def build_request(self, call: ChatCall) -> Request:
         given = call.parameters
-        system = [m.content for m in call.messages if isinstance(m, SystemMessage) and m.content.strip()]
-        others = [m for m in call.messages if not isinstance(m, SystemMessage)]
-        messages = settled(others, _ID, _MAX_ID, key=(*self._key, None))
+        system, others = system_texts(call.messages)
+        messages = settled(others, max_length=_MAX_ID, key=(*self._key, None))
         config = self._generation(given, self._answer_format(call, system))
         head: dict[str, Any] = {_TOP[name]: given[name] for name in _TOP if name in given}
         if system:
@@ -149,7 +147,8 @@ class GeminiCodec(Codec):
             head[name] = {**inner, **value} if isinstance(inner, dict) and isinstance(value, dict) else value
         parts = {"contents": self._contents(messages, bool(system))}
         if call.tools:
-            declarations = b",".join(self._declaration(spec) for spec in call.tools)
+            key = f"gemini-{self.schemas}"
+            declarations = b",".join(encoded(spec.encoded, key, self._declaration, spec) for spec in call.tools)
             parts["tools"] = [b'{"functionDeclarations":[' + declarations + b"]}"]
         return Request(
             url=self._url("streamGenerateContent" if call.stream else "generateContent"),
@@ -180,7 +179,7 @@ class GeminiCodec(Codec):
         return config | ({"thinkingConfig": thinking} if thinking else {}) | format_
 
     def _answer_format(self, call: ChatCall, system: list[str]) -> dict[str, Any]:
-        """Return the members for a structured answer; where they cannot stand the schema is asked for in `system`."""
+        """Return the members for structured output; if tools exclude them, `system` describes the schema instead."""
         schema: OutputSchema | None = call.output_schema
         if schema is None:
             return {}
@@ -204,24 +203,20 @@ class GeminiCodec(Codec):
             calling["allowedFunctionNames"] = [choice.name]
         return {"toolConfig": {"functionCallingConfig": calling}}
 
-    def _declaration(self, spec: ToolSpec) -> bytes:
-        key = f"gemini-{self.schemas}"
-        kept = spec.encoded.get(key)
-        if kept is None:
-            tool: dict[str, Any] = {"name": spec.name}
-            if spec.description:
-                tool["description"] = spec.description
-            # An object without properties was refused by older versions: no parameters, no key.
-            if spec.parameters.get("properties") or spec.parameters.get("additionalProperties"):
-                if self.schemas == "openapi":
-                    tool["parameters"] = gemini_openapi(spec.parameters)
-                else:
-                    tool["parametersJsonSchema"] = gemini_subset(spec.parameters)
-            kept = spec.encoded[key] = dumps(tool)
-        return cast("bytes", kept)
+    def _declaration(self, spec: ToolSpec) -> dict[str, Any]:
+        tool: dict[str, Any] = {"name": spec.name}
+        if spec.description:
+            tool["description"] = spec.description
+        # Older versions refuse an object without properties, so the key is left out if there are no parameters.
+        if spec.parameters.get("properties") or spec.parameters.get("additionalProperties"):
+            if self.schemas == "openapi":
+                tool["parameters"] = gemini_openapi(spec.parameters)
+            else:
+                tool["parametersJsonSchema"] = gemini_subset(spec.parameters)
+        return tool
 
     def _contents(self, messages: Iterable[Message], has_system: bool) -> list[bytes]:
-        """Return the contents, which alternate: the parts of neighbours of one role stand in one content."""
+        """Return the contents, which alternate: the parts of consecutive messages of one role become one content."""
         turns: list[tuple[str, list[bytes]]] = []
         ids: dict[str, str | None] = {}
         for message in messages:
@@ -236,7 +231,7 @@ class GeminiCodec(Codec):
             else:
                 turns.append((role, [parts]))
         if not turns and not has_system:
-            raise self.refuse("a history in which no message has any content")
+            raise self.refuse_empty()
         if not turns or turns[0][0] == "model":
             turns.insert(0, ("user", [dumps({"text": BEGIN})]))
         if turns[-1][0] == "model":
@@ -244,7 +239,7 @@ class GeminiCodec(Codec):
         return [b'{"role":"%b","parts":[%b]}' % (role.encode(), b",".join(parts)) for role, parts in turns]
 
     def _encoded(self, message: Message, ids: Mapping[str, str | None]) -> bytes:
-        """Return the parts of a message, joined by commas. A result repeats the id that the service gave its call."""
+        """Return the parts of a message, joined by commas. A result has the id that the service gave its call."""
         service_id = ids.get(message.tool_call_id) if isinstance(message, ToolMessage) else None
         key = (*self._key, service_id)
         kept = message.wire.get(key)
@@ -283,35 +278,24 @@ class GeminiCodec(Codec):
                 return self._from_url(part.url or "", part.media_type, "a file")
 
     def _from_url(self, url: str, media_type: str, what: str) -> dict[str, Any]:
-        head, comma, data = url.partition(";base64,")
-        if head.startswith("data:") and comma:
-            return {"inlineData": {"mimeType": head.removeprefix("data:"), "data": data}}
+        inline = data_url(url)
+        if inline is not None:
+            return {"inlineData": {"mimeType": inline[0], "data": inline[1]}}
         if url.startswith(_URIS) or (self.any_url and url.startswith("https://")):
             return {"fileData": {"mimeType": media_type, "fileUri": url}}
         raise self.refuse(
-            f"{what} at {url[:60]!r}: it does not fetch URLs from elsewhere. Download it and use from_bytes(...)"
+            f"{what} at {url[:60]!r}: it fetches only URLs of Google. Download it and use from_bytes(...)"
         )
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
-        builder, state = ReplyBuilder(prefix), self.new_state()
-        with self.reading(body):
-            answers = _answers(body)
-            if not any(answer.get("candidates") for answer in answers):
-                raise ValueError("no candidate")
-            for answer in answers:
-                for delta in state.take(answer):
-                    builder.add(delta)
-            builder.add(state.done())
-        return builder.reply(self.model_id)
+        self.check(body)
+        return self.reply_of(body, _whole(body), prefix=prefix)
 
     def new_state(self) -> GeminiReplyState:
         return GeminiReplyState()
 
     def parse_event(self, state: GeminiReplyState, data: bytes, event: str = "") -> Iterable[Delta]:
-        body = object_of(self, data)
+        body = self.object_of(data)
         if body.get("error"):
             raise sort_error(self, None, {}, body)
         with self.reading(body):
@@ -319,7 +303,7 @@ class GeminiCodec(Codec):
             return state.take(body)
 
     def finish(self, state: GeminiReplyState) -> Iterable[Delta]:
-        """The dialect has no end mark: a reply is whole when the body ended after a finish reason."""
+        """Return `Done` after a finish reason: the dialect has no end mark except the end of the body."""
         with self.reading(state.raw):
             return (state.done(),) if state.has_finished else ()
 
@@ -338,8 +322,17 @@ class GeminiCodec(Codec):
 
 
 def _answers(body: JSON) -> list[JSON]:
-    """Return the objects of a body: without `alt=sse` a stream is an array of them, and an error may come in one."""
+    """Return the objects of a body: without `alt=sse` a stream is an array of objects, and so may be an error."""
     return cast("list[JSON]", body) if isinstance(body, list) else [body]
+
+
+def _whole(body: JSON) -> Iterator[Delta]:
+    state, answers = GeminiReplyState(), _answers(body)
+    if not any(answer.get("candidates") for answer in answers):
+        raise ValueError("no candidate")
+    for answer in answers:
+        yield from state.take(answer)
+    yield state.done()
 
 
 def _plain(message: AssistantMessage) -> list[dict[str, Any]]:
@@ -354,7 +347,7 @@ def _call(call: ToolCall, part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kept(message: AssistantMessage) -> list[dict[str, Any]]:
-    """Return the parts as they came, without arguments; nothing when the message was changed since."""
+    """Return the parts as received, without arguments; nothing if the message was changed since."""
     parts = kept_items(message, "gemini", "parts")
     named = [mapping(part["functionCall"]).get("name") for part in parts if "functionCall" in part]
     text = "".join(str(part["text"]) for part in parts if "text" in part and not part.get("thought"))
@@ -362,19 +355,19 @@ def _kept(message: AssistantMessage) -> list[dict[str, Any]]:
 
 
 def _echo(message: AssistantMessage) -> list[dict[str, Any]]:
-    """Return the parts as they came, signatures in place and arguments filled in."""
+    """Return the parts as received, with signatures and the arguments filled in."""
     calls = iter(message.tool_calls)
     return [_call(next(calls), part) if "functionCall" in part else part for part in _kept(message)]
 
 
 def _service_ids(message: AssistantMessage) -> dict[str, str | None]:
-    """Return, by our call id, the ids that the service gave its calls: only those may be sent back."""
+    """Return the ids that the service gave its calls, by our call id; only those may be sent back."""
     kept = [mapping(part["functionCall"]) for part in _kept(message) if "functionCall" in part]
     return {call.id: inner.get("id") for call, inner in zip(message.tool_calls, kept, strict=False)}
 
 
 def _signed(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give the first call the dummy signature if no part has one: the service refuses a turn without."""
+    """Return the parts with the dummy signature on the first call if none has one; the service demands a signature."""
     first = next((index for index, part in enumerate(parts) if "functionCall" in part), None)
     if first is None or any("thoughtSignature" in part for part in parts):
         return parts

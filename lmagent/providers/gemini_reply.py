@@ -1,4 +1,4 @@
-"""What Gemini answers: parts, usage, blocked prompts, failures. Used by `gemini.py` alone."""
+"""Read Gemini's answers: parts, usage, blocked prompts, errors. Used only by `gemini`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.providers.base import Codec, error_for_status, quoted, retry_after, seconds
-from lmagent.providers.fields import arguments_text, mapping, objects, text
+from lmagent.providers.base import Codec, error_for_status
+from lmagent.providers.fields import arguments_text, mapping, objects, quoted, seconds, text
 
 __all__ = ["GeminiReplyState", "blocked", "sort_error"]
 
@@ -45,7 +45,7 @@ _FINISH: dict[object, FinishReason] = {
     "MISSING_THOUGHT_SIGNATURE": "error",
     "OTHER": "error",
 }
-"""Reasons nobody has documented yet are `other`; the wire's word is in `raw_finish_reason`."""
+"""Undocumented reasons are `other`; `raw_finish_reason` keeps the wire's value."""
 
 _BY_STATUS: dict[str, type[ProviderError]] = {
     "INVALID_ARGUMENT": BadRequest,
@@ -63,7 +63,7 @@ _BY_STATUS: dict[str, type[ProviderError]] = {
 }
 _BAD_KEY = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED", "ACCESS_TOKEN_EXPIRED", "CREDENTIALS_MISSING"})
 _TOO_LONG = ("input token count", "exceeds the maximum number of tokens")
-"""Both words in one message: the one case that the wire tells by words alone."""
+"""Context length has no status of its own; a message with both texts tells."""
 
 
 class GeminiReplyState:
@@ -73,7 +73,7 @@ class GeminiReplyState:
 
     def __init__(self) -> None:
         self._parts: list[tuple[dict[str, Any], list[str]]] = []
-        """Parts for the way back, each with the pieces of its text."""
+        """Parts to send back, each with the pieces of its text."""
         self._calls = 0
         self._finish: JSON = None
         self._usage: dict[str, Any] = {}
@@ -94,7 +94,7 @@ class GeminiReplyState:
         candidates = objects(body.get("candidates"))
         if not candidates:
             return []
-        first = candidates[0]  # the others, if someone asked for them, are in `raw`
+        first = candidates[0]  # the others, if the user requested some, are in `raw`
         self._finish = first.get("finishReason") or self._finish
         deltas: list[Delta] = []
         for part in objects(mapping(first.get("content")).get("parts")):
@@ -110,7 +110,7 @@ class GeminiReplyState:
             arguments = arguments_text(inner.get("args")).strip() or "{}"
             return [ToolCallDelta(index, id=text(inner.get("id")), name=text(inner["name"]), arguments=arguments)]
         if "text" not in part:
-            # Code, its result, inline data: nothing to show, but it travels back. A part with no content is refused.
+            # Code, its result, inline data: not shown, but sent back. The API refuses a part without content.
             if "thoughtSignature" in part or any(isinstance(value, dict) for value in part.values()):
                 self._parts.append((part, []))
             return []
@@ -123,7 +123,7 @@ class GeminiReplyState:
         return [TextDelta(words)] if words else []
 
     def _keep_text(self, part: dict[str, Any], words: str) -> None:
-        """Join plain text with the plain text before it; a part with a signature stays by itself."""
+        """Join plain text with the plain text before it; a part with a signature stays separate."""
         is_plain = part.keys() == {"text"}
         if is_plain and self._parts and self._parts[-1][0].keys() == {"text"}:
             self._parts[-1][1].append(words)
@@ -142,7 +142,7 @@ class GeminiReplyState:
         )
 
     def _details(self) -> dict[str, Any]:
-        """Return the parts in order when text and calls alone would not give them back."""
+        """Return the parts in order, if text and calls alone are not enough to restore them."""
         parts = [{**part, "text": "".join(words)} if "text" in part else part for part, words in self._parts]
         plain = [part.keys() == {"text"} or part == {"functionCall": {"name": _name(part)}} for part in parts]
         texts = [index for index, part in enumerate(parts) if "text" in part]
@@ -156,7 +156,7 @@ def _name(part: dict[str, Any]) -> object:
 
 
 def _usage(counts: Mapping[str, Any]) -> Usage | None:
-    """Return the token counts; counts that are zero are left out on the wire, thoughts are not among the candidates."""
+    """Return the token counts. The wire omits counts of zero, and counts thoughts apart from the candidates."""
     if not counts:
         return None
     thoughts = int(counts.get("thoughtsTokenCount") or 0)
@@ -172,10 +172,10 @@ def _usage(counts: Mapping[str, Any]) -> Usage | None:
 
 
 def blocked(codec: Codec, body: JSON) -> None:
-    """Refuse an answer that says only that the prompt was blocked.
+    """Check that the prompt was not blocked.
 
     Raises:
-        ContentFiltered: `promptFeedback.blockReason` is there and no candidate.
+        ContentFiltered: The answer has `promptFeedback.blockReason` and no candidate.
     """
     given = mapping(body)
     reason = mapping(given.get("promptFeedback")).get("blockReason")
@@ -194,7 +194,7 @@ def blocked(codec: Codec, body: JSON) -> None:
 def sort_error(
     codec: Codec, status: int | None, headers: Mapping[str, str], body: JSON, words: str = ""
 ) -> ProviderError:
-    """Return the error of a body, by its status word and its details first, then by the HTTP status."""
+    """Return the error in a body, by its status word and details, or else by the HTTP status."""
     given = mapping(body).get("error")
     error = mapping(given)
     word = error.get("status") if isinstance(error.get("status"), str) else None
@@ -203,20 +203,20 @@ def sort_error(
     details = _objects(error.get("details"))
     found = _BY_STATUS.get(word or "") or error_for_status(status if status and status >= 400 else number or 200)
     found = _refined(found, said, details)
-    return found(
-        said or f"HTTP {status} without an explanation",
-        provider=codec.provider,
-        model=codec.model,
+    return codec.failure(
+        found,
+        said,
         status=status,
-        code=_reason(details) or word or (str(number) if number is not None else None),
-        request_id=headers.get("x-request-id"),
-        retry_after=_delay(details, headers),
+        headers=headers,
         body=body,
+        code=_reason(details) or word or number,
+        request_ids=(headers.get("x-request-id"),),
+        wait=_delay(details),
     )
 
 
 def _objects(value: object) -> list[dict[str, Any]]:
-    """Return the objects in a list; nothing raises here, an error body may be anything."""
+    """Return the objects in a list. Never raises: an error body may have any shape."""
     items = cast("list[object]", value) if isinstance(value, list) else []
     return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
 
@@ -230,7 +230,7 @@ def _refined(found: type[ProviderError], said: str, details: list[dict[str, Any]
     if found is RateLimited:
         quotas = [str(broken.get("quotaId")) for item in details for broken in _objects(item.get("violations"))]
         if any("PerDay" in quota or "PerMonth" in quota for quota in quotas):
-            return QuotaExceeded  # free and paid tiers count by the day too; waiting a minute does not help
+            return QuotaExceeded  # free and paid tiers also have quotas per day; waiting a minute does not help
     return found
 
 
@@ -238,9 +238,9 @@ def _reason(details: list[dict[str, Any]]) -> str | None:
     return next((str(item["reason"]) for item in details if item.get("reason")), None)
 
 
-def _delay(details: list[dict[str, Any]], headers: Mapping[str, str]) -> float | None:
+def _delay(details: list[dict[str, Any]]) -> float | None:
     for item in details:
         if "retryDelay" in item:
             given: object = item["retryDelay"]
             return seconds(mapping(cast("object", given)).get("seconds") if isinstance(given, dict) else given)
-    return retry_after(headers)
+    return None

@@ -1,8 +1,8 @@
-"""Tencent Hunyuan: the cloud API `ChatCompletions`. Its signature is in `hunyuan_auth.py`.
+"""Tencent Hunyuan: the cloud API `ChatCompletions` and its signature. Wire reference: docs/providers/hunyuan.md.
 
-Everything is in PascalCase, tool schemas travel as text, a reply is wrapped in `Response`, a streamed one is not, and
-a failure before a stream starts is an HTTP 200 with JSON. The first API of 2023 is in `hyllm.py`, the endpoint that
-speaks OpenAI's language in `hunyuan_compatible.py`.
+Names are in PascalCase and tool schemas are text. A reply is wrapped in `Response`, a streamed one is not; an error
+before a stream starts is an HTTP 200 with JSON. The first API of 2023 is in `hunyuan_hyllm`, the endpoint that speaks
+OpenAI's dialect in `openai.variants`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.core.events import Delta, ReasoningDelta, TextDelta
 from lmagent.core.json_text import JSON, dumps, dumps_text
 from lmagent.core.messages import (
     AssistantMessage,
-    FinishReason,
     ImagePart,
     Message,
     Reply,
@@ -36,7 +35,6 @@ from lmagent.errors import (
     ContentFiltered,
     NotFound,
     Overloaded,
-    ParameterError,
     PermissionDenied,
     ProviderError,
     QuotaExceeded,
@@ -45,43 +43,52 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import (
-    Auth,
-    AuthFlow,
     ChatCall,
     Codec,
     Features,
     NamedTool,
     ParameterRule,
     Request,
-    class_of,
+    SigningAuth,
     error_for_status,
 )
 from lmagent.providers.conversation import (
-    answered,
-    fitting_ids,
+    NO_OUTPUT,
     messages_of,
+    settled,
     split_system,
     text_only,
     tools_as_text,
     turns,
 )
-from lmagent.providers.fields import arguments_text, mapping, object_of, objects, switched, text, usage_of, within
+from lmagent.providers.fields import (
+    CallPieces,
+    arguments_text,
+    class_of,
+    ended,
+    mapping,
+    objects,
+    switched,
+    text,
+    usage_of,
+    within,
+)
 from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import ToolSpec
 
-__all__ = ["BASE_URL", "NO_OUTPUT", "HunyuanCodec", "HunyuanState", "TC3Auth", "obeys_tools"]
+__all__ = ["BASE_URL", "HunyuanCodec", "HunyuanState", "TC3Auth", "obeys_tools"]
 
 _ALGORITHM = "TC3-HMAC-SHA256"
 
 
-class TC3Auth(Auth):
-    """Signs requests with `TC3-HMAC-SHA256`: the bytes that are sent, the content type and the host.
+class TC3Auth(SigningAuth):
+    """Signs body, content type and host of a request with `TC3-HMAC-SHA256`.
 
     Args:
         secret_id: Id of the cloud key (`AKID…`).
-        secret_key: The key itself.
+        secret_key: Secret of the cloud key.
         token: Session token of a temporary key.
-        service: Which cloud product the signature is for.
+        service: The cloud product that the signature is for.
     """
 
     def __init__(
@@ -92,7 +99,7 @@ class TC3Auth(Auth):
         self.token = token
         self.service = service
 
-    def flow(self, request: Request, now: float) -> AuthFlow:
+    def signed(self, request: Request, now: float) -> Request:
         headers = {name.lower(): value for name, value in request.headers.items()}
         timestamp = int(now)
         date = datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%d")
@@ -118,7 +125,6 @@ class TC3Auth(Auth):
         if self.token:
             signed["x-tc-token"] = self.token.reveal()
         return request.with_headers(**signed)
-        yield request  # a flow is a generator; this one asks for nothing
 
 
 BASE_URL = VENDORS["hunyuan"].api("tc3").address
@@ -126,18 +132,8 @@ BASE_URL = VENDORS["hunyuan"].api("tc3").address
 _VERSION = "2023-09-01"
 
 _WITHOUT_TOOLS = re.compile(r"-(lite|standard|code|role|translation|vision)\b")
-"""Models that ignore `Tools`. The vendor's pages contradict each other, so it can be overridden."""
+"""Models that ignore `Tools`. The vendor's pages contradict each other; `tools=` overrides it."""
 _IMAGE_MARK = "vision"
-
-NO_OUTPUT = "(no output)"
-"""Stands in for an empty result: empty content is refused."""
-
-_FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "sensitive": "content_filter",
-}
 
 _ERRORS: dict[str, type[ProviderError]] = {
     "AuthFailure": AuthenticationFailed,
@@ -177,17 +173,16 @@ _ERRORS: dict[str, type[ProviderError]] = {
     "4000": ServerFailed,
     "4001": RequestTimeout,
 }
-"""Code -> class; `A.B.C` falls back to `A.B`, then to `A`."""
+"""Code -> class; the fallback of `A.B.C` is `A.B`, then `A`."""
 
 
 @dataclass(slots=True)
 class HunyuanState:
-    """One stream: which slot each call has, which calls have a name, whether it is over."""
+    """One stream: the slot of each call, the pieces of the calls, whether it has ended."""
 
     slots: dict[str, int] = field(default_factory=dict[str, int])
     at_index: dict[int, int] = field(default_factory=dict[int, int])
-    named: set[int] = field(default_factory=set[int])
-    filled: set[int] = field(default_factory=set[int])
+    calls: CallPieces = field(default_factory=CallPieces)
     done: bool = False
 
 
@@ -197,11 +192,11 @@ class HunyuanCodec(Codec):
     Args:
         model: Model name, such as `"hunyuan-turbos-latest"`.
         base_url: Scheme and host.
-        region: Value of `X-TC-Region`, rarely needed.
+        region: Value of the header `X-TC-Region`, rarely needed.
         language: Language of error messages: `"zh-CN"` or `"en-US"`.
         tools: Whether the model obeys `Tools`; None: by its name.
         images: Whether the model takes images; None: by its name.
-        max_messages: Longest history the API takes; None leaves the check to the server.
+        max_messages: Longest history that the API takes; None leaves the check to the server.
     """
 
     provider = "hunyuan"
@@ -250,12 +245,11 @@ class HunyuanCodec(Codec):
         system, others = split_system(messages)
         if not self.features.images:
             others = text_only(others, self.refuse)
-        others = fitting_ids(answered(others)) if self.features.tools else tools_as_text(others)
+        others = settled(others) if self.features.tools else tools_as_text(others)
         rendered = [self._message(message) for message in turns(others, user_behind_result=False)]
         if system:
             rendered.insert(0, {"Role": "system", "Content": system})
-        if self.max_messages is not None and len(rendered) > self.max_messages:
-            raise self.refuse(f"{len(rendered)} messages; it takes at most {self.max_messages} (shorten the history)")
+        self.refuse_longer(len(rendered), self.max_messages)
         return rendered
 
     def _message(self, message: Message) -> dict[str, Any]:
@@ -264,7 +258,7 @@ class HunyuanCodec(Codec):
                 content = message.content if message.content.strip() else NO_OUTPUT
                 return {"Role": "tool", "Content": content, "ToolCallId": message.tool_call_id}
             case AssistantMessage():
-                # `ReasoningContent` never travels back: the API answers it with an error.
+                # `ReasoningContent` is never sent back: the API answers it with an error.
                 turn: dict[str, Any] = {"Role": "assistant", "Content": message.content}
                 if message.tool_calls:
                     turn["ToolCalls"] = [_call_out(call) for call in message.tool_calls]
@@ -288,36 +282,18 @@ class HunyuanCodec(Codec):
     def _tools(self, call: ChatCall) -> dict[str, Any]:
         if not self.features.tools:
             raise self.refuse(f"tools for {self.model!r}")
+        choice = self.choice_of(call)
         tools = [_tool_out(tool) for tool in call.tools]
-        match call.tool_choice:
-            case "auto":
-                return {"Tools": tools}
-            case "none":
-                return {"Tools": tools, "ToolChoice": "none"}
-            case "required" if len(tools) == 1:
-                return {"Tools": tools, "ToolChoice": "custom", "CustomTool": tools[0]}
-            case NamedTool(name=name):
-                chosen = next((tool for tool in tools if tool["Function"]["Name"] == name), None)
-                if chosen is not None:
-                    return {"Tools": tools, "ToolChoice": "custom", "CustomTool": chosen}
-            case _:
-                pass
-        raise ParameterError(
-            f"hunyuan has no tool_choice={call.tool_choice!r}: it takes 'auto', 'none' or the name of one of the tools."
-        )
+        if isinstance(choice, NamedTool):
+            chosen = next(tool for tool in tools if tool["Function"]["Name"] == choice.name)
+            return {"Tools": tools, "ToolChoice": "custom", "CustomTool": chosen}
+        return {"Tools": tools} if choice == "auto" else {"Tools": tools, "ToolChoice": choice}
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)
-        builder, state = ReplyBuilder(prefix), self.new_state()
         with self.reading(body):
             response = mapping(body.get("Response", body))
-            choice = response["Choices"][0]
-            for delta in _deltas(state, mapping(choice.get("Message") or choice["Delta"])):
-                builder.add(delta)
-            for delta in _empty_calls(state):
-                builder.add(delta)
-            builder.add(_done(response, text(choice.get("FinishReason")) or "stop", raw=body))
-            return builder.reply(self.model_id, request_id=response.get("RequestId"))
+        return self.reply_of(body, _whole(response, body), prefix=prefix, request_id=response.get("RequestId"))
 
     def new_state(self) -> HunyuanState:
         return HunyuanState()
@@ -325,7 +301,7 @@ class HunyuanCodec(Codec):
     def parse_event(self, state: HunyuanState, data: bytes, event: str = "") -> Iterable[Delta]:
         if state.done or data.strip() == b"[DONE]":
             return ()
-        chunk = object_of(self, data)
+        chunk = self.object_of(data)
         self.check(chunk)
         with self.reading(chunk):
             return list(self._chunk(state, mapping(chunk.get("Response", chunk))))
@@ -336,8 +312,7 @@ class HunyuanCodec(Codec):
             reason = text(choice.get("FinishReason"))
             if reason and not state.done:
                 state.done = True
-                yield from _empty_calls(state)
-                yield _done(chunk, reason, raw=chunk)
+                yield from _end(state, chunk, reason, raw=chunk)
 
     def parse_error(
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
@@ -361,7 +336,7 @@ class HunyuanCodec(Codec):
 
 
 def obeys_tools(model: str) -> bool:
-    """Whether a model of this name has function calls, as far as is known."""
+    """Whether a model of this name is known to have function calls."""
     return not _WITHOUT_TOOLS.search(model)
 
 
@@ -379,6 +354,12 @@ def _tool_out(tool: ToolSpec) -> dict[str, Any]:
     return known
 
 
+def _whole(response: dict[str, Any], body: JSON) -> Iterator[Delta]:
+    state, choice = HunyuanState(), response["Choices"][0]
+    yield from _deltas(state, mapping(choice.get("Message") or choice["Delta"]))
+    yield from _end(state, response, text(choice.get("FinishReason")) or "stop", raw=body)
+
+
 def _deltas(state: HunyuanState, message: dict[str, Any]) -> Iterator[Delta]:
     if thought := text(message.get("ReasoningContent")):
         yield ReasoningDelta(thought)
@@ -386,19 +367,12 @@ def _deltas(state: HunyuanState, message: dict[str, Any]) -> Iterator[Delta]:
         yield TextDelta(content)
     for call in objects(message.get("ToolCalls")):
         function = mapping(call.get("Function"))
-        slot = _slot(state, call)
-        arguments = arguments_text(function.get("Arguments"))
-        # The name may be repeated in each fragment; a call has one.
-        name = "" if slot in state.named else text(function.get("Name"))
-        if name:
-            state.named.add(slot)
-        if arguments.strip():
-            state.filled.add(slot)
-        yield ToolCallDelta(slot, text(call.get("Id")), name, arguments)
+        named = {"id": text(call.get("Id")), "name": text(function.get("Name"))}
+        yield state.calls.piece(_slot(state, call), named, arguments_text(function.get("Arguments")))
 
 
 def _slot(state: HunyuanState, call: dict[str, Any]) -> int:
-    """Calls are told apart by id: every one of them may carry index 0."""
+    """Return the slot of a call. The id identifies it: every call may have index 0."""
     index = call.get("Index")
     if call.get("Id"):
         slot = state.slots.setdefault(call["Id"], len(state.slots))
@@ -413,20 +387,10 @@ def _slot(state: HunyuanState, call: dict[str, Any]) -> int:
     return slot
 
 
-def _empty_calls(state: HunyuanState) -> Iterator[Delta]:
-    for slot in state.slots.values():
-        if slot not in state.filled:
-            yield ToolCallDelta(slot, arguments="{}")
-
-
-def _done(response: dict[str, Any], reason: str, raw: JSON) -> Done:
-    return Done(
-        finish_reason=_FINISH.get(reason, "other"),
-        raw_finish_reason=reason,
-        usage=usage_of(response.get("Usage"), "PromptTokens", "CompletionTokens", "TotalTokens"),
-        response_id=response.get("Id"),
-        raw=raw,
-    )
+def _end(state: HunyuanState, response: dict[str, Any], reason: str, raw: JSON) -> Iterator[Delta]:
+    yield from state.calls.end()
+    usage = usage_of(response.get("Usage"), "PromptTokens", "CompletionTokens", "TotalTokens")
+    yield ended(reason, raw, usage=usage, response_id=response.get("Id"))
 
 
 _PARAMETERS: dict[str, ParameterRule] = {

@@ -1,7 +1,7 @@
 """Hunyuan's first API (2023): credentials in the body, HMAC-SHA1 over the body's text in `Authorization`.
 
-The vendor has switched it off; it is kept so that `hunyuan/v1` means what it meant, for private copies of it and for
-replayed recordings. No system role, no tools.
+The vendor has switched it off. It is kept for private copies of the service and for replayed recordings, so that
+`hunyuan/v1` keeps its meaning. No system role, no tools.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import base64
 import hmac
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta
+from lmagent.core.events import Delta, Done, TextDelta
 from lmagent.core.json_text import JSON, dumps, loads
-from lmagent.core.messages import FinishReason, Reply
+from lmagent.core.messages import Reply
 from lmagent.core.redaction import Secret
 from lmagent.errors import (
     AuthenticationFailed,
@@ -26,15 +26,14 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import (
-    Auth,
-    AuthFlow,
     ChatCall,
     ParameterRule,
     Request,
+    SigningAuth,
     error_for_status,
 )
 from lmagent.providers.conversation import TextOnlyCodec
-from lmagent.providers.fields import mapping, object_of, objects, text, usage_of
+from lmagent.providers.fields import ended, mapping, objects, text, usage_of
 from lmagent.providers.vendors import VENDORS
 
 __all__ = ["BASE_URL", "HyllmAuth", "HyllmCodec", "signed_text"]
@@ -42,24 +41,22 @@ __all__ = ["BASE_URL", "HyllmAuth", "HyllmCodec", "signed_text"]
 BASE_URL = VENDORS["hunyuan"].api("hyllm").address
 
 _LIFETIME_S = 86400
-_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "sensitive": "content_filter"}
-
 _WORDS: tuple[tuple[tuple[str, ...], type[ProviderError]], ...] = (
     (("authori", "signature", "secret", "鉴权", "签名"), AuthenticationFailed),
     (("quota", "arrear", "balance", "欠费", "余额"), QuotaExceeded),
     (("limit", "frequen", "concurren", "too many", "频率", "并发"), RateLimited),
     (("internal", "server error", "timeout", "内部"), ServerFailed),
 )
-"""No table of codes was ever published: what a message says decides."""
+"""Words of a message -> class; the vendor never published a table of codes."""
 
 
-class HyllmAuth(Auth):
+class HyllmAuth(SigningAuth):
     """Puts the credentials into the body and signs its text.
 
     Args:
         app_id: The account's number.
         secret_id: Id of the cloud key.
-        secret_key: The key itself.
+        secret_key: Secret of the cloud key.
         new_query_id: Makes the id of one request.
     """
 
@@ -76,7 +73,7 @@ class HyllmAuth(Auth):
         self.secret_key = secret_key
         self._new_query_id = new_query_id
 
-    def flow(self, request: Request, now: float) -> AuthFlow:
+    def signed(self, request: Request, now: float) -> Request:
         timestamp = int(now)
         body = {
             "app_id": self.app_id,
@@ -88,13 +85,12 @@ class HyllmAuth(Auth):
         }
         signature = hmac.digest(self.secret_key.reveal().encode(), signed_text(request.url, body).encode(), "sha1")
         return replace(request, content=dumps(body)).with_headers(authorization=base64.b64encode(signature).decode())
-        yield request  # a flow is a generator; this one asks for nothing
 
 
 def signed_text(url: str, body: Mapping[str, Any]) -> str:
-    """Return the text that is signed: host, path and the sorted body.
+    """Return the text to sign: host, path and the sorted body.
 
-    Messages stand in it unescaped, as the vendor's sample had it, so quotes inside a message are ambiguous.
+    Messages are not escaped, as in the vendor's sample, so quotes inside a message are ambiguous.
     """
     address = urlsplit(url)
     pairs = "&".join(f"{name}={_as_text(body[name])}" for name in sorted(body))
@@ -112,7 +108,7 @@ class HyllmCodec(TextOnlyCodec):
     """Hunyuan's API of 2023.
 
     Args:
-        model: A name for the model id; the API has one model and no word for it.
+        model: A name for the model id; the API has one model and no name for it.
         base_url: Up to `/v1`.
     """
 
@@ -133,22 +129,16 @@ class HyllmCodec(TextOnlyCodec):
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)
-        builder = ReplyBuilder(prefix)
-        with self.reading(body):
-            choice = body["choices"][0]
-            # The field is `messages`, an object.
-            builder.add(TextDelta(text((choice.get("messages") or choice["message"])["content"])))
-            builder.add(_done(body, text(choice.get("finish_reason")) or "stop"))
-            return builder.reply(self.model_id, request_id=body.get("req_id"))
+        return self.reply_of(body, _whole(body), prefix=prefix, request_id=mapping(body).get("req_id"))
 
     def new_state(self) -> list[bool]:
-        """Return whether the reply is over, in a list of one."""
+        """Return a list of one item: whether the reply has ended."""
         return [False]
 
     def parse_event(self, state: list[bool], data: bytes, event: str = "") -> Iterable[Delta]:
         if state[0] or data.strip() == b"[DONE]":
             return ()
-        chunk = object_of(self, data)
+        chunk = self.object_of(data)
         self.check(chunk)
         deltas: list[Delta] = []
         with self.reading(chunk):
@@ -180,14 +170,15 @@ class HyllmCodec(TextOnlyCodec):
         )
 
 
+def _whole(body: JSON) -> Iterator[Delta]:
+    choice = body["choices"][0]
+    # The field is `messages`, an object.
+    yield TextDelta(text((choice.get("messages") or choice["message"])["content"]))
+    yield _done(body, text(choice.get("finish_reason")) or "stop")
+
+
 def _done(body: dict[str, Any], reason: str) -> Done:
-    return Done(
-        finish_reason=_FINISH.get(reason, "other"),
-        raw_finish_reason=reason,
-        usage=usage_of(body.get("usage"), "prompt_tokens", "completion_tokens", "total_tokens"),
-        response_id=body.get("id"),
-        raw=body,
-    )
+    return ended(reason, body, usage=usage_of(body.get("usage")), response_id=body.get("id"))
 
 
 _PARAMETERS: dict[str, ParameterRule] = {"temperature": "temperature", "top_p": "top_p"}

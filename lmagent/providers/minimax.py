@@ -1,24 +1,22 @@
 """MiniMax's two old dialects: `chatcompletion` (no tools) and `chatcompletion_pro` (bots, `functions`).
 
-Wire facts: docs/providers/minimax.md. The later endpoints are OpenAI's dialect with differences and no business of this
-module.
+Wire reference: docs/providers/minimax.md. The later endpoints speak OpenAI's dialect (`openai.variants`).
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.core.json_text import JSON, dumps
-from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolMessage, Usage
+from lmagent.core.events import Delta, Done, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON
+from lmagent.core.messages import AssistantMessage, Message, Reply, ToolMessage, Usage
 from lmagent.errors import (
     AuthenticationFailed,
     BadRequest,
     ContentFiltered,
-    MessageError,
     ParameterError,
     ProviderError,
     QuotaExceeded,
@@ -26,14 +24,13 @@ from lmagent.errors import (
     RequestTimeout,
     ServerFailed,
 )
-from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status, joined
+from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status
 from lmagent.providers.conversation import (
     TextOnlyCodec,
     alternating,
-    answered,
-    fitting_ids,
     messages_of,
     one_call_each,
+    settled,
     system_apart,
     text_only,
     tools_as_text,
@@ -41,9 +38,11 @@ from lmagent.providers.conversation import (
 from lmagent.providers.fields import (
     call_arguments,
     elsewhere,
+    encoded,
+    ended,
     first_text,
+    joined,
     mapping,
-    object_of,
     objects,
     one_call_a_reply,
     same,
@@ -61,7 +60,7 @@ BASE_URL = VENDORS["minimax"].api("classic").address
 BOT_NAME = "MM智能助理"
 USER_NAME = "用户"
 _BOT_CONTENT = "{}是MiniMax的大语言模型助手。"
-"""The pro API insists on a text about the bot; this one stands where there is no system prompt."""
+"""The pro API requires a text about the bot; this one is sent if there is no system prompt."""
 
 MINIMAX_ERRORS: Mapping[str, type[ProviderError]] = {
     "1000": ServerFailed,
@@ -82,9 +81,6 @@ MINIMAX_ERRORS: Mapping[str, type[ProviderError]] = {
 }
 """`base_resp.status_code`, the same at every MiniMax endpoint."""
 
-_FINISH: Mapping[str, FinishReason] = {"stop": "stop", "length": "length", "max_output": "length"}
-
-
 _SHARED: Mapping[str, ParameterRule] = {
     "temperature": within("temperature", 0, 1, sent=(0.01, 1)),
     "top_p": within("top_p", 0, 1, sent=(0.01, 1)),
@@ -104,23 +100,21 @@ _PRO_PARAMETERS: Mapping[str, ParameterRule] = {
 }
 
 
+@dataclass(slots=True)
 class _State:
-    """What one stream has told so far."""
+    """What one stream has sent so far."""
 
-    __slots__ = ("called", "ended", "last", "shown", "usage")
-
-    def __init__(self) -> None:
-        self.shown = 0
-        """Characters of the answer handed out."""
-        self.called = False
-        self.usage: Usage | None = None
-        self.last: JSON = None
-        """The last event that told a finish reason."""
-        self.ended = False
+    shown: int = 0
+    """Characters of the answer that were passed on."""
+    called: bool = False
+    usage: Usage | None = None
+    last: JSON = None
+    """The last event with a finish reason."""
+    ended: bool = False
 
 
 class _OldCodec(Codec):
-    """What both dialects share: address, envelope, streams whose last event repeats the whole answer, errors."""
+    """Base of both dialects: address, envelope, errors, streams whose last event repeats the whole answer."""
 
     path: ClassVar[str]
 
@@ -149,14 +143,12 @@ class _OldCodec(Codec):
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)
-        builder = ReplyBuilder(prefix)
-        with self.reading(body):
-            state = self.new_state()
-            for delta in self._deltas(state, *self._answer(body, whole=True)):
-                builder.add(delta)
-            state.usage = usage_of(body.get("usage"), "prompt_tokens", "completion_tokens", "total_tokens")
-            builder.add(_done(state, body))
-        return builder.reply(self.model_id)
+        return self.reply_of(body, self._whole(body), prefix=prefix)
+
+    def _whole(self, body: JSON) -> Iterator[Delta]:
+        state = _State(usage=usage_of(body.get("usage")))
+        yield from self._deltas(state, *self._answer(body, whole=True))
+        yield _done(state, body)
 
     def new_state(self) -> _State:
         return _State()
@@ -164,13 +156,13 @@ class _OldCodec(Codec):
     def parse_event(self, state: _State, data: bytes, event: str = "") -> Iterable[Delta]:
         if state.ended or data.strip() == b"[DONE]":
             return
-        body = object_of(self, data)
+        body = self.object_of(data)
         self.check(body)
         with self.reading(body):
-            usage = usage_of(body.get("usage"), "prompt_tokens", "completion_tokens", "total_tokens")
+            usage = usage_of(body.get("usage"))
             if usage is not None and usage.total_tokens:
                 state.usage = usage
-            # The last event repeats the whole answer: only what was not shown yet is new.
+            # The last event repeats the whole answer; only the text that was not passed on yet is new.
             whole = bool(body.get("reply")) or bool(usage and usage.total_tokens)
             said, call = self._answer(body, whole=whole)
             yield from self._deltas(state, said[state.shown :] if whole else said, call)
@@ -215,16 +207,12 @@ class _OldCodec(Codec):
 
 def _done(state: _State, body: JSON) -> Done:
     choices = objects(body.get("choices"))
-    raw = text(choices[0].get("finish_reason") if choices else None) or None
-    reason: FinishReason = _FINISH.get(raw, "other") if raw else "stop"
-    if body.get("input_sensitive") or body.get("output_sensitive"):
-        reason = "content_filter"
-    return Done(
-        finish_reason=reason,
-        raw_finish_reason=raw,
+    return ended(
+        text(choices[0].get("finish_reason") if choices else None),
+        body,
         usage=state.usage,
         response_id=first_text(body.get("id"), body.get("request_id")),
-        raw=body,
+        finish_reason="content_filter" if body.get("input_sensitive") or body.get("output_sensitive") else None,
     )
 
 
@@ -250,14 +238,15 @@ class MinimaxCodec(_OldCodec):
         messages = alternating(tools_as_text(messages))
         going_on = bool(call.parameters.get("continue_last_message"))
         if going_on and len(messages) > 1 and isinstance(call.messages[-1], AssistantMessage):
-            del messages[-1]  # the made-up "please continue": the model goes on with its own last message
+            del messages[-1]  # the inserted "please continue": the model continues its own last message
         head: dict[str, Any] = {"model": self.model}
         if system:
             head |= {"prompt": system, "role_meta": {"user_name": self.user_name, "bot_name": self.bot_name}}
         if call.stream:
             head |= {"stream": True, "use_standard_sse": True}
         head |= self.render_parameters(call.parameters, _CHAT_PARAMETERS)
-        return self._request(call, head, {"messages": [_chat_message(message) for message in messages]})
+        rendered = [encoded(message.wire, "minimax", _chat_message, message) for message in messages]
+        return self._request(call, head, {"messages": rendered})
 
     def _answer(self, body: JSON, *, whole: bool) -> tuple[str, Mapping[str, Any] | None]:
         if whole:
@@ -266,12 +255,8 @@ class MinimaxCodec(_OldCodec):
         return "".join(text(choice.get("delta")) for choice in objects(body["choices"])[:1]), None
 
 
-def _chat_message(message: Message) -> bytes:
-    encoded = message.wire.get("minimax")
-    if encoded is None:
-        sender = "BOT" if isinstance(message, AssistantMessage) else "USER"
-        encoded = message.wire["minimax"] = dumps({"sender_type": sender, "text": _text(message)})
-    return encoded
+def _chat_message(message: Message) -> dict[str, str]:
+    return {"sender_type": "BOT" if isinstance(message, AssistantMessage) else "USER", "text": _text(message)}
 
 
 def _text(message: Message) -> str:
@@ -286,8 +271,8 @@ class MinimaxProCodec(_OldCodec):
         group_id: The account's group, a query parameter of every call.
         base_url: The host; keys of the regions are not interchangeable.
         user_name: Sender name of user messages.
-        bot_name: The bot that answers; must be one of `bot_setting` where that parameter is given.
-        function_sender: Whose name stands on a result: the function's or the bot's. Sources differ on it.
+        bot_name: The bot that answers; must be one of `bot_setting` if that parameter is given.
+        function_sender: Whose name is the sender of a result: the function's or the bot's. Sources differ.
     """
 
     provider: ClassVar[str] = "minimax_pro"
@@ -305,10 +290,8 @@ class MinimaxProCodec(_OldCodec):
         self.function_sender = function_sender
 
     def build_request(self, call: ChatCall) -> Request:
-        """Render `call` as one POST. The system text is what the bot is told about itself."""
-        if call.tool_choice not in ("auto", "none"):
-            raise ParameterError(f"tool_choice={call.tool_choice!r}: minimax's pro API knows only 'auto' and 'none'.")
-        specs = call.tools if call.tool_choice != "none" else ()
+        """Render `call` as one POST. The system text describes the bot."""
+        specs = call.tools if self.choice_of(call) != "none" else ()
         system, messages = system_apart(text_only(messages_of(call), self.refuse))
         bots = self._bots(call.parameters.get("bot_setting"), system)
         names = [bot["bot_name"] for bot in bots]
@@ -323,10 +306,11 @@ class MinimaxProCodec(_OldCodec):
         if call.stream:
             head["stream"] = True
         head |= self.render_parameters(call.parameters, _PRO_PARAMETERS)
-        pairs = one_call_each(fitting_ids(answered(messages)))
-        parts = {"messages": [self._message(message, speaker) for message in alternating(pairs)]}
+        ordered = alternating(one_call_each(settled(messages)))
+        key = ("minimax_pro", self.user_name, speaker, self.function_sender)
+        parts = {"messages": [encoded(message.wire, key, self._rendered, message, speaker) for message in ordered]}
         if specs:
-            parts["functions"] = [self._function(spec) for spec in specs]
+            parts["functions"] = [encoded(spec.encoded, self.provider, self._function, spec) for spec in specs]
         return self._request(call, head, parts)
 
     def _bots(self, given: Sequence[Mapping[str, str]] | None, system: str) -> list[dict[str, str]]:
@@ -338,43 +322,31 @@ class MinimaxProCodec(_OldCodec):
         if not system:
             return bots
         if len(bots) > 1:
-            raise MessageError("minimax_pro cannot express a system prompt beside several bots: whose would it be?")
+            raise self.refuse(f"a system prompt with {len(bots)} bots in bot_setting; put it into their 'content'")
         content = "\n\n".join(part for part in (bots[0].get("content", ""), system) if part)
         return [{**bots[0], "content": content}]
 
-    def _message(self, message: Message, speaker: str) -> bytes:
-        key = ("minimax_pro", self.user_name, speaker, self.function_sender)
-        encoded = message.wire.get(key)
-        if encoded is None:
-            encoded = message.wire[key] = dumps(self._rendered(message, speaker))
-        return encoded
-
     def _rendered(self, message: Message, speaker: str) -> dict[str, Any]:
         match message:
-            case AssistantMessage(tool_calls=(call, *_)):
-                function_call = {"name": _own_name(call.name), "arguments": call.arguments}
+            case AssistantMessage(tool_calls=calls):
+                functions = [{"name": _own_name(call.name), "arguments": call.arguments} for call in calls[:1]]
                 said = {"sender_type": "BOT", "sender_name": speaker, "text": message.content}
-                return said | {"function_call": function_call}
-            case AssistantMessage():
-                return {"sender_type": "BOT", "sender_name": speaker, "text": message.content}
+                return {**said, "function_call": functions[0]} if functions else said
             case ToolMessage():
                 name = _own_name(message.name) if self.function_sender == "function" else speaker
                 return {"sender_type": "FUNCTION", "sender_name": name, "text": message.content}
             case _:
                 return {"sender_type": "USER", "sender_name": self.user_name, "text": _text(message)}
 
-    def _function(self, spec: ToolSpec) -> bytes:
-        encoded = spec.encoded.get(self.provider)
-        if encoded is None:
-            if spec.name.startswith("plugin_"):
-                raise self.refuse(f"a tool named {spec.name!r}: the prefix 'plugin_' is its own")
-            parameters: dict[str, Any] = {"type": "object", "properties": {}, **inline_refs(spec.parameters)}
-            function = {"name": spec.name, "description": never_blank(spec.name, spec.description)}
-            encoded = spec.encoded[self.provider] = dumps({**function, "parameters": parameters})
-        return encoded
+    def _function(self, spec: ToolSpec) -> dict[str, Any]:
+        if spec.name.startswith("plugin_"):
+            raise self.refuse(f"a tool named {spec.name!r}: the prefix 'plugin_' is reserved; rename the tool")
+        parameters: dict[str, Any] = {"type": "object", "properties": {}, **inline_refs(spec.parameters)}
+        function = {"name": spec.name, "description": never_blank(spec.name, spec.description)}
+        return {**function, "parameters": parameters}
 
     def _answer(self, body: JSON, *, whole: bool) -> tuple[str, Mapping[str, Any] | None]:
-        """Take the last message of the bot; those before it are the work of plugins, which ran on the server."""
+        """Return the last message of the bot; those before it come from plugins, which ran on the server."""
         messages = objects(objects(body["choices"])[0].get("messages"))
         spoken = [message for message in messages if message.get("sender_type", "BOT") == "BOT"]
         last = spoken[-1] if spoken else {}
@@ -388,5 +360,5 @@ class MinimaxProCodec(_OldCodec):
 
 
 def _own_name(name: str) -> str:
-    """Return the name of a call in a history as the platform takes it: what begins with `plugin_` would be its own."""
+    """Return the name of a call in a history; names that begin with `plugin_` are reserved for the platform."""
     return f"_{name}"[:64] if name.startswith("plugin_") else name

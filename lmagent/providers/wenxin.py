@@ -1,7 +1,10 @@
-"""Baidu's classic ERNIE-Bot dialect: `functions`, `function_call` with `thoughts`, role `function`.
+"""Baidu's classic ERNIE-Bot dialect (`functions`, `function_call` with `thoughts`, role `function`), credentials too.
 
-Wire facts: docs/providers/wenxin.md. Qianfan v2 is OpenAI's dialect and no business of this module; credentials are
-in `wenxin_auth.py`.
+Credentials: a token obtained with a key pair, IAM signatures (`bce-auth-v1`), a bearer obtained with a signature.
+
+Wire reference: docs/providers/wenxin.md. Qianfan v2 speaks OpenAI's dialect (`openai.variants`).
+
+Over 400 lines because the dialect and its token endpoint share their errors, and are read side by side.
 """
 
 from __future__ import annotations
@@ -9,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
-from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta, ToolCallDelta
-from lmagent.core.json_text import JSON, JSONError, dumps, dumps_text, loads
+from lmagent.core.events import Delta, Done, TextDelta, ToolCallDelta
+from lmagent.core.json_text import JSON, JSONError, dumps_text, loads
 from lmagent.core.messages import (
     AssistantMessage,
     FinishReason,
@@ -40,27 +43,21 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import (
-    Auth,
-    AuthFlow,
     ChatCall,
     Codec,
     Features,
     NamedTool,
     ParameterRule,
     Request,
+    SigningAuth,
     TokenAuth,
     error_for_status,
-    joined,
-    quoted,
-    retry_after,
-    seconds,
 )
 from lmagent.providers.conversation import (
     alternating,
-    answered,
-    fitting_ids,
     messages_of,
     one_call_each,
+    settled,
     system_apart,
     system_in_front,
     text_only,
@@ -68,11 +65,16 @@ from lmagent.providers.conversation import (
 )
 from lmagent.providers.fields import (
     call_arguments,
+    encoded,
+    ended,
+    failure,
     first_text,
+    joined,
     mapping,
-    object_of,
     one_call_a_reply,
+    quoted,
     same,
+    seconds,
     text,
     usage_of,
     within,
@@ -99,12 +101,12 @@ _PATH = "/rpc/2.0/ai_custom/v1/wenxinworkshop/chat/"
 
 @dataclass(frozen=True, slots=True)
 class WenxinModel:
-    """What the classic API knows of one model name."""
+    """Facts about one model name of the classic API."""
 
     endpoint: str
-    """Last part of the URL; the classic API chooses the model by it."""
+    """Last part of the URL, by which the classic API chooses the model."""
     functions: bool = False
-    """Whether `functions` is heard. The others ignore it in silence."""
+    """Whether the model obeys `functions`. The others ignore it silently."""
 
 
 MODELS: Mapping[str, WenxinModel] = {
@@ -128,15 +130,7 @@ MODELS: Mapping[str, WenxinModel] = {
     "ernie-character-8k": WenxinModel("ernie-char-8k"),
     "ernie-functions-8k": WenxinModel("ernie-func-8k"),
 }
-"""Lower-case model name -> its facts. Other names are their own endpoint, in lower case and without functions."""
-
-_FINISH: Mapping[str, FinishReason] = {
-    "normal": "stop",
-    "stop": "stop",
-    "length": "length",
-    "content_filter": "content_filter",
-    "function_call": "tool_calls",
-}
+"""Lower-case model name -> its facts. Any other name is its own endpoint, in lower case and without functions."""
 
 _ERRORS: Mapping[str, type[ProviderError]] = {
     **dict.fromkeys(("1", "2", "15", "336000"), ServerFailed),
@@ -153,10 +147,10 @@ _ERRORS: Mapping[str, type[ProviderError]] = {
 def wenxin_error(
     status: int | None, headers: Mapping[str, str], body: JSON, start: str = "", *, model: str | None = None
 ) -> ProviderError | None:
-    """Sort a body of the classic API or of its token endpoint; None means it is no failure.
+    """Return the error in a body of the classic API or of its token endpoint; None if it is no error.
 
-    Failures come with HTTP 200 as `{"error_code", "error_msg"}`, from the gateway as `{"code", "msg"}`, from the token
-    endpoint as `{"error", "error_description"}`. `status` is None where it is not known.
+    Errors come with HTTP 200 as `{"error_code", "error_msg"}`, from the gateway as `{"code", "msg"}`, from the token
+    endpoint as `{"error", "error_description"}`. `status` is None if it is not known.
     """
     fields = mapping(body)
     code: Any = fields.get("error_code")
@@ -167,22 +161,24 @@ def wenxin_error(
     if code not in (None, 0):
         kind = _ERRORS.get(str(code), by_status)
     elif fields.get("error"):
-        # The token endpoint tells apart invalid_client, invalid_request, unauthorized_client: all mean wrong keys.
+        # The token endpoint's codes (invalid_client, invalid_request, unauthorized_client) all mean wrong keys.
         code, message = fields["error"], fields.get("error_description")
         kind = AuthenticationFailed if (status or 200) < 500 else ServerFailed
     elif (status or 200) < 400:
         return None
     else:
         kind, code = by_status, None
-    return kind(
-        quoted(message) or quoted(start, f"HTTP status {status} without a message"),
+    return failure(
+        kind,
+        message,
         provider="wenxin",
         model=model,
         status=status,
-        code=None if code is None else str(code),
-        request_id=first_text(fields.get("id"), headers.get("x-bce-request-id")),
-        retry_after=retry_after(headers),
+        headers=headers,
         body=body,
+        text=start,
+        code=code,
+        request_ids=(fields.get("id"), headers.get("x-bce-request-id")),
     )
 
 
@@ -215,17 +211,15 @@ _PARAMETERS: Mapping[str, ParameterRule] = {
 }
 
 
+@dataclass(slots=True)
 class _State:
-    """What one stream has told so far."""
+    """What one stream has sent so far."""
 
-    __slots__ = ("call", "ended", "flagged", "thoughts", "usage")
-
-    def __init__(self) -> None:
-        self.usage: Usage | None = None
-        self.thoughts = ""
-        self.call = False
-        self.flagged: dict[str, Any] = {}
-        self.ended = False
+    usage: Usage | None = None
+    thoughts: str = ""
+    call: bool = False
+    flagged: dict[str, Any] = field(default_factory=dict[str, Any])
+    ended: bool = False
 
 
 class WenxinCodec(Codec):
@@ -234,8 +228,8 @@ class WenxinCodec(Codec):
     Args:
         model: A name of `MODELS` in any case, or the name of an endpoint.
         base_url: The host.
-        endpoint: Last part of the URL, for models that `MODELS` does not know.
-        tools: Whether the model hears `functions`; default: as `MODELS` says.
+        endpoint: Last part of the URL, for models that are not in `MODELS`.
+        tools: Whether the model obeys `functions`; default: as in `MODELS`.
     """
 
     provider: ClassVar[str] = "wenxin"
@@ -256,10 +250,10 @@ class WenxinCodec(Codec):
         )
 
     def build_request(self, call: ChatCall) -> Request:
-        """Render `call` as one POST; the model is chosen by the URL.
+        """Render `call` as one POST; the URL chooses the model.
 
-        Messages alternate and end with the input; system text has a field of its own, or stands in front of the first
-        user message beside functions, which the API does not take together.
+        Messages alternate and end with the input. System text has a field of its own; the API does not accept it
+        together with functions, so then it is put in front of the first user message.
         """
         specs = self._specs(call)
         messages = text_only(messages_of(call), self.refuse)
@@ -269,12 +263,13 @@ class WenxinCodec(Codec):
         else:
             system, messages = system_apart(messages)
             head = {"system": system} if system else {}
-        pairs = one_call_each(fitting_ids(answered(messages)))
-        messages = alternating(pairs if self.features.tools else tools_as_text(messages))
-        parts = {"messages": [_message(message) for message in messages]}
+        messages = alternating(one_call_each(settled(messages)) if self.features.tools else tools_as_text(messages))
+        parts = {"messages": [encoded(message.wire, "wenxin", _rendered, message) for message in messages]}
         if specs:
-            parts["functions"] = [_function(spec) for spec in specs]
-            head |= self._tool_choice(call)
+            parts["functions"] = [encoded(spec.encoded, "wenxin", _function, spec) for spec in specs]
+            choice = self.choice_of(call)
+            if isinstance(choice, NamedTool):
+                head["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
         if call.output_schema is not None:
             head["response_format"] = "json_object"
         if call.stream:
@@ -288,25 +283,9 @@ class WenxinCodec(Codec):
             self.refuse_tools(call)
         return () if call.tool_choice == "none" else call.tools
 
-    def _tool_choice(self, call: ChatCall) -> dict[str, Any]:
-        choice = call.tool_choice
-        if choice == "required" and len(call.tools) == 1:
-            choice = NamedTool(call.tools[0].name)
-        if isinstance(choice, NamedTool):
-            return {"tool_choice": {"type": "function", "function": {"name": choice.name}}}
-        if choice == "required":
-            raise ParameterError(
-                "tool_choice='required': wenxin's classic API knows 'auto', 'none' and one named tool."
-            )
-        return {}
-
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)
-        builder = ReplyBuilder(prefix)
-        with self.reading(body):
-            for delta in self._read(self.new_state(), body, last=True):
-                builder.add(delta)
-        return builder.reply(self.model_id)
+        return self.reply_of(body, self._read(self.new_state(), body, last=True), prefix=prefix)
 
     def new_state(self) -> _State:
         return _State()
@@ -314,7 +293,7 @@ class WenxinCodec(Codec):
     def parse_event(self, state: _State, data: bytes, event: str = "") -> Iterable[Delta]:
         if state.ended or data.strip() == b"[DONE]":
             return
-        body = object_of(self, data)
+        body = self.object_of(data)
         self.check(body)
         with self.reading(body):
             yield from self._read(state, body, last=bool(body.get("is_end")))
@@ -328,8 +307,7 @@ class WenxinCodec(Codec):
             state.call = True
             state.thoughts = text(call.get("thoughts"))
             yield ToolCallDelta(0, name=call["name"], arguments=call_arguments(call.get("arguments")))
-        usage = usage_of(body.get("usage"), "prompt_tokens", "completion_tokens", "total_tokens")
-        state.usage = usage or state.usage
+        state.usage = usage_of(body.get("usage")) or state.usage
         if body.get("need_clear_history"):
             state.flagged = {"need_clear_history": True, "ban_round": body.get("ban_round")}
         if last:
@@ -340,14 +318,6 @@ class WenxinCodec(Codec):
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
     ) -> ProviderError | None:
         return wenxin_error(status, headers, body, text, model=self.model)
-
-
-def _message(message: Message) -> bytes:
-    key = "wenxin"
-    encoded = message.wire.get(key)
-    if encoded is None:
-        encoded = message.wire[key] = dumps(_rendered(message))
-    return encoded
 
 
 def _rendered(message: Message) -> dict[str, Any]:
@@ -371,7 +341,7 @@ def _function_call(call: ToolCall, message: AssistantMessage) -> dict[str, Any]:
 
 
 def _result(message: ToolMessage) -> str:
-    """Return the result as the JSON object text that the API wants."""
+    """Return the result as the text of a JSON object, which the API demands."""
     try:
         if isinstance(loads(message.content), dict):
             return message.content
@@ -380,57 +350,51 @@ def _result(message: ToolMessage) -> str:
     return dumps_text({"error" if message.is_error else "tool_result": message.content})
 
 
-def _function(spec: ToolSpec) -> bytes:
-    encoded = spec.encoded.get("wenxin")
-    if encoded is None:
-        parameters = wenxin_subset(spec.parameters)
-        description = never_blank(spec.name, spec.description)
-        encoded = dumps({"name": spec.name, "description": description, "parameters": parameters})
-        spec.encoded["wenxin"] = encoded
-    return encoded
+def _function(spec: ToolSpec) -> dict[str, Any]:
+    description = never_blank(spec.name, spec.description)
+    return {"name": spec.name, "description": description, "parameters": wenxin_subset(spec.parameters)}
 
 
 def _done(state: _State, body: JSON) -> Done:
-    raw = text(body.get("finish_reason")) or None
-    reason: FinishReason = _FINISH.get(raw, "other") if raw else "length" if body.get("is_truncated") else "stop"
+    raw = text(body.get("finish_reason"))
+    reason: FinishReason | None = "length" if not raw and body.get("is_truncated") else None
     if state.flagged:  # a safety hit looks like an ordinary reply
         reason = "content_filter"
     details = ({"thoughts": state.thoughts} if state.thoughts else {}) | state.flagged
-    return Done(
-        finish_reason=reason,
-        raw_finish_reason=raw,
+    return ended(
+        raw,
+        body,
         usage=state.usage,
+        response_id=body.get("id"),
         details={"wenxin": details} if details else {},
-        response_id=first_text(body.get("id")),
-        raw=body,
+        finish_reason=reason,
     )
 
 
 _IAM_URL = "https://iam.bj.baidubce.com/v1/BCE-BEARER/token"
 _BEARER_LIFE = 43200
-"""Seconds, the longest the vendor's own SDK asks for."""
+"""Seconds; the longest life that the vendor's own SDK requests."""
 _SIGNATURE_LIFE = 300
 _MARGIN = 0.1
-"""A token is renewed when this share of its life is left, at most a day."""
+"""A token is renewed when this fraction of its life is left, at most a day."""
 _DAY = 86400.0
 _EXPIRED = frozenset({"110", "111"})
 
 
-class AccessTokenAuth(Auth):
-    """An access token that the caller has, as the query parameter `access_token`."""
+class AccessTokenAuth(SigningAuth):
+    """The caller's own access token, as the query parameter `access_token`."""
 
     def __init__(self, token: Secret) -> None:
         self.token = token
 
-    def flow(self, request: Request, now: float) -> AuthFlow:
+    def signed(self, request: Request, now: float) -> Request:
         return request.with_params(access_token=self.token.reveal())
-        yield request  # a flow is a generator; this one asks for nothing
 
 
 class KeyPairAuth(TokenAuth):
-    """An access token of the classic API, bought with API key and secret key and kept until it expires.
+    """An access token of the classic API, obtained with API key and secret key and cached until it expires.
 
-    Share one object between models of one key pair and they share the token.
+    Models that share one object share the token.
 
     Args:
         api_key: Of the application.
@@ -474,8 +438,8 @@ class KeyPairAuth(TokenAuth):
         return error.code in _EXPIRED
 
 
-class BceSignatureAuth(Auth):
-    """Signs each request with IAM keys (`bce-auth-v1`): no token, nothing to renew.
+class BceSignatureAuth(SigningAuth):
+    """Signs each request with IAM keys (`bce-auth-v1`), without a token.
 
     Args:
         access_key: IAM access key; not the application's API key.
@@ -486,17 +450,13 @@ class BceSignatureAuth(Auth):
         self.access_key = access_key
         self.secret_key = secret_key
 
-    def flow(self, request: Request, now: float) -> AuthFlow:
-        return self.signed(request, now)
-        yield request  # a flow is a generator; this one asks for nothing
-
     def signed(self, request: Request, now: float) -> Request:
         """Return `request` with `x-bce-date` and `authorization`, which cover method, path, query and host."""
         parts = urlsplit(request.url)
         date = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         headers = {"host": parts.netloc, "x-bce-date": date}
         prefix = f"bce-auth-v1/{self.access_key.reveal()}/{date}/{_SIGNATURE_LIFE}"
-        key = _hmac(self.secret_key.reveal(), prefix)  # used as hex text, not as bytes
+        key = _hmac(self.secret_key.reveal(), prefix)  # hex text, not bytes
         canonical = "\n".join(
             (
                 request.method,
@@ -510,7 +470,7 @@ class BceSignatureAuth(Auth):
 
 
 class IamBearerAuth(TokenAuth):
-    """A short-lived bearer for Qianfan v2, bought with IAM keys and kept until it expires.
+    """A short-lived bearer for Qianfan v2, obtained with IAM keys and cached until it expires.
 
     Args:
         access_key: IAM access key.

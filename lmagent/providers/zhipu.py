@@ -1,7 +1,7 @@
 """Zhipu's own dialect of 2023: the model API v3 (`invoke`, `sse-invoke`) and CharacterGLM; the key as a signed token.
 
-v4 speaks OpenAI's language and is a profile in `compatible.py`; what it shares with v3 (the table of codes, the token)
-stands here. v3 has no system role, no tools, no limit of length.
+v4 speaks OpenAI's dialect (`openai.variants`); it shares the table of codes and the token of this module. v3 has no
+system role, no tools and no limit of length.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lmagent.core.events import Delta, Done, ReplyBuilder, TextDelta
+from lmagent.core.events import Delta, Done, TextDelta
 from lmagent.core.json_text import JSON, MAX_EVENT, Frame, FramingError, JSONError, SSEDecoder, dumps, loads
 from lmagent.core.messages import Reply
 from lmagent.core.redaction import Secret
@@ -31,15 +31,14 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import (
-    Auth,
-    AuthFlow,
     ChatCall,
     ParameterRule,
     Request,
+    SigningAuth,
     error_for_status,
 )
 from lmagent.providers.conversation import TextOnlyCodec
-from lmagent.providers.fields import mapping, objects, same, text, usage_of, within
+from lmagent.providers.fields import ended, mapping, objects, same, text, usage_of, within
 from lmagent.providers.vendors import VENDORS
 
 __all__ = [
@@ -70,35 +69,34 @@ ERRORS: Mapping[str, type[ProviderError]] = {
     **dict.fromkeys(("1304", "1308", "1310"), QuotaExceeded),
     **dict.fromkeys(("1305", "1312"), Overloaded),
 }
-"""Business code -> class, the same for v3 (numbers) and v4 (texts). HTTP 429 alone says nothing: the code decides."""
+"""Business code -> class, the same for v3 (numbers) and v4 (texts). HTTP 429 covers several of them."""
 
 _EXPIRED = "1003"
 _JWT_HEADER = {"alg": "HS256", "sign_type": "SIGN", "typ": "JWT"}
 
 
-class ZhipuAuth(Auth):
-    """The key as a short-lived JSON web token, made anew for each request: it costs microseconds and is never stale.
+class ZhipuAuth(SigningAuth):
+    """The key as a short-lived JSON web token, made for each request: that takes microseconds, and no token expires.
 
     Args:
         secret: The key, `<id>.<secret>`.
-        scheme: What stands before the token: nothing for v3, `"Bearer"` for v4.
-        lifetime_s: How long a token is good.
+        scheme: Put before the token: empty for v3, `"Bearer"` for v4.
+        lifetime_s: How long a token is valid.
 
     Raises:
-        ConfigurationError: The key is not of that form.
+        ConfigurationError: The key does not have that form.
     """
 
     def __init__(self, secret: Secret, *, scheme: str = "", lifetime_s: float = 180.0) -> None:
         if not _parts(secret):
-            raise ConfigurationError(f"A Zhipu key is <id>.<secret> with one dot in it; {secret} is not.")
+            raise ConfigurationError(f"A Zhipu key has the form <id>.<secret>, with one dot; {secret} has not.")
         self.secret = secret
         self.scheme = scheme
         self.lifetime_s = lifetime_s
 
-    def flow(self, request: Request, now: float) -> AuthFlow:
+    def signed(self, request: Request, now: float) -> Request:
         token = self.token(now)
         return request.with_headers(authorization=f"{self.scheme} {token}" if self.scheme else token)
-        yield request  # a flow is a generator; this one asks for nothing
 
     def token(self, now: float) -> str:
         """Return the token for this moment (seconds since 1970). Its own times are milliseconds."""
@@ -109,7 +107,7 @@ class ZhipuAuth(Auth):
         return f"{signed}.{_segment(hmac.digest(secret.encode(), signed.encode(), 'sha256'))}"
 
     def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
-        """A token that came too late is made anew, once."""
+        """Return True if the token arrived too late, so that the call is repeated once with a new one."""
         return isinstance(error, AuthenticationFailed) and error.code == _EXPIRED
 
 
@@ -123,9 +121,9 @@ def _segment(content: bytes) -> str:
 
 
 class MetaDecoder(SSEDecoder):
-    """Server-sent events with Zhipu's own `meta:` field, which ordinary decoders drop and usage with it.
+    """Server-sent events with Zhipu's own `meta:` field, which has the usage and which ordinary decoders drop.
 
-    An event with a `meta:` line gives two frames: the meta as an event `"meta"`, then the event itself. Events with no
+    An event with a `meta:` line gives two frames: the meta as an event `"meta"`, then the event itself. Events without
     data are kept: a `finish` may be empty.
     """
 
@@ -156,14 +154,14 @@ class MetaDecoder(SSEDecoder):
         if self._meta:
             yield Frame(b"\n".join(self._meta), "meta")
         if self._data or self._event:
-            # Several data lines are one text with line breaks; two empty ones are a line break.
+            # Several data lines are one text with line breaks; two empty lines are one line break.
             yield Frame(b"\n".join(self._data), self._event)
         self._data, self._meta, self._event, self._size = [], [], "", 0
 
 
 @dataclass(slots=True)
 class ZhipuState:
-    """One stream: the meta that came, the text so far where each event repeats it, whether it is over."""
+    """One stream: its meta, the text so far if each event repeats it, whether it has ended."""
 
     meta: dict[str, Any] | None = None
     shown: str = ""
@@ -176,7 +174,7 @@ class ZhipuCodec(TextOnlyCodec):
     Args:
         model: Model name, such as `"chatglm_turbo"`; part of the path.
         base_url: Up to `/model-api`.
-        incremental: Whether a stream gives pieces (the API's default) or repeats the whole text in each event; None:
+        incremental: True: a stream sends pieces (the API's default). False: each event repeats the whole text. None:
             not sent.
     """
 
@@ -200,17 +198,13 @@ class ZhipuCodec(TextOnlyCodec):
 
     @property
     def parameters(self) -> Mapping[str, ParameterRule]:
-        """How parameters are written."""
+        """The rules for parameters."""
         return _PARAMETERS
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)
-        builder = ReplyBuilder(prefix)
-        with self.reading(body):
-            data = body["data"]
-            builder.add(TextDelta(unwrapped(text(objects(data["choices"])[0].get("content")))))
-            builder.add(_done(data, "stop", raw=body))
-            return builder.reply(self.model_id, request_id=data.get("request_id"))
+        request_id = mapping(mapping(body).get("data")).get("request_id")
+        return self.reply_of(body, _whole(body), prefix=prefix, request_id=request_id)
 
     def new_state(self) -> ZhipuState:
         return ZhipuState()
@@ -227,13 +221,13 @@ class ZhipuCodec(TextOnlyCodec):
             case "finish":
                 state.done = True
                 with self.reading(state.meta):
-                    return [*self._text(state, shown), _done(state.meta or {}, "stop", raw=state.meta)]
+                    return [*self._text(state, shown), _done(state.meta or {}, state.meta)]
             case "interrupted":
-                # The platform stopped the answer because of its content; what came is kept.
+                # The platform stopped the answer because of its content; the text so far is kept.
                 error = self.parse_error(200, {}, _object(shown))
                 if error is None or isinstance(error, ContentFiltered):
                     state.done = True
-                    return [_done(state.meta or {}, "interrupted", raw=_object(shown) or shown)]
+                    return [_done(state.meta or {}, _object(shown) or shown, "interrupted")]
                 raise error
             case "error":
                 raise self.parse_error(200, {}, _object(shown)) or self._fault(200, {}, None, shown)
@@ -279,7 +273,7 @@ CHARACTER: Mapping[str, str] = {
     "bot_name": "Assistant",
     "user_name": "User",
 }
-"""The card of a role play where the caller gives none: who speaks to whom."""
+"""The default card of a role play: who speaks to whom."""
 
 
 class CharacterCodec(ZhipuCodec):
@@ -314,7 +308,7 @@ class CharacterCodec(ZhipuCodec):
 
 
 def unwrapped(content: str) -> str:
-    """Return the text of an answer: v3 wraps it in quotes like a JSON text and puts a space in front."""
+    """Return the text of an answer; v3 puts it in quotes, like a JSON string, with a space in front."""
     if len(content) >= 2 and content[0] == content[-1] == '"':
         try:
             value = loads(content)
@@ -331,13 +325,19 @@ def _object(shown: str) -> dict[str, Any] | None:
         return None
 
 
-def _done(data: dict[str, Any], reason: str, raw: JSON) -> Done:
-    return Done(
-        finish_reason="stop" if reason == "stop" else "content_filter",
-        raw_finish_reason=None if reason == "stop" else reason,
-        usage=usage_of(data.get("usage"), "prompt_tokens", "completion_tokens", "total_tokens"),
+def _whole(body: JSON) -> Iterator[Delta]:
+    data = body["data"]
+    yield TextDelta(unwrapped(text(objects(data["choices"])[0].get("content"))))
+    yield _done(data, body)
+
+
+def _done(data: dict[str, Any], raw: JSON, interrupted: str = "") -> Done:
+    return ended(
+        interrupted,
+        raw,
+        usage=usage_of(data.get("usage")),
         response_id=data.get("task_id"),
-        raw=raw,
+        finish_reason="content_filter" if interrupted else "stop",
     )
 
 

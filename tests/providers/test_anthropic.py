@@ -48,7 +48,7 @@ from tests.providers.wire_intl import (
     cuts,
     load,
     names,
-    read_stream,
+    read_pieces,
     shown_text,
     spec,
 )
@@ -201,7 +201,7 @@ def test_streams_are_read_however_they_are_cut(name: str):
     one = codec_for(case)
     first = None
     for pieces in cuts(case.content):
-        reply, events = read_stream(one, pieces)
+        reply, events = read_pieces(one, pieces)
         first = first or reply
         assert reply.message == first.message
         assert (reply.finish_reason, reply.usage) == (first.finish_reason, first.usage)
@@ -265,7 +265,7 @@ def test_a_refusal_with_an_explanation_keeps_its_words():
 
 def test_thinking_of_a_stream_travels_back_byte_for_byte():
     case = load("anthropic", "12-stream-thinking")
-    reply, _ = read_stream(codec(), [case.content])
+    reply, _ = read_pieces(codec(), [case.content])
     history = (WEATHER, reply.message, ToolMessage("18 C", "toolu_Wthr0001"))
     body = body_of(codec().build_request(ask(*history, tools=(GET_WEATHER,))))
     assert body["messages"][1]["content"] == [
@@ -278,7 +278,7 @@ def test_thinking_of_a_stream_travels_back_byte_for_byte():
 def test_a_changed_message_is_sent_as_it_now_is():
     from dataclasses import replace
 
-    reply, _ = read_stream(codec(), [load("anthropic", "12-stream-thinking").content])
+    reply, _ = read_pieces(codec(), [load("anthropic", "12-stream-thinking").content])
     changed = replace(reply.message, content="Never mind.", tool_calls=())
     body = body_of(codec().build_request(ask(WEATHER, changed, UserMessage("why?"))))
     assert body["messages"][1] == {"role": "assistant", "content": "Never mind."}
@@ -379,7 +379,7 @@ def test_an_error_event_in_mid_stream_is_raised():
 def test_a_stream_without_its_end_has_no_done():
     body = load("anthropic", "06-stream-text").content
     with pytest.raises(AssertionError, match="no end"):
-        read_stream(codec(), [body[: body.index(b"event: message_stop")]])
+        read_pieces(codec(), [body[: body.index(b"event: message_stop")]])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from lmagent.errors import (
     ProviderError,
     RateLimited,
 )
-from lmagent.providers.base import Auth, BearerAuth, ChatCall, HeaderAuth, Request
+from lmagent.providers.base import Auth, BearerAuth, ChatCall, HeaderAuth
 from lmagent.providers.openai.chat import AZURE, AzureCodec, EntraAuth
 from tests.providers.wire import (
     assert_body,
@@ -31,6 +31,7 @@ from tests.providers.wire import (
     load,
     names,
     read_stream,
+    signed,
 )
 
 HOST = "https://RESOURCE.openai.azure.com"
@@ -52,12 +53,6 @@ def codec_of(name: str) -> AzureCodec:
     )
 
 
-def signed(auth: Auth, request: Request) -> Request:
-    with pytest.raises(StopIteration) as stop:
-        next(auth.flow(request, 0.0))
-    return stop.value.value
-
-
 def body_of(codec: AzureCodec, **parameters: Any) -> dict[str, Any]:
     return loads(codec.build_request(ChatCall(messages=ASK, parameters=parameters)).content)
 
@@ -75,7 +70,7 @@ def test_requests_equal_the_sdk(name: str) -> None:
     auth: Auth = HeaderAuth(Secret("azkey-test-0000"), "api-key")
     if "authorization" in recorded:
         auth = BearerAuth(Secret(recorded["authorization"].removeprefix("Bearer ")))
-    assert_headers(signed(auth, request).headers, case)
+    assert_headers(signed(request, auth).headers, case)
 
 
 @pytest.mark.parametrize("name", [n for n in names("azure", streams=False, errors=False) if n not in RESPONSES])
@@ -197,5 +192,5 @@ def test_entra_tokens_come_from_a_function() -> None:
     tokens = iter(["eyJ-one-token", Secret("eyJ-two-token")])
     auth = EntraAuth(lambda: next(tokens))
     request = AzureCodec("d", endpoint=HOST).build_request(ChatCall(messages=ASK))
-    assert signed(auth, request).headers["authorization"] == "Bearer eyJ-one-token"
-    assert signed(auth, request).headers["authorization"] == "Bearer eyJ-two-token"
+    assert signed(request, auth).headers["authorization"] == "Bearer eyJ-one-token"
+    assert signed(request, auth).headers["authorization"] == "Bearer eyJ-two-token"

@@ -22,6 +22,7 @@ from lmagent.providers.base import Request
 from lmagent.toolkit.schema import OutputSchema
 from tests.providers import rules_baichuan
 from tests.providers.histories import HISTORIES
+from tests.providers.wire import sent_json, signed
 from tests.providers.wire_cn import (
     ASK,
     CHAT,
@@ -33,7 +34,7 @@ from tests.providers.wire_cn import (
     assert_stream,
     chat,
     load,
-    read_stream,
+    read_pieces,
 )
 
 NOW = 1_700_000_000.7
@@ -43,16 +44,6 @@ WARM = {"temperature": 0.7, "top_k": 5, "top_p": 0.8, "with_search_enhance": Fal
 
 def codec() -> BaichuanCodec:
     return BaichuanCodec("Baichuan2-53B")
-
-
-def signed(request: Request) -> Request:
-    with pytest.raises(StopIteration) as stop:
-        next(AUTH.flow(request, NOW))
-    return stop.value.value
-
-
-def body(request: Request) -> dict[str, Any]:
-    return json.loads(request.content)
 
 
 def line(content: str, reason: str = "", **fields: Any) -> bytes:
@@ -66,8 +57,8 @@ def line(content: str, reason: str = "", **fields: Any) -> bytes:
 )
 def test_requests_are_what_upstream_sends(case, call):
     recorded = load("baichuan", case)
-    ours = signed(codec().build_request(call))
-    rules_baichuan.check(body(ours))
+    ours = signed(codec().build_request(call), AUTH, NOW)
+    rules_baichuan.check(sent_json(ours))
     headers = dict(recorded.request["headers"])
     assert headers.pop("x-bc-request-id") == "your requestId"  # a placeholder that upstream copied from the docs
     assert_request(ours, replace(recorded, request={**recorded.request, "headers": headers}))
@@ -76,7 +67,7 @@ def test_requests_are_what_upstream_sends(case, call):
 
 def test_the_signature_is_the_documented_vector():
     content = b'{"model": "Baichuan2-53B", "messages": [{"role": "user", "content": "hi"}]}'
-    request = signed(Request(url="https://api.baichuan-ai.com/v1/chat", content=content))
+    request = signed(Request(url="https://api.baichuan-ai.com/v1/chat", content=content), AUTH, NOW)
     assert request.headers == {
         "authorization": "Bearer fake-baichuan-key",
         "x-bc-timestamp": "1700000000",
@@ -89,7 +80,7 @@ def test_the_signature_is_the_documented_vector():
 def test_the_signature_covers_exactly_the_bytes_that_are_sent():
     request = codec().build_request(chat(UserMessage("你好")))
     assert "你好".encode() in request.content
-    one, other = signed(request), signed(replace(request, content=request.content + b" "))
+    one, other = signed(request, AUTH, NOW), signed(replace(request, content=request.content + b" "), AUTH, NOW)
     assert one.headers["x-bc-signature"] != other.headers["x-bc-signature"]
     assert one.content == request.content
 
@@ -117,12 +108,12 @@ def test_the_last_message_is_the_answer_and_completion_tokens_count_too():
 
 
 def test_a_stream_without_usage_ends_with_its_finish_reason():
-    reply, _ = read_stream(codec(), [line("a"), line("b", "stop")])
+    reply, _ = read_pieces(codec(), [line("a"), line("b", "stop")])
     assert (reply.reply, reply.finish_reason, reply.usage) == ("ab", "stop", None)
-    reply, _ = read_stream(codec(), [line("a"), line("b", "stop").rstrip()])  # the last newline may be missing
+    reply, _ = read_pieces(codec(), [line("a"), line("b", "stop").rstrip()])  # the last newline may be missing
     assert reply.reply == "ab"
     with pytest.raises(AssertionError, match="no end"):
-        read_stream(codec(), [line("a")])
+        read_pieces(codec(), [line("a")])
 
 
 @pytest.mark.parametrize(
@@ -135,7 +126,7 @@ def test_unknown_shapes_are_invalid_responses(strange):
 
 def test_a_line_that_is_no_json_is_an_invalid_response():
     with pytest.raises(InvalidResponse):
-        read_stream(codec(), [b"data: {}\n"])
+        read_pieces(codec(), [b"data: {}\n"])
 
 
 # Errors
@@ -181,7 +172,7 @@ def test_an_error_inside_and_in_place_of_a_stream_is_raised():
     error = json.dumps({"code": 1, "msg": "system error"}).encode()
     for chunks in ([line("a"), error + b"\n"], [error]):
         with pytest.raises(ServerFailed):
-            read_stream(codec(), chunks)
+            read_pieces(codec(), chunks)
 
 
 # Histories, parameters
@@ -189,11 +180,11 @@ def test_an_error_inside_and_in_place_of_a_stream_is_raised():
 
 @pytest.mark.parametrize("name", HISTORIES)
 def test_any_history_can_be_sent(name):
-    rules_baichuan.check(body(codec().build_request(chat(HISTORIES[name]))))
+    rules_baichuan.check(sent_json(codec().build_request(chat(HISTORIES[name]))))
 
 
 def test_system_text_stands_before_the_user():
-    request = body(codec().build_request(chat(SYSTEM, RIVER)))
+    request = sent_json(codec().build_request(chat(SYSTEM, RIVER)))
     assert request["messages"] == [{"role": "user", "content": f"{SYSTEM.content}\n\n{RIVER.text}"}]
 
 
@@ -207,14 +198,14 @@ def test_what_the_old_api_cannot_do_is_refused():
 
 def test_a_structured_answer_is_asked_for_in_words():
     call = chat(RIVER, output_schema=OutputSchema(name="r", schema={"type": "object"}))
-    content = body(codec().build_request(call))["messages"][0]["content"]
+    content = sent_json(codec().build_request(call))["messages"][0]["content"]
     assert '{"type":"object"}' in content
     assert content.endswith(RIVER.text)
 
 
 def test_parameters_are_translated():
     def rendered(**parameters: Any) -> Any:
-        request = body(codec().build_request(chat(RIVER, parameters=parameters)))
+        request = sent_json(codec().build_request(chat(RIVER, parameters=parameters)))
         return {name: request[name] for name in request if name not in ("model", "messages")}
 
     assert rendered() == {}

@@ -43,6 +43,7 @@ from lmagent.providers.openai.vendor_profiles import BAILIAN
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_bailian
 from tests.providers.histories import HISTORIES as SHARED
+from tests.providers.wire import signed
 from tests.providers.wire_cn import (
     ASK,
     CHAT,
@@ -57,7 +58,7 @@ from tests.providers.wire_cn import (
     chat,
     load,
     names,
-    read_stream,
+    read_pieces,
 )
 
 KEY = Secret("sk-fake-dashscope-key")
@@ -96,10 +97,8 @@ def app(request_id: str = "00000000000000000000000000000001", **fields: Any) -> 
     return BailianAppCodec("fake-app-id", new_request_id=lambda: request_id, **fields)
 
 
-def signed(request: Request, key: Secret = KEY) -> Request:
-    with pytest.raises(StopIteration) as stop:
-        next(BearerAuth(key).flow(request, 0))
-    return stop.value.value
+def with_key(request: Request, key: Secret = KEY) -> Request:
+    return signed(request, BearerAuth(key))
 
 
 def body_of(call: ChatCall, dialect: Codec | None = None) -> dict[str, Any]:
@@ -126,7 +125,7 @@ def test_no_case_is_left_out():
 
 @pytest.mark.parametrize("name", NATIVE)
 def test_native_request(name: str):
-    request = signed(codec_of(name).build_request(NATIVE[name]))
+    request = with_key(codec_of(name).build_request(NATIVE[name]))
     # tool_choice "auto" is the default of the API: we leave it out.
     assert_request(request, load("bailian", name), without=["parameters.tool_choice"])
     rules_bailian.check(json.loads(request.content))
@@ -155,7 +154,7 @@ def test_streams_of_one_codec_do_not_know_each_other():
     case = load("bailian", "05-native-stream-cumulative")
     dialect = codec(incremental=False)
     for _ in range(2):
-        reply, _ = read_stream(dialect, [case.body])
+        reply, _ = read_pieces(dialect, [case.body])
         assert reply.reply == "The Qiantang River."
 
 
@@ -163,7 +162,7 @@ def test_old_streams_of_bare_text():
     texts = ["The ", "The river."]
     chunks = [{"output": {"text": text, "finish_reason": "null"}} for text in texts]
     chunks.append({"output": {"text": "The river.", "finish_reason": "stop"}, "usage": {"input_tokens": 1}})
-    reply, events = read_stream(codec(incremental=False, result_format=None), [frames(*chunks)])
+    reply, events = read_pieces(codec(incremental=False, result_format=None), [frames(*chunks)])
     assert reply.reply == "The river."
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["The ", "river."]
     assert reply.usage == Usage(input_tokens=1, total_tokens=1)
@@ -172,7 +171,7 @@ def test_old_streams_of_bare_text():
 def test_a_character_cut_in_half_waits_until_it_is_whole():
     texts = ["ab\ufffd", "ab中", "ab中\ufffd"]
     chunks = [piece(content=text) for text in texts] + [piece("stop", content="ab中国")]
-    reply, events = read_stream(codec(incremental=False), [frames(*chunks)])
+    reply, events = read_pieces(codec(incremental=False), [frames(*chunks)])
     assert reply.reply == "ab中国"
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["ab", "中", "国"]
 
@@ -182,7 +181,7 @@ def test_reasoning_in_both_kinds_of_stream_and_never_sent_back():
         chunks = [piece(content="", reasoning_content=thought) for thought in thoughts]
         last = "hmm" if not incremental else ""
         chunks.append(piece("stop", content="2", reasoning_content=last))
-        reply, events = read_stream(codec(incremental=incremental), [frames(*chunks)])
+        reply, events = read_pieces(codec(incremental=incremental), [frames(*chunks)])
         assert (reply.message.reasoning, reply.reply) == ("hmm", "2")
         assert [event.text for event in events if isinstance(event, ReasoningDelta)] == ["hm", "m"]
         assert "hmm" not in json.dumps(body_of(chat(UserMessage("q"), reply.message, UserMessage("sure?"))))
@@ -213,7 +212,7 @@ def test_parallel_calls_in_a_stream(incremental: bool):
         steps[2].insert(0, call(0, "a", "add", '{"x":1}'))
     chunks = [piece(content="", tool_calls=calls) for calls in steps]
     chunks.append(piece("tool_calls", content="", tool_calls=[] if incremental else steps[2]))
-    reply, _ = read_stream(codec(incremental=incremental), [frames(*chunks)])
+    reply, _ = read_pieces(codec(incremental=incremental), [frames(*chunks)])
     assert [(c.id, c.name, c.arguments) for c in reply.tool_calls] == [("a", "add", '{"x":1}'), ("b", "now", "{}")]
     assert reply.finish_reason == "tool_calls"
 
@@ -230,13 +229,13 @@ def test_calls_without_ids_and_indexes_get_them():
 def test_content_may_be_a_list():
     reply = codec().parse_reply(piece("stop", content=[{"text": "a"}, {"image": "x"}, {"text": "b"}]))
     assert reply.reply == "ab"
-    reply, _ = read_stream(codec(), [frames(piece(content=[{"text": "a"}]), piece("length", content=[]))])
+    reply, _ = read_pieces(codec(), [frames(piece(content=[{"text": "a"}]), piece("length", content=[]))])
     assert (reply.reply, reply.finish_reason) == ("a", "length")
 
 
 def test_a_stream_without_a_reason_is_not_whole():
     with pytest.raises(AssertionError, match="no end"):
-        read_stream(codec(), [frames(piece(content="half"))])
+        read_pieces(codec(), [frames(piece(content="half"))])
 
 
 @pytest.mark.parametrize(
@@ -264,7 +263,7 @@ def test_recorded_errors():
     assert (error.request_id, error.retry_after, error.provider) == ("f1e2d3c4-err1", 7, "bailian")
     case = load("bailian", "71-native-stream-error")
     with pytest.raises(ContextTooLong) as caught:
-        read_stream(codec(), [case.body])
+        read_pieces(codec(), [case.body])
     assert_error(caught.value, case)
     case = load("bailian", "73-app-error")
     assert_error(app().parse_error(case.status, {}, case.json), case)
@@ -303,7 +302,7 @@ def test_error_codes(status: int, code: str, message: str, kind: type[Exception]
     assert type(error) is kind
     assert (error.retryable, error.code, error.status) == (retryable, code, status)
     with pytest.raises(type(codec().parse_error(200, {}, fault))):  # the same in a stream, half-way
-        read_stream(codec(), [frames(piece(content="half")), frames(fault, event="error")])
+        read_pieces(codec(), [frames(piece(content="half")), frames(fault, event="error")])
 
 
 def test_errors_without_a_known_body():
@@ -459,7 +458,7 @@ def test_messages_are_encoded_once_for_each_form():
 
 
 def test_no_secret_in_what_is_shown():
-    request = signed(codec().build_request(chat(CHAT)))
+    request = with_key(codec().build_request(chat(CHAT)))
     assert "dashscope-key" not in request.url
     assert request.params == {}
 
@@ -469,14 +468,14 @@ def test_no_secret_in_what_is_shown():
 
 def test_app_request():
     case = load("bailian", "40-app-plain")
-    request = signed(
+    request = with_key(
         app(session_id="s-001").build_request(chat(CHAT, parameters={"top_p": 0.8})), Secret("fake-bailian-token")
     )
     noise = ["BizParams", "DocReferenceType", "DocTagIds", "DocTagCodes"]  # explicit nulls of the SDK
     assert_request(request, case, without=noise)
     case = load("bailian", "41-app-stream-cumulative")
     dialect = app("00000000000000000000000000000002")
-    request = signed(
+    request = with_key(
         dialect.build_request(chat(RIVER, parameters={"top_p": 0.0}, stream=True)), Secret("fake-bailian-token")
     )
     assert_request(request, case, without=[*noise, "SessionId"])
@@ -494,13 +493,13 @@ def test_app_reply_and_stream():
 
 def test_app_stream_with_an_end_mark_and_an_error():
     body = load("bailian", "41-app-stream-cumulative").body
-    reply, _ = read_stream(app(), [body, b"\ndata: [DONE]\n\n"])
+    reply, _ = read_pieces(app(), [body, b"\ndata: [DONE]\n\n"])
     assert reply.reply == "The Qiantang River."
     fault = b'data: {"Success":false,"Code":"Throttling","Message":"slow down","RequestId":"r","Data":null}\n\n'
     with pytest.raises(RateLimited, match="slow down"):
-        read_stream(app(), [body, fault])
+        read_pieces(app(), [body, fault])
     with pytest.raises(AssertionError, match="no end"):
-        read_stream(app(), [b""])
+        read_pieces(app(), [b""])
 
 
 def test_app_parameters_and_limits():
@@ -608,7 +607,7 @@ COMPATIBLE_CALLS: dict[str, ChatCall] = {
 
 @pytest.mark.parametrize("name", COMPATIBLE)
 def test_compatible_request(name: str):
-    request = signed(PLAIN.build_request(COMPATIBLE_CALLS[name]))
+    request = with_key(PLAIN.build_request(COMPATIBLE_CALLS[name]))
     assert_request(request, load("bailian", name), without=["tool_choice"])
 
 
@@ -659,6 +658,6 @@ def test_compatible_error_codes(status: int, code: str, message: str, kind: type
 def test_compatible_continuations_have_an_empty_id_and_name():
     """With null instead of empty texts, too."""
     body = load("bailian", "24-compatible-stream-tools").body.replace(b'"name":""', b'"name":null')
-    reply, _ = read_stream(PLAIN, [body])
+    reply, _ = read_pieces(PLAIN, [body])
     assert [(call.id, call.name) for call in reply.tool_calls] == [("call_7f3a91c2_0", "get_weather")]
     assert json.loads(reply.tool_calls[0].arguments) == {"city": "Hangzhou", "unit": "celsius"}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from lmagent.core.messages import AssistantMessage, Message, SystemMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.errors import MessageError
 from lmagent.providers.anthropic import AnthropicCodec
-from lmagent.providers.base import quoted, retry_after, seconds
 from lmagent.providers.conversation import answered, arguments_object, called_names, fitting_ids, kept_items, settled
+from lmagent.providers.fields import quoted, retry_after, seconds
 from lmagent.providers.gemini import GeminiCodec
 from lmagent.providers.openai.responses import ResponsesCodec
 from tests.providers import rules_anthropic, rules_gemini, rules_responses

@@ -27,6 +27,7 @@ from lmagent.providers.openai.variants import MinimaxV2Codec, WenxinV2Codec
 from lmagent.providers.openai.vendor_profiles import BAICHUAN, MINIMAX, MINIMAX_V2
 from tests.providers import rules_openai, rules_wenxin
 from tests.providers.histories import HISTORIES
+from tests.providers.wire import signed
 from tests.providers.wire_cn import (
     ASK,
     CHAT,
@@ -43,7 +44,7 @@ from tests.providers.wire_cn import (
     chat,
     load,
     names,
-    read_stream,
+    read_pieces,
 )
 
 WARM = {"temperature": 0.7, "top_p": 0.8}
@@ -93,9 +94,7 @@ def folder(name: str) -> str:
 
 def sent(codec: Codec, call: ChatCall, case: Case) -> Request:
     key = case.request["headers"]["authorization"].removeprefix("Bearer ")
-    with pytest.raises(StopIteration) as stop:
-        next(BearerAuth(Secret(key)).flow(codec.build_request(call), 0.0))
-    return stop.value.value
+    return signed(codec.build_request(call), BearerAuth(Secret(key)))
 
 
 def unpacked(body: Any) -> Any:
@@ -180,7 +179,7 @@ def test_minimax_hides_errors_in_replies_and_streams(name, code, kind: type[Prov
     body = {"choices": None, "base_resp": {"status_code": code, "status_msg": "m"}}
     assert type(CODECS[name].parse_error(200, {}, body)) is kind
     with pytest.raises(kind):
-        read_stream(CODECS[name], [f"data: {json.dumps(body)}\n\n".encode()])
+        read_pieces(CODECS[name], [f"data: {json.dumps(body)}\n\n".encode()])
 
 
 def test_minimax_gets_its_thinking_back_as_it_came():
@@ -197,7 +196,7 @@ def test_minimax_search_results_are_no_answer():
         {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "It rains."}, "finish_reason": "stop"}]},
     ]
     stream = [f"data: {json.dumps({'object': 'chat.completion.chunk', **event})}\n\n".encode() for event in events]
-    assert read_stream(CODECS["minimax_v2"], stream)[0].reply == "It rains."
+    assert read_pieces(CODECS["minimax_v2"], stream)[0].reply == "It rains."
 
 
 def test_safety_hits_are_filtered_and_keep_their_text():
@@ -213,7 +212,7 @@ def test_safety_hits_are_filtered_and_keep_their_text():
             assert reply.message.details[folder(name)] == marks
             chunks = [{"choices": [{"index": 0, "delta": {"content": "no."}}]}, {**body, "object": "chat.completion"}]
             stream = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
-            streamed, _ = read_stream(CODECS[name], stream)
+            streamed, _ = read_pieces(CODECS[name], stream)
             assert (streamed.reply, streamed.finish_reason) == ("no.", "content_filter")
             assert streamed.message.details[folder(name)] == marks
 

@@ -47,7 +47,7 @@ from tests.providers.wire_intl import (
     cuts,
     load,
     names,
-    read_stream,
+    read_pieces,
     shown_text,
     spec,
 )
@@ -232,7 +232,7 @@ def test_streams_are_read_however_they_are_cut(name: str, line_end: bytes):
     one = codec_for(name)
     first = None
     for pieces in cuts(case.content.replace(b"\r\n", b"\n").replace(b"\n", line_end)):
-        reply, events = read_stream(one, pieces)
+        reply, events = read_pieces(one, pieces)
         first = first or reply
         assert reply.message == first.message
         assert (reply.finish_reason, reply.usage) == (first.finish_reason, first.usage)
@@ -277,7 +277,7 @@ def test_signatures_stay_on_their_parts_through_a_whole_turn():
     for name in ("04-parallel-calls", "07-stream-tool-calls"):
         case = load("gemini", name)
         one = codec()
-        reply = read_stream(one, [case.content])[0] if "stream" in name else one.parse_reply(case.json)
+        reply = read_pieces(one, [case.content])[0] if "stream" in name else one.parse_reply(case.json)
         results = [ToolMessage("x", c.id, c.name) for c in reply.tool_calls]
         body = body_of(one.build_request(ask(BOTH, reply.message, *results, tools=(GET_WEATHER, GET_TIME))))
         rules_gemini.check(body)
@@ -435,7 +435,7 @@ def test_an_error_in_mid_stream_is_raised():
 def test_a_stream_without_a_finish_reason_has_no_done():
     body = load("gemini", "06-stream-text").content
     with pytest.raises(AssertionError, match="no end"):
-        read_stream(codec(), [body[: body.rindex(b"data:")]])
+        read_pieces(codec(), [body[: body.rindex(b"data:")]])
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ from lmagent.providers.openai.variants import HunyuanCompatibleCodec
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_hunyuan
 from tests.providers.histories import HISTORIES as SHARED
+from tests.providers.wire import signed
 from tests.providers.wire_cn import (
     ASK,
     CHAT,
@@ -56,7 +57,7 @@ from tests.providers.wire_cn import (
     chat,
     load,
     names,
-    read_stream,
+    read_pieces,
 )
 
 ID, KEY = Secret("AKIDfakefakefakefake"), Secret("fakesecretkeyfakesecretkey")
@@ -72,13 +73,6 @@ OPENAI = tuple(
 
 def codec(**fields: Any) -> HunyuanCodec:
     return HunyuanCodec("hunyuan-turbos-latest", language="zh-CN", **fields)
-
-
-def signed(request: Request, auth: Any, now: float = NOW) -> Request:
-    flow = auth.flow(request, now)
-    with pytest.raises(StopIteration) as stop:
-        next(flow)
-    return stop.value.value
 
 
 def body_of(call: ChatCall, dialect: Codec | None = None) -> dict[str, Any]:
@@ -100,7 +94,7 @@ def test_tc3_vector():
     request = Request(
         url="https://hunyuan.tencentcloudapi.com/", content=body, headers={"Content-Type": "application/json"}
     )
-    headers = signed(request, TC3Auth(ID, KEY)).headers
+    headers = signed(request, TC3Auth(ID, KEY), NOW).headers
     assert headers["authorization"] == (
         "TC3-HMAC-SHA256 Credential=AKIDfakefakefakefake/2023-11-14/hunyuan/tc3_request, "
         "SignedHeaders=content-type;host, "
@@ -116,7 +110,7 @@ def test_tc3_signatures_of_the_recordings(name: str):
     request = Request(
         url=recorded["url"], content=recorded["body_text"].encode(), headers={"content-type": "application/json"}
     )
-    assert signed(request, TC3Auth(ID, KEY)).headers["authorization"] == recorded["headers"]["authorization"]
+    assert signed(request, TC3Auth(ID, KEY), NOW).headers["authorization"] == recorded["headers"]["authorization"]
 
 
 def load_path(name: str) -> Any:
@@ -126,9 +120,9 @@ def load_path(name: str) -> Any:
 def test_tc3_signs_a_temporary_key_and_the_port_of_a_private_host():
     request = codec(base_url="http://127.0.0.1:8080/").build_request(chat(CHAT))
     assert request.url == "http://127.0.0.1:8080/"
-    ours = signed(request, TC3Auth(ID, KEY, token=Secret("session-token")))
+    ours = signed(request, TC3Auth(ID, KEY, token=Secret("session-token")), NOW)
     assert ours.headers["x-tc-token"] == "session-token"
-    elsewhere = signed(codec().build_request(chat(CHAT)), TC3Auth(ID, KEY))
+    elsewhere = signed(codec().build_request(chat(CHAT)), TC3Auth(ID, KEY), NOW)
     assert ours.headers["authorization"] != elsewhere.headers["authorization"]
 
 
@@ -164,7 +158,7 @@ def compact(case: Case) -> Case:
 
 @pytest.mark.parametrize("name", TC3)
 def test_tc3_request(name: str):
-    request = signed(codec().build_request(question(name)), TC3Auth(ID, KEY))
+    request = signed(codec().build_request(question(name)), TC3Auth(ID, KEY), NOW)
     # ToolChoice "auto" is the default of the API: we leave it out.
     assert_request(request, compact(load("hunyuan", name)), without=["ToolChoice"])
     rules_hunyuan.check(json.loads(request.content))
@@ -249,7 +243,7 @@ def test_a_failure_inside_a_stream(code: object, kind: type[Exception]):
     first = b'data: {"Choices":[{"Delta":{"Content":"The "},"FinishReason":""}]}\n\n'
     fault = json.dumps({"ErrorMsg": {"Msg": "engine failed", "Code": code}, "Id": "x"}).encode()
     with pytest.raises(kind, match="engine failed"):
-        read_stream(codec(), [first, b"data: " + fault + b"\n\n"])
+        read_pieces(codec(), [first, b"data: " + fault + b"\n\n"])
 
 
 def test_a_hidden_error_is_never_read_as_a_reply():
@@ -287,7 +281,7 @@ def test_parallel_calls_that_all_have_index_0_are_told_apart_by_id():
     chunks = [{"Choices": [{"Delta": {"ToolCalls": calls}, "FinishReason": ""}]} for calls in deltas]
     chunks.append({"Choices": [{"Delta": {}, "FinishReason": "tool_calls"}]})
     body = b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks)
-    reply, _ = read_stream(codec(), [body])
+    reply, _ = read_pieces(codec(), [body])
     assert [(c.id, c.name, c.arguments) for c in reply.tool_calls] == [("a", "add", '{"x":1}'), ("b", "now", "{}")]
 
 
@@ -448,7 +442,7 @@ def test_too_many_messages_are_refused_before_any_request():
 
 
 def test_the_head_of_the_request_carries_no_secret():
-    request = signed(codec().build_request(chat(CHAT)), TC3Auth(ID, KEY))
+    request = signed(codec().build_request(chat(CHAT)), TC3Auth(ID, KEY), NOW)
     assert KEY.reveal() not in repr(request)
     assert KEY.reveal() not in repr(TC3Auth(ID, KEY).__dict__)
 

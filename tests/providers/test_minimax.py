@@ -26,6 +26,7 @@ from lmagent.providers.minimax import MinimaxCodec, MinimaxProCodec
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_minimax
 from tests.providers.histories import HISTORIES
+from tests.providers.wire import sent_json, signed
 from tests.providers.wire_cn import (
     ASK,
     CHAT,
@@ -38,7 +39,7 @@ from tests.providers.wire_cn import (
     assert_stream,
     chat,
     load,
-    read_stream,
+    read_pieces,
 )
 
 GROUP = "1700000000000000000"
@@ -56,13 +57,7 @@ def pro(**options: Any) -> MinimaxProCodec:
 
 
 def sent(request: Request) -> Request:
-    with pytest.raises(StopIteration) as stop:
-        next(BearerAuth(Secret("fake-minimax-key")).flow(request, 0.0))
-    return stop.value.value
-
-
-def body(request: Request) -> dict[str, Any]:
-    return json.loads(request.content)
+    return signed(request, BearerAuth(Secret("fake-minimax-key")))
 
 
 def lines(*events: dict[str, Any]) -> list[bytes]:
@@ -82,7 +77,7 @@ def lines(*events: dict[str, Any]) -> list[bytes]:
 def test_old_requests_are_what_upstream_sends(case, call):
     request = sent(old().build_request(call))
     assert_request(request, load("minimax", case))
-    rules_minimax.check(body(request))
+    rules_minimax.check(sent_json(request))
 
 
 def test_the_length_limit_has_the_vendors_name_and_not_upstreams_slip():
@@ -106,7 +101,7 @@ def test_the_length_limit_has_the_vendors_name_and_not_upstreams_slip():
 def test_pro_requests_are_what_upstream_sends(case, call):
     request = sent(pro().build_request(call))
     assert_request(request, load("minimax", case))
-    rules_minimax.check_pro(body(request))
+    rules_minimax.check_pro(sent_json(request))
 
 
 # Replies
@@ -148,24 +143,24 @@ def test_the_last_event_adds_only_what_was_not_shown():
     def old_event(delta: str, reply: str = "", **fields: Any) -> dict[str, Any]:
         return {"reply": reply, "choices": [{"delta": delta, "finish_reason": ""}], **fields}
 
-    reply, _ = read_stream(old(), lines(old_event("The "), old_event("", "The River.", usage={"total_tokens": 3})))
+    reply, _ = read_pieces(old(), lines(old_event("The "), old_event("", "The River.", usage={"total_tokens": 3})))
     assert reply.reply == "The River."
 
     def pro_event(text: str, reply: str = "", **fields: Any) -> dict[str, Any]:
         return {"reply": reply, "choices": [{"messages": [{"sender_type": "BOT", "text": text}]}], **fields}
 
-    reply, _ = read_stream(pro(), lines(pro_event("The "), pro_event("The River.", usage={"total_tokens": 3})))
+    reply, _ = read_pieces(pro(), lines(pro_event("The "), pro_event("The River.", usage={"total_tokens": 3})))
     assert reply.reply == "The River."
-    reply, _ = read_stream(pro(), lines(pro_event("The River.", "The River.", usage={"total_tokens": 3})))
+    reply, _ = read_pieces(pro(), lines(pro_event("The River.", "The River.", usage={"total_tokens": 3})))
     assert reply.reply == "The River."
 
 
 def test_a_stream_may_end_with_a_finish_reason_alone():
     event = {"reply": "", "choices": [{"delta": "hi", "finish_reason": "length"}]}
-    reply, _ = read_stream(old(), lines(event))
+    reply, _ = read_pieces(old(), lines(event))
     assert (reply.reply, reply.finish_reason, reply.usage) == ("hi", "length", None)
     with pytest.raises(AssertionError, match="no end"):
-        read_stream(old(), lines({"reply": "", "choices": [{"delta": "hi", "finish_reason": ""}]}))
+        read_pieces(old(), lines({"reply": "", "choices": [{"delta": "hi", "finish_reason": ""}]}))
 
 
 def test_plugins_work_on_the_server_and_are_never_called():
@@ -180,7 +175,7 @@ def test_plugins_work_on_the_server_and_are_never_called():
     answer = {"reply": "It rains.", "choices": [{"finish_reason": "stop", "messages": [asked, plugin, said]}]}
     reply = pro().parse_reply(answer)
     assert (reply.reply, reply.tool_calls, reply.finish_reason) == ("It rains.", (), "stop")
-    streamed, _ = read_stream(
+    streamed, _ = read_pieces(
         pro(),
         lines(
             {"reply": "", "choices": [{"messages": [asked]}]},
@@ -258,7 +253,7 @@ def test_errors_without_a_body_are_sorted_by_status():
 def test_an_error_inside_a_stream_is_raised():
     error = {"choices": None, "base_resp": {"status_code": 1027, "status_msg": "output sensitive"}}
     with pytest.raises(ContentFiltered):
-        read_stream(old(), lines({"reply": "", "choices": [{"delta": "a"}]}, error))
+        read_pieces(old(), lines({"reply": "", "choices": [{"delta": "a"}]}, error))
 
 
 # Histories
@@ -266,13 +261,13 @@ def test_an_error_inside_a_stream_is_raised():
 
 @pytest.mark.parametrize("name", HISTORIES)
 def test_any_history_can_be_sent(name):
-    rules_minimax.check(body(old().build_request(chat(HISTORIES[name]))))
-    rules_minimax.check_pro(body(pro().build_request(chat(HISTORIES[name]))))
-    rules_minimax.check_pro(body(pro().build_request(chat(HISTORIES[name], tools=True))))
+    rules_minimax.check(sent_json(old().build_request(chat(HISTORIES[name]))))
+    rules_minimax.check_pro(sent_json(pro().build_request(chat(HISTORIES[name]))))
+    rules_minimax.check_pro(sent_json(pro().build_request(chat(HISTORIES[name], tools=True))))
 
 
 def test_calls_are_text_in_the_old_api():
-    assert body(old().build_request(chat(TOLD)))["messages"] == [
+    assert sent_json(old().build_request(chat(TOLD)))["messages"] == [
         {"sender_type": "USER", "text": "What is the weather in Hangzhou today?"},
         {"sender_type": "BOT", "text": '[I called get_weather with {"city":"Hangzhou","unit":"celsius"}]'},
         {
@@ -283,27 +278,29 @@ def test_calls_are_text_in_the_old_api():
 
 
 def test_the_prompt_needs_names_and_no_prompt_needs_none():
-    assert "role_meta" not in body(old().build_request(chat(RIVER)))
-    request = body(MinimaxCodec("m", group_id="1").build_request(chat(SystemMessage("a"), SystemMessage("b"), RIVER)))
+    assert "role_meta" not in sent_json(old().build_request(chat(RIVER)))
+    request = sent_json(
+        MinimaxCodec("m", group_id="1").build_request(chat(SystemMessage("a"), SystemMessage("b"), RIVER))
+    )
     assert request["prompt"] == "a\n\nb"
     assert request["role_meta"] == {"user_name": "用户", "bot_name": "MM智能助理"}
 
 
 def test_a_bot_without_a_system_prompt_has_a_text_all_the_same():
-    request = body(MinimaxProCodec("m", group_id="1").build_request(chat(RIVER)))
+    request = sent_json(MinimaxProCodec("m", group_id="1").build_request(chat(RIVER)))
     assert request["reply_constraints"] == {"sender_type": "BOT", "sender_name": "MM智能助理"}
     assert request["bot_setting"][0]["bot_name"] == "MM智能助理"
     assert request["bot_setting"][0]["content"]
 
 
 def test_the_system_prompt_stays_when_parameters_are_given():
-    request = body(pro().build_request(chat(SYSTEM, RIVER, parameters={"temperature": 1})))
+    request = sent_json(pro().build_request(chat(SYSTEM, RIVER, parameters={"temperature": 1})))
     assert request["bot_setting"] == [{"bot_name": "Assistant", "content": SYSTEM.content}]
 
 
 def test_the_model_goes_on_with_its_own_last_message():
     call = chat(UserMessage("a"), AssistantMessage("b"), parameters={"continue_last_message": True})
-    request = body(old().build_request(call))
+    request = sent_json(old().build_request(call))
     rules_minimax.check(request)
     assert [message["text"] for message in request["messages"]] == ["a", "b"]
 
@@ -311,7 +308,7 @@ def test_the_model_goes_on_with_its_own_last_message():
 def test_parallel_calls_are_sent_as_consecutive_pairs():
     calls = (ToolCall(id="a", name="f"), ToolCall(id="b", name="g"))
     messages = (UserMessage("q"), AssistantMessage("", calls), ToolMessage("2", "b"), ToolMessage("1", "a"))
-    request = body(pro().build_request(chat(messages, tools=True)))
+    request = sent_json(pro().build_request(chat(messages, tools=True)))
     shown = [(m["sender_type"], m["sender_name"], m["text"]) for m in request["messages"]]
     assert shown == [
         ("USER", "User", "q"),
@@ -323,10 +320,10 @@ def test_parallel_calls_are_sent_as_consecutive_pairs():
 
 
 def test_whose_name_stands_on_a_result_can_be_chosen():
-    request = body(pro(function_sender="bot").build_request(chat(TOLD, tools=True)))
+    request = sent_json(pro(function_sender="bot").build_request(chat(TOLD, tools=True)))
     assert request["messages"][-1]["sender_name"] == "Assistant"
     rules_minimax.check_pro(request)
-    again = body(pro().build_request(chat(TOLD, tools=True)))  # the same messages, encoded another way before
+    again = sent_json(pro().build_request(chat(TOLD, tools=True)))  # the same messages, encoded another way before
     assert again["messages"][-1]["sender_name"] == "get_weather"
 
 
@@ -341,14 +338,14 @@ def test_images_are_refused(codec: Codec):
 
 def test_several_bots():
     bots = [{"bot_name": "Ann", "content": "a cook"}, {"bot_name": "Assistant", "content": "a guide"}]
-    request = body(pro().build_request(chat(RIVER, parameters={"bot_setting": bots})))
+    request = sent_json(pro().build_request(chat(RIVER, parameters={"bot_setting": bots})))
     rules_minimax.check_pro(request)
     assert (request["bot_setting"], request["reply_constraints"]["sender_name"]) == (bots, "Assistant")
-    request = body(pro(bot_name="Bob").build_request(chat(RIVER, parameters={"bot_setting": bots})))
+    request = sent_json(pro(bot_name="Bob").build_request(chat(RIVER, parameters={"bot_setting": bots})))
     assert request["reply_constraints"]["sender_name"] == "Ann"
-    with pytest.raises(MessageError, match="several bots"):
+    with pytest.raises(MessageError, match="2 bots in bot_setting"):
         pro().build_request(chat(SYSTEM, RIVER, parameters={"bot_setting": bots}))
-    request = body(pro().build_request(chat(SYSTEM, RIVER, parameters={"bot_setting": bots[:1]})))
+    request = sent_json(pro().build_request(chat(SYSTEM, RIVER, parameters={"bot_setting": bots[:1]})))
     assert request["bot_setting"] == [{"bot_name": "Ann", "content": f"a cook\n\n{SYSTEM.content}"}]
 
 
@@ -359,7 +356,7 @@ def test_each_bot_needs_a_name():
 
 def test_a_glyph_goes_with_nothing_that_excludes_it():
     glyph = {"type": "raw", "raw_glyph": "The answer is {{gen 'content'}}"}
-    request = body(pro().build_request(chat(RIVER, parameters={"glyph": glyph})))
+    request = sent_json(pro().build_request(chat(RIVER, parameters={"glyph": glyph})))
     assert request["reply_constraints"]["glyph"] == glyph
     rules_minimax.check_pro(request)
     for call in (
@@ -378,19 +375,19 @@ def test_what_the_old_api_cannot_do_is_refused():
     for choice in ("required", NamedTool("get_weather")):
         with pytest.raises(ParameterError, match="tool_choice"):
             pro().build_request(chat(ASK, tools=True, tool_choice=choice))
-    assert "functions" not in body(pro().build_request(chat(ASK, tools=True, tool_choice="none")))
+    assert "functions" not in sent_json(pro().build_request(chat(ASK, tools=True, tool_choice="none")))
     with pytest.raises(MessageError, match="plugin_"):
         pro().build_request(chat(ASK, tools=(ToolSpec(name="plugin_x"),)))
 
 
 def test_a_structured_answer_is_asked_for_in_words():
     call = chat(SYSTEM, RIVER, output_schema=OutputSchema(name="r", schema={"type": "object"}))
-    assert '{"type":"object"}' in body(old().build_request(call))["prompt"]
-    assert '{"type":"object"}' in body(pro().build_request(call))["bot_setting"][0]["content"]
+    assert '{"type":"object"}' in sent_json(old().build_request(call))["prompt"]
+    assert '{"type":"object"}' in sent_json(pro().build_request(call))["bot_setting"][0]["content"]
 
 
 def test_functions_always_have_a_description_and_properties():
-    request = body(pro().build_request(chat(ASK, tools=(ToolSpec(name="add_two"),))))
+    request = sent_json(pro().build_request(chat(ASK, tools=(ToolSpec(name="add_two"),))))
     rules_minimax.check_pro(request)
     assert request["functions"][0]["description"] == "add two"
 
@@ -398,12 +395,12 @@ def test_functions_always_have_a_description_and_properties():
 def test_an_extra_member_replaces_ours():
     request = pro().build_request(chat(RIVER, parameters={"extra_body": {"messages": [1]}}))
     assert request.content.count(b'"messages"') == 1
-    assert body(request)["messages"] == [1]
+    assert sent_json(request)["messages"] == [1]
 
 
 def test_parameters_are_translated():
     def rendered(codec: Codec, **parameters: Any) -> dict[str, Any]:
-        request = body(codec.build_request(chat(RIVER, parameters=parameters)))
+        request = sent_json(codec.build_request(chat(RIVER, parameters=parameters)))
         return {name: request[name] for name in request if name not in ("model", "messages", "bot_setting")}
 
     assert rendered(old(), temperature=0, top_p=0, max_tokens=5) == {

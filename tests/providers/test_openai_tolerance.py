@@ -439,7 +439,7 @@ def test_bodies_that_are_no_json() -> None:
         assert type(error) is kind
         assert "HTML" in error.message
         assert "secret" not in error.message
-    assert CODEC.parse_error(500, {}, None, "").message == "HTTP 500 without an explanation"
+    assert CODEC.parse_error(500, {}, None, "").message == "HTTP status 500 without a message"
     assert CODEC.parse_error(200, {}, None, "") is None  # a stream whose body has not been read
     assert CODEC.parse_error(500, {}, None, "a\x1b[31m\n" + "x" * 500).message.startswith("a\\x1b[31m\\nxxx")
     assert len(CODEC.parse_error(500, {}, None, "x" * 500).message) <= 202

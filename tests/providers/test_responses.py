@@ -45,7 +45,7 @@ from tests.providers.wire_intl import (
     cuts,
     load,
     names,
-    read_stream,
+    read_pieces,
     shown_text,
     spec,
 )
@@ -171,7 +171,7 @@ def test_streams_are_read_however_they_are_cut(name: str):
     one = codec()
     first = None
     for pieces in cuts(case.content):
-        answer, events = read_stream(one, pieces)
+        answer, events = read_pieces(one, pieces)
         first = first or answer
         assert answer.message == first.message
         assert (answer.finish_reason, answer.usage) == (first.finish_reason, first.usage)
@@ -183,7 +183,7 @@ def test_streams_are_read_however_they_are_cut(name: str):
 def test_streams_are_read_one_byte_at_a_time():
     for name in names(PLATFORM, streams=True):
         case = load(PLATFORM, name)
-        compare(read_stream(codec(), [bytes([byte]) for byte in case.content])[0], case.expected)
+        compare(read_pieces(codec(), [bytes([byte]) for byte in case.content])[0], case.expected)
 
 
 FINISH = {
@@ -255,7 +255,7 @@ def test_a_conflict_may_be_gone_the_next_time():
 def test_what_the_model_put_out_travels_back_in_order():
     for name in ("04-parallel-calls", "07-stream-tool-calls"):
         case = load(PLATFORM, name)
-        answer = read_stream(codec(), [case.content])[0] if "stream" in name else codec().parse_reply(case.json)
+        answer = read_pieces(codec(), [case.content])[0] if "stream" in name else codec().parse_reply(case.json)
         results = [ToolMessage("x", c.id, c.name) for c in answer.tool_calls]
         body = body_of(codec().build_request(ask(BOTH, answer.message, *results, tools=(GET_WEATHER, GET_TIME))))
         rules_responses.check(body)
@@ -294,10 +294,10 @@ def test_streams_of_servers_that_say_less():
     """Items without deltas, or an end without output: the same reply."""
     full = load(PLATFORM, "07-stream-tool-calls")
     events = [json.loads(line[6:]) for line in full.content.decode().splitlines() if line.startswith("data: ")]
-    expected, _ = read_stream(codec(), [full.content])
+    expected, _ = read_pieces(codec(), [full.content])
 
     def answer(kept: list[dict[str, Any]]) -> Any:
-        return read_stream(codec(), [f"data: {json.dumps(event)}\n\n".encode() for event in kept])[0]
+        return read_pieces(codec(), [f"data: {json.dumps(event)}\n\n".encode() for event in kept])[0]
 
     assert answer([event for event in events if not event["type"].endswith(".delta")]).message == expected.message
     assert answer(events[-1:]).message == expected.message
@@ -308,7 +308,7 @@ def test_streams_of_servers_that_say_less():
 def test_a_stream_without_its_end_has_no_done():
     body = load(PLATFORM, "06-stream-text").content
     with pytest.raises(AssertionError, match="no end"):
-        read_stream(codec(), [body[: body.index(b"event: response.completed")]])
+        read_pieces(codec(), [body[: body.index(b"event: response.completed")]])
 
 
 @pytest.mark.parametrize(

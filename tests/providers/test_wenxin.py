@@ -22,11 +22,12 @@ from lmagent.errors import (
     RateLimited,
     ServerFailed,
 )
-from lmagent.providers.base import Auth, NamedTool, Request
+from lmagent.providers.base import NamedTool, Request
 from lmagent.providers.wenxin import MODELS, AccessTokenAuth, BceSignatureAuth, IamBearerAuth, KeyPairAuth, WenxinCodec
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_wenxin
 from tests.providers.histories import HISTORIES
+from tests.providers.wire import sent_json, signed
 from tests.providers.wire_cn import (
     ASK,
     CHAT,
@@ -42,7 +43,7 @@ from tests.providers.wire_cn import (
     assert_stream,
     chat,
     load,
-    read_stream,
+    read_pieces,
 )
 
 THOUGHTS = "The user wants the weather in Hangzhou, so I should call get_weather."
@@ -57,17 +58,6 @@ TOKEN = AccessTokenAuth(Secret("24.fake-access-token"))
 
 def codec(model: str = "ERNIE-Bot", **options: Any) -> WenxinCodec:
     return WenxinCodec(model, **options)
-
-
-def sent(auth: Auth, request: Request, now: float = 1_700_000_000) -> Request:
-    flow = auth.flow(request, now)
-    with pytest.raises(StopIteration) as stop:
-        next(flow)
-    return stop.value.value
-
-
-def body(request: Request) -> dict[str, Any]:
-    return json.loads(request.content)
 
 
 def event(text: str = "", **fields: Any) -> bytes:
@@ -99,14 +89,14 @@ def event(text: str = "", **fields: Any) -> bytes:
     ],
 )
 def test_requests_are_what_the_sdks_send(case, call, noise):
-    request = sent(TOKEN, codec().build_request(call))
+    request = signed(codec().build_request(call), TOKEN)
     assert_request(request, load("wenxin", case), without=noise)
-    rules_wenxin.check(body(request))
+    rules_wenxin.check(sent_json(request))
 
 
 def test_request_of_erniebot_differs_in_an_empty_content_only():
     case = load("wenxin", "20-classic-erniebot-function-result")
-    request = sent(TOKEN, codec().build_request(chat(TOLD_WITH_THOUGHTS, tools=True)))
+    request = signed(codec().build_request(chat(TOLD_WITH_THOUGHTS, tools=True)), TOKEN)
     theirs = json.loads(json.dumps(case.request))
     assert theirs["json"]["messages"][1]["content"] is None  # both are accepted; ours is the form of qianfan's SDK
     theirs["json"]["messages"][1]["content"] = ""
@@ -147,7 +137,7 @@ def test_streams_are_read_as_expected_however_they_are_cut(case):
 def test_a_reply_travels_back_as_it_came():
     reply = codec().parse_reply(load("wenxin", "02-classic-function").json)
     call = chat(ASK, reply.message, ToolMessage(WEATHER, reply.tool_calls[0].id, "get_weather"), tools=True)
-    request = sent(TOKEN, codec().build_request(call))
+    request = signed(codec().build_request(call), TOKEN)
     assert_request(request, load("wenxin", "53-classic-function-result-lmclient"))
 
 
@@ -180,7 +170,7 @@ def test_a_safety_hit_keeps_the_text_and_is_told():
     )
     assert (reply.reply, reply.finish_reason) == ("no.", "content_filter")
     assert reply.message.details == {"wenxin": {"need_clear_history": True, "ban_round": -1}}
-    streamed, _ = read_stream(codec(), [event("n"), event("o.", need_clear_history=True, ban_round=2, is_end=True)])
+    streamed, _ = read_pieces(codec(), [event("n"), event("o.", need_clear_history=True, ban_round=2, is_end=True)])
     assert (streamed.reply, streamed.finish_reason) == ("no.", "content_filter")
 
 
@@ -197,23 +187,23 @@ def test_unknown_shapes_are_invalid_responses():
         with pytest.raises(InvalidResponse):
             assert codec().parse_reply(strange).reply
     with pytest.raises(InvalidResponse):
-        read_stream(codec(), [b"data: <html>\n\n"])
+        read_pieces(codec(), [b"data: <html>\n\n"])
     assert codec().parse_reply({"result": "x", "new_field": {"a": 1}}).reply == "x"
 
 
 def test_an_error_inside_a_stream_is_raised():
     with pytest.raises(Overloaded) as caught:
-        read_stream(codec(), [event("The "), b'data: {"error_code":336100,"error_msg":"busy"}\n\n'])
+        read_pieces(codec(), [event("The "), b'data: {"error_code":336100,"error_msg":"busy"}\n\n'])
     assert (caught.value.code, caught.value.retryable) == ("336100", True)
 
 
 def test_a_stream_without_end_mark_is_not_whole():
     with pytest.raises(AssertionError, match="no end"):
-        read_stream(codec(), [event("The ")])
+        read_pieces(codec(), [event("The ")])
 
 
 def test_what_follows_the_end_mark_is_ignored():
-    reply, _ = read_stream(codec(), [event("a", is_end=True), b"data: [DONE]\n\n", event("b", is_end=True)])
+    reply, _ = read_pieces(codec(), [event("a", is_end=True), b"data: [DONE]\n\n", event("b", is_end=True)])
     assert reply.reply == "a"
 
 
@@ -286,22 +276,22 @@ def test_errors_without_a_body_are_sorted_by_status():
 @pytest.mark.parametrize("model", ["ERNIE-Bot", "ERNIE-Speed-8K"])
 def test_any_history_can_be_sent(name, model):
     messages = HISTORIES[name]
-    rules_wenxin.check(body(codec(model).build_request(chat(messages))))
+    rules_wenxin.check(sent_json(codec(model).build_request(chat(messages))))
     if codec(model).features.tools:
-        rules_wenxin.check(body(codec(model).build_request(chat(messages, tools=True))))
+        rules_wenxin.check(sent_json(codec(model).build_request(chat(messages, tools=True))))
 
 
 def test_system_text_stands_before_the_user_beside_functions():
-    request = body(codec().build_request(chat(SYSTEM, SystemMessage("Be kind."), ASK, tools=True)))
+    request = sent_json(codec().build_request(chat(SYSTEM, SystemMessage("Be kind."), ASK, tools=True)))
     assert "system" not in request
     assert request["messages"][0]["content"] == f"{SYSTEM.content}\n\nBe kind.\n\n{ASK[0].text}"
-    assert body(codec().build_request(chat(SYSTEM)))["messages"] == [{"role": "user", "content": SYSTEM.content}]
+    assert sent_json(codec().build_request(chat(SYSTEM)))["messages"] == [{"role": "user", "content": SYSTEM.content}]
 
 
 def test_parallel_calls_are_sent_as_consecutive_pairs():
     calls = (ToolCall(id="a", name="f"), ToolCall(id="b", name="g", arguments='{"x":1}'))
     messages = (UserMessage("q"), AssistantMessage("hm", calls), ToolMessage("1", "b"), ToolMessage('{"y":2}', "a"))
-    assert body(codec().build_request(chat(messages, tools=True)))["messages"] == [
+    assert sent_json(codec().build_request(chat(messages, tools=True)))["messages"] == [
         {"role": "user", "content": "q"},
         {"role": "assistant", "content": "hm", "function_call": {"name": "f", "arguments": "{}"}},
         {"role": "function", "name": "f", "content": '{"y":2}'},
@@ -314,7 +304,7 @@ def test_results_are_json_objects():
     def content(result: str, *, is_error: bool = False) -> str:
         message = ToolMessage(result, WEATHER_CALL.id, is_error=is_error)
         call = chat(ASK, AssistantMessage("", (WEATHER_CALL,)), message, tools=True)
-        return body(codec().build_request(call))["messages"][-1]["content"]
+        return sent_json(codec().build_request(call))["messages"][-1]["content"]
 
     assert content("晴") == '{"tool_result":"晴"}'
     assert content("[1]") == '{"tool_result":"[1]"}'
@@ -361,12 +351,12 @@ def test_models_without_functions_say_so_and_can_be_overruled():
     assert sum(facts.functions for facts in MODELS.values()) == 9
     with pytest.raises(MessageError, match="tool_mode"):
         codec("ERNIE-Bot-turbo").build_request(chat(ASK, tools=True))
-    assert "functions" in body(codec("ERNIE-Bot-turbo", tools=True).build_request(chat(ASK, tools=True)))
+    assert "functions" in sent_json(codec("ERNIE-Bot-turbo", tools=True).build_request(chat(ASK, tools=True)))
 
 
 def test_functions_always_have_a_description_and_properties():
     spec = ToolSpec(name="what_time_is_it")
-    assert body(codec().build_request(chat(ASK, tools=(spec,))))["functions"] == [
+    assert sent_json(codec().build_request(chat(ASK, tools=(spec,))))["functions"] == [
         {
             "name": "what_time_is_it",
             "description": "what time is it",
@@ -377,7 +367,7 @@ def test_functions_always_have_a_description_and_properties():
 
 def test_tool_choice():
     def choice(value: Any, *tools: ToolSpec) -> Any:
-        request = body(codec().build_request(chat(ASK, tools=tools or (GET_WEATHER,), tool_choice=value)))
+        request = sent_json(codec().build_request(chat(ASK, tools=tools or (GET_WEATHER,), tool_choice=value)))
         return request.get("tool_choice"), "functions" in request
 
     named = {"type": "function", "function": {"name": "get_weather"}}
@@ -392,12 +382,12 @@ def test_tool_choice():
 def test_an_extra_member_replaces_ours():
     request = codec().build_request(chat(RIVER, parameters={"extra_body": {"messages": [1]}}))
     assert request.content.count(b'"messages"') == 1
-    assert body(request)["messages"] == [1]
+    assert sent_json(request)["messages"] == [1]
 
 
 def test_parameters_are_translated():
     def rendered(**parameters: Any) -> dict[str, Any]:
-        request = body(codec().build_request(chat(RIVER, parameters=parameters)))
+        request = sent_json(codec().build_request(chat(RIVER, parameters=parameters)))
         rules_wenxin.check(request)
         return {name: value for name, value in request.items() if name != "messages"}
 
@@ -432,8 +422,8 @@ def test_parameters_that_cannot_be_expressed_are_refused(parameters):
 
 def test_structured_output_asks_for_a_json_object():
     request = codec().build_request(chat(RIVER, output_schema=OutputSchema(name="r", schema={"type": "object"})))
-    assert body(request)["response_format"] == "json_object"
-    assert '{"type":"object"}' in body(request)["system"]
+    assert sent_json(request)["response_format"] == "json_object"
+    assert '{"type":"object"}' in sent_json(request)["system"]
 
 
 def test_extra_headers_are_sent():
@@ -462,7 +452,7 @@ def test_the_token_is_bought_once_and_kept():
     assert stop.value.value.params == {"access_token": "24.fake-access-token"}
     assert "access_token" not in stop.value.value.url
     assert not auth.needs_exchange
-    assert sent(auth, request, 1000.0 + 2_500_000).params == {"access_token": "24.fake-access-token"}
+    assert signed(request, auth, 1000.0 + 2_500_000).params == {"access_token": "24.fake-access-token"}
     assert next(auth.flow(request, 1000.0 + 2592000 - 80_000)).url.endswith("/oauth/2.0/token")
 
 
@@ -479,11 +469,11 @@ def test_one_call_renews_while_the_others_go_on_with_the_old_token():
         before, late = stop.value.value, 0.95 * (1000 if name == "access_token" else 43200)
         renewing = auth.flow(request, late)
         assert next(renewing).url != request.url
-        assert sent(auth, request, late + 1) == before
+        assert signed(request, auth, late + 1) == before
         with pytest.raises(StopIteration) as stop:
             renewing.send({**reply, name: "t-000002"})
         assert stop.value.value != before
-        assert sent(auth, request, late + 2) == stop.value.value
+        assert signed(request, auth, late + 2) == stop.value.value
 
 
 def test_a_token_that_another_call_renewed_is_kept():
@@ -494,16 +484,16 @@ def test_a_token_that_another_call_renewed_is_kept():
         (auth, expired, "access_token"),
         (iam, AuthenticationFailed("expired", code="invalid_iam_token"), "token"),
     ):
-        signed = []
+        renewed = []
         for token in ("t-000001", "t-000002"):
             flow = one.flow(request, 0.0)
             next(flow)
             with pytest.raises(StopIteration) as stop:
                 flow.send({name: token})
-            signed.append(stop.value.value)
-            assert one.forget(error, signed[0])  # the second time the token is a newer one
+            renewed.append(stop.value.value)
+            assert one.forget(error, renewed[0])  # the second time the token is a newer one
         assert not one.needs_exchange
-        assert sent(one, request, 1.0) == signed[1]
+        assert signed(request, one, 1.0) == signed[1]
     assert not iam.forget(AuthenticationFailed("wrong keys"), request)  # the token endpoint refused
 
 
@@ -532,7 +522,7 @@ def test_a_token_whose_life_is_not_told_is_good_for_a_day(life):
     next(flow)
     with pytest.raises(StopIteration):
         flow.send({"access_token": "t-000001", "expires_in": life})
-    assert sent(auth, request, 77_000.0).params == {"access_token": "t-000001"}
+    assert signed(request, auth, 77_000.0).params == {"access_token": "t-000001"}
     assert next(auth.flow(request, 78_000.0)).url.endswith("/oauth/2.0/token")
 
 
@@ -559,8 +549,8 @@ def test_the_iam_signature_is_the_vendors():
     request = Request(
         method="GET", url="https://iam.bj.baidubce.com/v1/BCE-BEARER/token", params={"expireInSeconds": "43200"}
     )
-    signed = sent(auth, request, 1_700_000_000)
-    assert signed.headers == {
+    ours = signed(request, auth, 1_700_000_000)
+    assert ours.headers == {
         "x-bce-date": "2023-11-14T22:13:20Z",
         "authorization": "bce-auth-v1/fake-iam-ak/2023-11-14T22:13:20Z/300/host;x-bce-date/"
         "b96388472c1fe3cbe44fc3ff340dd74bcd46b9b65c2c921e25577fbef5d336e6",
@@ -580,7 +570,7 @@ def test_the_bearer_is_bought_with_a_signed_request_and_kept():
     with pytest.raises(StopIteration) as stop:
         flow.send(case.json)
     assert stop.value.value.headers == {"authorization": "Bearer bce-v3/fake-bearer-token"}
-    assert sent(auth, request, 1_700_040_000).headers == {"authorization": "Bearer bce-v3/fake-bearer-token"}
+    assert signed(request, auth, 1_700_040_000).headers == {"authorization": "Bearer bce-v3/fake-bearer-token"}
     assert not auth.forget(RateLimited("slow"))
     assert auth.forget(AuthenticationFailed("expired", code="invalid_iam_token"))
     assert auth.needs_exchange
@@ -593,7 +583,7 @@ def test_a_bearer_is_renewed_before_it_expires():
     next(flow)
     with pytest.raises(StopIteration):
         flow.send({"token": "bce-v3/one", "expireTime": "2023-11-15T10:13:20Z"})
-    assert sent(auth, request, 1_700_000_000 + 38_000).headers == {"authorization": "Bearer bce-v3/one"}
+    assert signed(request, auth, 1_700_000_000 + 38_000).headers == {"authorization": "Bearer bce-v3/one"}
     assert next(auth.flow(request, 1_700_000_000 + 39_000)).method == "GET"
 
 

@@ -47,7 +47,7 @@ from tests.providers.wire_cn import (
     chat,
     load,
     names,
-    read_stream,
+    read_pieces,
 )
 
 KEY = Secret("fakeid0123456789.fakesecret0123456789")
@@ -249,17 +249,17 @@ def test_frames_do_not_depend_on_how_the_bytes_are_cut(lines: list[str], end: st
 
 
 def test_the_end_may_lack_its_blank_line():
-    reply, _ = read_stream(codec(), [b"event: add\ndata: hi\n\nevent: finish\ndata:"])
+    reply, _ = read_pieces(codec(), [b"event: add\ndata: hi\n\nevent: finish\ndata:"])
     assert (reply.reply, reply.finish_reason, reply.usage) == ("hi", "stop", None)
 
 
 def test_a_stream_without_finish_is_not_whole():
     with pytest.raises(AssertionError, match="no end"):
-        read_stream(codec(), [b"event: add\ndata: hi\n\n"])
+        read_pieces(codec(), [b"event: add\ndata: hi\n\n"])
 
 
 def test_finish_may_carry_the_last_text_and_what_follows_is_ignored():
-    reply, _ = read_stream(
+    reply, _ = read_pieces(
         codec(), ["event: add\ndata: 你\n\nevent: finish\ndata: 好\n\nevent: add\ndata: !\n\n".encode()]
     )
     assert reply.reply == "你好"
@@ -271,7 +271,7 @@ def test_a_cumulative_stream():
     assert "incremental" not in body_of(chat(RIVER), dialect)
     texts = ["The Qian", "The Qiantang ", "The Qiantang River."]
     body = "".join(f"event: add\ndata: {text}\n\n" for text in texts) + "event: finish\ndata: The Qiantang River.\n\n"
-    reply, events = read_stream(dialect, [body.encode()])
+    reply, events = read_pieces(dialect, [body.encode()])
     assert reply.reply == "The Qiantang River."
     assert [event.text for event in events if isinstance(event, TextDelta)] == ["The Qian", "tang ", "River."]
 
@@ -283,17 +283,17 @@ def test_error_events():
         "something broke": InvalidResponse,
     }.items():
         with pytest.raises(kind):
-            read_stream(codec(), [b"event: add\ndata: hi\n\n", f"event: error\ndata: {data}\n\n".encode()])
+            read_pieces(codec(), [b"event: add\ndata: hi\n\n", f"event: error\ndata: {data}\n\n".encode()])
 
 
 def test_an_interruption_keeps_the_text():
     for data in ("敏感词", '{"code":1301,"msg":"unsafe"}', ""):
         body = f"event: add\ndata: half\n\nevent: interrupted\ndata: {data}\n\n"
-        reply, _ = read_stream(codec(), [body.encode()])
+        reply, _ = read_pieces(codec(), [body.encode()])
         assert (reply.finish_reason, reply.raw_finish_reason) == ("content_filter", "interrupted")
         assert reply.reply == "half"
     with pytest.raises(ServerFailed):
-        read_stream(codec(), [b'event: interrupted\ndata: {"code":1230,"msg":"x"}\n\n'])
+        read_pieces(codec(), [b'event: interrupted\ndata: {"code":1230,"msg":"x"}\n\n'])
 
 
 # Errors
@@ -537,7 +537,7 @@ def test_v4_finish_reasons():
     stream = b'data: {"choices":[{"index":0,"delta":{"content":"half"},"finish_reason":"network_error"}]}\n\n'
     for end in (b"data: [DONE]\n\n", b""):
         with pytest.raises(ServerFailed) as caught:
-            read_stream(GLM, [stream, end])
+            read_pieces(GLM, [stream, end])
         assert caught.value.retryable
 
 
@@ -565,7 +565,7 @@ def test_v4_pieces_and_a_repetition_of_a_call():
         return b"data: " + json.dumps({"id": "x", "choices": [choice]}).encode() + b"\n\n"
 
     body = chunk('{"x"', id="a", type="function") + chunk(":1}") + chunk('{"x":1}', "tool_calls")
-    reply, _ = read_stream(GLM, [body, b"data: [DONE]\n\n"])
+    reply, _ = read_pieces(GLM, [body, b"data: [DONE]\n\n"])
     assert [(call.id, call.name, call.arguments) for call in reply.tool_calls] == [("a", "add", '{"x":1}')]
 
 

@@ -1,8 +1,8 @@
-"""Loads the wire cases of the international platforms (`tests/wire/<platform>/NN-case.json`) and compares with them.
+"""Helpers for codec tests: load and compare the wire cases of the international platforms, sign requests, read streams.
 
-The form of a case: `request` {method, path, query, headers, body}, `real_base`, `response` {status, headers, file} and
-`expected`, what the official SDK read. `call_of` turns an OpenAI-shaped body into our `ChatCall`; codecs of other
-shapes build their calls by hand and use the rest.
+A case (`tests/wire/<platform>/NN-case.json`) has `request` {method, path, query, headers, body}, `real_base`,
+`response` {status, headers, file} and `expected`, the values that the official SDK read. `call_of` turns an
+OpenAI-shaped body into our `ChatCall`; tests of other dialects build their calls by hand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lmagent.core.events import Event, ReplyBuilder
 from lmagent.core.json_text import Frame, loads
 from lmagent.core.messages import Reply, Usage
 from lmagent.core.prompts import as_messages
-from lmagent.providers.base import ChatCall, Codec, NamedTool, Request, ToolChoice
+from lmagent.providers.base import Auth, ChatCall, Codec, NamedTool, Request, ToolChoice
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 
 WIRE = Path(__file__).parent.parent / "wire"
@@ -30,13 +30,13 @@ class Case:
 
     name: str
     base: str
-    """Host the recorded path belongs to."""
+    """Host of the recorded path."""
     request: dict[str, Any]
     status: int
     headers: dict[str, str]
     """Of the response."""
     content: bytes
-    """The response as the server would send it."""
+    """The bytes of the response."""
     expected: dict[str, Any]
 
     @property
@@ -46,7 +46,7 @@ class Case:
 
     @property
     def json(self) -> Any:
-        """The response decoded; for those that are one JSON value."""
+        """The decoded response, if it is one JSON value."""
         return loads(self.content)
 
 
@@ -67,7 +67,7 @@ def load(platform: str, name: str) -> Case:
 
 
 def names(platform: str, *, streams: bool | None = None, errors: bool | None = None) -> list[str]:
-    """Return the names of a platform's cases, those that stream or fail by their status or those that do not."""
+    """Return the names of a platform's cases; `streams` and `errors` (by status) select those that do or do not."""
     found: list[str] = []
     for path in sorted((WIRE / platform).glob("*.json")):
         if path.name.endswith(".response.json"):
@@ -128,8 +128,8 @@ def _choice_of(choice: Any) -> ToolChoice:
 
 
 def assert_body(request: Request, case: Case, *, without: Iterable[str] = ()) -> None:
-    """Assert that we send what the SDK sent, but for what means the same: `auto`, a false `stream`, nulls, and titles
-    of schemas (names that pydantic makes up; we leave them out).
+    """Assert that we send the body that the SDK sent, except equivalents: `auto`, a false `stream`, nulls, and titles
+    of schemas (which pydantic generates; we leave them out).
 
     Args:
         request: Ours.
@@ -154,14 +154,14 @@ def _untitled(value: Any) -> Any:
 
 
 def assert_headers(headers: Mapping[str, str], case: Case) -> None:
-    """Assert that every meaningful recorded header is there."""
+    """Assert that the request has every recorded header except `accept`."""
     ours = {name.lower(): value for name, value in headers.items()}
     recorded = {name: value for name, value in case.request["headers"].items() if name != "accept"}
     assert {name: ours.get(name) for name in recorded} == recorded
 
 
 def assert_reply(reply: Reply, case: Case) -> None:
-    """Assert that a reply says what the SDK read."""
+    """Assert that a reply has the values that the SDK read."""
     expected = case.expected
     text = expected["text"]
     if isinstance(text, list):
@@ -198,6 +198,20 @@ def _usage(expected: Mapping[str, int] | None) -> Usage | None:
     )
 
 
+def signed(request: Request, auth: Auth, now: float = 0.0) -> Request:
+    """Return `request` with the credentials of `auth`; fails if `auth` requests a token first."""
+    try:
+        next(auth.flow(request, now))
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("the flow requests a token")
+
+
+def sent_json(request: Request) -> dict[str, Any]:
+    """Return the decoded body of a request."""
+    return json.loads(request.content)
+
+
 def frames_of(codec: Codec, chunks: Iterable[bytes]) -> list[Frame]:
     """Return the frames of a streamed body that arrives in these chunks."""
     framing = codec.framing()
@@ -206,7 +220,7 @@ def frames_of(codec: Codec, chunks: Iterable[bytes]) -> list[Frame]:
 
 
 def read_frames(codec: Codec, frames: Iterable[Frame], prefix: str = "1") -> tuple[ReplyBuilder, list[Event]]:
-    """Feed frames through codec and builder. `builder.done` is None when the stream never ended."""
+    """Feed frames through codec and builder. `builder.done` is None if the stream did not end."""
     state, builder = codec.new_state(), ReplyBuilder(prefix)
     events: list[Event] = []
     for frame in frames:
@@ -217,17 +231,22 @@ def read_frames(codec: Codec, frames: Iterable[Frame], prefix: str = "1") -> tup
     return builder, events
 
 
-def read_stream(codec: Codec, content: bytes, prefix: str = "1") -> Reply:
-    """Return the reply of a whole streamed body; an unfinished one fails."""
-    builder, _ = read_frames(codec, frames_of(codec, [content]), prefix)
+def read_pieces(codec: Codec, pieces: Iterable[bytes], prefix: str = "1") -> tuple[Reply, list[Event]]:
+    """Return reply and events of a streamed body that arrives in these pieces; fails if the stream did not end."""
+    builder, events = read_frames(codec, frames_of(codec, pieces), prefix)
     assert builder.done is not None, "the stream has no end"
-    return builder.reply(codec.model_id)
+    return builder.reply(codec.model_id), events
+
+
+def read_stream(codec: Codec, content: bytes, prefix: str = "1") -> Reply:
+    """Return the reply of a whole streamed body; fails if the stream did not end."""
+    return read_pieces(codec, [content], prefix)[0]
 
 
 def assert_cuts_do_not_matter(codec: Codec, content: bytes) -> None:
-    """Assert that the frames are the same wherever the bytes are cut, and the reply too, byte by byte.
+    """Assert that frames and reply are the same wherever the bytes are cut.
 
-    A codec sees frames only, so equal frames at every cut are equal replies; the reply is built for a few of them.
+    A codec sees only frames, so equal frames at every cut give equal replies; the reply is built for a few cuts.
     """
     frames = frames_of(codec, [content])
     reply = read_stream(codec, content)

@@ -1,19 +1,18 @@
-"""Loads the wire cases of the Chinese platforms (`tests/wire/<platform>/NN-case.json`) and compares with them.
+"""Load and compare the wire cases of the Chinese platforms (`tests/wire/<platform>/NN-case.json`).
 
-The form of a case: `request` (what an SDK sent), `volatile` (paths not to compare), `response` (status, file) and
-`expect` (what a client should make of it). Most cases are one of four conversations, given here as neutral values.
+A case has `request` (as an SDK sent it), `volatile` (paths that are not compared), `response` (status, file) and
+`expect` (the values that a client should read). Most cases are one of four conversations, defined here as messages.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from lmagent.core.events import Event, ReplyBuilder, TextDelta
+from lmagent.core.events import TextDelta
 from lmagent.core.json_text import loads
 from lmagent.core.messages import (
     AssistantMessage,
@@ -41,8 +40,7 @@ from lmagent.errors import (
 )
 from lmagent.providers.base import ChatCall, Codec, Request
 from lmagent.toolkit.schema import ToolSpec
-
-WIRE = Path(__file__).parent.parent / "wire"
+from tests.providers.wire import WIRE, read_pieces
 
 GET_WEATHER = ToolSpec(
     name="get_weather",
@@ -92,13 +90,13 @@ class Case:
     request: dict[str, Any]
     status: int
     body: bytes
-    """The reply as the server would send it."""
+    """The bytes of the reply."""
     expect: dict[str, Any]
     volatile: tuple[str, ...]
 
     @property
     def json(self) -> Any:
-        """The reply decoded; for those that are one JSON value."""
+        """The decoded reply, if it is one JSON value."""
         return loads(self.body)
 
 
@@ -118,12 +116,12 @@ def load(platform: str, name: str) -> Case:
 
 
 def names(platform: str) -> list[str]:
-    """Return the names of all cases of a platform, so that a test can say that none was left out."""
+    """Return the names of all cases of a platform, so that a test can check that it covers them all."""
     return sorted(path.stem for path in (WIRE / platform).glob("*.json") if not path.name.endswith(".response.json"))
 
 
 def chat(*messages: Message | tuple[Message, ...], **fields: Any) -> ChatCall:
-    """Return a call of these messages; tuples of messages are spread. `tools=True` means `get_weather`."""
+    """Return a call of these messages; tuples of messages are unpacked. `tools=True` means `get_weather`."""
     flat: list[Message] = []
     for item in messages:
         flat.extend(item) if isinstance(item, tuple) else flat.append(item)
@@ -135,15 +133,15 @@ def chat(*messages: Message | tuple[Message, ...], **fields: Any) -> ChatCall:
 def assert_request(
     request: Request, case: Case, *, without: Iterable[str] = (), added: Iterable[str] = (), headers: bool = True
 ) -> None:
-    """Assert that `request` is what the case recorded.
+    """Assert that `request` equals the recorded one.
 
     Args:
         request: Ours, after the auth flow.
         case: The case.
         without: Dotted paths of body members of the recording that are documented SDK noise; ours must lack them.
         added: Dotted paths of members that we send and the recording lacks; ours must have them.
-        headers: Whether the recorded headers must all be there (all but `accept` and `cache-control`, which servers
-            ignore, and volatile ones).
+        headers: Whether to compare the recorded headers, except volatile ones and `accept` and `cache-control`, which
+            servers ignore.
     """
     recorded = case.request
     assert request.method == recorded["method"]
@@ -175,7 +173,7 @@ def _remove(body: Any, path: list[str]) -> None:
 
 
 def assert_reply(reply: Reply, case: Case) -> None:
-    """Assert that a reply says what the case expects."""
+    """Assert that a reply has the values that the case expects."""
     expect = case.expect
     assert reply.finish_reason == expect["finish_reason"]
     if "raw_finish_reason" in expect:
@@ -191,7 +189,7 @@ def assert_reply(reply: Reply, case: Case) -> None:
 
 
 def assert_error(error: ProviderError | None, case: Case) -> None:
-    """Assert that an error is of the class the case expects, with code and message."""
+    """Assert that an error has the class, code and message that the case expects."""
     assert error is not None
     assert type(error) is ERRORS[case.expect["class"]]
     if case.expect["class"] != "token_expired":  # refreshed by the auth, not retried by the transport
@@ -200,34 +198,15 @@ def assert_error(error: ProviderError | None, case: Case) -> None:
     assert case.expect.get("message", "").lower() in error.message.lower()
 
 
-def read_stream(codec: Codec, chunks: Iterable[bytes], prefix: str = "1") -> tuple[Reply, list[Event]]:
-    """Read a streamed body as a transport does. Raises what the codec raises; an unfinished stream fails."""
-    framing, state, builder = codec.framing(), codec.new_state(), ReplyBuilder(prefix)
-    events: list[Event] = []
-
-    def take(deltas: Iterable[Any]) -> None:
-        for delta in deltas:
-            events.extend(replace(event) for event in builder.add(delta))
-
-    for chunk in chunks:
-        for frame in framing.feed(chunk):
-            take(codec.parse_event(state, frame.data, frame.event))
-    for frame in framing.close():
-        take(codec.parse_event(state, frame.data, frame.event))
-    take(codec.finish(state))
-    assert builder.done is not None, "the stream has no end"
-    return builder.reply(codec.model_id), events
-
-
 def assert_stream(codec: Codec, case: Case) -> Reply:
-    """Assert that the case's stream gives the expected reply and deltas, however its bytes are cut."""
+    """Assert that the stream of the case gives the expected reply and deltas wherever its bytes are cut."""
     body = case.body
-    reply, events = read_stream(codec, [body])
+    reply, events = read_pieces(codec, [body])
     assert_reply(reply, case)
     if "deltas" in case.expect:
         assert [event.text for event in events if isinstance(event, TextDelta)] == case.expect["deltas"]
-    single = read_stream(codec, [body[i : i + 1] for i in range(len(body))])
+    single = read_pieces(codec, [body[i : i + 1] for i in range(len(body))])
     assert single == (reply, events)
     for cut in range(1, len(body)):
-        assert read_stream(codec, [body[:cut], body[cut:]]) == (reply, events)
+        assert read_pieces(codec, [body[:cut], body[cut:]]) == (reply, events)
     return reply

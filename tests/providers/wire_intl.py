@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lmagent.core.events import Event, ReplyBuilder, TextDelta
+from lmagent.core.events import Event, TextDelta
 from lmagent.core.messages import Message, Reply, ToolCall
-from lmagent.providers.base import ChatCall, Codec, Request
+from lmagent.providers.base import ChatCall, Request
 from lmagent.toolkit.schema import ToolSpec
-from tests.providers.wire import load, names
+from tests.providers.wire import load, names, read_pieces
 
 __all__ = [
     "GET_TIME",
@@ -27,7 +27,7 @@ __all__ = [
     "cuts",
     "load",
     "names",
-    "read_stream",
+    "read_pieces",
     "shown_text",
     "spec",
 ]
@@ -96,25 +96,6 @@ def spec(tool: ToolSpec, **changes: Any) -> ToolSpec:
 def call(id: str, name: str, arguments: str) -> ToolCall:
     """Return a tool call."""
     return ToolCall(id=id, name=name, arguments=arguments)
-
-
-def read_stream(codec: Codec, pieces: Iterable[bytes]) -> tuple[Reply, list[Event]]:
-    """Return the reply and the events of a stream that came in these pieces."""
-    framing = codec.framing()
-    state = codec.new_state()
-    builder = ReplyBuilder("1")
-    events: list[Event] = []
-    for piece in pieces:
-        for frame in framing.feed(piece):
-            for delta in codec.parse_event(state, frame.data, frame.event):
-                events.extend(builder.add(delta))
-    for frame in framing.close():
-        for delta in codec.parse_event(state, frame.data, frame.event):
-            events.extend(builder.add(delta))
-    for delta in codec.finish(state):
-        events.extend(builder.add(delta))
-    assert builder.done is not None, "the stream has no end"
-    return builder.reply(codec.model_id), events
 
 
 def cuts(data: bytes) -> list[Sequence[bytes]]:

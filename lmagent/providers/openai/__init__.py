@@ -1,4 +1,4 @@
-"""Dialects of OpenAI and of everyone who speaks them: Chat Completions, Responses, Azure; `OpenAICodec` is public."""
+"""OpenAI's dialects and the servers that speak them: Chat Completions, Responses, Azure. `OpenAICodec` is public."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ __all__ = ["ModelRule", "OpenAICodec", "Profile"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lmagent.providers.openai import chat  # loaded for its names only: the other dialects do not need it
+    from lmagent.providers.openai import chat  # loaded on first use: the other dialects do not need it
 
     return getattr(chat, name)

@@ -1,7 +1,7 @@
-"""Tool calls of Chat Completions as they come in pieces: which call a piece belongs to, and what it adds.
+"""Assemble the tool calls of Chat Completions from pieces: which call a piece belongs to, and what it adds.
 
-Servers leave out indexes and ids, repeat them, number every call 0, send names and arguments twice, in pieces, as
-objects or inside texts. Each oddity has one outcome, and no call runs twice or with arguments it was not given.
+Servers omit indexes and ids, repeat them, number every call 0, send names and arguments twice, in pieces, as objects or
+inside texts. Each case has one defined outcome. No call runs twice, and none runs with arguments that were not sent.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 
 class ThinkSplitter:
-    """Feeds on pieces of content and gives reasoning and text.
+    """Split pieces of content into reasoning and text.
 
-    Only a block at the very front counts; a later `<think>` is text that the model wrote. White space around the
-    block belongs to neither side. What was split off is kept in `raw`, character by character: it can travel back.
+    Only a block at the very beginning counts; a later `<think>` is text that the model wrote. White space around the
+    block belongs to neither. `raw` keeps everything that was split off, character by character, to send it back.
     """
 
     __slots__ = ("_held", "_place", "_raw", "_thought")
@@ -36,11 +36,11 @@ class ThinkSplitter:
 
     @property
     def raw(self) -> str:
-        """Everything in front of the text, tags and white space included; empty when there was no block."""
+        """Everything before the text, tags and white space included; empty if there was no block."""
         return "".join(self._raw)
 
     def feed(self, piece: str) -> list[TextDelta | ReasoningDelta]:
-        """Return what `piece` completes. A beginning of a tag is held back until it is one or is not."""
+        """Return the deltas that `piece` completes. The beginning of a tag is held back for the next piece."""
         if self._place == "text":
             return [TextDelta(piece)]
         found: list[TextDelta | ReasoningDelta] = []
@@ -80,7 +80,7 @@ class ThinkSplitter:
             found.append(ReasoningDelta(shown))
 
     def close(self) -> list[TextDelta | ReasoningDelta]:
-        """Return what was held back when the answer ended."""
+        """Return the text that was held back at the end of the answer."""
         text, self._held = self._held, ""
         if not text:
             return []
@@ -92,7 +92,7 @@ class ThinkSplitter:
 
 
 def _sure(thought: str) -> int:
-    """Return how much of `thought` cannot be white space before the end tag or the beginning of it."""
+    """Return the length of `thought` without a trailing part of the end tag and the white space before it."""
     for length in range(min(len(_CLOSE) - 1, len(thought)), 0, -1):
         if thought.endswith(_CLOSE[:length]):
             thought = thought[: len(thought) - length]
@@ -101,7 +101,7 @@ def _sure(thought: str) -> int:
 
 
 class _Call:
-    """One tool call as far as it came."""
+    """One tool call so far."""
 
     __slots__ = ("blank", "id", "index", "name", "pieces", "placeholder", "settled", "size")
 
@@ -114,9 +114,9 @@ class _Call:
         self.blank = ""
         """White space before the first real piece."""
         self.placeholder = False
-        """`{}` came as the first piece: no arguments, unless more comes."""
+        """`{}` came as the first piece: no arguments, unless more follow."""
         self.settled = False
-        """Handed over as a whole; nothing is left to do at the end."""
+        """Passed on as a whole; nothing is left for the end."""
 
     @property
     def arguments(self) -> str:
@@ -124,7 +124,7 @@ class _Call:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the arguments so far are a whole JSON object, so that nothing can follow."""
+        """Whether the arguments so far are a complete JSON object, so that nothing can follow."""
         return self.placeholder or (self.size > 1 and self.pieces[-1].rstrip()[-1:] == "}" and _is_object(self.pieces))
 
 
@@ -143,7 +143,7 @@ class CallState:
     def __init__(self) -> None:
         self.opened: list[_Call] = []
         self.slots: dict[int, _Call] = {}
-        """By the server's index; the newest where it repeats."""
+        """By the server's index; the newest call if the index repeats."""
         self.by_id: dict[str, _Call] = {}
 
 
@@ -153,7 +153,7 @@ def read_calls(state: CallState, items: list[dict[str, Any]], *, whole: bool) ->
     Args:
         state: Of this reply.
         items: The list.
-        whole: It is a complete list, not pieces; at the end of a stream it repeats what came.
+        whole: It is a complete list, not pieces; at the end of a stream it repeats the earlier pieces.
     """
     return _repeated_calls(state, items) if whole and state.opened else _new_calls(state, items, whole=whole)
 
@@ -161,14 +161,14 @@ def read_calls(state: CallState, items: list[dict[str, Any]], *, whole: bool) ->
 def _new_calls(state: CallState, items: list[dict[str, Any]], *, whole: bool) -> list[Delta]:
     deltas: list[Delta] = []
     taken: set[int] = set()
-    """Calls that this very list has spoken of: without an index, each entry of a list is a call of its own."""
+    """Calls that this list has mentioned; without an index, each entry of a list is a call of its own."""
     for item in items:
         function = mapping(item.get("function"))
         call_id = _identifier(item.get("id"))
         name = _name(function.get("name"))
         arguments = arguments_text(function.get("arguments"))
         if _is_repeat(state, call_id, name, arguments, whole=whole):
-            continue  # to the letter, id and all: it must not run twice
+            continue  # an exact repetition, id included: it must not run twice
         call = None if whole else _slot(state, item, call_id, name, arguments, taken)
         if call is None:
             call = _Call(len(state.opened))
@@ -178,7 +178,7 @@ def _new_calls(state: CallState, items: list[dict[str, Any]], *, whole: bool) ->
                 state.slots[index] = call
         elif name and call.is_complete and call.name == name and _same(call, arguments):
             taken.add(call.index)
-            continue  # the whole call a second time: it must not run twice
+            continue  # the complete call a second time: it must not run twice
         taken.add(call.index)
         new_id = "" if call.id else call_id
         if new_id:
@@ -204,14 +204,14 @@ def _index(item: Mapping[str, Any]) -> int | None:
 
 
 def _name(value: Any) -> str:
-    """Return a function's name without what belongs to a model's own format (Kimi's prefix, harmony's channel)."""
+    """Return a function's name without parts of the model's own format (Kimi's prefix, harmony's channel)."""
     return (value if isinstance(value, str) else "").removeprefix("functions.").partition("<|")[0].strip()
 
 
 def _slot(
     state: CallState, item: Mapping[str, Any], call_id: str, name: str, arguments: str, taken: set[int]
 ) -> _Call | None:
-    """Return the call that a piece continues; None when it begins one."""
+    """Return the call that a piece continues; None if it begins a new one."""
     index = _index(item)
     if index is not None:
         call = state.slots.get(index)
@@ -220,7 +220,7 @@ def _slot(
     elif call_id:
         call = state.by_id.get(call_id)
         if call is None:
-            # An id on a piece without a name names the open call late, if that call has none.
+            # An id on a piece without a name belongs to the open call, if that call has none yet.
             last = state.opened[-1] if state.opened else None
             return last if last is not None and not name and not last.id else None
     else:
@@ -228,7 +228,7 @@ def _slot(
         if call is None or (call.index in taken and name):
             return None
     other_id = bool(call_id and call.id and call_id != call.id)
-    if not name:  # some servers give every piece an id of its own, so only a whole call is over
+    if not name:  # some servers give every piece an id of its own, so only a complete call has ended
         return None if other_id and call.is_complete and arguments.strip() else call
     if other_id:
         return None  # servers that number every call 0
@@ -253,7 +253,7 @@ def _same(call: _Call, arguments: str) -> bool:
 
 
 def _more_name(call: _Call, call_id: str, name: str) -> str:
-    """Return what `name` adds: all of it the first time; later only a piece that came without an id and is new."""
+    """Return what `name` adds: all of it the first time, later only a new piece that came without an id."""
     if not name or not call.name:
         return name
     if call_id or call.size or call.placeholder or name == call.name:
@@ -262,7 +262,7 @@ def _more_name(call: _Call, call_id: str, name: str) -> str:
 
 
 def _take_arguments(call: _Call, piece: str) -> str:
-    """Return the piece to hand on; a repetition of everything, or what says nothing yet, is held back."""
+    """Return the piece to pass on; a repetition of all arguments, blanks and a first `{}` are held back."""
     if not piece or call.settled:
         return ""
     if not call.size:
@@ -283,7 +283,7 @@ def _take_arguments(call: _Call, piece: str) -> str:
 
 
 def _repeated_calls(state: CallState, items: list[dict[str, Any]]) -> list[Delta]:
-    """Read a whole message at the end of a stream that had its calls already: it settles them, and none runs twice."""
+    """Read a whole message at the end of a stream: it replaces the calls that came in pieces, so none runs twice."""
     deltas: list[Delta] = []
     known = list(state.opened)
     for position, item in enumerate(items):
@@ -309,7 +309,7 @@ def _whole_call(call: _Call, text: str) -> ToolCall:
 
 
 def _unpacked(text: str) -> str | None:
-    """Return the JSON inside a JSON text (`"{\\"a\\": 1}"`), or None when `text` is no such thing."""
+    """Return the JSON inside a JSON string (`"{\\"a\\": 1}"`), or None if `text` is not a JSON string."""
     if not text.lstrip().startswith('"'):
         return None
     try:
@@ -322,7 +322,7 @@ def _unpacked(text: str) -> str | None:
 
 
 def end_calls(state: CallState) -> list[Delta]:
-    """Return what is left to say of the calls when the reply is whole."""
+    """Return the final deltas of the calls of a complete reply."""
     deltas: list[Delta] = []
     for call in state.opened:
         if call.settled:

@@ -1,22 +1,26 @@
-"""OpenAI's Chat Completions and every server that speaks it, told apart by a `Profile`.
+"""The codec of OpenAI's Chat Completions, for every server that speaks it; a `Profile` describes the server.
 
-Wire reference: docs/providers/openai.md. Writing is in `openai_request`, reading in `openai_reply` and `openai_calls`,
-failures in `openai_errors`, the differences between servers in `openai_profile` and `compatible`.
+Also Azure OpenAI, by the dated API or by v1: bodies are OpenAI's; the address and the key's header differ, and the
+service cannot know which model is behind the name of a deployment.
+
+Wire reference: docs/providers/openai.md and azure.md. `request` writes bodies, `reply` and `calls` read answers,
+`errors` sorts errors, `profile` and `vendors` hold the differences between servers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from lmagent.core.events import Delta, ReplyBuilder
+from lmagent.core.events import Delta
 from lmagent.core.json_text import JSON, JSONError, loads
 from lmagent.core.messages import Reply, SystemMessage
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError, InvalidResponse, ParameterError, ProviderError
-from lmagent.providers.base import Auth, AuthFlow, ChatCall, Codec, Features, Request, joined, quoted
+from lmagent.providers.base import ChatCall, Codec, Features, Request, SigningAuth
+from lmagent.providers.fields import joined, quoted
 from lmagent.providers.openai.errors import sort_error
 from lmagent.providers.openai.profile import (
     OPENAI,
@@ -42,13 +46,13 @@ class OpenAICodec(Codec):
     """Chat Completions for one model of one server.
 
     Args:
-        model: Any name; none is checked against a list.
+        model: Any name; it is not checked against a list.
         base_url: Everything up to `/chat/completions`. Default: the profile's.
-        profile: What the server is like. Default: OpenAI's, or a more careful one for models of others at another
+        profile: Describes the server. Default: OpenAI's, or a more conservative one for other models at another
             address (`profile_at`).
-        legacy_functions: Speak `functions` and `function_call` instead of `tools`. Parallel calls are sent as
+        legacy_functions: Use `functions` and `function_call` instead of `tools`. Parallel calls are sent as
             consecutive pairs, because the old form has one call a message.
-        headers: Sent with every request, beside the usual ones.
+        headers: Sent with every request, in addition to the usual ones.
         model_rules: What the model refuses; default: the profile's table. `()` sends everything.
         stream_usage: Ask for usage in streams; default: as the profile says.
     """
@@ -80,7 +84,7 @@ class OpenAICodec(Codec):
 
     @property
     def url(self) -> str:
-        """Where requests go."""
+        """The URL of requests."""
         path = self.profile.path
         return self.base_url if self.base_url.endswith(path) else self.base_url + path
 
@@ -88,8 +92,8 @@ class OpenAICodec(Codec):
         """Render `call` as one POST.
 
         Raises:
-            MessageError: A part the server does not take.
-            ParameterError: A parameter, tool choice or strict schema the server does not take.
+            MessageError: The server does not accept a part of a message.
+            ParameterError: The server does not accept a parameter, tool choice or strict schema.
         """
         if call.output_schema is not None and call.tools and not self.profile.schema_with_tools:
             call = _asked_in_words(call, call.output_schema)
@@ -99,7 +103,7 @@ class OpenAICodec(Codec):
         head: dict[str, Any] = {"model": self.model}
         tools = call.tools
         if tools and call.tool_choice == "none" and "none" not in self.features.tool_choice:
-            tools = ()  # no word for "none": without tools the model can call none
+            tools = ()  # the server has no "none"; without tools the model can call none
         if tools:
             legacy = self.legacy_functions
             parts["functions" if legacy else "tools"] = [self._tool_set(tools)]
@@ -108,7 +112,7 @@ class OpenAICodec(Codec):
         else:
             if call.tool_choice not in ("auto", "none"):
                 head |= choice_members(self.profile, call, body, legacy=False)
-            body.pop("parallel_tool_calls", None)  # a 400 without tools, and it means nothing there
+            body.pop("parallel_tool_calls", None)  # a 400 without tools, where it has no meaning
         if call.output_schema is not None:
             head |= format_members(self.profile, call.output_schema)
         if call.stream:
@@ -128,12 +132,12 @@ class OpenAICodec(Codec):
         )
 
     def _tool_set(self, tools: tuple[ToolSpec, ...]) -> bytes:
-        """Return the bytes of all tools. The set asked for last is kept: an agent asks for the same one every turn."""
+        """Return the bytes of all tools. The last set is cached: an agent sends the same one every turn."""
         known, encoded = self._last_tools
         if known != tools:  # specs are compared by identity
             legacy = self.legacy_functions
             encoded = b",".join([tool_bytes(self.profile, spec, legacy=legacy) for spec in tools])
-            self._last_tools = (tools, encoded)  # one assignment: another thread sees the old pair or the new one
+            self._last_tools = (tools, encoded)  # one assignment: another thread reads the old pair or the new one
         return encoded
 
     def _rendered(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,7 +148,9 @@ class OpenAICodec(Codec):
         rules = {**self.profile.parameters, **own} if own else self.profile.parameters
         stop = given.get("stop")
         if stop and self.profile.max_stop and len(stop) > self.profile.max_stop:
-            raise ParameterError(f"{self.provider} takes at most {self.profile.max_stop} stop texts, got {len(stop)}.")
+            raise ParameterError(
+                f"{self.provider} takes at most {self.profile.max_stop} stop sequences, got {len(stop)}."
+            )
         return self.render_parameters({k: v for k, v in given.items() if k != "extra_body"}, rules)
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
@@ -154,21 +160,18 @@ class OpenAICodec(Codec):
             ProviderError: The body is an error.
             InvalidResponse: The shape is unknown.
         """
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
-        builder, state = ReplyBuilder(prefix), self.new_state()
-        with self.reading(body):
-            if not body.get("choices"):
-                raise self._no_answer(body, "The answer has no choices")
-            choice = body["choices"][0]
-            if not isinstance(choice.get("message", choice.get("delta")), Mapping):
-                raise KeyError("message")
-            for delta in read_chunk(self.profile, state, body, whole=True):
-                builder.add(delta)
-            for delta in end_of(self.profile, state):
-                builder.add(delta)
-        return builder.reply(self.model_id)
+        self.check(body)
+        return self.reply_of(body, self._whole(body), prefix=prefix)
+
+    def _whole(self, body: JSON) -> Iterator[Delta]:
+        if not body.get("choices"):
+            raise self._no_answer(body, "The answer has no choices")
+        choice = body["choices"][0]
+        if not isinstance(choice.get("message", choice.get("delta")), Mapping):
+            raise KeyError("message")
+        state = self.new_state()
+        yield from read_chunk(self.profile, state, body, whole=True)
+        yield from end_of(self.profile, state)
 
     def new_state(self) -> ChatState:
         """Return the state of ONE stream."""
@@ -179,7 +182,7 @@ class OpenAICodec(Codec):
 
         Raises:
             ProviderError: The chunk is an error.
-            InvalidResponse: It is no JSON or of an unknown shape.
+            InvalidResponse: It is not JSON, or its shape is unknown.
         """
         if state.ended:
             return ()
@@ -211,7 +214,7 @@ class OpenAICodec(Codec):
                 raise
 
     def finish(self, state: ChatState) -> Sequence[Delta]:
-        """Give `Done` when the body ended after a finish reason but without `[DONE]`."""
+        """Return `Done` if the body ended after a finish reason but without `[DONE]`."""
         if state.ended or state.finish_reason is None:
             return ()
         return end_of(self.profile, state)
@@ -227,7 +230,7 @@ class OpenAICodec(Codec):
     def parse_error(
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
     ) -> ProviderError | None:
-        """Sort a failure, also one hidden in a 200 body; None means all is well."""
+        """Return the error in an answer, also one in a body of status 200; None if the answer is no error."""
         return sort_error(self.profile, self.model, status, headers, body, text)
 
 
@@ -250,7 +253,7 @@ AZURE = replace(
     parameters={**OPENAI.parameters, "data_sources": "data_sources"},
     model_rules=(),
 )
-"""What Azure's models have in common with OpenAI's."""
+"""Azure OpenAI: OpenAI's models behind deployments."""
 
 _REASONING = replace(REASONING_MODELS[0], models=("*",))
 
@@ -260,17 +263,17 @@ class AzureCodec(OpenAICodec):
 
     Args:
         model: Name of the deployment, any characters.
-        endpoint: `https://RESOURCE.openai.azure.com`; a path such as `/openai/v1` behind it is understood.
+        endpoint: `https://RESOURCE.openai.azure.com`, also with a path such as `/openai/v1`.
         api_version: `2024-10-21` or another date: the dated API. None: the v1 API, which needs none.
-        reasoning: The deployment is a reasoning model: `max_tokens` goes out as `max_completion_tokens`, and sampling
-            parameters are refused before the service does it.
-        profile: What the service is like.
+        reasoning: The deployment is a reasoning model: `max_tokens` is sent as `max_completion_tokens`, and sampling
+            parameters raise an error before the request.
+        profile: Describes the service.
         headers: Sent with every request, e.g. the opt-in of a preview feature.
         model_rules: What the deployment refuses; default: by `reasoning`.
-        stream_usage: Ask for usage in streams; default: yes, where the version knows it.
+        stream_usage: Request usage in streams; default: yes, if the version supports it.
 
     Raises:
-        ConfigurationError: No endpoint, no deployment, or a version that is no date.
+        ConfigurationError: No endpoint, no deployment, or a version that is not a date.
     """
 
     def __init__(
@@ -286,7 +289,7 @@ class AzureCodec(OpenAICodec):
         stream_usage: bool | None = None,
     ) -> None:
         if not model:
-            raise ConfigurationError("Azure needs the name of a deployment as its model.")
+            raise ConfigurationError("Azure needs the name of a deployment: pass it as the model.")
         if "://" not in endpoint:
             raise ConfigurationError(f"The endpoint of Azure is https://RESOURCE.openai.azure.com, not {endpoint!r}.")
         if api_version is not None and not api_version[:4].isdecimal():
@@ -316,22 +319,17 @@ class AzureCodec(OpenAICodec):
         return request if self.api_version is None else replace(request, params={"api-version": self.api_version})
 
 
-class EntraAuth(Auth):
-    """A Microsoft Entra token from a function, such as `azure.identity.get_bearer_token_provider(...)` makes.
+class EntraAuth(SigningAuth):
+    """A Microsoft Entra token from a function, for example of `azure.identity.get_bearer_token_provider(...)`.
 
     Args:
-        provider: Returns a token that is good now. It is asked for every request, so it should keep its token.
+        provider: Returns a valid token. It is called for every request, so it should cache its token.
     """
 
     def __init__(self, provider: Callable[[], str | Secret]) -> None:
         self.provider = provider
 
-    def flow(self, request: Request, now: float) -> AuthFlow:
+    def signed(self, request: Request, now: float) -> Request:
         token = self.provider()
         shown = token.reveal() if isinstance(token, Secret) else Secret(token).reveal()
         return request.with_headers(authorization=f"Bearer {shown}")
-        yield request  # a flow is a generator; this one asks for nothing
-
-    def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
-        """The function knows when its token ends; asking again at once would give the same one."""
-        return False

@@ -1,6 +1,6 @@
-"""Failures of OpenAI-shaped servers: every body they are known to come in, sorted into the error tree.
+"""Sort the errors of OpenAI-shaped servers: every known shape of an error body -> our error classes.
 
-Code tables are data of the profile. Nothing here raises because of what a body holds.
+A server's own codes are data of its profile. Nothing here raises because of the content of a body.
 """
 
 from __future__ import annotations
@@ -10,12 +10,88 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 from lmagent.core.json_text import JSON, JSONError, dumps_text
-from lmagent.errors import InvalidResponse, ProviderError, ServerFailed
-from lmagent.providers.base import error_for_status, quoted, retry_after
-from lmagent.providers.fields import first_text, mapping
-from lmagent.providers.openai.profile import ERROR_CODES, ERROR_TEXTS, ErrorClass, Profile
+from lmagent.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ContentFiltered,
+    ContextTooLong,
+    InvalidResponse,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    ProviderError,
+    QuotaExceeded,
+    RateLimited,
+    RequestTimeout,
+    ServerFailed,
+)
+from lmagent.providers.base import error_for_status
+from lmagent.providers.fields import failure, first_text, mapping, quoted
+from lmagent.providers.openai.profile import ErrorClass, Profile
 
 __all__ = ["sort_error"]
+
+ERROR_CODES: Mapping[str, ErrorClass] = {
+    "insufficient_quota": QuotaExceeded,
+    "insufficient_balance": QuotaExceeded,
+    "billing_hard_limit_reached": QuotaExceeded,
+    "billing_not_active": QuotaExceeded,
+    "exceeded_current_quota_error": QuotaExceeded,
+    "rate_limit_exceeded": RateLimited,
+    "rate_limit_reached_error": RateLimited,
+    "rate_limit_error": RateLimited,
+    "rpm_rate_limit_exceeded": RateLimited,
+    "tpm_rate_limit_exceeded": RateLimited,
+    "too_many_requests": RateLimited,
+    "context_length_exceeded": ContextTooLong,
+    "exceed_context_size_error": ContextTooLong,
+    "content_filter": ContentFiltered,
+    "content_policy_violation": ContentFiltered,
+    "responsibleaipolicyviolation": ContentFiltered,
+    "data_inspection_failed": ContentFiltered,
+    "invalid_api_key": AuthenticationFailed,
+    "authentication_error": AuthenticationFailed,
+    "invalid_authentication_error": AuthenticationFailed,
+    "unsupported_country_region_territory": PermissionDenied,
+    "permission_error": PermissionDenied,
+    "access_denied": PermissionDenied,
+    "model_not_found": NotFound,
+    "deploymentnotfound": NotFound,
+    "not_found_error": NotFound,
+    "unsupported_parameter": BadRequest,
+    "unsupported_value": BadRequest,
+    "invalid_function_parameters": BadRequest,
+    "tool_use_failed": BadRequest,
+    "server_error": ServerFailed,
+    "internal_error": ServerFailed,
+    "internal_server_error": ServerFailed,
+    "timeout": RequestTimeout,
+    "overloaded": Overloaded,
+    "overloaded_error": Overloaded,
+    "engine_overloaded_error": Overloaded,
+    "service_unavailable": Overloaded,
+    # Vague types; `_class_of` prefers a specific code.
+    "invalid_request_error": BadRequest,
+    "bad_request_error": BadRequest,
+    "badrequesterror": BadRequest,
+}
+"""`error.code` or `error.type`, lower case -> class. For any other, the HTTP status decides."""
+
+ERROR_TEXTS: tuple[tuple[str, ErrorClass], ...] = (
+    ("maximum context length", ContextTooLong),
+    ("context length", ContextTooLong),
+    ("context window", ContextTooLong),
+    ("context size", ContextTooLong),
+    ("prompt is too long", ContextTooLong),
+    ("input length should be", ContextTooLong),
+    ("exceeded your current quota", QuotaExceeded),
+    ("insufficient account balance", QuotaExceeded),
+    ("insufficient balance", QuotaExceeded),
+    ("insufficient credits", QuotaExceeded),
+    ("余额不足", QuotaExceeded),
+    ("欠费", QuotaExceeded),
+)
+"""Words of a 4xx message that are more specific than its status, lower case; tried in order."""
 
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-bc-request-id", "x-ds-trace-id")
 _SIGNS = frozenset({"error", "base_resp"})
@@ -32,7 +108,7 @@ class _Found(NamedTuple):
 def sort_error(
     profile: Profile, model: str, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
 ) -> ProviderError | None:
-    """Return the error in an answer, also one hidden in a 200 body; None when all is well."""
+    """Return the error in an answer, also one in a body of status 200; None if the answer is no error."""
     if status < 400 and _is_answer(body):
         return None
     found = _find(body)
@@ -42,36 +118,37 @@ def sort_error(
         words = quoted(text)
         found = _Found(f"The answer is not JSON: {words}" if status < 400 else words)
     found = _with_code(profile, found)
-    message = quoted(found.message) or f"HTTP {status} without an explanation"
-    if found.param:
-        message = f"{message} [parameter {found.param!r}]"
-    return _class_of(profile, found, status)(
-        message,
+    fields = mapping(body)
+    ids = (*(headers.get(name) for name in _REQUEST_ID_HEADERS), fields.get("request_id"), fields.get("id"))
+    return failure(
+        _class_of(profile, found, status),
+        found.message,
         provider=profile.provider,
         model=model,
         status=status,
-        code=found.code,
-        request_id=_request_id(headers, body),
-        retry_after=retry_after(headers),
-        retryable=True if status == 409 else None,
+        headers=headers,
         body=body,
+        suffix=f" [parameter {found.param!r}]" if found.param else "",
+        code=found.code,
+        request_ids=(first_text(*ids),),
+        retryable=True if status == 409 else None,
     )
 
 
 def _is_answer(body: JSON | None) -> bool:
-    """Whether nothing in the body speaks of an error, as in nearly every answer."""
+    """Whether the body has choices and no sign of an error, like nearly every answer."""
     data = mapping(body)
     return bool(data.get("choices")) and not data.keys() & _SIGNS and not _error_of_choice(data)
 
 
 def _error_of_choice(data: Mapping[str, Any]) -> Any:
-    """Return what OpenRouter says inside a choice when the provider behind it failed."""
+    """Return the error that OpenRouter puts inside a choice if the upstream provider failed."""
     choices = data.get("choices")
     return mapping(cast("list[Any]", choices)[0]).get("error") if isinstance(choices, list) and choices else None
 
 
 def _find(body: JSON | None) -> _Found | None:
-    """Take the error out of any of its known shapes; None when the body has none."""
+    """Return the error of a body in any of the known shapes; None if it has none."""
     if isinstance(body, list) and body:
         return _find(cast("list[Any]", body)[0])
     if not isinstance(body, dict):
@@ -107,7 +184,7 @@ def _find(body: JSON | None) -> _Found | None:
 
 
 def _nested(error: Mapping[str, Any]) -> Any:
-    """OpenRouter keeps the upstream's words in `metadata.raw`; others have no message at all."""
+    """Return the message of an error object without one. OpenRouter has the upstream's message in `metadata.raw`."""
     metadata = error.get("metadata")
     raw = cast("Mapping[str, Any]", metadata).get("raw") if isinstance(metadata, Mapping) else None
     return raw or {name: value for name, value in error.items() if name != "param"}
@@ -145,13 +222,13 @@ def _class_of(profile: Profile, found: _Found, status: int) -> ErrorClass:
     if kind_of_code is not None:
         if kind_of_code is not ERROR_CODES["invalid_request_error"]:
             return kind_of_code
-        return _by_text(message, 400 if code in profile.error_codes else status)  # a vendor's own code is not vague
+        return _by_text(message, 400 if code in profile.error_codes else status)  # a vendor's own code is specific
     if not 400 <= status < 600 and code.isdecimal() and 400 <= int(code) < 600:
         status = int(code)  # a gateway's 200 with the real status inside
     kind_of_type = profile.error_codes.get((found.type or "").lower()) or ERROR_CODES.get((found.type or "").lower())
     by_text = _by_text(message, status)
     if kind_of_type is not None and by_text is error_for_status(status):
-        # A vague type ("invalid_request_error" beside 401 or 404) must not hide what the status says.
+        # A vague type ("invalid_request_error" with status 401 or 404) must not override the status.
         vague = kind_of_type is ERROR_CODES["invalid_request_error"] and status >= 400
         return by_text if vague else kind_of_type
     return by_text
@@ -165,8 +242,3 @@ def _by_text(message: str, status: int) -> ErrorClass:
     if status < 400:
         return ServerFailed if "internal" in message and "error" in message else InvalidResponse
     return error_for_status(status)
-
-
-def _request_id(headers: Mapping[str, str], body: JSON | None) -> str | None:
-    fields = mapping(body)
-    return first_text(*(headers.get(name) for name in _REQUEST_ID_HEADERS), fields.get("request_id"), fields.get("id"))

@@ -1,6 +1,6 @@
-"""What tells one OpenAI-shaped server from another, as data: the `Profile`, and OpenAI's own.
+"""The differences between OpenAI-shaped servers, as data: `Profile`, and the profiles of OpenAI.
 
-The codec reads profiles and knows no vendor. Vendors' profiles are in `vendor_profiles.py`; a profile of your own is
+The codec reads profiles and knows no vendor. Vendors' profiles are in `vendor_profiles`; your own profile is
 `replace(GENERIC, provider="acme", base_url="https://api.acme.example/v1")`.
 """
 
@@ -13,28 +13,14 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 from lmagent.core.messages import FinishReason
 from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ContentFiltered,
-    ContextTooLong,
-    NotFound,
-    Overloaded,
     ParameterError,
-    PermissionDenied,
     ProviderError,
-    QuotaExceeded,
-    RateLimited,
-    RequestTimeout,
-    ServerFailed,
 )
 from lmagent.providers.base import Features, ParameterRule
 from lmagent.providers.vendors import VENDORS
 
 __all__ = [
     "COMMON_PARAMETERS",
-    "ERROR_CODES",
-    "ERROR_TEXTS",
-    "FINISH_REASONS",
     "GENERIC",
     "OPENAI",
     "OPENAI_SHAPED",
@@ -53,26 +39,26 @@ ErrorClass: TypeAlias = type[ProviderError]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ModelRule:
-    """What some models of a server refuse. Wrong for your model? Hand the codec `model_rules=()`."""
+    """What some models of a server refuse. If it is wrong for your model, pass `model_rules=()` to the codec."""
 
     models: tuple[str, ...]
     """Shell patterns of model names, such as `"o3*"`."""
     refuses: frozenset[str] = frozenset()
     """Neutral names of parameters that these models answer with a 400."""
     while_reasoning: bool = False
-    """The refusal holds only when `reasoning_effort` is set to something else than `"none"`."""
+    """Refuse only if `reasoning_effort` is set and is not `"none"`."""
     parameters: Mapping[str, ParameterRule] = field(default_factory=dict[str, ParameterRule])
     """Rules that replace the profile's for these models."""
 
     def fits(self, model: str, given: Mapping[str, Any]) -> bool:
-        """Whether the rule speaks of this model and these parameters."""
+        """Whether the rule applies to this model and these parameters."""
         if self.while_reasoning and given.get("reasoning_effort") in (None, "none"):
             return False
         return any(fnmatchcase(model, pattern) for pattern in self.models)
 
 
 def rules_of_model(model_id: str, rules: Sequence[ModelRule], given: Mapping[str, Any]) -> dict[str, ParameterRule]:
-    """Return the parameter rules that go before the profile's for this model.
+    """Return the parameter rules of this model, which override the profile's.
 
     Raises:
         ParameterError: The model refuses one of the parameters given.
@@ -87,7 +73,7 @@ def rules_of_model(model_id: str, rules: Sequence[ModelRule], given: Mapping[str
             raise ParameterError(
                 f"{model_id} does not take {', '.join(refused)}"
                 + (" while it reasons (reasoning_effort='none' allows it)" if rule.while_reasoning else "")
-                + "; leave it away, or pass model_rules=() if this model takes it."
+                + "; omit it, or pass model_rules=() if this model takes it."
             )
         own |= rule.parameters
     return own
@@ -112,7 +98,7 @@ COMMON_PARAMETERS: Mapping[str, ParameterRule] = {
         "response_format",
     )
 }
-"""Names that nearly every OpenAI-shaped server takes as they are."""
+"""Names that nearly every OpenAI-shaped server accepts unchanged."""
 
 _OPENAI_PARAMETERS: Mapping[str, ParameterRule] = {
     **COMMON_PARAMETERS,
@@ -133,97 +119,17 @@ _OPENAI_PARAMETERS: Mapping[str, ParameterRule] = {
     },
 }
 
-FINISH_REASONS: Mapping[str, FinishReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "normal": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "sensitive": "content_filter",
-    "error": "error",
-    "network_error": "error",
-}
-"""Wire spelling -> ours; an unknown one is `other`, with the spelling kept beside it."""
-
-ERROR_CODES: Mapping[str, ErrorClass] = {
-    "insufficient_quota": QuotaExceeded,
-    "insufficient_balance": QuotaExceeded,
-    "billing_hard_limit_reached": QuotaExceeded,
-    "billing_not_active": QuotaExceeded,
-    "exceeded_current_quota_error": QuotaExceeded,
-    "rate_limit_exceeded": RateLimited,
-    "rate_limit_reached_error": RateLimited,
-    "rate_limit_error": RateLimited,
-    "rpm_rate_limit_exceeded": RateLimited,
-    "tpm_rate_limit_exceeded": RateLimited,
-    "too_many_requests": RateLimited,
-    "context_length_exceeded": ContextTooLong,
-    "exceed_context_size_error": ContextTooLong,
-    "content_filter": ContentFiltered,
-    "content_policy_violation": ContentFiltered,
-    "responsibleaipolicyviolation": ContentFiltered,
-    "data_inspection_failed": ContentFiltered,
-    "invalid_api_key": AuthenticationFailed,
-    "authentication_error": AuthenticationFailed,
-    "invalid_authentication_error": AuthenticationFailed,
-    "unsupported_country_region_territory": PermissionDenied,
-    "permission_error": PermissionDenied,
-    "access_denied": PermissionDenied,
-    "model_not_found": NotFound,
-    "deploymentnotfound": NotFound,
-    "not_found_error": NotFound,
-    "unsupported_parameter": BadRequest,
-    "unsupported_value": BadRequest,
-    "invalid_function_parameters": BadRequest,
-    "tool_use_failed": BadRequest,
-    "server_error": ServerFailed,
-    "internal_error": ServerFailed,
-    "internal_server_error": ServerFailed,
-    "timeout": RequestTimeout,
-    "overloaded": Overloaded,
-    "overloaded_error": Overloaded,
-    "engine_overloaded_error": Overloaded,
-    "service_unavailable": Overloaded,
-    # Types that say little come last in the look-up (see `openai_errors`), so that a telling code wins.
-    "invalid_request_error": BadRequest,
-    "bad_request_error": BadRequest,
-    "badrequesterror": BadRequest,
-}
-"""`error.code` or `error.type`, lower case -> class. What is not here is sorted by its HTTP status."""
-
-ERROR_TEXTS: tuple[tuple[str, ErrorClass], ...] = (
-    ("maximum context length", ContextTooLong),
-    ("context length", ContextTooLong),
-    ("context window", ContextTooLong),
-    ("context size", ContextTooLong),
-    ("prompt is too long", ContextTooLong),
-    ("input length should be", ContextTooLong),
-    ("exceeded your current quota", QuotaExceeded),
-    ("insufficient account balance", QuotaExceeded),
-    ("insufficient balance", QuotaExceeded),
-    ("insufficient credits", QuotaExceeded),
-    ("余额不足", QuotaExceeded),
-    ("欠费", QuotaExceeded),
-)
-"""Words of a 4xx message that tell more than its status, lower case; tried in order."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Profile:
-    """One OpenAI-shaped server. The defaults are the conservative ones that most servers take."""
+    """One OpenAI-shaped server. The defaults are conservative: most servers accept them."""
 
     provider: str
     """First part of the model id."""
     base_url: str = ""
     path: str = "/chat/completions"
     key_env: tuple[str, ...] = ()
-    """Environment names of the key, in order of preference."""
+    """Environment variables of the key, in order of preference."""
     base_url_env: tuple[str, ...] = ()
     needs_key: bool = True
     auth: Literal["bearer", "api-key"] = "bearer"
@@ -234,55 +140,55 @@ class Profile:
     parameters: Mapping[str, ParameterRule] = field(default_factory=lambda: COMMON_PARAMETERS)
     model_rules: tuple[ModelRule, ...] = ()
     max_stop: int = 0
-    """Most stop sequences; 0: not known."""
+    """Maximum number of stop sequences; 0: not known."""
     stream_usage: bool = False
-    """Ask for usage in streams with `stream_options`."""
+    """Request usage in streams with `stream_options`."""
     finish_reasons: Mapping[str, FinishReason] = field(default_factory=dict[str, FinishReason])
     error_codes: Mapping[str, ErrorClass] = field(default_factory=dict[str, ErrorClass])
     error_texts: tuple[tuple[str, ErrorClass], ...] = ()
     code_in_message: bool = False
-    """An error's number stands in parentheses at the end of its message."""
+    """The code of an error is in parentheses at the end of its message."""
 
     system_role: Literal["system", "developer"] = "system"
     merge_system: bool = False
     """Several system messages become one, in front."""
     user_name: bool = True
-    """`name` is taken on user messages; where it is refused it is left out."""
+    """The server accepts `name` on user messages; otherwise it is left out."""
     tool_name: bool = False
     """`name` is sent on tool messages."""
     text_parts: bool = False
-    """A list of only text parts is sent as a list; else as one text."""
+    """A list of only text parts is sent as a list; otherwise as one text."""
     image_form: Literal["object", "text"] = "object"
     """`{"url": ...}`, or the bare URL."""
     files: bool = False
     empty_content: Literal["null", "text", "omit"] = "text"
-    """Content of an assistant message that only calls tools: null, `""`, or no such key."""
+    """Content of an assistant message that only calls tools: null, `""`, or no key."""
     arguments_must_be_json: bool = False
-    """Broken arguments of earlier calls are sent as `{}`, because the server checks them."""
+    """Broken arguments of earlier calls are sent as `{}`, because the server validates them."""
     call_ids: Literal["any", "max40", "alnum9"] = "any"
-    """Which ids are taken; others are derived, the same for the call and its result."""
+    """Which ids the server accepts; others are derived, the same one for a call and its result."""
     after_tool: str = ""
-    """Assistant text put between a tool result and a user message, where the server refuses them in a row."""
+    """Assistant text put between a tool result and a user message, if the server refuses that sequence."""
 
     reasoning_back: Literal["", "calls", "tools"] = ""
-    """`reasoning_content` travels back on assistant messages with calls, or on all of a conversation with tools."""
+    """`reasoning_content` is sent back: never, with messages that have calls, or with all if there are tools."""
     reasoning_placeholder: str = " "
-    """Sent in place of reasoning that was lost (a history from elsewhere); empty: nothing is."""
+    """Sent in place of missing reasoning (a history from another provider); empty: nothing is sent."""
     reasoning_details: bool = False
-    """A list of `reasoning_details` travels back unchanged."""
+    """The list `reasoning_details` is sent back unchanged."""
     think_tags: bool = False
-    """Answers begin with `<think>...</think>`: split off as reasoning, sent back as it came."""
+    """Answers begin with `<think>...</think>`: read as reasoning, sent back unchanged."""
 
     strict: bool = False
-    """`strict` is known on tools and schemas; else it is left out."""
+    """The server accepts `strict` on tools and schemas; otherwise it is left out."""
     parameters_as_text: bool = False
-    """A tool's schema is sent as a JSON text."""
+    """The schema of a tool is sent as JSON text."""
     schema_drop: frozenset[str] = frozenset()
-    """Keywords left out of schemas."""
+    """Keywords that are left out of schemas."""
     schema_with_tools: bool = True
-    """An answer's schema can stand beside tools; else the system text asks for it there."""
+    """The server accepts an output schema together with tools; otherwise system text describes it then."""
     required_word: str = "required"
-    """Wire word for the tool choice `required`."""
+    """Wire value of the tool choice `required`."""
     forced_adds: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Body members that a forced tool choice needs, unless the user set them."""
 
@@ -363,15 +269,15 @@ OPENAI_SHAPED = replace(
     parameters={**OPENAI.parameters, **GENERIC.parameters},
     stream_usage=True,
 )
-"""Somebody else's model at another address: `max_tokens` under its old name, no nulls, no strict schemas."""
+"""Another vendor's model at another address: `max_tokens` under its old name, no nulls, no strict schemas."""
 
 _OPENAI_NAMES = ("gpt-[3-9]*", "chatgpt-*", "o[1-9]*", "ft:*", "openai/gpt-[3-9]*", "openai/o[1-9]*")
 
 
 def profile_at(base_url: str | None, model: str) -> Profile:
-    """Return the profile of an OpenAI-shaped server of which only address and model are known.
+    """Return the profile of an OpenAI-shaped server from its address and the model.
 
-    OpenAI's own models keep its profile behind a proxy too: they refuse `max_tokens`, which others want.
+    OpenAI's own models have its profile behind a proxy too: they refuse `max_tokens`, which others require.
     """
     if not base_url or base_url.startswith(OPENAI.base_url):
         return OPENAI

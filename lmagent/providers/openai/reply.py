@@ -1,8 +1,8 @@
-"""Chat Completions answers as deltas: whole bodies and chunks through the same reader, however odd the server.
+"""Read Chat Completions answers as deltas; whole bodies and chunks go through the same reader.
 
-The rules of tolerance, one function each: which choice, text, reasoning in its spellings, usage, the end; tool calls
-are read in `openai_calls`. Nothing here raises for what a *model* wrote; a shape nobody documented is the codec's
-`InvalidResponse`.
+Servers deviate in many ways. Each has one function: the choice, text, reasoning in its spellings, usage, the end; tool
+calls are read in `calls`. Nothing here raises for what a *model* wrote; an undocumented shape becomes the codec's
+`InvalidResponse`. `cut_delta` and `quick_delta` read the chunks of a long answer without the full reader.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any, NamedTuple, TypeAlias, cast
 from lmagent.core.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON, JSONError, loads
 from lmagent.core.messages import FinishReason, Usage
-from lmagent.providers.fields import mapping, objects
+from lmagent.providers.fields import FINISH_REASONS, mapping, objects
 from lmagent.providers.openai.calls import CallState, ThinkSplitter, end_calls, read_calls
-from lmagent.providers.openai.profile import FINISH_REASONS, Profile
+from lmagent.providers.openai.profile import Profile
 
 __all__ = ["ChatState", "cut_delta", "end_of", "quick_delta", "read_chunk", "usage_of"]
 
 
 class ChatState:
-    """What is known of ONE reply so far."""
+    """The state of ONE reply so far."""
 
     __slots__ = (
         "calls",
@@ -44,20 +44,20 @@ class ChatState:
     def __init__(self, profile: Profile) -> None:
         self.calls = CallState()
         self.choice: int | None = None
-        """Which of several choices is read: the first that came."""
+        """Index of the choice that is read: the first one received."""
         self.details: list[dict[str, Any]] = []
         self.ended = False
         self.finish_reason: str | None = None
         self.lessons = 8
-        """How many more patterns may be learned: it is not worth it where a server makes each chunk different."""
+        """How many more patterns may be learned; a limit for servers whose chunks all differ."""
         self.native_calls = False
         self.pattern: Any = None
-        """What the chunks look like, for `openai_quick`."""
+        """What the chunks look like, for `cut_delta`."""
         self.raw: Any = None
         self.reasoning_size = 0
         self.response_id: str | None = None
         self.seen = False
-        """A choice came: without one there is no answer."""
+        """Whether a choice came; without one there is no answer."""
         self.splitter = ThinkSplitter() if profile.think_tags else None
         self.text_size = 0
         self.usage: Usage | None = None
@@ -70,7 +70,7 @@ def read_chunk(profile: Profile, state: ChatState, chunk: Mapping[str, Any], *, 
         profile: The server.
         state: Of this reply.
         chunk: The decoded JSON object.
-        whole: It is a complete reply; so is a chunk with a `message` that calls itself `chat.completion`.
+        whole: It is a complete reply; so is a chunk with a `message` whose `object` is `chat.completion`.
 
     Raises:
         KeyError, TypeError: The shape is unknown.
@@ -89,7 +89,7 @@ def read_chunk(profile: Profile, state: ChatState, chunk: Mapping[str, Any], *, 
     deltas: list[Delta] = []
     if message:
         if not isinstance(message, Mapping):
-            raise TypeError(f"a message was expected, not {message!r:.80}")
+            raise TypeError(f"expected a message, got {message!r:.80}")
         deltas = _read_message(profile, state, cast("Mapping[str, Any]", message), whole=whole)
     reason = choice.get("finish_reason")
     if reason and reason != "null":
@@ -113,11 +113,11 @@ def _read_message(profile: Profile, state: ChatState, message: Mapping[str, Any]
     reasoning, text, refusal = _texts(message)
     details = message.get("reasoning_details")
     if details:
-        # Thinking is a side matter: an odd entry among the details costs itself, never the answer.
+        # An invalid entry of the details is dropped; it must not fail the answer.
         listed = _entries(details)
         reasoning = reasoning or "".join(_detail_text(item) for item in listed)
         _join_details(state, listed, whole=whole)
-    if whole:  # the last event of some streams repeats all that came before
+    if whole:  # the last event of some streams repeats everything before it
         reasoning, text = reasoning[state.reasoning_size :], text[state.text_size :]
     if reasoning:
         state.reasoning_size += len(reasoning)
@@ -147,7 +147,7 @@ def _texts(message: Mapping[str, Any]) -> tuple[str, str, str]:
     if content is None or isinstance(content, str):
         return reasoning, content or "", refusal
     if not isinstance(content, list):
-        raise TypeError(f"content is text or a list of parts, not {content!r:.80}")
+        raise TypeError(f"expected text or a list of parts as content, got {content!r:.80}")
     texts: list[str] = []
     for part in cast("list[Any]", content):
         if isinstance(part, str):
@@ -183,7 +183,7 @@ _JOINED_DETAILS = frozenset({"text", "summary", "data"})
 
 
 def _join_details(state: ChatState, details: list[dict[str, Any]], *, whole: bool) -> None:
-    """Keep `reasoning_details` as they must travel back: pieces of one entry become one entry."""
+    """Store `reasoning_details` as they must be sent back: pieces of one entry become one entry."""
     if whole:
         state.details = details
         return
@@ -200,7 +200,7 @@ def _join_details(state: ChatState, details: list[dict[str, Any]], *, whole: boo
 
 
 def end_of(profile: Profile, state: ChatState) -> list[Delta]:
-    """Return the last deltas of a reply that is whole, `Done` among them."""
+    """Return the last deltas of a complete reply, `Done` included."""
     state.ended = True
     deltas: list[Delta] = list(state.splitter.close()) if state.splitter else []
     deltas.extend(end_calls(state.calls))
@@ -228,7 +228,7 @@ def _finish_reason(profile: Profile, state: ChatState) -> FinishReason:
 def _details(profile: Profile, state: ChatState) -> dict[str, Any]:
     own: dict[str, Any] = {}
     if profile.reasoning_back and state.reasoning_size:
-        own["reasoning"] = True  # the message's reasoning is this provider's own
+        own["reasoning"] = True  # marks the message's reasoning as this provider's own
     if profile.reasoning_details and state.details:
         own["reasoning_details"] = state.details
     if state.splitter and (think := state.splitter.raw):
@@ -237,7 +237,7 @@ def _details(profile: Profile, state: ChatState) -> dict[str, Any]:
 
 
 def usage_of(chunk: Mapping[str, Any]) -> Usage | None:
-    """Return the tokens that a body or chunk tells of, in any spelling; None when it doesn't (or says nothing yet)."""
+    """Return the token counts of a body or chunk in any spelling; None if it has none (or only zeros)."""
     found = chunk.get("usage")
     if not found:
         found = mapping(chunk.get("x_groq")).get("usage")
@@ -249,7 +249,7 @@ def usage_of(chunk: Mapping[str, Any]) -> Usage | None:
     cached = _count(mapping(usage.get("prompt_tokens_details")), "cached_tokens")
     reasoning = _count(mapping(usage.get("completion_tokens_details")), "reasoning_tokens")
     if reasoning and total == inputs + outputs + reasoning:
-        outputs += reasoning  # xAI counts reasoning beside the answer
+        outputs += reasoning  # xAI counts reasoning apart from the answer
     if not total:
         return None
     return Usage(
@@ -272,16 +272,16 @@ _PROBE = "lmagent"
 
 
 class _Said(NamedTuple):
-    """What a chunk says."""
+    """The content of a chunk."""
 
     kind: type[_Piece]
     text: str
     index: Any = None
-    """The server's, of the call."""
+    """Of the call, as the server counts."""
 
 
 class _Pattern(NamedTuple):
-    """What stands around the text of a chunk."""
+    """The bytes before and after the text of a chunk."""
 
     before: bytes
     after: bytes
@@ -293,10 +293,10 @@ class _Pattern(NamedTuple):
 
 
 def cut_delta(state: ChatState, data: bytes) -> _Piece | None:
-    """Return the delta of a chunk that differs from one before in its text alone; None when it must be decoded.
+    """Return the delta of a chunk that differs from an earlier one only in its text; None if it must be decoded.
 
-    It takes 0.9 us; decoding and looking take 3.2, half of an event. That only the text differs is seen from the bytes
-    around it. That they are around the text, and nothing else, was proven when they were learned.
+    This takes 0.9 us; decoding and reading take 3.2 us, half the cost of an event. Equal bytes around the text show
+    that only the text differs. `_pattern` proved that these bytes enclose the text and nothing else.
     """
     pattern: _Pattern | None = state.pattern
     if pattern is None:
@@ -315,12 +315,12 @@ def cut_delta(state: ChatState, data: bytes) -> _Piece | None:
 
 
 def quick_delta(state: ChatState, data: bytes, chunk: JSON) -> _Piece | None:
-    """Return the delta of a chunk that is one piece of one thing; None when it must be read in full.
+    """Return the delta of a chunk with one piece of text, reasoning or arguments; None if it must be read in full.
 
     Args:
         state: Of this reply.
         data: The chunk.
-        chunk: The same, decoded.
+        chunk: The same chunk, decoded.
     """
     said = _said(state, chunk)
     if said is None:
@@ -333,7 +333,7 @@ def quick_delta(state: ChatState, data: bytes, chunk: JSON) -> _Piece | None:
 
 
 def _pattern(state: ChatState, data: bytes, said: _Said) -> _Pattern | None:
-    """Learn what stands around a text; the proof is that another text in its place is what the chunk then says."""
+    """Return the bytes around a text. Proof: with another text in its place, the chunk reads as that text."""
     before, found, after = data.partition(b'"%b"' % said.text.encode())
     before, after = before + b'"', b'"' + after
     try:
@@ -376,7 +376,7 @@ def _said(state: ChatState, chunk: Any) -> _Said | None:
 
 
 def _continues(state: ChatState, piece: str, index: Any) -> bool:
-    """Whether arguments can only be more of them; a piece as long as all before may be those again."""
+    """Whether a piece continues the arguments; one as long as everything before it may be a repetition."""
     call = state.calls.slots[index]
     return 0 < call.size != len(piece) and not call.settled
 

@@ -2,23 +2,24 @@
 
 Documented choices:
 
-- Stateless by default: `store` is sent as false, and reasoning models are asked for encrypted reasoning, so that a
-  history can go on anywhere, at any time. Both are parameters, and `store=None` leaves the word to the service.
-- What the model put out is sent back unchanged and in order, reasoning items included.
-- With `previous_response_id` only what came after that answer is sent.
-- `stop`, `seed`, the penalties and `logit_bias` do not exist there: an error.
+- Stateless by default: `store` is sent as false, and encrypted reasoning is requested from reasoning models, so that a
+  history can be continued anywhere, at any time. Both are parameters; `store=None` leaves it to the service.
+- The model's output items are sent back unchanged and in order, reasoning items included.
+- With `previous_response_id` only the messages after that answer are sent.
+- The API has no `stop`, `seed`, penalties and `logit_bias`: they raise an error.
+
+Over 400 lines because it is one dialect: the items of requests and replies are read side by side.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from typing import Any, cast
 
-from lmagent.core.events import Delta, Done, ReasoningDelta, RefusalDelta, ReplyBuilder, TextDelta, ToolCallDelta
+from lmagent.core.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON, dumps
 from lmagent.core.messages import (
     AssistantMessage,
@@ -31,13 +32,22 @@ from lmagent.core.messages import (
     SystemMessage,
     TextPart,
     ToolMessage,
-    Usage,
     UserMessage,
 )
 from lmagent.errors import BadRequest, ContentFiltered, ParameterError, PermissionDenied, ProviderError, ServerFailed
-from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, joined
+from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request
 from lmagent.providers.conversation import kept_items, settled
-from lmagent.providers.fields import arguments_text, elsewhere, mapping, object_of, objects, same, text
+from lmagent.providers.fields import (
+    arguments_text,
+    elsewhere,
+    encoded,
+    joined,
+    mapping,
+    objects,
+    same,
+    text,
+    usage_of,
+)
 from lmagent.providers.openai.errors import sort_error
 from lmagent.providers.openai.profile import OPENAI, REASONING_MODELS, ErrorClass, ModelRule, rules_of_model
 from lmagent.providers.vendors import VENDORS
@@ -73,7 +83,7 @@ ERROR_CODES: Mapping[str, ErrorClass] = {
         BadRequest,
     ),
 }
-"""Codes of this API beside those of Chat Completions."""
+"""Codes of this API in addition to those of Chat Completions."""
 
 _INCOMPLETE: dict[object, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
 _TEXT_EVENTS: dict[object, type[TextDelta] | type[RefusalDelta]] = {
@@ -86,22 +96,22 @@ _REASONING_EVENTS: dict[object, str] = {
 }
 _ENDS = ("response.completed", "response.incomplete")
 _BETWEEN = "\n\n"
-"""Between the parts of a reasoning summary."""
+"""Put between the parts of a reasoning summary."""
 
 
 class ResponsesReplyState:
-    """The state of one reply, whole or streamed. Items are numbered by their place in the output."""
+    """The state of one reply, whole or streamed. An item's key is its index in the output."""
 
     __slots__ = ("_calls", "_id", "_items", "_last_thought", "_provider", "_shown")
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
         self._calls: dict[int, int] = {}
-        """Place in the output -> index of the call."""
+        """Index in the output -> index of the call."""
         self._items: dict[int, dict[str, Any]] = {}
-        """Items that are whole."""
+        """Complete items."""
         self._shown: set[int] = set()
-        """Items of which deltas came, so that their whole form is not shown again."""
+        """Items whose deltas came, so that their complete form is not shown again."""
         self._last_thought: tuple[object, ...] | None = None
         self._id: str | None = None
 
@@ -133,22 +143,28 @@ class ResponsesReplyState:
         return deltas
 
     def end(self, response: dict[str, Any], *, whole: bool = False) -> list[Delta]:
-        """Return what the final response object adds, with `Done` last. Here it is all there is if `whole`."""
+        """Return the new deltas of the final response object, `Done` last. If `whole`, it is the complete reply."""
         deltas: list[Delta] = []
-        # Some servers leave the output of the last event empty; then the items that came one by one are the answer.
+        # Some servers leave the output of the last event empty; then the items received before are the answer.
         for place, item in enumerate(objects(response["output"] if whole else response.get("output"))):
             if place not in self._items:
                 deltas += self._whole_item(place, item)
         status = response.get("status")
         if status in ("in_progress", "queued"):
-            raise ValueError(f"status {status!r}: the answer is not there yet (background mode)")
+            raise ValueError(f"status {status!r}: the answer is not ready yet (background mode)")
         reason = mapping(response.get("incomplete_details")).get("reason") if status == "incomplete" else None
         finish: FinishReason = _INCOMPLETE.get(reason, "other") if status == "incomplete" else "stop"
         raw_reason = reason or status
         done = Done(
             finish_reason=finish,
             raw_finish_reason=raw_reason if isinstance(raw_reason, str) else None,
-            usage=_usage(mapping(response.get("usage"))),
+            usage=usage_of(
+                response.get("usage"),
+                "input_tokens",
+                "output_tokens",
+                cached_in="input_tokens_details",
+                reasoning_in="output_tokens_details",
+            ),
             details=self._details(response.get("id")),
             response_id=response.get("id"),
             raw=response,
@@ -162,7 +178,7 @@ class ResponsesReplyState:
         return [ToolCallDelta(index, id=text(item.get("call_id")), name=text(item["name"]))]
 
     def _whole_item(self, place: int, item: dict[str, Any]) -> list[Delta]:
-        """Keep an item and return what has not been shown of it."""
+        """Store an item and return the deltas that were not shown before."""
         self._items[place] = item
         kind = item.get("type")
         deltas = self._begin(place, item)
@@ -191,7 +207,7 @@ class ResponsesReplyState:
         return [ReasoningDelta(_BETWEEN + words if is_next else words)]
 
     def _details(self, identifier: JSON) -> dict[str, Any]:
-        """Return the id of the response, and the items when text and calls alone would not give them back."""
+        """Return the id of the response, and the items if text and calls alone are not enough to restore them."""
         items = [self._items[place] for place in sorted(self._items)]
         kinds = [item.get("type") for item in items]
         calls = kinds[1:] if kinds[:1] == ["message"] else kinds
@@ -208,30 +224,14 @@ def _parts(item: dict[str, Any]) -> list[dict[str, Any]]:
     return objects(item.get("content")) if item.get("type") == "message" else []
 
 
-def _usage(counts: Mapping[str, Any]) -> Usage | None:
-    if not counts:
-        return None
-    inputs, outputs = int(counts.get("input_tokens") or 0), int(counts.get("output_tokens") or 0)
-    return Usage(
-        input_tokens=inputs,
-        output_tokens=outputs,
-        total_tokens=int(counts.get("total_tokens") or inputs + outputs),
-        cached_tokens=int(mapping(counts.get("input_tokens_details")).get("cached_tokens") or 0),
-        reasoning_tokens=int(mapping(counts.get("output_tokens_details")).get("reasoning_tokens") or 0),
-    )
-
-
 DEFAULT_URL = VENDORS["openai-responses"].api().address
 PROVIDER = "openai-responses"
 
 ENCRYPTED = "reasoning.encrypted_content"
 _LOGPROBS = "message.output_text.logprobs"
 REASONERS = ("o1*", "o3*", "o4*", "gpt-5*", "gpt-6*", "codex-*")
-"""Models that hand out encrypted reasoning; others refuse the wish with a 400. `encrypted_reasoning=` overrides it."""
+"""Models with encrypted reasoning; others answer the request with a 400. `encrypted_reasoning=` overrides it."""
 NOT_REASONERS = ("*-chat*",)
-
-_ANY_ID = re.compile(r".+", re.DOTALL)
-_MAX_ID = 64
 
 
 _SAME = (
@@ -250,12 +250,12 @@ class ResponsesCodec(Codec):
     """OpenAI through `POST /responses`.
 
     Args:
-        model: Any name; none is checked against a list.
+        model: Any name; it is not checked against a list.
         base_url: Everything up to `/responses`.
         provider: Name in model ids, errors and details; for servers other than OpenAI.
         store: Whether the service keeps the answer; None leaves it to the service, which keeps it.
-        encrypted_reasoning: Whether encrypted reasoning is asked for when nothing is stored; None: by model name.
-        headers: Sent with every request, beside the usual ones.
+        encrypted_reasoning: Whether encrypted reasoning is requested if nothing is stored; None: by model name.
+        headers: Sent with every request, in addition to the usual ones.
         params: Query parameters of every request.
         model_rules: What the model refuses; default: OpenAI's table. `()` sends everything.
     """
@@ -293,9 +293,9 @@ class ResponsesCodec(Codec):
             head["instructions"] = "\n\n".join(system)
         parts = {"input": [item for item in map(self._encoded, messages) if item]}
         if not parts["input"]:
-            raise self.refuse("a history in which no message has any content")
+            raise self.refuse_empty()
         if call.tools:
-            parts["tools"] = [_encoded_tool(spec) for spec in call.tools]
+            parts["tools"] = [encoded(spec.encoded, PROVIDER, _tool, spec) for spec in call.tools]
             if given.get("parallel_tool_calls") is not None:
                 head["parallel_tool_calls"] = given["parallel_tool_calls"]
         if isinstance(call.tool_choice, NamedTool):
@@ -317,7 +317,7 @@ class ResponsesCodec(Codec):
         return self.render_parameters(given, {**_RULES, **rules_of_model(self.model_id, self.model_rules, given)})
 
     def _placed(self, given: Mapping[str, Any], schema: OutputSchema | None) -> dict[str, Any]:
-        """Return the members that several parameters share."""
+        """Return the members that are made from several parameters."""
         body: dict[str, Any] = {}
         reasoning = dict(given.get("reasoning") or {})
         if given.get("reasoning_effort") is not None:
@@ -355,16 +355,16 @@ class ResponsesCodec(Codec):
         if before is None:
             return (system, self._fitting(others)) if others else ([], list(leading))
         known = [index for index, message in enumerate(others) if self._response_id(message) == before]
-        # Cut only after the order of results is settled: they follow the answer that the service has.
+        # Put the results in order before cutting: they must follow the answer that the service has stored.
         if known:
-            settled = self._fitting(others)
-            at = next(i for i, message in enumerate(settled) if self._response_id(message) == before)
-            return system, settled[at + 1 :]
+            ordered = self._fitting(others)
+            at = next(i for i, message in enumerate(ordered) if self._response_id(message) == before)
+            return system, ordered[at + 1 :]
         results = list(takewhile(lambda message: isinstance(message, ToolMessage), others))
         return system, [*results, *self._fitting(others[len(results) :])]
 
     def _fitting(self, messages: Sequence[Message]) -> Sequence[Message]:
-        return settled(messages, _ANY_ID, _MAX_ID, key=self.provider)
+        return settled(messages, key=self.provider)
 
     def _response_id(self, message: Message) -> object:
         if not isinstance(message, AssistantMessage):
@@ -393,7 +393,7 @@ class ResponsesCodec(Codec):
                 return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.content}]
 
     def _echo(self, message: AssistantMessage) -> list[dict[str, Any]]:
-        """Return the items as they came; nothing when the message was changed since."""
+        """Return the items as received; nothing if the message was changed since."""
         items = kept_items(message, self.provider, "output")
         calls = {call.id: call for call in message.tool_calls}
         called = [item.get("call_id") for item in items if item.get("type") == "function_call"]
@@ -427,22 +427,16 @@ class ResponsesCodec(Codec):
                 return {"type": "input_file", **place}
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        error = self.parse_error(200, {}, body)
-        if error is not None:
-            raise error
-        builder, state = ReplyBuilder(prefix), self.new_state()
-        with self.reading(body):
-            for delta in state.end(body, whole=True):
-                builder.add(delta)
-        return builder.reply(self.model_id)
+        self.check(body)
+        return self.reply_of(body, _whole(self.new_state(), body), prefix=prefix)
 
     def new_state(self) -> ResponsesReplyState:
         return ResponsesReplyState(self.provider)
 
     def parse_event(self, state: ResponsesReplyState, data: bytes, event: str = "") -> Iterable[Delta]:
-        if data.strip() == b"[DONE]":  # not documented for this API; some servers say it all the same
+        if data.strip() == b"[DONE]":  # not documented for this API, but some servers send it
             return ()
-        body = object_of(self, data)
+        body = self.object_of(data)
         kind = body.get("type")
         if kind == "response.failed":
             raise self._failed(mapping(body.get("response")))
@@ -460,11 +454,14 @@ class ResponsesCodec(Codec):
         return error
 
     def _failed(self, body: JSON) -> ProviderError:
-        """Return the error in a body that has failed, whatever it says."""
+        """Return the error of a failed response, also if it has no error object."""
         words = "The response has failed or was cancelled, without an explanation."
-        return sort_error(self._profile, self.model, 200, {}, body) or ServerFailed(
-            words, provider=self.provider, model=self.model, status=200, body=body
-        )
+        failed = self.failure(ServerFailed, words, status=200, body=body)
+        return sort_error(self._profile, self.model, 200, {}, body) or failed
+
+
+def _whole(state: ResponsesReplyState, body: JSON) -> Iterator[Delta]:
+    yield from state.end(body, whole=True)
 
 
 def _plain(message: AssistantMessage) -> list[dict[str, Any]]:
@@ -490,17 +487,13 @@ def _format(schema: OutputSchema) -> dict[str, Any]:
     return {"type": "json_schema", "name": schema.name, **described, "schema": rendered, "strict": is_strict}
 
 
-def _encoded_tool(spec: ToolSpec) -> bytes:
-    kept = spec.encoded.get(PROVIDER)
-    if kept is None:
-        schema: Mapping[str, Any] = spec.parameters or {"type": "object", "properties": {}}
-        problem = None
-        if spec.strict:
-            schema, problem = openai_strict(schema)
-        if problem:
-            raise ParameterError(f"{spec.name}: {problem}")
-        described = {"description": spec.description} if spec.description else {}
-        # Left out, `strict` is true there: it is always said.
-        tool = {"type": "function", "name": spec.name, **described, "parameters": schema, "strict": bool(spec.strict)}
-        kept = spec.encoded[PROVIDER] = dumps(tool)
-    return cast("bytes", kept)
+def _tool(spec: ToolSpec) -> dict[str, Any]:
+    schema: Mapping[str, Any] = spec.parameters or {"type": "object", "properties": {}}
+    problem = None
+    if spec.strict:
+        schema, problem = openai_strict(schema)
+    if problem:
+        raise ParameterError(f"{spec.name}: {problem}; omit strict=True.")
+    described = {"description": spec.description} if spec.description else {}
+    # Always sent: the default of `strict` is true here.
+    return {"type": "function", "name": spec.name, **described, "parameters": schema, "strict": bool(spec.strict)}

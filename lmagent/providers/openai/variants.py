@@ -1,6 +1,6 @@
-"""Qianfan v2 and MiniMax's later endpoints: OpenAI's dialect, with marks of a safety hit on ordinary answers.
+"""Platforms that speak OpenAI's dialect but need code of their own: Qianfan v2, MiniMax, Zhipu v4 and CharGLM, Hunyuan.
 
-What is only a difference in data is in their profiles (`compatible`).
+Differences in data only are in their profiles (`vendors`).
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from typing import Any, ClassVar
 from lmagent.core.events import Delta, Done
 from lmagent.core.json_text import JSON, JSONError, dumps, loads
 from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, ToolMessage, UserMessage
-from lmagent.errors import ServerFailed
+from lmagent.errors import ProviderError, ServerFailed
 from lmagent.providers.base import ChatCall, Request
 from lmagent.providers.conversation import (
     CONTINUE,
-    answered,
-    fitting_ids,
+    NO_OUTPUT,
+    settled,
     split_system,
     system_in_front,
     text_only,
     tools_as_text,
     turns,
+    with_system,
 )
 from lmagent.providers.fields import mapping, objects
-from lmagent.providers.hunyuan import NO_OUTPUT, obeys_tools
+from lmagent.providers.hunyuan import obeys_tools
 from lmagent.providers.openai.chat import ModelRule, OpenAICodec, Profile
 from lmagent.providers.openai.reply import ChatState
 from lmagent.providers.openai.vendor_profiles import HUNYUAN, MINIMAX, WENXIN, ZHIPU
@@ -42,9 +43,6 @@ __all__ = [
     "ZhipuV4Codec",
 ]
 
-_NO_OUTPUT = "(no output)"
-"""Stands in for an empty result at the end."""
-
 
 class _State(ChatState):
     __slots__ = ("flagged",)
@@ -55,12 +53,15 @@ class _State(ChatState):
 
 
 class FlaggedCodec(OpenAICodec):
-    """Reads a marked answer as `content_filter`, with its text and the marks in the message's details."""
+    """Base for servers that mark a safety hit on an ordinary answer.
+
+    A marked answer ends with `content_filter`; it keeps its text, and the marks are in the message's details.
+    """
 
     flags: ClassVar[tuple[str, ...]]
     """Members of the body or of its choice; true means a safety hit."""
     facts: ClassVar[tuple[str, ...]] = ()
-    """Members that say more about one."""
+    """Members with more information about a safety hit."""
     _marked: ClassVar[re.Pattern[bytes]]
 
     def __init_subclass__(cls) -> None:
@@ -80,7 +81,7 @@ class FlaggedCodec(OpenAICodec):
 
     def parse_event(self, state: ChatState, data: bytes, event: str = "") -> Sequence[Delta]:
         if self._marked.search(data) and isinstance(state, _State):
-            with suppress(JSONError, TypeError):  # the reader below says what is wrong with it
+            with suppress(JSONError, TypeError):  # `super().parse_event` reports invalid data
                 state.flagged |= self._flags_of(loads(data))
         return self._with_flags(state, super().parse_event(state, data, event))
 
@@ -123,7 +124,7 @@ class WenxinV2Codec(FlaggedCodec):
         super().__init__(model, profile=profile, **options)
 
     def build_request(self, call: ChatCall) -> Request:
-        """Render `call` as one POST. A conversation is more than system text, and its last message is not blank."""
+        """Render `call` as one POST. The API refuses system text alone and a blank last message."""
         return super().build_request(replace(call, messages=_not_blank_at_the_end(call.messages)))
 
 
@@ -133,7 +134,7 @@ def _not_blank_at_the_end(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     last = messages[-1]
     match last:
         case ToolMessage(content=content) if not content.strip():
-            return (*messages[:-1], replace(last, content=_NO_OUTPUT))
+            return (*messages[:-1], replace(last, content=NO_OUTPUT))
         case UserMessage(content=str(content)) if not content.strip():
             return (*messages[:-1], UserMessage(CONTINUE))
         case AssistantMessage(content=content, tool_calls=()) if not content.strip():
@@ -143,7 +144,7 @@ def _not_blank_at_the_end(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 
 class MinimaxV2Codec(FlaggedCodec):
-    """MiniMax's chatcompletion_v2 and its current API; which of them is the profile's to say."""
+    """MiniMax's chatcompletion_v2 and its current API; the profile decides which."""
 
     flags = ("input_sensitive", "output_sensitive")
     facts = ("input_sensitive_type", "output_sensitive_type")
@@ -152,7 +153,7 @@ class MinimaxV2Codec(FlaggedCodec):
         super().__init__(model, profile=profile, **options)
 
     def parse_event(self, state: ChatState, data: bytes, event: str = "") -> Sequence[Delta]:
-        """Translate one chunk. Search results come as deltas of a role `tool`: they are no answer."""
+        """Translate one chunk. Search results come as deltas of role `tool`, which are not part of the answer."""
         if b'"tool"' in data:
             data = _without_results(data)
         return super().parse_event(state, data, event) if data else ()
@@ -170,17 +171,33 @@ def _without_results(data: bytes) -> bytes:
     return dumps({**body, "choices": kept}) if kept else b""
 
 
+class _OrderedCodec(OpenAICodec):
+    """Base for servers with rules of order: system text first, then turns that begin with the user."""
+
+    user_behind_result: ClassVar[bool] = True
+
+    def build_request(self, call: ChatCall) -> Request:
+        return super().build_request(replace(call, messages=tuple(self._in_turns(call.messages))))
+
+    def _in_turns(self, messages: Sequence[Message]) -> list[Message]:
+        system, others = split_system(messages)
+        return with_system(system, turns(self._with_calls(others), user_behind_result=self.user_behind_result))
+
+    def _with_calls(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return settled(messages) if self.features.tools else tools_as_text(messages)
+
+
 _BROKEN_OFF = "network_error"
 
 
-class ZhipuV4Codec(OpenAICodec):
-    """Chat Completions of Zhipu v4.
+class ZhipuV4Codec(_OrderedCodec):
+    """Chat Completions of Zhipu v4, which refuses system or assistant messages alone and calls without results.
 
     Args:
         model: Model name, such as `"glm-4.6"`.
         base_url: Up to `/v4`.
         model_rules: As in `OpenAICodec`.
-        profile: What the server is like.
+        profile: Describes the server.
     """
 
     def __init__(
@@ -192,18 +209,6 @@ class ZhipuV4Codec(OpenAICodec):
         profile: Profile = ZHIPU,
     ) -> None:
         super().__init__(model, base_url=base_url, profile=profile, model_rules=model_rules)
-
-    def build_request(self, call: ChatCall) -> Request:
-        return super().build_request(replace(call, messages=tuple(self._in_turns(call.messages))))
-
-    def _in_turns(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """A conversation of system or assistant messages alone is refused, and so are calls without results."""
-        system, others = split_system(messages)
-        ordered = turns(self._with_calls(others))
-        return [SystemMessage(system), *ordered] if system else ordered
-
-    def _with_calls(self, messages: Sequence[Message]) -> Sequence[Message]:
-        return fitting_ids(answered(messages))
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         reply = super().parse_reply(body, prefix=prefix)
@@ -223,40 +228,32 @@ class ZhipuV4Codec(OpenAICodec):
             raise self._broken_off(last.raw)
         return deltas
 
-    def _broken_off(self, body: JSON) -> ServerFailed:
-        """A finish reason that is a failure of the platform: the same request may succeed."""
-        return ServerFailed(
-            "The platform broke the answer off (finish reason 'network_error').",
-            provider=self.provider,
-            model=self.model,
-            code=_BROKEN_OFF,
-            body=body,
-        )
+    def _broken_off(self, body: JSON) -> ProviderError:
+        """Return the error for this finish reason: the platform failed, and the same request may succeed."""
+        words = "The platform broke the answer off (finish reason 'network_error')."
+        return self.failure(ServerFailed, words, code=_BROKEN_OFF, body=body)
+
+
+def _without_tools(profile: Profile, **features: Any) -> Profile:
+    """Return the profile of a model without function calls."""
+    without = replace(
+        profile.features, tools=False, parallel_calls=False, stream_tools=False, tool_choice=frozenset(), **features
+    )
+    return replace(profile, features=without)
 
 
 _ROLE_PLAY = replace(
-    ZHIPU,
-    provider="zhipu-character",
-    features=replace(
-        ZHIPU.features,
-        tools=False,
-        parallel_calls=False,
-        stream_tools=False,
-        tool_choice=frozenset(),
-        images=False,
-        json_schema="none",
-        reasoning=False,
-    ),
+    _without_tools(ZHIPU, images=False, json_schema="none", reasoning=False), provider="zhipu-character"
 )
 
 
 class CharacterV4Codec(ZhipuV4Codec):
-    """CharGLM on v4. It has no tools.
+    """CharGLM on v4, for role play. It has no tools.
 
     Args:
         model: Model name, such as `"charglm-4"`.
         base_url: Up to `/v4`.
-        meta: The card, over `CHARACTER`. The parameter `meta` of a call goes over this one.
+        meta: The card, over `CHARACTER`. The parameter `meta` of a call overrides it.
         model_rules: As in `OpenAICodec`.
     """
 
@@ -281,8 +278,11 @@ class CharacterV4Codec(ZhipuV4Codec):
         return tools_as_text(text_only(messages, self.refuse))
 
 
-class HunyuanCompatibleCodec(OpenAICodec):
-    """Chat Completions of Hunyuan or TokenHub.
+class HunyuanCompatibleCodec(_OrderedCodec):
+    """Chat Completions of Hunyuan or TokenHub, with the cloud API's rules of order.
+
+    "user (tool) and assistant take turns, beginning with user, ending with user (tool)": other histories are answered
+    with a 400 (code 1001, seen by users in 2025).
 
     Args:
         model: Model name, such as `"hunyuan-turbos-latest"`.
@@ -290,6 +290,8 @@ class HunyuanCompatibleCodec(OpenAICodec):
         tools: Whether the model has function calls; None: by its name.
         model_rules: As in `OpenAICodec`.
     """
+
+    user_behind_result = False
 
     def __init__(
         self,
@@ -300,27 +302,19 @@ class HunyuanCompatibleCodec(OpenAICodec):
         model_rules: Sequence[ModelRule] | None = None,
     ) -> None:
         has_tools = obeys_tools(model) if tools is None else tools
-        profile = HUNYUAN
-        if not has_tools:
-            features = replace(
-                HUNYUAN.features, tools=False, parallel_calls=False, stream_tools=False, tool_choice=frozenset()
-            )
-            profile = replace(HUNYUAN, features=features)
+        profile = HUNYUAN if has_tools else _without_tools(HUNYUAN)
         super().__init__(model, base_url=base_url, profile=profile, model_rules=model_rules)
 
     def build_request(self, call: ChatCall) -> Request:
         if not self.features.tools:
             self.refuse_tools(call)
             call = replace(call, tools=(), tool_choice="auto")
-        return super().build_request(replace(call, messages=tuple(self._in_turns(call.messages))))
+        return super().build_request(call)
 
     def _in_turns(self, messages: Sequence[Message]) -> list[Message]:
-        system, others = split_system(messages)
-        others = fitting_ids(answered(others)) if self.features.tools else tools_as_text(others)
-        ordered = [
+        return [
             replace(message, content=NO_OUTPUT)
             if isinstance(message, ToolMessage) and not message.content.strip()
             else message
-            for message in turns(others, user_behind_result=False)
+            for message in super()._in_turns(messages)
         ]
-        return [SystemMessage(system), *ordered] if system else ordered
