@@ -1,4 +1,4 @@
-"""Neutral histories that any dialect must be able to send: what users, other providers and cut runs leave behind."""
+"""Neutral histories that every dialect must be able to send: of users, other providers and cancelled runs."""
 
 from __future__ import annotations
 

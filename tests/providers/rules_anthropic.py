@@ -1,4 +1,4 @@
-"""The rules of Anthropic's Messages API that a request body must keep (docs/providers/anthropic.md), as one check."""
+"""The rules of Anthropic's Messages API for a request body (docs/providers/anthropic.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ASSISTANT = {"text", "thinking", "redacted_thinking", "tool_use"}
 
 
 def check(body: Any) -> None:
-    """Raise `AssertionError` where the server would refuse the body."""
+    """Raise `AssertionError` if the server would refuse the body."""
     assert set(body) <= _KEYS, set(body) - _KEYS
     assert {"model", "max_tokens", "messages"} <= set(body)
     assert isinstance(body["max_tokens"], int)
@@ -72,7 +72,7 @@ def _check_system(system: Any) -> None:
 
 
 def _turns(messages: Any) -> list[tuple[str, list[Any]]]:
-    """Return the messages as the service sees them: neighbours of one role are one."""
+    """Return the messages as the service reads them: consecutive messages of one role are merged."""
     turns: list[tuple[str, list[Any]]] = []
     for message in messages:
         assert set(message) == {"role", "content"}

@@ -1,4 +1,4 @@
-"""The rules of Baichuan's old API that a request body must keep (docs/providers/baichuan.md), as one check."""
+"""The rules of Baichuan's old API for a request body (docs/providers/baichuan.md)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def check(body: Any) -> None:
-    """Raise `AssertionError` where the server would refuse the body."""
+    """Raise `AssertionError` if the server would refuse the body."""
     assert set(body) <= {"model", "messages", "parameters"}
     assert body["model"]
     messages = body["messages"]

@@ -1,4 +1,4 @@
-"""What Alibaba's DashScope accepts, from the vendor's pages: the native API and the old app completions."""
+"""The rules of Alibaba's DashScope for a request body, from the vendor's pages: native API and old app completions."""
 
 from __future__ import annotations
 

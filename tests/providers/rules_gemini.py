@@ -1,4 +1,4 @@
-"""The rules of Gemini's `generateContent` that a request body must keep (docs/providers/gemini.md), as one check."""
+"""The rules of Gemini's `generateContent` for a request body (docs/providers/gemini.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SCHEMA = {
 
 
 def check(body: Any, *, signatures: bool = True) -> None:
-    """Raise `AssertionError` where the server would refuse the body.
+    """Raise `AssertionError` if the server would refuse the body.
 
     Args:
         body: The decoded body.

@@ -1,4 +1,4 @@
-"""What Hunyuan's two own dialects accept, from the vendor's pages: TC3 `ChatCompletions` and the API of 2023."""
+"""The rules of Hunyuan's own dialects for a request body, from the vendor's pages: cloud API and API of 2023."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def check_tool(tool: dict[str, Any]) -> None:
 
 
 def check_compatible(body: dict[str, Any]) -> None:
-    """The same rules of order in OpenAI's words."""
+    """Assert the same rules of order for OpenAI's dialect."""
     messages = [
         {
             "Role": message["role"],

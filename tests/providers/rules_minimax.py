@@ -1,4 +1,4 @@
-"""The rules of MiniMax's old APIs that a request body must keep (docs/providers/minimax.md): `check` for
+"""The rules of MiniMax's old APIs for a request body (docs/providers/minimax.md): `check` for
 `chatcompletion`, `check_pro` for `chatcompletion_pro`."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NAME = re.compile(r"(?!plugin_)[a-zA-Z0-9_-]{1,64}")
 
 
 def check(body: Any) -> None:
-    """Raise `AssertionError` where `chatcompletion` would refuse the body."""
+    """Raise `AssertionError` if `chatcompletion` would refuse the body."""
     assert set(body) <= _CHAT, set(body) - _CHAT
     _check_shared(body)
     for message in body["messages"]:
@@ -38,7 +38,7 @@ def check(body: Any) -> None:
 
 
 def check_pro(body: Any) -> None:
-    """Raise `AssertionError` where `chatcompletion_pro` would refuse the body."""
+    """Raise `AssertionError` if `chatcompletion_pro` would refuse the body."""
     assert set(body) <= _PRO, set(body) - _PRO
     _check_shared(body)
     assert body["bot_setting"]

@@ -1,4 +1,4 @@
-"""What Chat Completions accepts, from OpenAI's pages and the notes on its vendors: a validator for bodies."""
+"""The rules of Chat Completions for a request body, from OpenAI's pages and the notes on its vendors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of OpenAI's Responses API that a request body must keep (docs/providers/openai.md), as one check."""
+"""The rules of OpenAI's Responses API for a request body (docs/providers/openai.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PARTS = {"input_text", "input_image", "input_file"}
 
 
 def check(body: Any) -> None:
-    """Raise `AssertionError` where the server would refuse the body."""
+    """Raise `AssertionError` if the server would refuse the body."""
     assert set(body) <= _KEYS, set(body) - _KEYS
     assert body["input"], "the input is empty"
     open_calls: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""The rules that a request body must keep (docs/providers/wenxin.md): `check` for Wenxin's classic API, `check_v2` for
+"""The rules for a request body (docs/providers/wenxin.md): `check` for Wenxin's classic API, `check_v2` for
 Qianfan v2."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KEYS = {
 
 
 def check(body: Any) -> None:
-    """Raise `AssertionError` where the server would refuse the body."""
+    """Raise `AssertionError` if the server would refuse the body."""
     assert set(body) <= _KEYS, set(body) - _KEYS
     messages = body["messages"]
     assert messages, "the list is empty"
@@ -72,7 +72,7 @@ def check(body: Any) -> None:
 
 
 def check_v2(body: Any) -> None:
-    """Raise `AssertionError` where Qianfan v2 would refuse the body."""
+    """Raise `AssertionError` if Qianfan v2 would refuse the body."""
     rules_openai.check(body, WENXIN)
     last = body["messages"][-1]
     assert last.get("tool_calls") or isinstance(last["content"], list) or last["content"].strip(), (

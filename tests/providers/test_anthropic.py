@@ -160,7 +160,7 @@ def codec_for(case: Any) -> AnthropicCodec:
 
 
 def normal(body: dict[str, Any]) -> dict[str, Any]:
-    """Return a body without the differences that mean nothing: defaults said aloud, texts as lists of one block."""
+    """Return a body without meaningless differences: explicit defaults, texts as lists of one block."""
     body = json.loads(json.dumps(body))
     if body.get("tool_choice") in ({"type": "auto"}, {"type": "auto", "disable_parallel_tool_use": False}):
         del body["tool_choice"]
@@ -253,7 +253,7 @@ def test_unknown_stop_reasons_do_not_crash():
     assert (reply.finish_reason, reply.raw_finish_reason, reply.usage) == ("other", "pause_turn", None)
 
 
-def test_a_refusal_with_an_explanation_keeps_its_words():
+def test_a_refusal_keeps_its_explanation():
     body = {
         "content": [],
         "stop_reason": "refusal",
@@ -263,7 +263,7 @@ def test_a_refusal_with_an_explanation_keeps_its_words():
     assert (reply.finish_reason, reply.message.refusal, reply.reply) == ("refusal", "I will not.", "I will not.")
 
 
-def test_thinking_of_a_stream_travels_back_byte_for_byte():
+def test_thinking_of_a_stream_is_sent_back_byte_for_byte():
     case = load("anthropic", "12-stream-thinking")
     reply, _ = read_pieces(codec(), [case.content])
     history = (WEATHER, reply.message, ToolMessage("18 C", "toolu_Wthr0001"))
@@ -275,7 +275,7 @@ def test_thinking_of_a_stream_travels_back_byte_for_byte():
     ]
 
 
-def test_a_changed_message_is_sent_as_it_now_is():
+def test_a_changed_message_is_sent_changed():
     from dataclasses import replace
 
     reply, _ = read_pieces(codec(), [load("anthropic", "12-stream-thinking").content])
@@ -284,7 +284,7 @@ def test_a_changed_message_is_sent_as_it_now_is():
     assert body["messages"][1] == {"role": "assistant", "content": "Never mind."}
 
 
-def test_blocks_that_text_and_calls_cannot_give_back_are_kept():
+def test_blocks_that_text_and_calls_cannot_restore_are_kept():
     search = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}}
     found = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
     text = {"type": "text", "text": "Found.", "citations": [{"type": "web", "url": "https://a.example"}]}
@@ -347,7 +347,7 @@ def test_other_errors_are_sorted(status: int, error: Any, kind: type, retryable:
 
 
 @pytest.mark.parametrize("body", [None, [], "text", 7, {}, {"error": None}])
-def test_error_bodies_of_any_shape_are_survived(body: Any):
+def test_error_bodies_of_any_shape_do_not_raise(body: Any):
     error = codec().parse_error(502, {}, body, "<html>bad gateway</html>")
     assert isinstance(error, ServerFailed)
     assert error.message == "an HTML or XML page, not an answer of the API"
@@ -401,7 +401,7 @@ def test_unreadable_events_are_invalid_responses(data: bytes):
         list(codec().parse_event(codec().new_state(), data))
 
 
-def test_unknown_events_deltas_and_blocks_are_passed_over():
+def test_unknown_events_deltas_and_blocks_are_ignored():
     state = codec().new_state()
     for data in (
         b'{"type":"ping"}',
@@ -435,7 +435,7 @@ def test_nothing_to_send_is_an_error():
         codec().build_request(ask(UserMessage(" ")))
 
 
-def test_foreign_ids_and_names_are_made_to_fit():
+def test_ids_and_names_of_other_providers_are_made_valid():
     history: list[Message] = [WEATHER]
     for _ in range(2):  # the same id in two rounds
         history += [
@@ -481,7 +481,7 @@ def test_parameters(given: dict[str, Any], sent: dict[str, Any]):
     "given",
     [{"temperature": 1.5}, {"seed": 1}, {"presence_penalty": 1.0}, {"frequency_penalty": 1.0}, {"logit_bias": {}}],
 )
-def test_what_cannot_be_expressed_is_an_error(given: dict[str, Any]):
+def test_messages_that_cannot_be_expressed_raise_an_error(given: dict[str, Any]):
     with pytest.raises(ParameterError):
         codec().build_request(ask(UserMessage("hi"), parameters=given))
 
@@ -510,7 +510,7 @@ def test_headers():
     assert request.headers["anthropic-version"] == "2023-06-01"
 
 
-def test_a_forced_call_and_a_thinking_budget_do_not_go_together():
+def test_a_forced_call_with_a_thinking_budget_is_refused():
     with pytest.raises(ParameterError, match="cannot force"):
         codec().build_request(
             ask(WEATHER, tools=(GET_WEATHER,), tool_choice="required", parameters={"thinking": ENABLED})
@@ -594,7 +594,7 @@ RECURSIVE = {
 
 
 @pytest.mark.parametrize("schema", [FREE, RECURSIVE, {"type": "object", "properties": {"x": {}}}])
-def test_a_schema_strict_mode_cannot_express_is_asked_for_in_the_system_prompt(schema: dict[str, Any]):
+def test_the_system_prompt_describes_a_schema_that_strict_mode_cannot_express(schema: dict[str, Any]):
     body = body_of(codec().build_request(ask(SYSTEM, WEATHER, output_schema=OutputSchema(name="x", schema=schema))))
     assert "output_config" not in body
     assert body["system"][0]["text"] == SYSTEM.content
@@ -605,7 +605,7 @@ def test_a_schema_strict_mode_cannot_express_is_asked_for_in_the_system_prompt(s
         codec().build_request(ask(WEATHER, tools=(spec(GET_WEATHER, parameters=schema, strict=True),)))
 
 
-def test_prefill_is_for_those_who_ask_for_it():
+def test_prefill_must_be_enabled():
     history = (WEATHER, AssistantMessage("It is"))
     assert body_of(codec().build_request(ask(*history)))["messages"][-1]["role"] == "user"
     assert body_of(codec(prefill=True).build_request(ask(*history)))["messages"][-1] == {

@@ -173,7 +173,7 @@ def test_the_length_limit_has_two_names() -> None:
     assert AZURE.parameters["max_tokens"] == "max_completion_tokens"
 
 
-def test_what_a_reasoning_deployment_refuses() -> None:
+def test_parameters_that_a_reasoning_deployment_refuses() -> None:
     with pytest.raises(ParameterError, match="azure/o1 does not take temperature"):
         body_of(AzureCodec("o1", endpoint=HOST, reasoning=True), temperature=0)
     assert body_of(AzureCodec("o1", endpoint=HOST), temperature=0)["temperature"] == 0  # a name says nothing here
@@ -181,7 +181,7 @@ def test_what_a_reasoning_deployment_refuses() -> None:
     assert body_of(freed, temperature=0)["temperature"] == 0
 
 
-def test_usage_in_streams_is_asked_for_where_it_is_known() -> None:
+def test_usage_in_streams_is_requested_if_supported() -> None:
     call = ChatCall(messages=ASK, stream=True)
     for version, known in (("2023-12-01-preview", False), ("2024-10-21", True), (None, True)):
         codec = AzureCodec("d", endpoint=HOST, api_version=version)

@@ -124,7 +124,7 @@ def test_unknown_shapes_are_invalid_responses(strange):
         codec().parse_reply(strange)
 
 
-def test_a_line_that_is_no_json_is_an_invalid_response():
+def test_a_line_that_is_not_json_is_an_invalid_response():
     with pytest.raises(InvalidResponse):
         read_pieces(codec(), [b"data: {}\n"])
 
@@ -183,12 +183,12 @@ def test_any_history_can_be_sent(name):
     rules_baichuan.check(sent_json(codec().build_request(chat(HISTORIES[name]))))
 
 
-def test_system_text_stands_before_the_user():
+def test_system_text_is_put_before_the_user_message():
     request = sent_json(codec().build_request(chat(SYSTEM, RIVER)))
     assert request["messages"] == [{"role": "user", "content": f"{SYSTEM.content}\n\n{RIVER.text}"}]
 
 
-def test_what_the_old_api_cannot_do_is_refused():
+def test_features_that_the_old_api_lacks_are_refused():
     assert not codec().features.tools
     with pytest.raises(MessageError, match="tool_mode"):
         codec().build_request(chat(ASK, tools=True))
@@ -196,7 +196,7 @@ def test_what_the_old_api_cannot_do_is_refused():
         codec().build_request(chat(UserMessage((ImagePart(url="http://x/y.png"),))))
 
 
-def test_a_structured_answer_is_asked_for_in_words():
+def test_the_system_text_describes_an_output_schema():
     call = chat(RIVER, output_schema=OutputSchema(name="r", schema={"type": "object"}))
     content = sent_json(codec().build_request(call))["messages"][0]["content"]
     assert '{"type":"object"}' in content

@@ -150,7 +150,7 @@ def test_native_stream_however_it_is_cut(name: str):
     assert_stream(codec_of(name), load("bailian", name))
 
 
-def test_streams_of_one_codec_do_not_know_each_other():
+def test_streams_of_one_codec_are_independent():
     case = load("bailian", "05-native-stream-cumulative")
     dialect = codec(incremental=False)
     for _ in range(2):
@@ -233,7 +233,7 @@ def test_content_may_be_a_list():
     assert (reply.reply, reply.finish_reason) == ("a", "length")
 
 
-def test_a_stream_without_a_reason_is_not_whole():
+def test_a_stream_without_a_finish_reason_is_not_complete():
     with pytest.raises(AssertionError, match="no end"):
         read_pieces(codec(), [frames(piece(content="half"))])
 
@@ -314,7 +314,7 @@ def test_errors_without_a_known_body():
 # What is sent
 
 
-def test_a_stream_always_asks_for_pieces():
+def test_a_stream_always_requests_pieces():
     assert body_of(chat(RIVER, stream=True))["parameters"] == {"result_format": "message", "incremental_output": True}
     assert body_of(chat(RIVER))["parameters"] == {"result_format": "message"}
 
@@ -544,7 +544,7 @@ def test_the_signature_of_the_token_call():
     assert ours.headers["x-acs-date"] == "2023-10-26T10:22:32Z"
 
 
-def test_the_token_is_bought_once_and_renewed_early():
+def test_the_token_is_obtained_once_and_renewed_early():
     auth, question = token_auth(), app().build_request(chat(RIVER))
     assert auth.needs_exchange
     flow = auth.flow(question, 1000.0)
@@ -656,7 +656,7 @@ def test_compatible_error_codes(status: int, code: str, message: str, kind: type
 
 
 def test_compatible_continuations_have_an_empty_id_and_name():
-    """With null instead of empty texts, too."""
+    """Also with null instead of empty texts."""
     body = load("bailian", "24-compatible-stream-tools").body.replace(b'"name":""', b'"name":null')
     reply, _ = read_pieces(PLAIN, [body])
     assert [(call.id, call.name) for call in reply.tool_calls] == [("call_7f3a91c2_0", "get_weather")]

@@ -1,4 +1,4 @@
-"""Odd histories made fit for strict dialects, and bodies that those dialects' rules accept, whatever the history."""
+"""Any history is made valid for strict dialects, and their rules accept the bodies."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def test_every_history_gives_a_body_the_rules_accept(platform: str, history: lis
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(MESSAGES, max_size=8))
-def test_looking_first_changes_nothing(history: list[Message]):
+def test_the_check_for_a_valid_history_changes_nothing(history: list[Message]):
     quick = list(settled(history, PLAIN))
     assert quick == fitting_ids(answered(history), PLAIN)
     assert list(settled(quick, PLAIN)) == quick
 
 
-def test_a_history_in_order_is_handed_on_as_it_is():
+def test_a_history_in_order_is_returned_unchanged():
     history = HISTORIES["one call"]
     assert settled(history, re.compile(r"\w+")) is history
 

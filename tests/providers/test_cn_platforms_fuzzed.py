@@ -1,4 +1,4 @@
-"""Properties of Hunyuan, Zhipu and Bailian: strange answers raise provider errors only, any history can be sent."""
+"""Properties of Hunyuan, Zhipu and Bailian: random answers raise only provider errors, any history can be sent."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ ODD = st.sampled_from(
 
 
 def spoilt(body: Any, data: st.DataObject) -> Any:
-    """The body with one to three values replaced by odd ones, anywhere."""
+    """Return the body with one to three values replaced by wrong ones, anywhere."""
     body = deepcopy(body)
     for _ in range(data.draw(st.integers(1, 3))):
         at: Any = body
@@ -120,7 +120,7 @@ def case(name: str) -> Any:
 @pytest.mark.parametrize("name", CODECS)
 @settings(max_examples=120, deadline=None, derandomize=True, database=None)
 @given(data=st.data())
-def test_spoilt_answers_raise_provider_errors_only(name: str, data: st.DataObject):
+def test_broken_answers_raise_only_provider_errors(name: str, data: st.DataObject):
     codec, _, plain, stream = CODECS[name]
     body = deepcopy(data.draw(ODD)) if data.draw(st.integers(0, 9)) == 0 else spoilt(case(plain).json, data)
     for status in (200, 500):

@@ -1,4 +1,4 @@
-"""The table of OpenAI-shaped vendors: what each one's dialect demands, and the recordings of those that have some."""
+"""The table of OpenAI-shaped vendors: the rules of each dialect, and recordings where there are some."""
 
 from __future__ import annotations
 
@@ -130,14 +130,14 @@ def test_the_names_of_the_table() -> None:
     assert compatible.__all__ == sorted(compatible.__all__)
 
 
-def test_the_name_of_the_provider_travels_with_the_profile() -> None:
+def test_the_profile_sets_the_provider_name() -> None:
     assert codec(QWEN, "qwen-plus").model_id == "qwen/qwen-plus"
     error = codec(XAI).parse_error(429, {}, None)
     assert (type(error), error.provider) == (RateLimited, "xai")
     assert OpenAICodec("m").provider == "openai"
 
 
-def test_a_profile_of_ones_own() -> None:
+def test_a_custom_profile() -> None:
     acme = replace(GENERIC, provider="acme", base_url="https://api.acme.example/v1", max_stop=1)
     assert codec(acme).url == "https://api.acme.example/v1/chat/completions"
     with pytest.raises(ParameterError, match="acme takes at most 1 stop"):
@@ -155,7 +155,7 @@ def test_any_history_can_be_sent_to_any_server(history: tuple[Message, ...], pro
     rules_openai.check(loads(legacy.content), profile)
 
 
-def test_a_history_in_order_is_sent_as_it_is() -> None:
+def test_a_history_in_order_is_sent_unchanged() -> None:
     messages = [body_of(OPENAI, *history)["messages"] for history in HISTORIES.values()]
     assert [len(sent) - len(history) for sent, history in zip(messages, HISTORIES.values(), strict=True)] == [
         {"unanswered call": 1, "call at the end": 1}.get(name, 0) for name in HISTORIES
@@ -165,7 +165,7 @@ def test_a_history_in_order_is_sent_as_it_is() -> None:
 # Request side, rules 16 to 20
 
 
-def test_the_generic_body_holds_only_what_was_asked_for() -> None:
+def test_the_generic_body_has_only_the_given_parameters() -> None:
     assert body_of(GENERIC, stream=True) == {
         "model": "m",
         "messages": [{"role": "user", "content": "hi"}],
@@ -174,7 +174,7 @@ def test_the_generic_body_holds_only_what_was_asked_for() -> None:
     assert given(GENERIC, max_tokens=3, temperature=0) == {"max_tokens": 3, "temperature": 0}
 
 
-def test_null_is_never_sent_to_servers_that_dislike_it() -> None:
+def test_null_is_never_sent_to_servers_that_refuse_it() -> None:
     for profile in ALL:
         if profile is MINIMAX_V2:
             continue
@@ -282,7 +282,7 @@ def test_structured_output_by_level() -> None:
         body_of(HUNYUAN, output_schema=wanted)
 
 
-def test_servers_where_a_schema_would_forbid_calls_are_asked_in_words_beside_tools() -> None:
+def test_system_text_describes_the_schema_with_tools_if_a_schema_would_forbid_calls() -> None:
     wanted = OutputSchema(name="Out", schema={"type": "object", "properties": {"a": {"type": "string"}}})
     messages = (SystemMessage("be brief"), *ASK)
     for profile in (OLLAMA, VLLM, LLAMA_CPP, LM_STUDIO):
@@ -321,7 +321,7 @@ def test_deepseek_gets_its_reasoning_back_once_tools_are_about() -> None:
     assert reasons(*history, tools=(ADD,), parameters={"thinking": {"type": "disabled"}}) == [None, None, None]
 
 
-def test_reasoning_of_a_stored_history_travels_too() -> None:
+def test_reasoning_of_a_stored_history_is_sent_back() -> None:
     message = AssistantMessage("", (CALL,), reasoning="stored")
     assert body_of(DEEPSEEK, *ASK, message, TURN[2])["messages"][1]["reasoning_content"] == "stored"
 
@@ -342,7 +342,7 @@ def test_openrouter_gets_its_details_back_unchanged() -> None:
     assert "reasoning_details" not in body_of(DEEPSEEK, *ASK, said, TURN[2])["messages"][1]
 
 
-def test_minimax_gets_its_thought_back_where_it_stood() -> None:
+def test_minimax_gets_its_thinking_back_in_place() -> None:
     content = "<think>\nI need the tool.\n</think>\n\nLet me see."
     said = thinking(MINIMAX, {"content": content, "tool_calls": [WIRE_CALL]})
     assert (said.content, said.reasoning) == ("Let me see.", "I need the tool.")
@@ -350,7 +350,7 @@ def test_minimax_gets_its_thought_back_where_it_stood() -> None:
     assert body_of(QWEN, *ASK, said, TURN[2])["messages"][1]["content"] == "Let me see."
 
 
-def test_others_do_not_get_it() -> None:
+def test_other_servers_do_not_get_reasoning_back() -> None:
     for profile in (QWEN, XAI, VLLM, OLLAMA, GENERIC):
         said = thinking(profile, {"content": "", "reasoning_content": "hm", "tool_calls": [WIRE_CALL]})
         assert said.reasoning == "hm"
@@ -487,7 +487,7 @@ def test_mistral_streams_equal_the_sdk(name: str) -> None:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Some of a platform's cases: for which profile, and what its SDK adds on its own."""
+    """Cases of one platform: their profile, and the members that the SDK adds."""
 
     profile: Profile
     platform: str
@@ -527,7 +527,7 @@ def recorded(platform: str, number: str) -> wire_cn.Case:
 
 
 def conversation(case: wire_cn.Case) -> ChatCall:
-    """Return our call for the conversation that the case recorded."""
+    """Return our call for the recorded conversation."""
     body = case.request["json"]
     kept = {"temperature", "top_p", "max_tokens", "do_sample", "meta", "enable_enhancement"}
     parameters = {name: value for name, value in body.items() if name in kept}
@@ -579,7 +579,7 @@ def test_chinese_replies_equal_the_recordings(item: Recorded, number: str) -> No
     case = recorded(item.platform, number)
     ours = codec(item.profile, case.request["json"]["model"])
     if case.request["json"].get("stream"):
-        reply, events = wire_cn.read_stream(ours, [case.body])
+        reply, events = wire_cn.read_pieces(ours, [case.body])
         wire_cn.assert_reply(reply, case)
         if "deltas" in case.expect:
             assert [event.text for event in events if isinstance(event, TextDelta)] == case.expect["deltas"]
@@ -597,5 +597,5 @@ def test_chinese_errors_equal_the_recordings(profile: Profile, platform: str, nu
 
 def test_deltas_of_minimax_come_without_the_thought() -> None:
     case = recorded("minimax", "54")
-    reply, _ = wire_cn.read_stream(codec(MINIMAX), [case.body])
+    reply, _ = wire_cn.read_pieces(codec(MINIMAX), [case.body])
     assert "<think>" not in reply.reply

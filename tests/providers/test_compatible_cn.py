@@ -98,7 +98,7 @@ def sent(codec: Codec, call: ChatCall, case: Case) -> Request:
 
 
 def unpacked(body: Any) -> Any:
-    """Return a body with the schemas that are texts as what they say: their spacing means nothing."""
+    """Return a body with schemas in JSON text decoded, because their spacing has no meaning."""
     for tool in body.get("tools", []):
         assert isinstance(tool["function"]["parameters"], str)
         tool["function"]["parameters"] = json.loads(tool["function"]["parameters"])
@@ -182,7 +182,7 @@ def test_minimax_hides_errors_in_replies_and_streams(name, code, kind: type[Prov
         read_pieces(CODECS[name], [f"data: {json.dumps(body)}\n\n".encode()])
 
 
-def test_minimax_gets_its_thinking_back_as_it_came():
+def test_minimax_gets_its_thinking_back_unchanged():
     codec = CODECS["minimax"]
     reply = codec.parse_reply(load("minimax", "51-openai-compatible-tools").json)
     call = chat(SYSTEM, ASK, reply.message, ToolMessage(WEATHER, reply.tool_calls[0].id), tools=True)
@@ -190,7 +190,7 @@ def test_minimax_gets_its_thinking_back_as_it_came():
     assert_request(sent(codec, call, recorded), recorded)
 
 
-def test_minimax_search_results_are_no_answer():
+def test_minimax_search_results_are_not_part_of_the_answer():
     events = [
         {"choices": [{"index": 0, "delta": {"role": "tool", "content": "results"}}]},
         {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "It rains."}, "finish_reason": "stop"}]},

@@ -1,8 +1,8 @@
-"""One list for every codec: what each must read, what each must refuse, and every history it must be able to send.
+"""One contract for every codec: answers it must read, answers it must refuse, histories it must be able to send.
 
-Codecs come out of the front doors, so those of platforms without function calls are `Prompted`. Answers are those of
-`tests/dialects.py` and the recorded ones of `tests/wire/`; histories are what a codec really read, replayed on all
-others.
+The public API makes the codecs, so those of platforms without function calls are `Prompted`. The answers come from
+`tests/dialects.py` and the recordings of `tests/wire/`; the histories are made of answers that a codec has read, and
+are sent to all the others.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def bound(name: str, *, stream: bool = False) -> Codec:
 
 
 def fitting(name: str, said: Said) -> Said:
-    """Return what the platform's model would say for this."""
+    """Return the platform's answer for this reply."""
     dialect = ALL[name]
     if dialect.tool_free:
         request = codec_of(name).build_request(ChatCall(messages=(QUESTION,), tools=TOOLS))
@@ -99,7 +99,7 @@ def fitting(name: str, said: Said) -> Said:
 
 
 class Sent:
-    """One of our requests, as a server sees it."""
+    """One of our requests, as a server reads it."""
 
     def __init__(self, url: str, content: bytes) -> None:
         self.path = url.partition("?")[0]
@@ -112,7 +112,7 @@ def read_whole(name: str, body: Any) -> Reply:
 
 
 def read_stream(name: str, content: bytes, size: int) -> Reply:
-    """Read a stream that came in pieces of `size` bytes."""
+    """Read a stream that arrives in pieces of `size` bytes."""
     codec = bound(name, stream=True)
     framing, state, builder = codec.framing(), codec.new_state(), ReplyBuilder("1")
     frames = [f for at in range(0, len(content), size) for f in framing.feed(content[at : at + size])]
@@ -136,7 +136,7 @@ def stream_of(name: str, said: Said) -> bytes:
 
 
 def check_reply(name: str, said: Said, reply: Reply) -> None:
-    """Assert that the reply is what the server said."""
+    """Assert that the reply has what the server sent."""
     dialect = ALL[name]
     calls = said.calls if dialect.shape.parallel or dialect.tool_free else said.calls[:1]
     assert [(call.name, json.loads(call.arguments)) for call in reply.tool_calls] == [(n, dict(a)) for n, a in calls]
@@ -180,7 +180,7 @@ _FOREIGN = {"input", "args", "arguments", "item", "output"}
 
 
 def with_strangers(value: Any) -> Any:
-    """Return JSON with members nobody has heard of in every object."""
+    """Return JSON with unknown members in every object."""
     if isinstance(value, list):
         return [with_strangers(item) for item in value]
     if not isinstance(value, dict):
@@ -201,7 +201,7 @@ def _line_with_strangers(line: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_failures_are_told_apart(name: str):
+def test_errors_have_their_own_classes(name: str):
     codec = codec_of(name)
     status, body = ALL[name].shape.limited()
     error = codec.parse_error(status, {}, body)
@@ -227,14 +227,14 @@ def test_failures_are_told_apart(name: str):
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("body", [{}, [], None, "hm", 1, {"choices": []}, {"error": {}}, {"choices": "x", "data": 3}])
-def test_answers_of_no_known_shape(name: str, body: Any):
+def test_answers_of_an_unknown_shape(name: str, body: Any):
     if codec_of(name).parse_error(200, {}, body) is None:
         with pytest.raises(ProviderError):
             bound(name).parse_reply(body)
 
 
 def conversation(name: str, *answers: AssistantMessage) -> tuple[Message, ...]:
-    """Return a history in which these answers were given, each call answered."""
+    """Return a history with these answers and a result for each call."""
     messages: list[Message] = [SystemMessage("Be brief."), QUESTION]
     for answer in answers:
         messages.append(answer)
@@ -246,7 +246,7 @@ def conversation(name: str, *answers: AssistantMessage) -> tuple[Message, ...]:
 
 @cache
 def read_by(name: str) -> tuple[Message, ...]:
-    """Return a history that this codec has read, whole and streamed, ending with the results of calls."""
+    """Return a history of replies that this codec has read, whole and streamed; it ends with results of calls."""
     read: list[AssistantMessage] = []
     for number, said in enumerate(ANSWERS.values()):
         parse = bound(name).parse_reply(whole_of(name, said), prefix=str(2 * number))
@@ -257,7 +257,7 @@ def read_by(name: str) -> tuple[Message, ...]:
 
 
 def _renamed(message: AssistantMessage, number: int) -> AssistantMessage:
-    """Give calls that were read twice ids of their own, as two answers have."""
+    """Give calls that were read twice ids of their own, as in two answers."""
     calls = tuple(replace(call, id=f"{call.id}_s{number}") for call in message.tool_calls)
     return replace(message, tool_calls=calls)
 
@@ -333,7 +333,7 @@ RECORDED: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 @cache
 def recorded_by(name: str) -> tuple[Message, ...]:
-    """Return the history of everything recorded of a platform, as its codec reads it."""
+    """Return the history of all recorded answers of a platform, as its codec reads them."""
     platform, cases = RECORDED[name]
     read: list[AssistantMessage] = []
     for number, case in enumerate(cases):
@@ -362,7 +362,7 @@ SOURCES: dict[str, Callable[[], tuple[Message, ...]]] = {
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("name", ALL)
 def test_histories_of_all_codecs_can_be_sent(name: str, stream: bool):
-    """All pairs: what each codec has read, to this one, with tools and without."""
+    """All pairs: histories that each codec has read are sent to this one, with tools and without."""
     dialect, codec = ALL[name], codec_of(name)
     for source, made in SOURCES.items():
         history = made()
@@ -379,7 +379,7 @@ def test_histories_of_all_codecs_can_be_sent(name: str, stream: bool):
 
 
 def _beginnings(history: tuple[Message, ...]) -> Iterable[tuple[Message, ...]]:
-    """Return the histories that were sent on the way, of which the first few and the last stand for all."""
+    """Return the histories that a run sends: the first few and the last."""
     ends = [
         index
         for index, message in enumerate(history)
@@ -390,7 +390,7 @@ def _beginnings(history: tuple[Message, ...]) -> Iterable[tuple[Message, ...]]:
 
 @pytest.mark.parametrize("history", HISTORIES)
 @pytest.mark.parametrize("name", ALL)
-def test_what_users_and_cut_runs_leave_behind_can_be_sent(name: str, history: str):
+def test_histories_of_users_and_cancelled_runs_can_be_sent(name: str, history: str):
     for stream in (False, True):
         check_body(ALL[name], codec_of(name), ChatCall(messages=HISTORIES[history], tools=TOOLS, stream=stream))
 
@@ -408,8 +408,8 @@ def test_pictures_are_sent_or_refused(name: str):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_own_history_loses_nothing(name: str):
-    """Text, calls and results are all still there when a conversation goes on with the model it began with."""
+def test_a_history_of_the_same_provider_loses_nothing(name: str):
+    """A conversation that continues with the same model keeps all text, calls and results."""
     request = codec_of(name).build_request(ChatCall(messages=read_by(name), tools=TOOLS))
     shown = " ".join(turn.text for turn in ALL[name].shape.read(Sent(request.url, request.content)).turns)
     for text in ("Be brief.", "晴, 20°C.", "Let me see.", "And now?"):
@@ -420,7 +420,7 @@ def test_an_own_history_loses_nothing(name: str):
 
 
 def test_every_codec_is_in_the_list():
-    """A codec that has no dialect here is a codec nobody checks."""
+    """Every codec has a dialect here, so that every codec is checked."""
     codecs = [codec_of(name) for name in ALL]
     kinds = [type(codec.inner if isinstance(codec, Prompted) else codec) for codec in codecs]
     seen = {base.__name__ for kind in kinds for base in kind.__mro__}

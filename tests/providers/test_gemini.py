@@ -158,7 +158,7 @@ _CAMEL = {
 
 
 def normal(value: Any) -> Any:
-    """Return a body without what the SDK does on its own: snake case, made-up titles, URL-safe base64."""
+    """Return a body without changes that the SDK makes: snake case, generated titles, URL-safe base64."""
     if isinstance(value, list):
         return [normal(item) for item in value]
     if not isinstance(value, dict):
@@ -216,7 +216,7 @@ def test_answers_are_read_as_the_sdk_reads_them(name: str):
     compare(codec_for(name).parse_reply(case.json), case.expected)
 
 
-def test_a_stream_that_came_as_one_array_is_read_whole():
+def test_a_stream_that_is_one_array_is_read_as_a_reply():
     pieces = [{"candidates": [{"content": {"parts": [{"text": word}]}}]} for word in ("hel", "lo")]
     end = {"candidates": [{"finishReason": "STOP"}], "usageMetadata": {"promptTokenCount": 2, "totalTokenCount": 3}}
     reply = codec().parse_reply([*pieces, end])
@@ -314,13 +314,13 @@ def test_a_late_signature_on_an_empty_text_is_kept_and_unsigned_text_is_joined()
     assert body["contents"][1]["parts"] == parts
 
 
-def test_a_changed_message_is_sent_as_it_now_is():
+def test_a_changed_message_is_sent_changed():
     changed = replace(ONE_CALL, content="Never mind.", tool_calls=())
     body = body_of(codec().build_request(ask(WEATHER, changed, UserMessage("why?"))))
     assert body["contents"][1] == {"role": "model", "parts": [{"text": "Never mind."}]}
 
 
-def test_a_call_from_elsewhere_gets_the_dummy_signature_and_no_id():
+def test_a_call_of_another_provider_gets_the_dummy_signature_and_no_id():
     foreign = replace(TWO_CALLS, details={})
     history = (BOTH, foreign, ToolMessage("a", "call_w1"), ToolMessage("b", "call_t2"), UserMessage("so?"))
     body = body_of(codec().build_request(ask(*history)))
@@ -419,7 +419,7 @@ def test_too_many_tokens():
 @pytest.mark.parametrize(
     "body", [None, [], "text", 7, {}, {"error": None}, {"error": {"details": [1, {"violations": 2}]}}]
 )
-def test_error_bodies_of_any_shape_are_survived(body: Any):
+def test_error_bodies_of_any_shape_do_not_raise(body: Any):
     assert isinstance(codec().parse_error(502, {}, body, "<html>bad gateway</html>"), ServerFailed)
     assert isinstance(codec().parse_error(429, {}, body), RateLimited)
 
@@ -512,7 +512,7 @@ def test_parameters(model: str, given: dict[str, Any], sent: dict[str, Any]):
 
 
 @pytest.mark.parametrize("given", [{"parallel_tool_calls": False}, {"user": "u"}, {"logit_bias": {"1": 2}}])
-def test_what_cannot_be_expressed_is_an_error(given: dict[str, Any]):
+def test_messages_that_cannot_be_expressed_raise_an_error(given: dict[str, Any]):
     with pytest.raises(ParameterError):
         codec().build_request(ask(UserMessage("hi"), parameters=given))
 
@@ -566,7 +566,7 @@ def test_files_and_images():
             }
         },
     ]
-    with pytest.raises(MessageError, match="does not fetch URLs"):
+    with pytest.raises(MessageError, match="fetches only URLs of Google"):
         codec().build_request(ask(UserMessage((ImagePart(url="https://example.com/cat.jpg"),))))
 
 
@@ -602,7 +602,7 @@ def test_a_tool_without_parameters_has_no_schema():
     ]
 
 
-def test_before_gemini_3_a_schema_beside_tools_is_asked_for_in_the_system_prompt():
+def test_before_gemini_3_the_system_prompt_describes_a_schema_if_there_are_tools():
     call_ = ask(WEATHER, tools=(GET_TIME,), output_schema=ORDER)
     assert "responseJsonSchema" in body_of(codec().build_request(call_))["generationConfig"]
     body = body_of(codec("gemini-2.5-flash").build_request(call_))

@@ -34,7 +34,7 @@ A = ToolCall(id="a", name="add", arguments='{"x":1}')
 B = ToolCall(id="b", name="get", arguments="{}")
 
 
-def test_system_messages_are_gathered_from_everywhere():
+def test_system_messages_are_collected_from_the_whole_history():
     hi = UserMessage("hi")
     system, others = split_system([SystemMessage("one"), hi, SystemMessage("two"), SystemMessage("  ")])
     assert system == "one\n\ntwo"
@@ -42,7 +42,7 @@ def test_system_messages_are_gathered_from_everywhere():
     assert others[0] is hi
 
 
-def test_system_text_stands_in_front_of_the_first_user_message():
+def test_system_text_is_put_in_front_of_the_first_user_message():
     messages: list[Message] = [
         SystemMessage("be brief"),
         AssistantMessage("hello"),
@@ -54,7 +54,7 @@ def test_system_text_stands_in_front_of_the_first_user_message():
     assert system_in_front([UserMessage("hi")]) == [UserMessage("hi")]
 
 
-def test_a_system_text_alone_is_the_users():
+def test_a_system_text_alone_becomes_a_user_message():
     assert system_apart([SystemMessage("s"), UserMessage("u")]) == ("s", [UserMessage("u")])
     assert system_apart([SystemMessage("s")]) == ("", [UserMessage("s")])
     assert system_apart([]) == ("", [])
@@ -79,7 +79,7 @@ def test_results_are_put_in_the_order_of_the_calls_and_named():
     assert answered(messages)[2:] == [ToolMessage("1", "a", "add"), ToolMessage("2", "b", "get")]
 
 
-def test_a_result_that_came_late_is_moved_to_its_call():
+def test_a_late_result_is_moved_to_its_call():
     messages = [AssistantMessage("", (A,)), UserMessage("wait"), ToolMessage("1", "a", "add"), AssistantMessage("x")]
     assert answered(messages) == [messages[0], messages[2], messages[1], messages[3]]
 
@@ -174,7 +174,7 @@ def test_messages_that_fit_are_the_same_objects():
     assert all(ours is theirs for ours, theirs in zip(result, messages, strict=True))
 
 
-def test_turns_are_made_up_where_the_history_breaks_the_rule():
+def test_missing_turns_are_inserted():
     assert alternating([AssistantMessage("hello")]) == [
         UserMessage(BEGIN),
         AssistantMessage("hello"),

@@ -1,5 +1,5 @@
-"""Answers of Anthropic, Gemini and the Responses API with every member in turn missing or of the wrong type: nothing
-but a `ProviderError` may come of it, and what is read can be sent back."""
+"""Answers of Anthropic, Gemini and the Responses API with each member missing or of the wrong type: they may raise only
+`ProviderError`, and a reply that was read can be sent back."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(text: str, path: tuple[Any, ...], odd: Any) -> Any:
-    """Return the JSON with one member replaced or taken out."""
+    """Return the JSON with one member replaced or removed."""
     value = json.loads(text)
     inner = value
     for key in path[:-1]:

@@ -148,7 +148,7 @@ def question(name: str) -> ChatCall:
 
 
 def compact(case: Case) -> Case:
-    """The SDK's caller wrote the schema with spaces, we write it without."""
+    """Compare without the spaces that the recorded caller wrote in the schema."""
     request = json.loads(json.dumps(case.request))
     for tool in request["json"].get("Tools", ()):
         schema = json.loads(tool["Function"]["Parameters"])
@@ -239,7 +239,7 @@ def test_http_errors_without_a_known_body():
 
 
 @pytest.mark.parametrize(("code", "kind"), [(4000, ServerFailed), ("4001", RequestTimeout)])
-def test_a_failure_inside_a_stream(code: object, kind: type[Exception]):
+def test_an_error_inside_a_stream(code: object, kind: type[Exception]):
     first = b'data: {"Choices":[{"Delta":{"Content":"The "},"FinishReason":""}]}\n\n'
     fault = json.dumps({"ErrorMsg": {"Msg": "engine failed", "Code": code}, "Id": "x"}).encode()
     with pytest.raises(kind, match="engine failed"):
@@ -273,7 +273,7 @@ def test_reasoning_is_read_and_never_sent_back():
     assert "hmm" not in json.dumps(body)
 
 
-def test_parallel_calls_that_all_have_index_0_are_told_apart_by_id():
+def test_parallel_calls_that_all_have_index_0_are_distinguished_by_id():
     def call(id: str, name: str, arguments: str) -> dict[str, Any]:
         return {"Id": id, "Type": "function", "Index": 0, "Function": {"Name": name, "Arguments": arguments}}
 
@@ -347,7 +347,7 @@ def test_parameters():
             codec().build_request(chat(RIVER, parameters={name: value}))
 
 
-def test_an_output_schema_is_told_in_words():
+def test_the_system_text_describes_an_output_schema():
     call = chat(RIVER, output_schema=OutputSchema(name="x", schema={"type": "object", "title": "River"}))
     assert '"title":"River"' in body_of(call)["Messages"][0]["Content"]
     assert '"title":"River"' in body_of(call, HyllmCodec())["messages"][0]["content"]
@@ -441,7 +441,7 @@ def test_too_many_messages_are_refused_before_any_request():
     assert codec(max_messages=None).build_request(chat(history, UserMessage("q")))
 
 
-def test_the_head_of_the_request_carries_no_secret():
+def test_url_and_headers_have_no_secret():
     request = signed(codec().build_request(chat(CHAT)), TC3Auth(ID, KEY), NOW)
     assert KEY.reveal() not in repr(request)
     assert KEY.reveal() not in repr(TC3Auth(ID, KEY).__dict__)
@@ -573,7 +573,7 @@ def test_compatible_models_without_tools():
 
 
 def test_compatible_order_is_a_bad_request():
-    """As users saw it, for messages that did not take turns."""
+    """The error that users reported for messages that did not alternate."""
     fault = {
         "id": "x",
         "message": "messages 中 user（tool） 和 assistant 角色需交替出现",

@@ -80,7 +80,7 @@ def test_old_requests_are_what_upstream_sends(case, call):
     rules_minimax.check(sent_json(request))
 
 
-def test_the_length_limit_has_the_vendors_name_and_not_upstreams_slip():
+def test_the_length_limit_has_the_vendors_parameter_name():
     case = load("minimax", "02-chat-max-tokens-upstream-bug")
     request = sent(old().build_request(chat(SYSTEM, CHAT, parameters={**WARM, "max_tokens": 64})))
     theirs = dict(case.request["json"])
@@ -132,7 +132,7 @@ def test_streams_are_read_as_expected_however_they_are_cut(codec, case):
     assert_stream(codec, load("minimax", case))
 
 
-def test_a_reply_travels_back_as_it_came():
+def test_a_reply_is_sent_back_unchanged():
     reply = pro().parse_reply(load("minimax", "11-pro-function").json)
     result = ToolMessage(TOLD[2].content, reply.tool_calls[0].id)
     request = sent(pro().build_request(chat(SYSTEM, ASK, reply.message, result, tools=True)))
@@ -286,7 +286,7 @@ def test_the_prompt_needs_names_and_no_prompt_needs_none():
     assert request["role_meta"] == {"user_name": "用户", "bot_name": "MM智能助理"}
 
 
-def test_a_bot_without_a_system_prompt_has_a_text_all_the_same():
+def test_a_bot_without_a_system_prompt_gets_a_default_text():
     request = sent_json(MinimaxProCodec("m", group_id="1").build_request(chat(RIVER)))
     assert request["reply_constraints"] == {"sender_type": "BOT", "sender_name": "MM智能助理"}
     assert request["bot_setting"][0]["bot_name"] == "MM智能助理"
@@ -298,7 +298,7 @@ def test_the_system_prompt_stays_when_parameters_are_given():
     assert request["bot_setting"] == [{"bot_name": "Assistant", "content": SYSTEM.content}]
 
 
-def test_the_model_goes_on_with_its_own_last_message():
+def test_the_model_continues_its_own_last_message():
     call = chat(UserMessage("a"), AssistantMessage("b"), parameters={"continue_last_message": True})
     request = sent_json(old().build_request(call))
     rules_minimax.check(request)
@@ -319,7 +319,7 @@ def test_parallel_calls_are_sent_as_consecutive_pairs():
     ]
 
 
-def test_whose_name_stands_on_a_result_can_be_chosen():
+def test_the_sender_name_of_a_result_can_be_chosen():
     request = sent_json(pro(function_sender="bot").build_request(chat(TOLD, tools=True)))
     assert request["messages"][-1]["sender_name"] == "Assistant"
     rules_minimax.check_pro(request)
@@ -354,7 +354,7 @@ def test_each_bot_needs_a_name():
         pro().build_request(chat(RIVER, parameters={"bot_setting": [{"content": "a helper"}]}))
 
 
-def test_a_glyph_goes_with_nothing_that_excludes_it():
+def test_a_glyph_is_refused_with_stream_functions_or_plugins():
     glyph = {"type": "raw", "raw_glyph": "The answer is {{gen 'content'}}"}
     request = sent_json(pro().build_request(chat(RIVER, parameters={"glyph": glyph})))
     assert request["reply_constraints"]["glyph"] == glyph
@@ -368,7 +368,7 @@ def test_a_glyph_goes_with_nothing_that_excludes_it():
             pro().build_request(call)
 
 
-def test_what_the_old_api_cannot_do_is_refused():
+def test_features_that_the_old_api_lacks_are_refused():
     assert not old().features.tools
     with pytest.raises(MessageError, match="tool_mode"):
         old().build_request(chat(ASK, tools=True))
@@ -380,7 +380,7 @@ def test_what_the_old_api_cannot_do_is_refused():
         pro().build_request(chat(ASK, tools=(ToolSpec(name="plugin_x"),)))
 
 
-def test_a_structured_answer_is_asked_for_in_words():
+def test_the_system_text_describes_an_output_schema():
     call = chat(SYSTEM, RIVER, output_schema=OutputSchema(name="r", schema={"type": "object"}))
     assert '{"type":"object"}' in sent_json(old().build_request(call))["prompt"]
     assert '{"type":"object"}' in sent_json(pro().build_request(call))["bot_setting"][0]["content"]
@@ -426,7 +426,7 @@ def test_parameters_that_cannot_be_expressed_are_refused(parameters):
         old().build_request(chat(RIVER, parameters={"beam_width": 5}))
 
 
-def test_the_group_travels_beside_the_url():
+def test_the_group_id_is_a_query_parameter():
     request = old().build_request(chat(RIVER))
     assert request.params == {"GroupId": GROUP}
     assert request.url == "https://api.minimax.chat/v1/text/chatcompletion"

@@ -1,4 +1,4 @@
-"""Properties of the dialects of 2023: strange answers raise provider errors only, and any history can be sent."""
+"""Properties of the dialects of 2023: random answers raise only provider errors, any history can be sent."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
 @pytest.mark.parametrize("codec", [codec for codec, _ in CODECS], ids=IDS)
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(body=VALUES)
-def test_strange_answers_raise_provider_errors_only(codec: Codec, body: Any):
+def test_random_answers_raise_only_provider_errors(codec: Codec, body: Any):
     codec.parse_error(200, {}, body)
     codec.parse_error(500, {}, body)
     with suppress(ProviderError):

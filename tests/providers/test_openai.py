@@ -1,4 +1,4 @@
-"""The Chat Completions codec against recordings of the official SDK, and what our values become on the wire."""
+"""The Chat Completions codec: recordings of the official SDK, and our values on the wire."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_images_and_files() -> None:
         sent(UserMessage((parts[3],)), codec=blind)
 
 
-def test_names_of_users_travel_where_they_are_taken() -> None:
+def test_user_names_are_sent_if_the_server_accepts_them() -> None:
     assert sent(UserMessage("hi", name="ann")) == [{"role": "user", "content": "hi", "name": "ann"}]
     nameless = OpenAICodec("m", profile=replace(OPENAI, user_name=False))
     assert sent(UserMessage("hi", name="ann"), codec=nameless) == [{"role": "user", "content": "hi"}]
@@ -235,14 +235,14 @@ def test_an_assistant_message_without_text() -> None:
     assert sent(AssistantMessage("")) == [{"role": "assistant", "content": ""}]
 
 
-def test_a_refusal_travels_back() -> None:
+def test_a_refusal_is_sent_back() -> None:
     message = AssistantMessage("I can't.", refusal="I can't.")
     assert sent(message) == [{"role": "assistant", "content": None, "refusal": "I can't."}]
     other = OpenAICodec("m", profile=replace(OPENAI, empty_content="text"))
     assert sent(message, codec=other) == [{"role": "assistant", "content": "I can't."}]
 
 
-def test_broken_arguments_travel_back_unless_the_server_checks_them() -> None:
+def test_broken_arguments_are_sent_back_unless_the_server_validates_them() -> None:
     broken = AssistantMessage("", (ToolCall(id="c1", name="add", arguments='{"a": ', problem="cut"),))
     assert sent(broken)[0]["tool_calls"][0]["function"]["arguments"] == '{"a": '
     strict = OpenAICodec("m", profile=replace(OPENAI, arguments_must_be_json=True))
@@ -251,7 +251,7 @@ def test_broken_arguments_travel_back_unless_the_server_checks_them() -> None:
     assert sent(spaced, codec=strict)[0]["tool_calls"][0]["function"]["arguments"] == '{ "a":  1}'
 
 
-def test_foreign_ids_are_derived_alike_for_call_and_result() -> None:
+def test_ids_of_other_providers_are_derived_the_same_for_call_and_result() -> None:
     long = "x" * 60
     messages = (AssistantMessage("", (ToolCall(id=long, name="add"),)), ToolMessage("3", long))
     call, result = sent(*messages)
@@ -266,7 +266,7 @@ def test_foreign_ids_are_derived_alike_for_call_and_result() -> None:
     assert sent(*own, codec=short)[1]["tool_call_id"] == "D681PevKs"
 
 
-def test_histories_out_of_order_are_mended() -> None:
+def test_histories_out_of_order_are_repaired() -> None:
     calls = (ToolCall(id="c1", name="add"), ToolCall(id="c1", name="say 你好"))
     sent_messages = sent(UserMessage("hi"), AssistantMessage("", calls), ToolMessage("3", "c1"), UserMessage("and?"))
     assert sent_messages[1]["tool_calls"][1] == {
@@ -281,7 +281,7 @@ def test_histories_out_of_order_are_mended() -> None:
     ]
 
 
-def test_other_providers_details_stay_home() -> None:
+def test_details_of_other_providers_are_not_sent() -> None:
     message = AssistantMessage("hi", reasoning="hm", details={"anthropic": {"thinking": [1]}})
     assert sent(message) == [{"role": "assistant", "content": "hi"}]
 
@@ -319,7 +319,7 @@ def test_tool_choice() -> None:
         chosen("required")
 
 
-def test_a_choice_the_server_has_no_word_for() -> None:
+def test_a_tool_choice_that_the_server_does_not_support_is_refused() -> None:
     only_auto = OpenAICodec("m", profile=replace(OPENAI, features=Features(tool_choice=frozenset({"auto"}))))
     assert "tools" not in body_of(ChatCall(messages=ASK, tools=(ADD,), tool_choice="none"), only_auto)
     with pytest.raises(ParameterError, match="no tool choice 'named'"):
@@ -364,7 +364,7 @@ def test_structured_output() -> None:
         asked(None, codec=without)
 
 
-def test_other_peoples_models_at_another_address_get_a_careful_body() -> None:
+def test_models_of_other_vendors_at_another_address_get_a_conservative_body() -> None:
     history = (*ASK, AssistantMessage("", (ToolCall(id="c1", name="add"),)), ToolMessage("3", "c1"))
     call = ChatCall(messages=history, tools=(replace(ADD, strict=True),), parameters={"max_tokens": 5, "top_k": 3})
     body = body_of(call, OpenAICodec("my-model", base_url="http://localhost:8000/v1"))
@@ -398,7 +398,7 @@ def test_parameters_and_their_refusals() -> None:
         "messages": [{"role": "user", "content": "hi"}],
         "top_k": 3,
     }
-    with pytest.raises(ParameterError, match="at most 4 stop texts"):
+    with pytest.raises(ParameterError, match="at most 4 stop sequences"):
         given(stop=list("abcde"))
     with pytest.raises(ParameterError, match="o3-mini does not take temperature"):
         given("o3-mini", temperature=0)
@@ -419,7 +419,7 @@ def test_parallel_tool_calls_needs_tools() -> None:
     assert body_of(replace(call, tools=(ADD,)))["parallel_tool_calls"] is False
 
 
-def test_usage_in_streams_is_asked_for() -> None:
+def test_usage_in_streams_is_requested() -> None:
     call = ChatCall(messages=ASK, stream=True)
     assert body_of(call)["stream_options"] == {"include_usage": True}
     assert "stream_options" not in body_of(call, OpenAICodec("m", stream_usage=False))

@@ -1,4 +1,4 @@
-"""Old messages are written by the block: the same bytes as one by one, and as little work as may be."""
+"""Old messages are written in blocks: the same bytes as one by one, with less work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def body(messages: Sequence[Message], codec: OpenAICodec | None = None) -> bytes
 
 
 def fresh(messages: Sequence[Message]) -> bytes:
-    """The bytes of the same messages, of which none was sent before."""
+    """Return the bytes of the same messages without any cache."""
     return body([replace(message) for message in messages])
 
 
@@ -38,14 +38,14 @@ HISTORY = conversation(100)
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 70])
 @pytest.mark.parametrize("length", [0, 1, 63, 64, 65, 66, 67, 68, 129, 300])
-def test_a_history_that_grows_is_written_as_ever(calls: int, length: int):
+def test_a_growing_history_is_written_the_same_in_blocks(calls: int, length: int):
     messages = conversation(70, calls)
     for end in (length, length + 1, length + 4, length + 90):
         # Also cut between a call and its result: then the result is made up.
         assert body(messages[:end] or [UserMessage("?")]) == fresh(messages[:end] or [UserMessage("?")])
 
 
-def test_what_is_done_anew_does_not_grow_with_the_history(monkeypatch: pytest.MonkeyPatch):
+def test_repeated_work_does_not_grow_with_the_history(monkeypatch: pytest.MonkeyPatch):
     looked: list[int] = []
     original = writing.in_order
 
@@ -62,7 +62,7 @@ def test_what_is_done_anew_does_not_grow_with_the_history(monkeypatch: pytest.Mo
     assert max(most) < 2 * 70
 
 
-def test_a_conversation_that_was_cut_goes_on_otherwise():
+def test_a_stateful_conversation_without_the_stored_answer_is_sent_from_its_results_on():
     body(HISTORY)
     for at in (10, 65, 66, 200):
         changed = (*HISTORY[: at - at % 4], UserMessage("Otherwise."), *conversation(40, first=1000))
@@ -71,7 +71,7 @@ def test_a_conversation_that_was_cut_goes_on_otherwise():
     assert body(HISTORY[4:]) == fresh(HISTORY[4:])
 
 
-def test_a_message_in_the_middle_that_was_replaced_reaches_the_wire():
+def test_a_replaced_message_in_the_middle_is_sent():
     body(HISTORY)
     for at in (0, 32, 92, 399):
         changed = [*HISTORY]

@@ -1,4 +1,4 @@
-"""Chunks that are cut instead of decoded say what they say when they are decoded."""
+"""Chunks that are cut give the same deltas as decoded ones."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_arguments_and_thoughts_are_cut_too(monkeypatch: pytest.MonkeyPatch):
     ]
 
 
-def test_a_server_that_makes_each_chunk_different_is_not_learned_for_ever():
+def test_the_number_of_learned_patterns_is_limited():
     codec = OpenAICodec("m")
     state = codec.new_state()
     chunks = [text(f"word{number}", obfuscation="x" * (number % 7)) for number in range(50)]
@@ -100,7 +100,7 @@ def test_a_server_that_makes_each_chunk_different_is_not_learned_for_ever():
         [chunk(CALL), arguments('"a": 1}'), arguments("x"), arguments('"b": 2}')],
     ],
 )
-def test_odd_chunks_are_read_as_ever(chunks: list[bytes]):
+def test_unusual_chunks_are_read_by_the_full_reader(chunks: list[bytes]):
     begin = chunk({"role": "assistant", "content": ""})
 
     def told(lessons: int) -> Any:

@@ -1,7 +1,7 @@
-"""Servers and models that misbehave on the Chat Completions wire: each oddity has one defined outcome.
+"""Servers and models that deviate from Chat Completions: each deviation has one defined outcome.
 
 The rules are numbered as in docs/providers/compatible.md. Whole replies and streams go through the same reader, so most
-oddities are tried both ways.
+deviations are tested both ways.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def test_minted_ids_carry_the_prefix() -> None:
     assert reply.tool_calls[0].id == "call_000000000000000700000000"
 
 
-def test_repeated_ids_are_told_apart() -> None:
+def test_repeated_ids_are_made_unique() -> None:
     items = [piece(0, "c1", "f", '{"a":1}'), piece(1, "c1", "f", '{"a":2}')]
     expected = [("c1", "f", '{"a":1}'), (SECOND, "f", '{"a":2}')]
     assert called(whole({"tool_calls": items})) == expected
@@ -232,7 +232,7 @@ def test_finish_reasons(wire: str | None, expected: str) -> None:
 
 
 @pytest.mark.parametrize("wire", ["stop", "", None, "eos", "end_turn", "function_call", "moon_phase"])
-def test_calls_decide_whatever_the_reason_says(wire: str | None) -> None:
+def test_calls_decide_the_finish_reason(wire: str | None) -> None:
     item = piece(0, "c1", "f", "{}")
     assert whole({"tool_calls": [item]}, wire).finish_reason == "tool_calls"
     assert streamed(calls(item), chunk({}, wire)).finish_reason == "tool_calls"
@@ -261,7 +261,7 @@ def test_reasoning_in_both_spellings_at_once_counts_once() -> None:
     assert whole({"content": "", "reasoning": "hm", "reasoning_content": "hm"}).message.reasoning == "hm"
 
 
-def test_reasoning_details_are_shown_and_kept_where_they_must_travel() -> None:
+def test_reasoning_details_are_shown_and_kept_if_they_must_be_sent_back() -> None:
     codec = OpenAICodec("m", profile=replace(OPENAI, provider="router", reasoning_details=True))
     details = [{"type": "reasoning.text", "text": "hm", "signature": "s", "index": 0}]
     reply = whole({"content": "hi", "reasoning_details": details}, codec=codec)
@@ -303,7 +303,7 @@ def test_think_tags_wherever_they_are_cut(text: str) -> None:
     assert think + expected.reply == text
 
 
-def test_a_thought_that_never_ends_is_kept() -> None:
+def test_thinking_without_an_end_tag_is_kept() -> None:
     reply = streamed(chunk({"content": "<think>hm </thi"}), chunk({}, "length"), codec=TAGGED)
     assert (reply.reply, reply.message.reasoning, reply.finish_reason) == ("", "hm </thi", "length")
 
@@ -432,7 +432,7 @@ def test_an_error_inside_a_choice() -> None:
     assert CODEC.parse_reply({"choices": [fine]}).reply == "hi"
 
 
-def test_bodies_that_are_no_json() -> None:
+def test_bodies_that_are_not_json() -> None:
     page = "<!DOCTYPE html><html><head><title>502 Bad\nGateway</title></head><body>secret</body></html>"
     for status, kind in ((200, InvalidResponse), (502, ServerFailed), (404, NotFound)):
         error = CODEC.parse_error(status, {}, None, page)
@@ -453,7 +453,7 @@ def test_replies_without_a_message(content: Any) -> None:
         CODEC.parse_reply(content)
 
 
-def test_an_answer_without_choices_says_so_and_shows_what_came() -> None:
+def test_an_answer_without_choices_raises_an_error_that_shows_the_body() -> None:
     with pytest.raises(InvalidResponse, match=r"no choices: \{'id': 'r', 'choices': \[\]\}"):
         CODEC.parse_reply({"id": "r", "choices": []})
     with pytest.raises(InvalidResponse, match=r"without an answer: \{'choices': None\}"):
@@ -475,7 +475,7 @@ def test_tool_calls_of_an_unknown_shape(items: Any) -> None:
         streamed(chunk({"tool_calls": items}))
 
 
-def test_an_error_in_the_stream_keeps_what_came() -> None:
+def test_an_error_in_the_stream_keeps_earlier_deltas() -> None:
     for failure, kind in (
         ({"error": {"message": "x", "type": "server_error"}}, ServerFailed),
         (
@@ -492,7 +492,7 @@ def test_an_error_in_the_stream_keeps_what_came() -> None:
 
 
 @pytest.mark.parametrize("data", ["<html>", "{", '{"choices": [{"delta": {"content": NaN}}]}', "7", '"x"', "[]"])
-def test_chunks_that_are_no_chunks(data: str) -> None:
+def test_chunks_of_an_unknown_shape(data: str) -> None:
     with pytest.raises(InvalidResponse):
         streamed(data)
 
@@ -561,7 +561,7 @@ def test_an_id_that_comes_late() -> None:
     assert called(reply) == [("c1", "f", '{"a":1}')]
 
 
-def test_a_fresh_id_on_every_piece_of_one_call() -> None:
+def test_a_new_id_on_every_piece_of_one_call() -> None:
     reply = streamed(
         calls(piece(0, "c1", "f", '{"a"')), calls(piece(0, "c9", None, ":")), calls(piece(0, "c8", "", "1}")), CALLED
     )
@@ -571,7 +571,7 @@ def test_a_fresh_id_on_every_piece_of_one_call() -> None:
 # Rule 11: names
 
 
-def test_arguments_under_another_id_do_not_spoil_a_whole_call() -> None:
+def test_arguments_under_another_id_do_not_change_a_complete_call() -> None:
     chunks = [calls(piece(0, "a", "f", '{"a":1}')), calls(piece(0, "b", arguments='{"b":2}'))]
     assert called(streamed(*chunks, CALLED)) == [("a", "f", '{"a":1}'), ("b", "", '{"b":2}')]
 
@@ -768,7 +768,7 @@ def test_nothing_counts_after_the_end() -> None:
     assert (reply.reply, reply.tool_calls) == ("hi", ())
 
 
-def test_html_in_place_of_a_stream_never_ends_well() -> None:
+def test_html_in_place_of_a_stream_raises_an_error() -> None:
     builder, _ = read_frames(CODEC, frames_of(CODEC, [b"<html><body>busy</body></html>"]))
     assert builder.done is None
 
@@ -820,7 +820,7 @@ def test_deltas_come_one_by_one() -> None:
     ]
 
 
-def test_the_start_of_a_call_knows_its_name() -> None:
+def test_the_first_delta_of_a_call_has_its_name() -> None:
     _, events = read_frames(CODEC, frames_of(CODEC, [sse(calls(piece(0, "c1", "f", "{}")), CALLED)]))
     assert [event for event in events if isinstance(event, ToolCallStart)] == [ToolCallStart("c1", 0, "f")]
 
@@ -948,7 +948,7 @@ def test_junk_in_any_error_body_gives_an_error_or_nothing(status: int) -> None:
             assert error.code is None or isinstance(error.code, str)
 
 
-def test_a_call_repeated_to_the_letter_runs_once_whole_as_streamed():
+def test_an_exactly_repeated_call_runs_once_in_replies_and_streams():
     call = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":"Paris"}'}}
     other = {**call, "function": {"name": "get_weather", "arguments": '{"city":"Rome"}'}}
     message = {"role": "assistant", "tool_calls": [call, call, other]}
@@ -960,7 +960,7 @@ def test_a_call_repeated_to_the_letter_runs_once_whole_as_streamed():
         assert called(streamed(*chunks, CALLED)) == called(reply)
 
 
-def test_an_odd_entry_among_reasoning_details_does_not_cost_the_answer():
+def test_an_invalid_entry_of_reasoning_details_does_not_fail_the_answer():
     for odd in ([5, None, {"type": "reasoning.text", "text": "hm"}], "text", {"a": 1}, 5):
         message = {"role": "assistant", "content": "hi", "reasoning_details": odd}
         reply = OpenAICodec("m").parse_reply({"choices": [{"message": message, "finish_reason": "stop"}]})

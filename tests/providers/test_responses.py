@@ -63,7 +63,7 @@ def codec(model: str = "gpt-5.4", **options: Any) -> ResponsesCodec:
 
 
 def reply(name: str) -> AssistantMessage:
-    """Return the message in a recorded answer."""
+    """Return the message of a recorded answer."""
     return codec().parse_reply(load(PLATFORM, name).json).message
 
 
@@ -117,7 +117,7 @@ CALLS = {
 
 
 def untitled(value: Any) -> Any:
-    """Return a schema without the titles that pydantic makes up."""
+    """Return a schema without the titles that pydantic generates."""
     if isinstance(value, list):
         return [untitled(item) for item in value]
     return {k: untitled(v) for k, v in value.items() if k != "title"} if isinstance(value, dict) else value
@@ -248,11 +248,11 @@ def test_errors_are_sorted(status: int, code: str | None, kind: type[ProviderErr
     assert (error.request_id, error.retry_after) == ("req_1", 3.0)  # type: ignore[union-attr]
 
 
-def test_a_conflict_may_be_gone_the_next_time():
+def test_a_conflict_is_retryable():
     assert codec().parse_error(409, {}, {"error": {"message": "no"}}).retryable  # type: ignore[union-attr]
 
 
-def test_what_the_model_put_out_travels_back_in_order():
+def test_output_items_are_sent_back_in_order():
     for name in ("04-parallel-calls", "07-stream-tool-calls"):
         case = load(PLATFORM, name)
         answer = read_pieces(codec(), [case.content])[0] if "stream" in name else codec().parse_reply(case.json)
@@ -269,20 +269,20 @@ def test_plain_answers_keep_only_their_id():
         assert reply(name).details == {PLATFORM: {"id": "resp_Demo0001"}}
 
 
-def test_phases_travel_back():
+def test_phases_are_sent_back():
     body = load(PLATFORM, "01-chat").json
     body["output"][0]["phase"] = "final_answer"
     message = codec().parse_reply(body).message
     assert body_of(codec().build_request(ask(HI, message, HI)))["input"][1] == body["output"][0]
 
 
-def test_a_changed_message_is_sent_as_it_now_is():
+def test_a_changed_message_is_sent_changed():
     changed = replace(reply("04-parallel-calls"), content="Never mind.", tool_calls=())
     body = body_of(codec().build_request(ask(BOTH, changed, HI)))
     assert body["input"][1] == {"role": "assistant", "content": "Never mind."}
 
 
-def test_mended_arguments_reach_the_wire_beside_the_reasoning():
+def test_repaired_arguments_are_sent_with_the_reasoning():
     message = reply("02-tool-call")
     mended = replace(message, tool_calls=(replace(message.tool_calls[0], arguments="{}"),))
     body = body_of(codec().build_request(ask(WEATHER, mended, ToolMessage("x", "call_Wthr0001"))))
@@ -290,8 +290,8 @@ def test_mended_arguments_reach_the_wire_beside_the_reasoning():
     assert body["input"][2]["arguments"] == "{}"
 
 
-def test_streams_of_servers_that_say_less():
-    """Items without deltas, or an end without output: the same reply."""
+def test_streams_with_missing_fields():
+    """Items without deltas, or an end event without output, give the same reply."""
     full = load(PLATFORM, "07-stream-tool-calls")
     events = [json.loads(line[6:]) for line in full.content.decode().splitlines() if line.startswith("data: ")]
     expected, _ = read_pieces(codec(), [full.content])
@@ -328,7 +328,7 @@ def test_unreadable_events_are_invalid_responses(data: bytes):
         list(codec().parse_event(codec().new_state(), data))
 
 
-def test_unknown_events_and_items_are_passed_over():
+def test_unknown_events_and_items_are_ignored():
     state = codec().new_state()
     assert list(codec().parse_event(state, b'{"type":"response.new.delta","delta":"x","output_index":0}')) == []
     assert list(codec().parse_event(state, b"[DONE]")) == []
@@ -385,7 +385,7 @@ def test_previous_responses():
     ]
 
 
-def test_nothing_is_stored_by_default_and_reasoners_hand_out_their_reasoning():
+def test_nothing_is_stored_by_default_and_encrypted_reasoning_is_requested():
     def sent(model: str, **options: Any) -> Any:
         body = body_of(codec(model, **options).build_request(ask(HI)))
         return body.get("store"), body.get("include")
@@ -430,12 +430,12 @@ def test_parameters(given: dict[str, Any], sent: dict[str, Any]):
 @pytest.mark.parametrize(
     "given", [{"stop": ["x"]}, {"seed": 1}, {"presence_penalty": 1.0}, {"frequency_penalty": 1.0}, {"top_k": 3}]
 )
-def test_what_cannot_be_expressed_is_an_error(given: dict[str, Any]):
+def test_messages_that_cannot_be_expressed_raise_an_error(given: dict[str, Any]):
     with pytest.raises(ParameterError):
         codec().build_request(ask(HI, parameters=given))
 
 
-def test_what_reasoning_models_refuse_is_an_error_that_can_be_overridden():
+def test_parameters_that_reasoning_models_refuse_raise_an_error_that_can_be_overridden():
     call_ = ask(HI, parameters={"temperature": 0.5})
     with pytest.raises(ParameterError, match="does not take temperature"):
         codec("o3").build_request(call_)
@@ -468,7 +468,7 @@ def test_files():
 
 
 @pytest.mark.parametrize("name", ["12-v1-responses", "13-responses-dated"])
-def test_azure_speaks_it_too(name: str):
+def test_azure_uses_the_same_dialect(name: str):
     case = load("azure", name)
     one = codec(
         case.request["body"]["model"],

@@ -1,8 +1,8 @@
 """The official SDKs of the Chinese platforms as counterparts: one conversation, theirs and ours, equal on the wire.
 
-Both talk to the dialect's server on loopback (which the SDK thereby confirms: it reads plain and streamed answers).
-What an SDK says beside is documented in each comparison. The extra `test` brings dashscope, zai-sdk and Tencent's;
-qianfan and zhipuai pin releases of tenacity and PyJWT that the others do not take, and work with theirs all the same:
+Both talk to the dialect's server on loopback; the SDK thereby checks the server, because it reads plain and streamed
+answers. Additional members of an SDK are documented in each comparison. The extra `test` brings dashscope, zai-sdk and
+Tencent's. qianfan and zhipuai pin releases of tenacity and PyJWT that conflict with the others', but work with theirs:
 pip install --no-deps qianfan zhipuai
 """
 
@@ -54,7 +54,7 @@ PARAMETERS = {"temperature": 0.5, "top_p": 0.8}
 
 
 def server_of(name: str) -> DialectServer:
-    """A server that takes whatever an SDK says beside."""
+    """Return a server that ignores additional members of an SDK."""
     return DialectServer(
         replace(DIALECTS[name], rules=lambda body: None), calls_then(("get_weather", {"city": "杭州"}))
     )
@@ -77,7 +77,7 @@ def pair(server: DialectServer) -> tuple[Received, Received]:
 
 
 def plain(value: Any, drop: Mapping[str, Any]) -> Any:
-    """Return JSON without the members to drop, and with JSON inside of texts decoded, where it means the same."""
+    """Return JSON without the members to drop, and with JSON texts decoded if that is equivalent."""
     if isinstance(value, list):
         return [plain(item, drop) for item in value]
     if isinstance(value, str) and value[:1] == "{":
@@ -276,7 +276,7 @@ def test_tencent(stream: bool, told: bool):
 
 
 def signed_by_us(server: DialectServer, sent: Received) -> str:
-    """Sign what the SDK sent, at its time of signing."""
+    """Sign the SDK's request with the time of its signature."""
     headers = {"content-type": sent.headers["content-type"], "x-tc-action": "ChatCompletions"}
     request = Request(url=server.url + "/", content=sent.body, headers=headers)
     flow: Iterator[Any] = TC3Auth(Secret("AKIDfake"), Secret(SECRET)).flow(

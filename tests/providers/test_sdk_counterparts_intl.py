@@ -1,7 +1,7 @@
-"""The official SDKs as counterparts: for the same conversation they and we put the same on the wire.
+"""The official SDKs as counterparts: for the same conversation both send the same requests.
 
-Both talk to a loopback server that answers with the recordings. What the SDK says beside is documented in each
-comparison. A test is skipped when its SDK is not installed: they are extras of the tests alone.
+Both talk to a loopback server that answers with the recordings. Additional members of the SDK are documented in each
+comparison. A test is skipped if its SDK is not installed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PLAIN = {tool.name: dict(tool.parameters) for tool in TOOLS}
 
 
 def script(platform: str, *cases: str) -> Callable[[Received], Any]:
-    """Answer each side's requests with these recordings, in turn; the path's first part tells the sides apart."""
+    """Answer each side's requests with these recordings, in turn; the first part of the path is the side."""
     counts: dict[str, int] = {}
 
     def reply(request: Received) -> Any:
@@ -51,7 +51,7 @@ def paths(server: LoopbackServer, side: str) -> list[str]:
 
 
 def converse(model: ChatModel, *, stream: bool = False, **parameters: Any) -> Reply:
-    """Ask, answer the calls, ask again: our side of the conversation."""
+    """Hold our side of the conversation: a question, the results of its calls, the answer."""
     history: list[Message] = [SystemMessage(SYSTEM), UserMessage(QUESTION)]
     with model:
         for _ in range(2):
@@ -159,7 +159,7 @@ _CAMEL = {
 
 
 def camel(value: Any) -> Any:
-    """The SDK mixes snake case into its bodies; the service takes both."""
+    """The SDK mixes snake case into its bodies; the service accepts both."""
     if isinstance(value, list):
         return [camel(item) for item in value]
     return {_CAMEL.get(k, k): camel(v) for k, v in value.items()} if isinstance(value, dict) else value

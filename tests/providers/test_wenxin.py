@@ -134,7 +134,7 @@ def test_streams_are_read_as_expected_however_they_are_cut(case):
     assert reply.message.details.get("wenxin", {}).get("thoughts") == recorded.expect.get("thoughts")
 
 
-def test_a_reply_travels_back_as_it_came():
+def test_a_reply_is_sent_back_unchanged():
     reply = codec().parse_reply(load("wenxin", "02-classic-function").json)
     call = chat(ASK, reply.message, ToolMessage(WEATHER, reply.tool_calls[0].id, "get_weather"), tools=True)
     request = signed(codec().build_request(call), TOKEN)
@@ -164,7 +164,7 @@ def test_arguments_are_kept_as_text(arguments, text):
     assert reply.tool_calls[0].arguments == text
 
 
-def test_a_safety_hit_keeps_the_text_and_is_told():
+def test_a_safety_hit_is_content_filter_and_keeps_the_text():
     reply = codec().parse_reply(
         {"result": "no.", "need_clear_history": True, "ban_round": -1, "finish_reason": "normal"}
     )
@@ -197,12 +197,12 @@ def test_an_error_inside_a_stream_is_raised():
     assert (caught.value.code, caught.value.retryable) == ("336100", True)
 
 
-def test_a_stream_without_end_mark_is_not_whole():
+def test_a_stream_without_end_mark_is_not_complete():
     with pytest.raises(AssertionError, match="no end"):
         read_pieces(codec(), [event("The ")])
 
 
-def test_what_follows_the_end_mark_is_ignored():
+def test_events_after_the_end_mark_are_ignored():
     reply, _ = read_pieces(codec(), [event("a", is_end=True), b"data: [DONE]\n\n", event("b", is_end=True)])
     assert reply.reply == "a"
 
@@ -281,7 +281,7 @@ def test_any_history_can_be_sent(name, model):
         rules_wenxin.check(sent_json(codec(model).build_request(chat(messages, tools=True))))
 
 
-def test_system_text_stands_before_the_user_beside_functions():
+def test_system_text_is_put_before_the_user_message_with_functions():
     request = sent_json(codec().build_request(chat(SYSTEM, SystemMessage("Be kind."), ASK, tools=True)))
     assert "system" not in request
     assert request["messages"][0]["content"] == f"{SYSTEM.content}\n\nBe kind.\n\n{ASK[0].text}"
@@ -342,7 +342,7 @@ def test_the_endpoint_is_chosen_by_the_model():
     assert codec("ERNIE-Bot").model_id == "wenxin/ERNIE-Bot"
 
 
-def test_models_without_functions_say_so_and_can_be_overruled():
+def test_models_without_functions_refuse_tools_unless_overridden():
     assert [codec(model).features.tools for model in ("ERNIE-Bot-4", "ERNIE-Bot-turbo", "unknown")] == [
         True,
         False,
@@ -438,7 +438,7 @@ def key_pair() -> KeyPairAuth:
     return KeyPairAuth(Secret("fake-api-key"), Secret("fake-secret-key"))
 
 
-def test_the_token_is_bought_once_and_kept():
+def test_the_token_is_obtained_once_and_cached():
     auth, request = key_pair(), codec().build_request(chat(RIVER))
     assert auth.needs_exchange
     flow = auth.flow(request, 1000.0)
@@ -493,7 +493,7 @@ def test_a_token_that_another_call_renewed_is_kept():
             renewed.append(stop.value.value)
             assert one.forget(error, renewed[0])  # the second time the token is a newer one
         assert not one.needs_exchange
-        assert signed(request, one, 1.0) == signed[1]
+        assert signed(request, one, 1.0) == renewed[1]
     assert not iam.forget(AuthenticationFailed("wrong keys"), request)  # the token endpoint refused
 
 
@@ -516,7 +516,7 @@ def test_an_expired_token_is_forgotten_and_another_error_is_not():
 
 
 @pytest.mark.parametrize("life", ["86400", None, "soon", 0, -5])
-def test_a_token_whose_life_is_not_told_is_good_for_a_day(life):
+def test_a_token_without_expires_in_is_valid_for_a_day(life):
     auth, request = key_pair(), codec().build_request(chat(RIVER))
     flow = auth.flow(request, 0.0)
     next(flow)
@@ -557,7 +557,7 @@ def test_the_iam_signature_is_the_vendors():
     }
 
 
-def test_the_bearer_is_bought_with_a_signed_request_and_kept():
+def test_the_bearer_is_obtained_with_a_signed_request_and_cached():
     auth = IamBearerAuth(Secret("fake-iam-ak"), Secret("fake-iam-sk"))
     request = Request(url="https://qianfan.baidubce.com/v2/chat/completions")
     case = load("wenxin", "29-v2-iam-bearer-token")

@@ -116,8 +116,8 @@ def test_the_token_vector():
     assert with_bearer.headers["authorization"] == f"Bearer {TOKEN}"
 
 
-def test_the_token_of_the_new_sdk_lives_longer():
-    """Case 36: its clock was not frozen, so the times are read from the token itself."""
+def test_the_token_of_the_new_sdk_has_a_longer_lifetime():
+    """Case 36 was recorded without a fixed clock, so the times are read from its token."""
     recorded = load("zhipu", "36-v4-jwt-and-character-meta").request["headers"]["authorization"].removeprefix("Bearer ")
     payload = recorded.split(".")[1]
     times = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -132,7 +132,7 @@ def test_a_key_of_another_form_is_refused_at_once_and_not_shown(key: str):
     assert len(key) < 3 or key not in str(caught.value)
 
 
-def test_an_expired_token_is_made_anew_once():
+def test_an_expired_token_is_renewed_once():
     auth = ZhipuAuth(KEY)
     expired = codec().parse_error(401, {}, {"error": {"code": "1003", "message": "expired"}})
     assert isinstance(expired, AuthenticationFailed)
@@ -253,7 +253,7 @@ def test_the_end_may_lack_its_blank_line():
     assert (reply.reply, reply.finish_reason, reply.usage) == ("hi", "stop", None)
 
 
-def test_a_stream_without_finish_is_not_whole():
+def test_a_stream_without_finish_is_not_complete():
     with pytest.raises(AssertionError, match="no end"):
         read_pieces(codec(), [b"event: add\ndata: hi\n\n"])
 
@@ -365,7 +365,7 @@ def test_the_ends_of_a_range_are_sent_as_the_nearest_value():
             codec().build_request(chat(RIVER, parameters={name: value}))
 
 
-def test_what_v3_cannot_say():
+def test_features_that_v3_lacks_are_refused():
     for name, value in {"max_tokens": 5, "stop": ["x"], "seed": 1, "top_k": 3, "user": "u"}.items():
         with pytest.raises(ParameterError, match=name):
             codec().build_request(chat(RIVER, parameters={name: value}))
@@ -375,12 +375,12 @@ def test_what_v3_cannot_say():
         codec().build_request(chat(UserMessage((ImagePart(url="https://example.com/a.png"),))))
 
 
-def test_an_output_schema_is_told_in_words():
+def test_the_system_text_describes_an_output_schema():
     call = chat(RIVER, output_schema=OutputSchema(name="x", schema={"type": "object", "title": "River"}))
     assert '"title":"River"' in body_of(call)["prompt"][0]["content"]
 
 
-def test_own_parameters_and_doors():
+def test_vendor_parameters_and_addresses():
     parameters = {
         "ref": {"enable": True, "search_query": "q"},
         "return_type": "text",
@@ -436,7 +436,7 @@ def test_any_history_can_be_sent(history: tuple[Any, ...], dialect: ZhipuCodec):
     body_of(chat(history), dialect)
 
 
-def test_the_system_prompt_stands_in_front_of_the_first_user_message():
+def test_the_system_prompt_is_put_in_front_of_the_first_user_message():
     assert body_of(chat(SYSTEM, RIVER))["prompt"] == [
         {"role": "user", "content": "You are a concise travel assistant.\n\nName one river in Zhejiang."}
     ]
@@ -518,7 +518,7 @@ def test_v4_recorded_errors(name: str):
 
 @pytest.mark.parametrize(("code", "kind", "retryable"), CODES[:-1])
 def test_v4_error_codes(code: int, kind: type[Exception], retryable: bool):
-    """The code decides, whatever the status says."""
+    """The code decides, whatever the status is."""
     for status in (400, 401, 429, 500, 200):
         error = GLM.parse_error(status, {}, {"error": {"code": str(code), "message": "what happened"}})
         assert type(error) is kind
@@ -548,7 +548,7 @@ def test_v4_takes_one_stop_text():
     assert json.loads(GLM.build_request(chat(RIVER, parameters={"user": "u-1"})).content)["user_id"] == "u-1"
 
 
-def test_v4_knows_no_other_tool_choice_than_auto():
+def test_v4_refuses_tool_choices_except_auto():
     for choice in ("required", NamedTool("get_weather")):
         with pytest.raises(ParameterError, match="auto"):
             GLM.build_request(chat(ASK, tools=True, tool_choice=choice))
@@ -557,7 +557,7 @@ def test_v4_knows_no_other_tool_choice_than_auto():
 
 
 def test_v4_pieces_and_a_repetition_of_a_call():
-    """`tool_stream`, and servers of one's own that repeat the whole at the end."""
+    """`tool_stream`, and private servers that repeat the whole message at the end."""
 
     def chunk(arguments: str, reason: str | None = None, **call: Any) -> bytes:
         calls = [{"index": 0, **call, "function": {"arguments": arguments, **({"name": "add"} if call else {})}}]

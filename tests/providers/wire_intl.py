@@ -1,6 +1,6 @@
-"""Calls, tools and readers for the wire cases of the international platforms that are not shaped like OpenAI's chat.
+"""Calls and tools for the wire cases of the international platforms with dialects of their own.
 
-The cases themselves are loaded by `wire`.
+`wire` loads the cases.
 """
 
 from __future__ import annotations
@@ -108,10 +108,10 @@ def cuts(data: bytes) -> list[Sequence[bytes]]:
 
 
 def shown_text(events: Iterable[Event]) -> str:
-    """Return the text a reader of these events sees."""
+    """Return the text in these events."""
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
 def calls_of(reply: Reply) -> list[dict[str, Any]]:
-    """Return the calls as the recordings write them."""
+    """Return the calls in the form of the recordings."""
     return [{"id": c.id, "name": c.name, "arguments": json.loads(c.arguments)} for c in reply.tool_calls]
