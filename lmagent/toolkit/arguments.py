@@ -2,6 +2,8 @@
 
 The common case is one pass of pydantic-core over the text. Second chances, repairs and error lines cost time only
 where that failed. Knows nothing of tools, registries or providers.
+
+Over 400 lines because the quick path, the careful one, their error lines and given schemas share limits and shapes.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ class BoundArguments:
 
 
 def invalid_arguments(name: str, problems: list[str]) -> InvalidArguments:
-    """Return the error that goes back to the model. It tells the first problems if there are absurdly many."""
+    """Return the error that goes back to the model, with the first problems if there are very many."""
     if len(problems) > _MAX_PROBLEMS:
         problems = [*problems[:_MAX_PROBLEMS], f"and {len(problems) - _MAX_PROBLEMS} more problems"]
     return InvalidArguments("\n".join([f"{name}: invalid arguments", *problems]), problems=problems)

@@ -45,13 +45,13 @@ class RunContext(Generic[Deps]):
     """The budget that a nested agent shares with its parent."""
     agent_name: str = ""
     emit: Callable[[Any], None] | None = None
-    """Hands an event of a nested run to the outer stream; None when nobody listens."""
+    """Hands an event of a nested run to the outer stream; None outside of streamed runs."""
     approve: Any = None
     """The run's approver, for nested agents that have none of their own."""
     resumed: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Call id -> the paused run behind it that goes on."""
     around: Callable[[ToolCall], Any] | None = None
-    """What the body of each call runs in, for those who watch the run; None when nobody does."""
+    """Makes the context manager around the body of each call, for tracing; None without tracing."""
     state: dict[str, Any] = field(default_factory=dict[str, Any])
     """A place where the tools of one run keep things, from its first round to its last."""
 
@@ -172,7 +172,7 @@ def cut(text: str, limit: int) -> str:
 
 
 def failure_text(error: BaseException, *, expose: bool) -> tuple[OutcomeKind, str]:
-    """Return how a failed call is told to the model: never a traceback, a path of ours or a secret.
+    """Return the kind of a failed call and its text for the model: never a traceback, a path of ours or a secret.
 
     `ToolError` is passed on word for word; of anything else the class, and the message if `expose`.
     """
@@ -203,7 +203,7 @@ def _without_paths(text: str) -> str:
 
 @cache
 def _folders() -> tuple[str, ...]:
-    """Folders of this machine that are nobody's business, longest first."""
+    """Return folders of this machine that the model must not see, longest first."""
     import sysconfig  # only a tool that failed asks
     import tempfile
 

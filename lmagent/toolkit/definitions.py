@@ -1,6 +1,16 @@
 """What a tool is built from, lazily and once: options, spec, and the plan of a call.
 
-Shared by the bound tools of one method. Nothing here is public; `Tool` in `function.py` is the face.
+`Tool` in `tool.py` is the public side.
+
+Theory of operation. Decorating stores the callable and nothing else. The first use of a property or of a call builds
+what it needs, once, under a lock, from whichever thread comes first:
+
+1. `spec`: signature and docstring are read (`signature`, `docstring`) and become a JSON Schema (`schema_builder`).
+2. `plan`: the reader of the arguments (`arguments`), the values that are injected, and whether a call must be awaited.
+   It collects all that a call needs in one object, because a call is too short for property look-ups.
+
+A `Definition` is shared by all bound tools of one method. `SchemaTool` has a JSON Schema that was given as it is, such
+as one of an MCP server. `DerivedTool` is a tool with other options and shares schema and plan of the original.
 """
 
 from __future__ import annotations
@@ -44,7 +54,7 @@ class ToolOptions:
     max_result_chars: int | None = None
     """None: the registry's default."""
     expose_errors: bool = True
-    """Whether the model hears the message of an exception, or only its class."""
+    """Whether the model gets the message of an exception, or only its class."""
     strict: bool | None = None
     """True demands the provider's strict schema mode, False forbids it, None leaves it to the codec."""
     tags: frozenset[str] = frozenset()
@@ -163,7 +173,7 @@ class Definition:
             parameters=description.parameters,
             strict=self.options.strict,
         )
-        self._spec = spec  # last: whoever sees it sees the rest
+        self._spec = spec  # assigned last; publishes the other fields (lock-free read)
         return spec
 
     def _make_plan(self) -> Plan:

@@ -1,6 +1,23 @@
-"""What a generator tool yields, collected: until it is exhausted, out of time, or beyond all bounds.
+"""Run tool calls: one or many, synchronous or asynchronous, within time and size limits.
 
-Knows nothing of tools, calls or outcomes.
+Theory of operation. `prepare` finds out whether a call can run: it validates the arguments and gives a `PreparedCall`,
+or a `ToolOutcome` that tells the model what is wrong. An approval may stand between preparing and running. Running
+never raises for a tool that fails: every exception of its body becomes an outcome. Only KeyboardInterrupt, SystemExit
+and cancellation pass through.
+
+Several calls run in stages (`_stages`): calls of one stage run at the same time, at most `max_concurrent` of them; a
+sequential tool is a stage of its own. Outcomes are kept in call order.
+
+- A synchronous run calls a single synchronous tool in place, without a thread, unless it has a timeout of its own.
+  Otherwise each call has a daemon thread. A thread cannot be killed: after its timeout the call is answered and the
+  thread is dropped. If any tool is async, all of them run on one event loop.
+- An asynchronous run awaits coroutines in its loop and puts synchronous bodies into threads, unless `in_thread=False`.
+  Cancelling stops the waiting, not the thread.
+
+Generators are collected (`Collector`) until they are exhausted, out of time or over the size limits; between two items
+a dropped thread can be stopped. A wrapper that looks synchronous may return an awaitable: it is awaited afterwards.
+
+Over 400 lines because the synchronous and the asynchronous form of each step stand side by side.
 """
 
 from __future__ import annotations
@@ -56,10 +73,10 @@ class Overdue(Exception):
 
 
 class Collector:
-    """Takes the items of one generator. A thread cannot be killed, but between two items it can be told to stop.
+    """Takes the items of one generator. A thread cannot be killed, but between two items it can be stopped.
 
     Args:
-        seconds: How long the call may take; None: as long as it likes.
+        seconds: How long the call may take; None: no limit.
         started: When it began, as `perf_counter` tells it.
     """
 
@@ -69,7 +86,7 @@ class Collector:
         self._items: list[Any] = []
         self._chars = 0
         self.is_dropped = False
-        """Set from elsewhere when nobody waits for the result any more."""
+        """Set from outside when the result is no longer awaited."""
 
     def collected(self, value: Any) -> Any:
         """Return the items of a generator as a list, and anything else as it is."""
@@ -110,7 +127,7 @@ T = TypeVar("T")
 
 
 class Call(Protocol):
-    """What is asked of a call; `lmagent.core.messages.ToolCall` has it."""
+    """The fields of a call that running needs; `lmagent.core.messages.ToolCall` has it."""
 
     @property
     def id(self) -> str: ...

@@ -1,7 +1,7 @@
 """`ToolRegistry`: tools by name, for the model to choose from and for the loop to run.
 
-Refuses two tools of one name. Knows nothing of models or providers; running is `running.py`, finding files is
-`tool_sources.py`.
+Refuses two tools of one name. Knows nothing of models or providers. `execution` runs the calls, `sources` finds tools
+in files and modules.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class ToolRegistry:
         return specs
 
     def _replace(self, tools: dict[str, _AnyTool]) -> None:
-        # A new dict each time: whoever iterates keeps the old one.
+        # A new dict each time: a running iteration keeps the old one.
         self._tools = tools
         self._specs = None
 

@@ -1,6 +1,8 @@
 """From a `Signature` to the neutral JSON Schema: plain hints by table, everything else by pydantic.
 
 Also makes the pydantic adapter that validates a call, when it is first needed.
+
+Over 400 lines because the table and pydantic must give the same schema for the same hint (a test compares them).
 """
 
 from __future__ import annotations

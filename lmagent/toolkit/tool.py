@@ -1,6 +1,6 @@
 """`@function`: a Python callable becomes a `Tool` with name, description, JSON Schema and validated call.
 
-Decorating stores the callable and nothing else. Schema and validator are built at first use, once, from whichever
+Decorating stores the callable and nothing else. Schema and validator are built at first use, once, by whichever
 thread comes first. Knows nothing of providers, messages or the loop.
 """
 
@@ -138,7 +138,7 @@ class Tool(Generic[P, R_co]):
 
     @property
     def plan(self) -> Plan:
-        """What a call needs, for whoever runs the tool.
+        """What a call needs, for `execution`.
 
         Raises:
             FunctionDefinitionError: The callable cannot be described as JSON.
