@@ -1,4 +1,4 @@
-"""Reading, searching and writing text files below one folder.
+"""Read, search and write text files in one folder.
 
 `file_tools(root="notes")` gives the model that folder and nothing else. Every path is walked one component at a time
 from a descriptor of the root, never following a symbolic link, so neither `..`, nor a link, nor a folder swapped for a
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["FACTORIES", "file_tools"]
 
 FACTORIES = {"file_tools": 'file_tools(root="some/folder", write=False)'}
-"""What to call to get the tools of this module: they need to be told their root."""
+"""How to create the tools of this module: they need a root folder."""
 
 MAX_PATH = 4096
 MAX_DEPTH = 64

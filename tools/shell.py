@@ -1,4 +1,4 @@
-"""Running a few named programs for a model, each time with someone's consent. There is no shell in it.
+"""Run a few named programs for a model, each time after an approval. No shell is involved.
 
 `run_program(programs=["wc", "sort"], root="data", approve=ask)` starts the program itself with a list of arguments:
 nothing is split, expanded, piped or substituted. Interpreters and programs that start other programs are refused,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["FACTORIES", "run_program"]
 
 FACTORIES = {"run_program": 'run_program(programs=["wc", "sort"], root="some/folder", approve=ask_the_user)'}
-"""What to call to get the tool of this module: it needs programs, a folder and someone who approves."""
+"""How to create the tool of this module: it needs programs, a folder and an approver."""
 
 MAX_ARGUMENTS = 64
 MAX_ARGUMENT = 4096

@@ -1,12 +1,14 @@
-"""Fetching public web pages as text, for a model that may be talked into asking for anything.
+"""Fetch public web pages as text, for a model that may be persuaded to request anything.
 
 `web_fetch(hosts=["example.com"])` allows these hosts, `web_fetch(allow_public=True)` the public internet. A name is
 resolved once, every address it has must be public, and the connection goes to the address that was checked, with the
 name in Host and SNI: a second answer of the name server changes nothing. Redirects are followed by hand and checked
 like the first address. One clock covers resolving, connecting, handshake and every byte.
 
-It sends no cookies, credentials or referrer, ignores proxies and .netrc, runs no scripts, and reads only text. What
-comes back was written by strangers: it is data for the model, never an instruction, and nothing here can make it so.
+It sends no cookies, credentials or referrer, ignores proxies and .netrc, runs no scripts, and reads only text. The text
+was written by strangers: it is data, and the model may still take it for an instruction; nothing here can prevent that.
+
+Over 400 lines because a ready-made tool is one file that a user can copy.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["FACTORIES", "is_public", "web_fetch"]
 
 FACTORIES = {"web_fetch": 'web_fetch(hosts=["example.com"]) or web_fetch(allow_public=True)'}
-"""What to call to get the tool of this module: it needs to be told where it may go."""
+"""How to create the tool of this module: it needs the hosts that are allowed."""
 
 MAX_URL = 2048
 MAX_REDIRECTS = 5
