@@ -63,7 +63,7 @@ def _found(text: str) -> list[tuple[str, Any]]:
 
 
 @every_format
-def test_what_is_written_for_a_call(form: PromptFormat):
+def test_each_format_writes_a_call_in_its_form(form: PromptFormat):
     call = ToolCall(id="c", name="add", arguments='{"a": 1, "b": 2}')
     assert form.calls((call,)) == WRITTEN[form.name]
 
@@ -83,7 +83,7 @@ def test_what_a_format_writes_is_read_back(form: PromptFormat, city: str, days: 
 
 @every_format
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_the_section(form: PromptFormat, language: Any):
+def test_tool_section_lists_all_tools_and_the_form(form: PromptFormat, language: Any):
     section = form.section(SPECS, "auto", language)
     lines = section.splitlines()
     for spec in SPECS:
@@ -96,7 +96,7 @@ def test_the_section(form: PromptFormat, language: Any):
 
 @every_format
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_an_echo_of_the_instructions_calls_nothing(form: PromptFormat, language: Any):
+def test_repeated_instructions_call_nothing(form: PromptFormat, language: Any):
     assert _found(form.section(SPECS, "auto", language)) == []
     assert _found(form.form(language)) == []
 
@@ -112,7 +112,7 @@ def test_choices(form: PromptFormat):
 
 
 @every_format
-def test_how_many_calls(form: PromptFormat):
+def test_section_says_how_many_calls_are_allowed(form: PromptFormat):
     several, single = "Several calls may follow each other; at most 8.", "At most one call in a reply."
     assert (several if form.parallel else single) in form.section(SPECS, "auto")
     assert single in form.section(SPECS, "auto", single=True)
@@ -159,14 +159,14 @@ def test_stop_sequences():
 
 
 @every_format
-def test_broken_arguments_travel_back_in_quotes(form: PromptFormat):
+def test_broken_arguments_are_sent_back_as_a_string(form: PromptFormat):
     call = ToolCall(id="c", name="add", arguments='{"a": 1, "b')
     text = form.calls((call,))
     assert "add" in text
     assert _found(text) == []
 
 
-def test_the_schema_of_a_whole_reply():
+def test_whole_reply_schema_follows_the_tool_choice():
     form = WholeReply()
     auto: Any = form.response_schema(SPECS, "auto")
     calls, answer = auto["anyOf"]
@@ -194,11 +194,11 @@ def test_the_schema_of_a_whole_reply():
         ("", "json"),
     ],
 )
-def test_the_format_of_a_family(model: str, name: str):
+def test_format_follows_the_model_family(model: str, name: str):
     assert format_for(model).name == name
 
 
-def test_formats_by_name_by_instance_and_of_ones_own(monkeypatch: pytest.MonkeyPatch):
+def test_format_can_be_a_name_an_instance_or_a_registered_class(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(formats, "_FORMATS", dict(formats._FORMATS))  # pyright: ignore[reportPrivateUsage]
 
     class Shout(FencedJSON):

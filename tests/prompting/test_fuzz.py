@@ -129,7 +129,7 @@ def test_text_without_markers_comes_out_as_it_went_in(text: str):
 
 @BOUNDED
 @given(st.text(max_size=60) | texts)
-def test_the_readers_answer_or_refuse(text: str):
+def test_readers_return_a_value_or_raise_a_read_error(text: str):
     for reader in (read_json, read_calls, lambda text: repair_arguments(text, TOOLS["add_todo"])):
         with suppress(JSONReadError):
             reader(text)
@@ -137,7 +137,7 @@ def test_the_readers_answer_or_refuse(text: str):
 
 @BOUNDED
 @given(st.dictionaries(plain, values, max_size=4))
-def test_valid_json_reads_as_itself_and_keeps_its_text(value: dict[str, Any]):
+def test_valid_json_is_read_unchanged_and_keeps_its_text(value: dict[str, Any]):
     text = json.dumps(value, ensure_ascii=False)
     assert read_json(text).value == value
     assert repair_arguments(text, {"type": "object"}) == (text, ())

@@ -93,7 +93,7 @@ ASKED_FOR = frozenset(
 
 
 @pytest.mark.parametrize("name", sorted(set(RENDER) - ASKED_FOR))
-def test_every_family_is_recognised(name: str):
+def test_leaked_call_of_each_family_is_read(name: str):
     text = RENDER[name]([CALL])
     reply = asked(text)
     assert found(reply) == [CALL], text
@@ -107,7 +107,7 @@ def test_every_family_is_recognised(name: str):
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_text_around_flows_and_markup_never_shows(size: int):
+def test_text_around_a_leaked_call_is_shown_and_markup_is_not(size: int):
     shown, reply = streamed(f"Let me look.\n\n{HERMES}\n", size)
     assert shown == reply.reply == "Let me look.\n\n"
     assert found(reply) == [CALL]
@@ -132,7 +132,7 @@ PLAIN = (
 
 
 @pytest.mark.parametrize("text", PLAIN)
-def test_text_is_left_as_it_is(text: str):
+def test_text_without_leaked_calls_is_unchanged(text: str):
     assert asked(text).message.content == text
     assert not asked(text).tool_calls
     for size in (1, 3, 50):
@@ -143,7 +143,7 @@ def test_text_is_left_as_it_is(text: str):
 
 @pytest.mark.parametrize("size", [1, 4, 1000])
 @pytest.mark.parametrize("after", ["", " More."])
-def test_a_reply_with_calls_of_its_own_keeps_its_text(size: int, after: str):
+def test_reply_with_native_calls_keeps_its_text(size: int, after: str):
     text = f"I call:\n{HERMES}\n"
     reply = asked(text + after, calls=[NATIVE], reason="tool_calls")
     assert found(reply) == [("get_weather", {"city": "Rome"})]
@@ -153,7 +153,7 @@ def test_a_reply_with_calls_of_its_own_keeps_its_text(size: int, after: str):
     assert found(last) == found(reply)
 
 
-def test_thinking_that_leaks_is_separated():
+def test_leaked_thinking_is_separated():
     text = f"<think>\nI could write {HERMES} here.\n</think>\nIt rains."
     reply = asked(text)
     assert reply.reply == "\nIt rains." or reply.reply == "It rains."
@@ -177,7 +177,7 @@ def test_repairs_are_noted():
     assert len(call.repairs) > 1
 
 
-def test_what_may_not_be_called_is_not_called():
+def test_leaked_call_of_a_tool_that_is_not_offered_is_text():
     assert asked(HERMES, tool_choice="none").reply == HERMES
     other = ToolSpec(name="other", description="", parameters={"type": "object", "properties": {}})
     answer = FakeAnswer(body=whole(HERMES))
@@ -186,7 +186,7 @@ def test_what_may_not_be_called_is_not_called():
     assert model(answer).chat_completion("hi").reply == HERMES
 
 
-def test_the_switch():
+def test_leaked_calls_option_switches_reading_off_and_on():
     assert asked(HERMES, leaked_calls=False).reply == HERMES
     assert found(asked(HERMES, tool_mode="native")) == [CALL]
 
@@ -212,7 +212,7 @@ def test_platforms_that_never_leak_are_not_read(url: str, is_trusted: bool):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_agent_over_http(stream: bool):
+def test_agent_runs_a_leaked_call_over_http(stream: bool):
     """A server without its tool parser: the agent runs the call and never shows markup."""
     asked: list[str] = []
 
@@ -246,7 +246,7 @@ def test_an_agent_over_http(stream: bool):
     assert result.tool_calls[0].repairs == (LEAKED,)
 
 
-def test_text_without_markers_costs_next_to_nothing():
+def test_text_without_markers_is_passed_on_quickly():
     """The budget is 0.3 us a delta (see `bench_leaks.py`); a busy machine is allowed ten times that."""
     from lmagent.core.events import TextDelta
     from lmagent.prompting.leaked_calls import _read_deltas, _TextReader

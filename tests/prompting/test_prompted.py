@@ -57,7 +57,7 @@ def test_the_tools_go_into_the_system_text():
     assert user == UserMessage("1 + 2?")
 
 
-def test_they_follow_what_the_system_text_said():
+def test_tool_section_follows_the_last_system_message():
     rendered = _codec().render(_call(SystemMessage("Be brief."), SystemMessage("Be kind."), UserMessage("?")))
     assert rendered.messages[0] == SystemMessage("Be brief.")
     assert rendered.messages[1].content.startswith("Be kind.\n\nYou can call tools.")  # type: ignore[union-attr]
@@ -74,7 +74,7 @@ def test_calls_and_results_become_text():
     assert user == HISTORY[0]
 
 
-def test_the_request_has_nothing_of_native_tools():
+def test_request_has_no_native_tools():
     body = json.loads(_codec().build_request(_call(*HISTORY)).content)
     assert "tools" not in body
     assert "tool_choice" not in body
@@ -141,14 +141,14 @@ def test_a_call_in_the_text_becomes_a_call():
     assert (call.name, json.loads(call.arguments)) == ("add", {"a": 1, "b": 2})
 
 
-def test_blanks_around_calls_belong_to_the_markup_and_those_of_an_answer_stay():
+def test_white_space_around_calls_is_dropped_and_that_of_an_answer_stays():
     call = '```json\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n```'
     assert _reply(f"\n{call}\n\n{call}\n").reply == ""
     assert len(_reply(f"\n{call}\n\n{call}\n").tool_calls) == 2
     assert _reply("One.\n\nTwo. \n").reply == "One.\n\nTwo. \n"
 
 
-def test_a_call_that_cannot_be_read_says_why_to_the_model():
+def test_unreadable_call_is_answered_with_the_reason():
     reply = _reply('<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": }}\n</tool_call>')
     [call] = reply.tool_calls
     assert call.problem
@@ -176,7 +176,7 @@ def test_an_unknown_tool_is_answered_with_the_names():
     assert "There is no tool 'ad'. Did you mean add?" in answer.content
 
 
-def test_bound_codecs_do_not_share_the_question():
+def test_bound_codecs_do_not_share_their_call():
     codec = _codec()
     one, two = codec.for_call(_call()), codec.for_call(ChatCall(messages=(UserMessage("?"),)))
     text = {"choices": [{"message": {"content": '```json\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n```'}}]}
@@ -184,7 +184,7 @@ def test_bound_codecs_do_not_share_the_question():
     assert not two.parse_reply(text).tool_calls
 
 
-def test_facts_of_the_wrapped_codec_show_through():
+def test_prompted_codec_has_the_facts_of_the_wrapped_codec():
     codec = _codec()
     assert (codec.provider, codec.model, codec.model_id) == ("openai", "m", "openai/m")
     assert codec.features.tools
@@ -197,7 +197,7 @@ def test_a_named_tool_is_the_only_one_offered():
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_over_http_and_no_markup_is_shown(stream: bool):
+def test_prompted_agent_over_http_shows_no_markup(stream: bool):
     from lmagent import OpenAIChat
 
     line = 'Just a moment.\n<tool_call>\n{"name": "add", "arguments": {"a": 20, "b": 22}}\n</tool_call>'

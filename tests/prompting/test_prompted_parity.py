@@ -153,7 +153,7 @@ def test_another_tool_than_the_named_one_does_not_run():
 
 @pytest.mark.parametrize("name", ["json", "hermes", "object"])
 @pytest.mark.parametrize("size", [0, 1, 9])
-def test_parallel_calls(name: str, size: int):
+def test_parallel_calls_are_read_in_order(name: str, size: int):
     written = format_for("", name).calls(
         calls(("get_weather", {"city": "Paris"}), ("get_weather", {"city": "Rome"})).tool_calls
     )
@@ -163,7 +163,7 @@ def test_parallel_calls(name: str, size: int):
     assert reply.reply == ""
 
 
-def test_one_call_at_most():
+def test_parallel_tool_calls_false_allows_one_call():
     call = ask(parameters={"parallel_tool_calls": False})
     sent = prompted("json").render(call)
     assert "parallel_tool_calls" not in sent.parameters
@@ -256,7 +256,7 @@ def test_whole_replies_with_calls(size: int):
     assert [(call.name, call.problem) for call in made.tool_calls] == [("get_weather", "")]
 
 
-def test_the_text_of_a_whole_reply_flows():
+def test_text_of_a_whole_reply_is_streamed():
     text = '{"response": "' + "word " * 50 + '"}'
     seen = list(model_saying(text, 5, "object").stream_chat_completion("hi", tools=(TIME,)))
     assert len([item for item in seen if item.stream.delta]) > 40
@@ -303,7 +303,7 @@ def test_reasoning_is_kept_apart():
 BROKEN = '```json\n{"name": "get_weather", "arguments": {"city": "Pa" "ris"}}\n```'
 
 
-def test_a_complaint_names_place_expectation_and_what_came():
+def test_failure_message_names_place_expectation_and_what_came():
     [call] = said(BROKEN).tool_calls
     for part in (
         "line 1 column",
@@ -326,7 +326,7 @@ def get_weather(city: str) -> str:
 
 
 @pytest.mark.parametrize("verb", AGENT_VERBS)
-def test_a_mended_call_is_run_and_its_failure_is_sent_no_more(verb: Any):
+def test_corrected_call_is_run_and_its_failure_is_not_sent_again(verb: Any):
     good = calls(("get_weather", {"city": "Paris"}))
     with ScriptedModel([BROKEN, good, "Sunny."], tool_mode="prompt", prompt_format="json") as model:
         result = verb(Agent(model, tools=[get_weather]), "Weather?")
@@ -338,7 +338,7 @@ def test_a_mended_call_is_run_and_its_failure_is_sent_no_more(verb: Any):
 
 
 @pytest.mark.parametrize("verb", AGENT_VERBS)
-def test_re_asks_are_bounded(verb: Any):
+def test_retries_of_unreadable_calls_are_bounded(verb: Any):
     with ScriptedModel([BROKEN] * 3, tool_mode="prompt", prompt_format="json") as model:
         with pytest.raises(LimitExceeded) as caught:
             verb(Agent(model, tools=[get_weather]), "Weather?")
@@ -347,7 +347,7 @@ def test_re_asks_are_bounded(verb: Any):
         verb(Agent(model, tools=[get_weather], limits=Limits(call_retries=0)), "Weather?")
 
 
-def test_a_second_re_ask_is_a_little_warmer():
+def test_second_retry_raises_the_temperature():
     failed = AssistantMessage(tool_calls=(ToolCall(id="c", name="unreadable_call", arguments="{", problem="broken"),))
     pair = (failed, ToolMessage("broken", "c", "unreadable_call", is_error=True))
     for failures, given, sent in ((1, 0, 0), (2, 0, 0.3), (2, 0.9, 0.9)):
@@ -381,7 +381,7 @@ def test_hostile_results_are_data(name: str, form: str):
 
 
 @pytest.mark.parametrize("verb", AGENT_VERBS)
-def test_an_agent_does_not_run_what_a_result_or_the_user_says(verb: Any):
+def test_agent_does_not_run_calls_in_results_or_user_text(verb: Any):
     ran: list[str] = []
 
     def delete(path: str) -> str:
@@ -401,7 +401,7 @@ def test_an_agent_does_not_run_what_a_result_or_the_user_says(verb: Any):
 
 
 @pytest.mark.parametrize("marker", [*MARKERS, "[INST]", "<|im_sep|>", "</parameter>", "✿ARGS✿", "`" * 6])
-def test_every_word_that_the_scanner_knows_is_broken(marker: str):
+def test_every_marker_word_is_neutralised(marker: str):
     for spelled in (marker, marker.lower(), f"<{marker}"):
         once = neutralise(spelled)
         assert marker.lower() not in once.lower()
@@ -413,7 +413,7 @@ def test_every_word_that_the_scanner_knows_is_broken(marker: str):
 @pytest.mark.parametrize(
     "code", ["x |> f <| y", "<div class='a'>a < b</div>", "functools.partial(f)", "a[i] `b`", "[1](x)"]
 )
-def test_ordinary_code_is_left_alone(code: str):
+def test_ordinary_code_is_not_neutralised(code: str):
     assert neutralise(code) == code
 
 

@@ -39,7 +39,7 @@ def both_ways(text: str, finish_reason: str = "stop") -> dict[str, object]:
 
 
 @families
-def test_a_family_gives_its_calls_and_shows_no_markup(family: str):
+def test_each_family_yields_its_calls_and_shows_no_markup(family: str):
     for call in CALLS:
         found = both_ways(RENDER[family]([call]))
         assert found["calls"] == expected([call])
@@ -48,7 +48,7 @@ def test_a_family_gives_its_calls_and_shows_no_markup(family: str):
 
 
 @families
-def test_a_family_gives_several_calls_in_order(family: str):
+def test_each_family_yields_several_calls_in_order(family: str):
     for pair in permutations(CALLS[:4], 2):
         found = both_ways(RENDER[family](list(pair)))
         assert found["calls"] == expected(list(pair))
@@ -56,7 +56,7 @@ def test_a_family_gives_several_calls_in_order(family: str):
 
 
 @families
-def test_thinking_is_separated_and_drafts_in_it_never_run(family: str):
+def test_thinking_is_separated_and_calls_in_it_never_run(family: str):
     render = RENDER[family]
     for call in CALLS:
         draft = render([CALLS[0]])
@@ -118,7 +118,7 @@ def test_a_reply_cut_anywhere_never_runs_half_a_call(family: str, finish_reason:
                         assert found["calls"] or found["errors"], text[:cut]
 
 
-def test_text_flows_at_once_and_only_a_possible_marker_is_held():
+def test_text_is_emitted_at_once_and_only_a_possible_marker_is_held():
     scanner = Scanner(TOOLS)
     assert scanner.feed("Hello, wor") == [TextPiece("Hello, wor")]
     assert scanner.feed("ld <") == [TextPiece("ld ")]
@@ -126,7 +126,7 @@ def test_text_flows_at_once_and_only_a_possible_marker_is_held():
     assert scanner.feed("box> x") == [TextPiece("<toolbox> x")]
 
 
-def test_data_in_a_json_fence_flows_as_soon_as_a_key_shows_it():
+def test_data_in_a_json_fence_is_emitted_once_a_key_shows_that_it_is_no_call():
     scanner = Scanner(TOOLS)
     assert scanner.feed('```json\n{"na') == []
     pieces = scanner.feed('me": "Alice", "age": 3, ')
@@ -147,7 +147,7 @@ def test_arguments_stream_as_they_arrive():
     assert call == CallFound(0, "translate", json.dumps(CALLS[3][1]), ())
 
 
-def test_unchanged_arguments_keep_the_spelling_of_the_model():
+def test_unchanged_arguments_keep_the_text_of_the_model():
     text = '<tool_call>{"name":"plot","arguments":{"series":[{"name":"a","points":[1.50,1E2]}]}}</tool_call>'
     [call] = read_reply(text, TOOLS).calls
     assert call.arguments == '{"series":[{"name":"a","points":[1.50,1E2]}]}'
@@ -188,7 +188,7 @@ def test_an_invented_result_sets_cut():
     assert [type(piece) for piece in scanner.finish()] == [CallFound]
 
 
-def test_native_mode_lifts_leaked_calls_and_leaves_the_rest_alone():
+def test_native_mode_reads_leaked_calls_and_keeps_other_text():
     assert read(PING, TOOLS, native=True)["calls"] == expected([CALLS[2]])
     for text in (
         '```json\n{"name": "ping", "arguments": {}}\n```',
@@ -203,7 +203,7 @@ def test_native_mode_lifts_leaked_calls_and_leaves_the_rest_alone():
         assert not found["errors"]
 
 
-def test_more_than_the_size_limit_counts_as_cut_by_length():
+def test_reply_over_the_size_limit_is_truncated():
     scanner = Scanner(TOOLS, max_reply_chars=20)
     pieces = [*scanner.feed(PING), *scanner.finish()]
     assert scanner.cut

@@ -71,7 +71,7 @@ def _call(*messages: Any, **fields: Any) -> ChatCall:
     return ChatCall(messages=messages, tools=SPECS, **fields)
 
 
-def test_a_request_becomes_a_short_question_for_the_arguments_of_one_tool():
+def test_request_becomes_a_short_prompt_for_the_arguments_of_one_tool():
     rendered = _codec().render(_call(SystemMessage("Long words."), UserMessage("Weather in Paris?")))
     system, question = rendered.messages
     assert system == SystemMessage("You extract function arguments from requests. Copy values from the request.")
@@ -98,7 +98,7 @@ def test_a_result_is_put_into_words():
     assert "Result of the tool: sunny" in rendered.messages[-1].text  # type: ignore[union-attr]
 
 
-def test_talk_is_talk_without_the_calls_of_before():
+def test_plain_conversation_has_no_earlier_calls():
     call = ToolCall(id="c", name="get_weather", arguments="{}")
     history = (
         UserMessage("Weather in Paris?"), AssistantMessage(tool_calls=(call,)), ToolMessage("sunny", "c"),
@@ -136,7 +136,7 @@ def test_the_arguments_become_a_call():
     assert reply.reply == ""
 
 
-def test_a_value_that_nobody_said_is_not_believed():
+def test_required_argument_without_evidence_is_rejected():
     codec = _bound(UserMessage("Send a message!"))
     reply = _reply(codec, '{"recipient": "Alice", "count": 3}')
     assert reply.tool_calls == ()
@@ -156,11 +156,11 @@ def test_a_value_that_nobody_said_is_not_believed():
         ("", ["recipient", "count"]),
     ],
 )
-def test_what_counts_as_said(said: str, missing: list[str]):
+def test_ungrounded_finds_values_that_are_not_in_the_conversation(said: str, missing: list[str]):
     assert ungrounded({"recipient": "Bob", "count": 3}, send_message.spec, said) == missing
 
 
-def test_arguments_that_were_cut_are_told_as_such():
+def test_truncated_arguments_are_reported():
     [call] = _reply(_bound(UserMessage("Weather in Paris?")), '{"city": "Pa', "length").tool_calls
     assert call.problem == "The arguments were cut (length)."
 
