@@ -3,6 +3,8 @@
 Names are in PascalCase and tool schemas are text. A reply is wrapped in `Response`, a streamed one is not; an error
 before a stream starts is an HTTP 200 with JSON. The first API of 2023 is in `hunyuan_hyllm`, the endpoint that speaks
 OpenAI's dialect in `openai.variants`.
+
+Over 400 lines because it is one dialect: signature, requests and replies are read side by side.
 """
 
 from __future__ import annotations
