@@ -273,7 +273,7 @@ class _Fetcher:
             "Connection": "close",
         }
         with closing(self._connect(target, deadline)) as wire, closing(HTTPConnection("unused.invalid")) as connection:
-            connection.auto_open = 0  # it may not open a connection by name, to an address that nobody checked
+            connection.auto_open = 0  # it may not open a connection by name, to an unchecked address
             connection.sock = _Wire(wire, deadline, self.max_bytes + 1024 * 1024)
             connection.putrequest("GET", target.path, skip_host=True, skip_accept_encoding=True)
             for field, value in headers.items():

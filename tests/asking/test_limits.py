@@ -123,11 +123,11 @@ def test_a_limit_must_be_above_zero(wrong):
 
 
 def test_every_attempt_takes_a_permit_sync_and_async():
-    for colour in ("ask", "async_ask"):
+    for verb in ("ask", "async_ask"):
         naps = Naps()
         with LoopbackServer([json_answer({}, 500), json_answer({}, 500), json_answer(HI)]) as server:
             made = exchange(server.url, naps=naps, limiter=RateLimiter(1, window=100))
-            if colour == "ask":
+            if verb == "ask":
                 made.ask(CALL)
             else:
                 asyncio.run(made.async_ask(CALL))

@@ -14,7 +14,7 @@ from lmagent.core.fast_dataclass import fast_dataclass
 
 @fast_dataclass(frozen=True)
 class Point:
-    """Frozen, with defaults of both kinds, one field that nobody gives and one that is not compared."""
+    """Frozen, with defaults of both kinds, one field that is never passed and one that is not compared."""
 
     x: int
     y: int = 2
