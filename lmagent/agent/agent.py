@@ -36,29 +36,29 @@ class Agent:
         agent = Agent(OpenAIChat(), tools=[get_weather])
         print(agent.run("Weather in Shanghai?").reply)
 
-    An agent holds no state of a run: any number of runs may go on at once, on threads and in tasks.
+    An agent keeps no state of its runs: any number of them may be active at once, on threads and in tasks.
 
     Args:
         model: Any `ChatModel`.
-        tools: Functions, tools, or a `ToolRegistry`. A function that can't be described is refused here.
+        tools: Functions, tools, or a `ToolRegistry`. A function without a usable schema is rejected here.
         system_prompt: Instructions sent in front of every request; not part of the history.
         name: For traces and for agents used as tools.
-        limits: Where runs end at the latest.
-        tool_choice: `auto`, `required`, `none` or a tool's name; a forced choice holds for a run's first ask.
-        output_type: What `.output` of a run is: a pydantic model, dataclass, TypedDict, Literal, union, list …
-        output_mode: How it is asked for: `native` JSON schema, a forced `tool`, the `prompt`, or `auto`.
+        limits: Limits of each run.
+        tool_choice: `auto`, `required`, `none` or a tool's name; a forced choice holds for a run's first request.
+        output_type: Type of a run's `.output`: a pydantic model, dataclass, TypedDict, Literal, union, list …
+        output_mode: How the model is asked for it: `native` JSON schema, a forced `tool`, the `prompt`, or `auto`.
         approve: Decides on calls of tools that need approval; without it a run pauses at them.
-        approval: Tool name, or `*`, -> whether its calls need approval; goes before what the tools say themselves.
-        approval_timeout: Seconds that `approve` may take; then the answer is no. None: people take their time.
+        approval: Tool name, or `*`, -> whether its calls need approval; overrides the tools' own setting.
+        approval_timeout: Seconds that `approve` may take; then the call is denied. None: no limit.
         max_concurrent_tools: How many calls of one reply run at once.
         tool_timeout: Seconds for a tool without a timeout of its own; None: no limit. (A single synchronous tool of
             a synchronous run has only a limit of its own: see `ToolRegistry.run`.)
-        hooks: Callables at named points of every run.
+        hooks: Functions called at named points of every run.
         repair: Repair broken JSON in arguments where that loses nothing; each repair is noted on the call.
-        **parameters: Of the model, over its defaults.
+        **parameters: Model parameters, over the model's defaults.
 
     Raises:
-        ConfigurationError: Two tools of one name, an unknown tool choice, a rule that is none.
+        ConfigurationError: Two tools have one name, or a tool choice or rule is unknown.
         FunctionDefinitionError: A function that cannot be described.
         ParameterError: A parameter that is unknown or out of range.
     """
@@ -169,9 +169,9 @@ class Agent:
         return async_stream(self._begin(prompt, options, streams=True))
 
     def as_function(self, name: str | None = None, description: str | None = None) -> Tool[..., Any]:
-        """Return a tool that asks this agent: it shares budget, deps and approver of the run that calls it.
+        """Return a tool that runs this agent, with the budget, deps and approver of the calling run.
 
-        Where the nested run waits for a decision, the outer one pauses, and both go on together.
+        If the nested run waits for a decision, the outer run pauses, and both resume together.
 
         Args:
             name: Default: the agent's name.
@@ -213,7 +213,7 @@ class Agent:
             run.system = (SystemMessage(f"{self.system_prompt}\n\n{output.instruction}".strip()),)
 
     def _shared(self, context: RunContext[Any]) -> dict[str, Any]:
-        """What a nested run has from the run that calls it."""
+        """Return the options that a nested run gets from the run that calls it."""
         emit = context.emit
 
         def nested(event: Event) -> None:
@@ -286,7 +286,7 @@ class _HandOver:
 
 
 def _check_type(name: str, value: object, kind: Any, wanted: str) -> None:
-    """Refuse the commonest slips where they are made, and not in the middle of a run."""
+    """Raise for the most common mistakes when the agent is created, not in the middle of a run."""
     if not isinstance(value, kind):
         raise TypeError(f"Agent({name}=...) takes {wanted}, not {value!r:.80}.")
 
@@ -319,7 +319,7 @@ def _begun(prompt: Prompt | Resumption, history: History | Prompt | None) -> tup
 
 
 def _asked(prompt: str, context: RunContext[Any]) -> str | Resumption:
-    """What a nested agent is asked: the model's words, or the run that paused behind this call."""
+    """Return the prompt of a nested run: the model's text, or the paused run of this call with its decisions."""
     call = context.tool_call
     return context.resumed.get(call.id, prompt) if call else prompt
 

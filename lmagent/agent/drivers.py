@@ -361,7 +361,7 @@ async def _async_decide(run: Run, call: ToolCall) -> tuple[Decision, str]:
             answer = await in_thread(approve)
             return as_decision(await answer if isawaitable(answer) else answer), "approver"
     except TimeoutError:
-        return Deny("Not allowed: nobody decided in time."), "nobody"
+        return Deny("Not allowed: there was no decision in time."), "nobody"
     except Exception as error:  # the user's approver
         return _denied(call, error)
 

@@ -1,7 +1,7 @@
-"""Structured answers: a Python type becomes a schema to ask with and a reader of what comes back.
+"""Structured answers: the schema of a Python type, and the value read from a reply.
 
-Asked for by the platform's JSON schema where it has one, else by a tool that must be called, else by the prompt. The
-type is any that a tool's parameter may have: a pydantic model, a dataclass, a TypedDict, a Literal, a union, a list.
+The schema is sent as the provider's JSON schema if it has one, else as a tool that must be called, else in the prompt.
+The type may be any type of a tool parameter: a pydantic model, dataclass, TypedDict, Literal, union or list.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _FENCED = re.compile(r"```(?:json|JSON)?[ \t]*\n(.*)```", re.DOTALL)
 
 
 class TypedOutput:
-    """Asks for an answer of one type and reads it.
+    """Describes one answer type to the model and reads the answer.
 
     Args:
         output_type: The type of the answer.
-        features: Of the model's codec; decide how it is asked for.
-        mode: `auto`, or one way by name.
+        features: Of the model's codec; they decide the mode if `mode` is `auto`.
+        mode: How the model is asked: `native`, `tool`, `prompt`, or `auto`.
         repair: Whether text that is nearly JSON is repaired, as `Tool.validate` takes it.
 
     Raises:
@@ -62,7 +62,7 @@ class TypedOutput:
 
     @property
     def instruction(self) -> str:
-        """What the system text says in prompt mode; empty in the others."""
+        """Text added to the system prompt in prompt mode; empty in the other modes."""
         if self.mode != "prompt":
             return ""
         schema = dumps_text(inline_refs(self._tool.spec.parameters))
@@ -73,7 +73,7 @@ class TypedOutput:
         return self.tool is not None and call.name == self.tool.name
 
     def read(self, reply: Reply) -> tuple[Any, tuple[str, ...]]:
-        """Return the value and the problems, one line each."""
+        """Return the value, and what is wrong with the answer, one line each."""
         answer = next((call for call in reply.tool_calls if self.is_output(call)), None)
         if answer is not None and answer.problem:
             return None, (answer.problem,)

@@ -46,7 +46,7 @@ class Allow:
 
 @fast_dataclass(frozen=True)
 class Deny:
-    """Do not run it; the model is told why, in one line."""
+    """Do not run it; the reason is sent to the model, in one line."""
 
     reason: str = "The user did not allow this call."
 
@@ -77,21 +77,21 @@ _RULES = (True, False, "always", "once", "never")
 
 @fast_dataclass(frozen=True)
 class Ruling:
-    """What a rule says of a call that may not simply run."""
+    """What a rule says about a call that needs a decision."""
 
     rule: str
-    """The rule in a word, for events and traces."""
+    """Short name of the rule, for events and traces."""
     decision: Decision | None = None
-    """None: somebody must be asked."""
+    """None: the approver decides."""
 
 
 class Policy:
     """Finds the rule of a call: that of its name, the tool's own, that of `*`, and else what its effects ask for.
 
-    A tool that declares an effect other than `reads` is asked about unless a rule says otherwise. A tool that declares
-    none is taken at its word.
+    Calls of a tool that declares an effect other than `reads` need a decision unless a rule says otherwise. Calls of a
+    tool that declares no effect need none.
 
-    Nobody is asked about a call that cannot run as it stands: its error goes to the model.
+    A call that cannot run as it is needs no decision: its error goes to the model.
 
     Args:
         tools: The tools of the agent; it may grow.
@@ -115,7 +115,7 @@ class Policy:
                 tools.get(name)  # a misspelt name would leave its tool without a rule
 
     def __call__(self, call: ToolCall, allowed: Collection[str]) -> Ruling | None:
-        """Return what stands between a call and its run, or None.
+        """Return the ruling on a call; None: it may run.
 
         Args:
             call: As the model made it.
@@ -153,7 +153,7 @@ def _applied(rule: ApprovalRule, call: ToolCall, allowed: Collection[str]) -> Ru
 
 
 def as_decision(answer: Any) -> Decision:
-    """Read what an approver returned: anything that is not clearly a yes is a no."""
+    """Return the decision that an approver's answer means; anything unclear is a denial."""
     match answer:
         case Allow() | Pause() | Deny(str()) | Edit(str()):
             return answer
@@ -205,7 +205,7 @@ _NO_USAGE = Usage()
 
 @fast_dataclass(kw_only=True)
 class Waiting:
-    """What a paused run needs to go on, beside its messages."""
+    """What a paused run needs to resume, beside its messages."""
 
     calls: tuple[ToolCall, ...] = ()
     """Calls of the newest message that wait for a decision."""
@@ -221,7 +221,7 @@ class Waiting:
 
 @fast_dataclass(kw_only=True)
 class RunResult:
-    """A run, finished or not: what was said, done and spent."""
+    """Result of a run, finished or not: messages, calls and usage."""
 
     messages: tuple[Message, ...]
     """The whole history, with what the run added."""
@@ -252,12 +252,12 @@ class RunResult:
 
     @property
     def is_paused(self) -> bool:
-        """Whether calls wait for a decision; `decide` makes the prompt that goes on."""
+        """True if approvals are pending; pass `decide(...)` to `run` to resume."""
         return self.waiting is not None
 
     @property
     def pending(self) -> tuple[ToolCall, ...]:
-        """Calls that wait for a decision; the id of a nested agent's call has the id of the outer call in front."""
+        """Calls that wait for a decision. The id of a nested agent's call begins with the id of the outer call."""
         if self.waiting is None:
             return ()
         nested = (
@@ -268,7 +268,7 @@ class RunResult:
         return (*self.waiting.calls, *nested)
 
     def decide(self, decisions: Decisions) -> Resumption:
-        """Return the prompt with which this run goes on: `agent.run(paused.decide(True))`.
+        """Return the prompt that resumes this run: `agent.run(paused.decide(True))`.
 
         Args:
             decisions: `Allow()`, `Deny(reason)`, `Edit(arguments)` or a bool for all pending calls, or a mapping of

@@ -1,7 +1,7 @@
-"""Conversations that outlive the process: one small interface, three stores, and a history that writes through.
+"""Stored conversations: one small interface, three stores, and a history that writes each change to a store.
 
-Each message is on disk before the run goes on, so killing the process at any point loses at most the round in flight;
-calls that were cut off are answered when the session is opened again.
+Each message is on disk before the run continues, so a killed process loses at most the current round. Calls without a
+result are answered when the session is opened again.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class StoredHistory(History):
 
     Args:
         store: Where to.
-        session: Its id; what the store has of it is loaded, and mended if the last process was killed.
+        session: Its id; its stored messages are loaded, and repaired if the last process was killed.
     """
 
     __slots__ = ("session", "store")
@@ -68,14 +68,14 @@ class StoredHistory(History):
         super().__init__(stored)
         self.store = store
         self.session = session
-        mended = super().messages
+        repaired = super().messages
         same = 0
-        while same < min(len(stored), len(mended)) and stored[same] == mended[same]:
+        while same < min(len(stored), len(repaired)) and stored[same] == repaired[same]:
             same += 1
         if same < len(stored):
             store.truncate(session, same)
-        if same < len(mended):
-            store.append(session, mended[same:])
+        if same < len(repaired):
+            store.append(session, repaired[same:])
 
     def append(self, message: Message) -> None:
         self.store.append(self.session, (message,))
@@ -156,7 +156,7 @@ class JSONLSessions:
         """Return the messages.
 
         Raises:
-            JournalError: The file is not one of ours.
+            JournalError: The file is not a session file.
         """
         path = self._path(session)
         messages: list[Message] = []

@@ -1,4 +1,4 @@
-"""Keeping a conversation within a model's context: policies that are hooks of `before_model`.
+"""Trimming: hooks of `before_model` that keep a conversation within a model's context.
 
     Agent(model, hooks=Hooks(before_model=[TrimTo(tokens=8000)]))
 
@@ -25,7 +25,7 @@ _PER_IMAGE = 800
 
 
 def estimate_tokens(messages: Sequence[Message]) -> int:
-    """Return about how many tokens `messages` take: a quarter a letter, one a Chinese character.
+    """Return an estimate of the tokens of `messages`: four letters, or one Chinese character, are one token.
 
     An estimate for planning; what was really used is in `Reply.usage`.
     """
@@ -76,7 +76,7 @@ def _newest_prompt(pieces: list[list[Message]]) -> int:
 
 
 class TrimTo:
-    """Leaves the oldest messages out until the rest fits.
+    """Leave the oldest messages out until the rest fits.
 
     Args:
         tokens: How many tokens may be sent, by estimate.
@@ -87,18 +87,18 @@ class TrimTo:
 
     def __call__(self, call: ChatCall) -> ChatCall | None:
         """Return the call with fewer messages, or None when it fits."""
-        room = self.tokens - estimate_tokens(call.messages)
-        if room >= 0:
+        left = self.tokens - estimate_tokens(call.messages)
+        if left >= 0:
             return None
         head, pieces = split_rounds(call.messages)
         prompt = _newest_prompt(pieces)
         kept = list(pieces)
         for index, piece in enumerate(pieces[:-1]):
-            if room >= 0:
+            if left >= 0:
                 break
             if index != prompt:  # the question itself is never left out
                 kept[index] = []
-                room += estimate_tokens(piece)
+                left += estimate_tokens(piece)
         kept = _from_first_user(kept)
         return replace(call, messages=(*head, *(message for piece in kept for message in piece)))
 
@@ -112,7 +112,7 @@ def _from_first_user(pieces: list[list[Message]]) -> list[list[Message]]:
 
 
 class Summarise:
-    """Puts a summary in the place of old messages when the conversation grows too long.
+    """Replace old messages by a summary when the conversation grows too long.
 
     A summary is asked for once and kept; it is made anew only when the conversation has outgrown it again. Its
     requests are counted by the budget of the run.
@@ -137,7 +137,7 @@ class Summarise:
         return self._with(call, old, reply.reply)
 
     async def async_form(self, call: ChatCall) -> ChatCall | None:
-        """The same, asynchronous."""
+        """Async version."""
         ready, old = self._known(call)
         if old is None:
             return ready

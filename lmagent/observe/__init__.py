@@ -1,3 +1,3 @@
-"""What watches a run: hooks, spans, trace files, OpenTelemetry; and probing, which finds out what a model can do."""
+"""Hooks and observers of runs, trace files, OpenTelemetry; and probing, which tests what a model can do."""
 
 from __future__ import annotations

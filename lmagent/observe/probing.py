@@ -1,6 +1,6 @@
-"""What a model can do with tools, found out by asking it: `probe(model)` makes a few tiny requests and recommends.
+"""Test what a model can do with tools: `probe(model)` makes a few small requests and recommends settings.
 
-The requests are listed by `plan(model)` before any is made. Nothing is run: the tools are only offered.
+`plan(model)` lists the requests before any is made. No tool is run; the tools are only offered.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def probe(model: ChatModel, *, on_check: Callable[[Check], None] | None = None) 
 
     Args:
         model: Any chat model; it is not changed.
-        on_check: Told of each answer as it comes.
+        on_check: Called with each check as it finishes.
 
     Raises:
         AuthenticationFailed: The key is refused.
@@ -224,14 +224,18 @@ def _ask(model: ChatModel, question: _Question) -> Check:
         wrong, tokens = question.judge(reply), reply.usage.total_tokens if reply.usage else 0
         leaked = any(LEAKED in call.repairs for call in reply.tool_calls)
         repairs = sorted({repair for call in reply.tool_calls for repair in call.repairs} - {LEAKED})
-        notes = [wrong, "read from leaked markup" if leaked else "", f"mended: {', '.join(repairs)}" if repairs else ""]
+        notes = [
+            wrong,
+            "read from leaked markup" if leaked else "",
+            f"repaired: {', '.join(repairs)}" if repairs else "",
+        ]
         detail = "; ".join(note for note in notes if note)
     except (AuthenticationFailed, ConfigurationError):
         raise
     except LMAgentError as error:
         wrong, tokens, detail = "error", 0, f"{type(error).__name__}: {str(error)[:120]}"
         if isinstance(error, ProviderError) and error.status is None and question.name == "as configured":
-            raise  # nobody answers: the other questions would wait as long
+            raise  # the server does not answer: each further request would time out too
     return Check(question.name, question.about, not wrong, detail, round(time.monotonic() - started, 2), tokens)
 
 

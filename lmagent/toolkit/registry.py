@@ -7,13 +7,11 @@ in files and modules.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from lmagent.errors import ConfigurationError
 from lmagent.toolkit.context import ToolOutcome
 from lmagent.toolkit.execution import (
-    DEFAULT_TIMEOUT_S,
-    MAX_CONCURRENT,
     Call,
     PreparedCall,
     async_run_all,
@@ -28,12 +26,31 @@ from lmagent.toolkit.tool import Tool, function
 if TYPE_CHECKING:
     from lmagent.toolkit.context import RunContext
 
-__all__ = ["ToolRegistry"]
+__all__ = ["CallOptions", "CallsOptions", "ToolRegistry"]
 
 _AnyTool = Tool[..., Any]
 _READY = (PreparedCall, ToolOutcome)
 _MAX_NAME = 100
 """More of a name that a model made up is not repeated."""
+
+
+class CallOptions(TypedDict, total=False):
+    """Keywords of one tool call."""
+
+    context: RunContext[Any] | None
+    """For tools that take a `RunContext`; each gets a copy with its own call in it."""
+    default_timeout: float | None
+    """Seconds for tools without a timeout of their own; 60 if not given.
+
+    In a sync run a single sync tool is called in place, without a thread and so without the standard 60 seconds. A
+    timeout of its own, or another value here, gives it a thread."""
+
+
+class CallsOptions(CallOptions, total=False):
+    """Keywords of several tool calls."""
+
+    max_concurrent: int
+    """Calls that run at once; 8 if not given."""
 
 
 class ToolRegistry:
@@ -179,38 +196,34 @@ class ToolRegistry:
         self,
         call: Call | PreparedCall,
         *,
-        context: RunContext[Any] | None = None,
-        default_timeout: float | None = DEFAULT_TIMEOUT_S,
         repair: bool = False,
+        **options: Unpack[CallOptions],
     ) -> ToolOutcome:
         """Run one call and return its outcome; see `run`."""
         item = call if isinstance(call, PreparedCall) else self.prepare(call, repair=repair)
         if isinstance(item, ToolOutcome):
             return item
-        return run_prepared(item, context=context, default_timeout=default_timeout)
+        return run_prepared(item, **options)
 
     async def async_run_one(
         self,
         call: Call | PreparedCall,
         *,
-        context: RunContext[Any] | None = None,
-        default_timeout: float | None = DEFAULT_TIMEOUT_S,
         repair: bool = False,
+        **options: Unpack[CallOptions],
     ) -> ToolOutcome:
         """Run one call in the running event loop; see `run`."""
         item = call if isinstance(call, PreparedCall) else self.prepare(call, repair=repair)
         if isinstance(item, ToolOutcome):
             return item
-        return await async_run_prepared(item, context=context, default_timeout=default_timeout)
+        return await async_run_prepared(item, **options)
 
     def run(
         self,
         calls: Sequence[Call | PreparedCall | ToolOutcome],
         *,
-        context: RunContext[Any] | None = None,
-        max_concurrent: int = MAX_CONCURRENT,
-        default_timeout: float | None = DEFAULT_TIMEOUT_S,
         repair: bool = False,
+        **options: Unpack[CallsOptions],
     ) -> list[ToolOutcome]:
         """Run calls at the same time and return their outcomes in call order.
 
@@ -219,32 +232,24 @@ class ToolRegistry:
 
         Args:
             calls: As the model made them, as `prepare` made them, or outcomes to hand on.
-            context: For tools that ask for it; each gets a copy with its own call in it.
-            max_concurrent: How many run at once.
-            default_timeout: Seconds for tools without one of their own. A single synchronous tool of a synchronous run
-                is called in place, without a thread and so without the standard 60 seconds; its own timeout, or another
-                value here, does give it a thread.
             repair: Whether arguments that are nearly JSON, or nearly fit, are repaired without loss.
+            **options: `context`, `default_timeout` and `max_concurrent`; see `CallsOptions`.
         """
         items = [self._prepared(call, repair) for call in calls]
-        return run_all(
-            items, context=context, max_concurrent=_at_least_one(max_concurrent), default_timeout=default_timeout
-        )
+        _check_concurrency(options)
+        return run_all(items, **options)
 
     async def async_run(
         self,
         calls: Sequence[Call | PreparedCall | ToolOutcome],
         *,
-        context: RunContext[Any] | None = None,
-        max_concurrent: int = MAX_CONCURRENT,
-        default_timeout: float | None = DEFAULT_TIMEOUT_S,
         repair: bool = False,
+        **options: Unpack[CallsOptions],
     ) -> list[ToolOutcome]:
         """Run calls in the running event loop: coroutines in place, synchronous tools in threads; see `run`."""
         items = [self._prepared(call, repair) for call in calls]
-        return await async_run_all(
-            items, context=context, max_concurrent=_at_least_one(max_concurrent), default_timeout=default_timeout
-        )
+        _check_concurrency(options)
+        return await async_run_all(items, **options)
 
     def _prepared(self, call: Call | PreparedCall | ToolOutcome, repair: bool) -> PreparedCall | ToolOutcome:
         return call if isinstance(call, _READY) else self.prepare(call, repair=repair)
@@ -310,7 +315,7 @@ def _tool_methods(instance: Any) -> list[_AnyTool]:
     return [function(getattr(instance, name)) for name in found]
 
 
-def _at_least_one(max_concurrent: int) -> int:
-    if max_concurrent < 1:
-        raise ConfigurationError(f"max_concurrent={max_concurrent} must be at least 1.")
-    return max_concurrent
+def _check_concurrency(options: CallsOptions) -> None:
+    most = options.get("max_concurrent", 1)
+    if most < 1:
+        raise ConfigurationError(f"max_concurrent={most} must be at least 1.")

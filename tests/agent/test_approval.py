@@ -171,7 +171,7 @@ def test_an_approver_that_takes_too_long_has_not_allowed_it(verb: AgentVerb, kin
     agent = _paying(approve=blocked if kind == "sync" else _slow, approval_timeout=0.05)
     result = verb(agent, "Go.")
     over.set()
-    assert _contents(result) == ["Not allowed: nobody decided in time."]
+    assert _contents(result) == ["Not allowed: there was no decision in time."]
     assert time.monotonic() - started < 5
     assert asked.is_set() is (kind == "sync")
 
