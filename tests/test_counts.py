@@ -100,7 +100,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         written.append(dumps(value))
         return written[-1]
 
-    for module in ("lmagent.providers.base", "lmagent.providers.openai.request"):
+    for module in ("lmagent.providers.fields", "lmagent.providers.openai.request"):
         monkeypatch.setattr(f"{module}.dumps", counting)
     return written
 
