@@ -197,9 +197,10 @@ class AsyncSocketStream(AsyncNetworkStream):
 class AsyncNetwork(AsyncNetworkBackend):
     """The backend of one connection: it opens one stream and keeps it at hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, handshake: bool = False) -> None:
         self.clocks = Clocks()
         self.stream: AsyncSocketStream | None = None
+        self._handshake = handshake
 
     async def connect_tcp(
         self,
@@ -228,4 +229,6 @@ class AsyncNetwork(AsyncNetworkBackend):
             raise clocks.too_long(error, "connect") from error
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.stream = AsyncSocketStream(protocol, clocks)
+        if self._handshake:
+            self.stream.splitter.pass_handshake()
         return self.stream

@@ -137,9 +137,14 @@ class ResponseSplitter:
         """Hand on everything as it comes from now on: this is not HTTP/1.1."""
         self._part = "all"
 
+    def pass_handshake(self) -> None:
+        """Hand on everything as it comes: a proxy's handshake comes before the response, whose end is then unknown."""
+        self._part = "unknown"
+
     def start_head(self) -> None:
         """A response begins."""
-        self._part, self._tail = "head", b""
+        if self._part != "all":
+            self._part, self._tail = "head", b""
 
     def start_body(self, headers: Mapping[str, str]) -> None:
         """The head has been read and had these headers."""
@@ -180,7 +185,7 @@ class ResponseSplitter:
     @property
     def clean(self) -> bool:
         """Whether the response came to its end with no byte after it."""
-        return not self.held and (self._part != "chunks" or self._joiner.ended)
+        return not self.held and self._part != "unknown" and (self._part != "chunks" or self._joiner.ended)
 
 
 def readable(sock: socket.socket) -> bool:
@@ -292,9 +297,11 @@ class SocketStream(NetworkStream):
 class Network(NetworkBackend):
     """The backend of one connection: it opens one stream and keeps it at hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, handshake: bool = False) -> None:
         self.clocks = Clocks()
         self.stream: SocketStream | None = None
+        self._handshake = handshake
+        """Whether it leads to a SOCKS proxy."""
 
     def connect_tcp(
         self,
@@ -320,6 +327,8 @@ class Network(NetworkBackend):
         except TimeoutError as error:
             raise clocks.too_long(error, "connect") from error
         self.stream = SocketStream(sock, clocks)
+        if self._handshake:
+            self.stream.splitter.pass_handshake()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return self.stream
 

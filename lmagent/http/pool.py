@@ -377,12 +377,13 @@ class Pool:
                 return connection
             connection.close()
         self._shared.make_space()
+        handshake = route.proxy.startswith("socks")
         if self._loop is None:
-            connection = Connection(route, Network(), None)
+            connection = Connection(route, Network(handshake=handshake), None)
         else:
             from lmagent.http.async_network import AsyncNetwork
 
-            connection = Connection(route, AsyncNetwork(), self._loop)
+            connection = Connection(route, AsyncNetwork(handshake=handshake), self._loop)
         connection.slots = slots
         return connection
 

@@ -214,11 +214,11 @@ def _excepts(entry: str, address: Address) -> bool:
     scheme, mark, rest = entry.rpartition("://")
     if mark and scheme not in ("all", address.scheme):
         return False
-    try:
-        network = ipaddress.ip_network(rest.replace("[", "").replace("]", ""), strict=False)
-        return ipaddress.ip_address(address.host) in network
-    except ValueError:
-        pass
+    if not rest.startswith("["):
+        try:
+            return ipaddress.ip_address(address.host) in ipaddress.ip_network(rest, strict=False)
+        except ValueError:
+            pass  # one of them is a name
     name, _, port = rest.rpartition(":") if rest.rpartition(":")[2].isdecimal() else (rest, "", "")
     name = name.removeprefix("[").removesuffix("]")
     if port and int(port) != address.port:

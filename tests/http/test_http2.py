@@ -102,7 +102,9 @@ def test_many_at_once_and_one_after_another():
 
     async def main() -> None:
         for _ in range(2):
-            assert [each.reply for each in await asyncio.gather(*(made.async_ask(CALL) for _ in range(8)))] == ["hi"] * 8
+            assert [each.reply for each in await asyncio.gather(*(made.async_ask(CALL) for _ in range(8)))] == [
+                "hi"
+            ] * 8
         await made.aclose()
 
     with http2_server() as port:

@@ -316,3 +316,118 @@ def test_a_tunnel_that_is_refused():
     with LoopbackServer(answer(b"", 407)) as proxy:
         with pytest.raises(ConnectionFailed, match="407"):
             asyncio.run(through(proxy, "https://api.example", **quick()).async_ask(CALL))
+
+
+# SOCKS.
+
+
+@asynccontextmanager
+async def socks_proxy(*, password: bytes = b"") -> AsyncIterator[str]:
+    """A SOCKS5 proxy that leads to this machine, whatever the name; gives its address."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, count = await reader.readexactly(2)
+        await reader.readexactly(count)
+        writer.write(b"\x05\x02" if password else b"\x05\x00")
+        if password:
+            _, size = await reader.readexactly(2)
+            await reader.readexactly(size)
+            given = await reader.readexactly((await reader.readexactly(1))[0])
+            writer.write(b"\x01\x00" if given == password else b"\x01\x01")
+        _, _, _, kind = await reader.readexactly(4)
+        await reader.readexactly(4 if kind == 1 else (await reader.readexactly(1))[0])
+        port = int.from_bytes(await reader.readexactly(2), "big")
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\x05\x00\x00\x01\x0a\x0a\x0a\x0a\x0a\x0a")  # an address of line ends
+        for pair in ((reader, behind_writer), (behind_reader, writer)):
+            tasks.add(asyncio.create_task(copy(*pair)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+def test_socks(secure: bool, caplog: pytest.LogCaptureFixture):
+    pytest.importorskip("socksio")
+    caplog.set_level("DEBUG")
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(CERTIFICATE)
+    trusting = ssl.create_default_context(cafile=str(CERTIFICATE))
+
+    async def main() -> None:
+        async with socks_proxy(password=b"s@cret-password") as address:
+            url = f"{'https' if secure else 'http'}://pages.test:{server.port}"
+            proxy = f"socks5://me:s%40cret-password@{address}"
+            made = exchange(url, transport=HttpTransport(proxy=proxy, ssl_context=trusting))
+            for _ in range(2):
+                assert (await made.async_ask(CALL)).reply == "hi"
+                assert (await asyncio.to_thread(made.ask, CALL)).reply == "hi"
+                assert [item async for item in made.async_stream(STREAM)][-1].reply == "hi"
+            await made.aclose()
+            wrong = HttpTransport(proxy=f"socks5://me:wrong@{address}", ssl_context=trusting)
+            with pytest.raises(ConnectionFailed):
+                await exchange(url, transport=wrong, **quick()).async_ask(CALL)
+
+    with LoopbackServer(both, ssl_context=serving if secure else None) as server:
+        asyncio.run(main())
+    assert "s@cret-password" not in caplog.text
+
+
+def test_a_socks_proxy_that_is_none():
+    with LoopbackServer(raw(b"HTTP/1.1 400 Bad\r\n\r\n", CLOSE)) as server:
+        made = exchange(
+            "http://x.example", transport=HttpTransport(proxy=f"socks5://127.0.0.1:{server.port}"), **quick()
+        )
+        with pytest.raises(LMAgentError):
+            made.ask(CALL)
+
+
+# The environment.
+
+
+@pytest.mark.parametrize(
+    ("excepted", "through", "direct"),
+    [
+        ("example.com", ["http://wwwexample.com"], ["http://example.com", "https://a.example.com:8080"]),
+        (".example.com", ["http://example.com"], ["http://a.example.com"]),
+        ("*.example.com", ["http://example.com"], ["http://a.example.com"]),
+        ("*", [], ["http://example.com", "https://10.0.0.1"]),
+        ("a.example, *", [], ["http://example.com"]),
+        ("10.0.0.0/8", ["http://11.0.0.1", "http://ten.example"], ["http://10.1.2.3", "https://10.1.2.3:99"]),
+        ("10.1.2.3", ["http://10.1.2.4"], ["http://10.1.2.3"]),
+        ("fd00::/8", ["http://[fe80::1]"], ["http://[fd12::1]", "https://[fd12::1]:8080"]),
+        ("::1", ["http://[::2]"], ["http://[::1]", "http://[::1]:8080"]),
+        ("[::1]:8080", ["http://[::1]"], ["http://[::1]:8080"]),
+        ("localhost", ["http://a.localhost"], ["http://localhost:8080"]),
+        ("example.com:8080", ["http://example.com"], ["http://example.com:8080"]),
+        ("http://example.com", ["https://example.com"], ["http://example.com"]),
+        ("EXAMPLE.com", [], ["http://Example.COM"]),
+        (" , nonsense/7, ", ["http://example.com"], []),
+    ],
+)
+def test_no_proxy_as_httpx2_reads_it(excepted: str, through: list[str], direct: list[str], monkeypatch):
+    import httpx2
+
+    from lmagent.http import transport
+    from lmagent.http.wire import address_of
+
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", excepted)
+    with httpx2.Client() as client:
+        for urls, proxied in ((through, True), (direct, False)):
+            for url in urls:
+                assert bool(transport._environment_proxy(address_of(url))) == proxied, url
+                theirs = client._transport_for_url(httpx2.URL(url)) is not client._transport
+                assert theirs == proxied, f"httpx2: {url}"
