@@ -89,7 +89,7 @@ class HttpTransport:
 
     def open(self, request: Request, timeouts: Timeouts, deadline: float) -> Incoming:
         """Send `request` and return once status and headers are there. See `Transport.open`."""
-        calls = _loaded()
+        calls = _calls or _loaded()
         address = address_of(request.url)
         if self._client is not None:
             return calls.open_with(self._client, address, request, timeouts, deadline, self.max_response_bytes)
@@ -99,12 +99,12 @@ class HttpTransport:
 
     async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> AsyncIncoming:
         """Send `request` and return once status and headers are there. See `Transport.async_open`."""
-        calls = _loaded(asynchronous=True)
+        calls = _async_calls or _loaded(asynchronous=True)
         address = address_of(request.url)
         limit = self.max_response_bytes
         if self._async_client is not None:
             return await calls.async_open_with(self._async_client, address, request, timeouts, deadline, limit)
-        pool = await calls.SHARED.pool_of_loop()
+        pool = calls.SHARED.running_pool() or await calls.SHARED.pool_of_loop()
         slots, route = self._way(pool, request.url, address)
         return await calls.async_open_call(pool, slots, route, address, request, timeouts, deadline, limit)
 
@@ -172,17 +172,24 @@ class _Use(NamedTuple):
     """By URL and proxy."""
 
 
+_calls: Any = None
+_async_calls: Any = None
+
+
 def _loaded(*, asynchronous: bool = False) -> Any:
     """Return `lmagent.http.calls`, imported with the first request: httpcore2, sockets, TLS and h11."""
+    global _calls, _async_calls
     try:
         from lmagent.http import calls
 
         if asynchronous:
             import_module("lmagent.http.async_network")
+            _async_calls = calls
     except OSError as error:
         if error.errno in OUT_OF_DESCRIPTORS:
             raise out_of_descriptors() from error
         raise
+    _calls = calls
     return calls
 
 
