@@ -13,33 +13,17 @@ if TYPE_CHECKING:
     from lmagent.testing.recording import Recorder, Replayer, UnexpectedRequest
     from lmagent.testing.scripted import ScriptedModel, ScriptError, calls, text
 
-_HOME = {
-    "FakeAnswer": "fake",
-    "FakeTransport": "fake",
-    "RealRequest": "fake",
-    "Recorder": "recording",
-    "Replayer": "recording",
-    "ScriptError": "scripted",
-    "ScriptedModel": "scripted",
-    "UnexpectedRequest": "recording",
-    "block_requests": "fake",
-    "calls": "scripted",
-    "text": "scripted",
+_NAMES_OF = {
+    "fake": "FakeAnswer FakeTransport RealRequest block_requests",
+    "recording": "Recorder Replayer UnexpectedRequest",
+    "scripted": "ScriptError ScriptedModel calls text",
 }
+_HOME = {name: module for module, names in _NAMES_OF.items() for name in names.split()}
 
 __all__ = [
-    "FakeAnswer",
-    "FakeTransport",
-    "RealRequest",
-    "Recorder",
-    "Replayer",
-    "ScriptError",
-    "ScriptedModel",
-    "UnexpectedRequest",
-    "block_requests",
-    "calls",
-    "text",
-]
+    "FakeAnswer", "FakeTransport", "RealRequest", "Recorder", "Replayer", "ScriptError", "ScriptedModel",
+    "UnexpectedRequest", "block_requests", "calls", "text",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
