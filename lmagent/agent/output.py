@@ -39,12 +39,7 @@ class TypedOutput:
     """
 
     def __init__(
-        self,
-        output_type: Any,
-        features: Features,
-        *,
-        mode: OutputMode = "auto",
-        repair: bool = False,
+        self, output_type: Any, features: Features, *, mode: OutputMode = "auto", repair: bool = False
     ) -> None:
         self._tool, self._is_wrapped = _maker(output_type)
         self._tool.check()

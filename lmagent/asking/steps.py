@@ -296,10 +296,7 @@ class Sleep(ExchangeStep):
     __slots__ = ("_async_sleep", "_seconds", "_sleep")
 
     def __init__(
-        self,
-        seconds: float,
-        sleep: Callable[[float], None],
-        async_sleep: Callable[[float], Awaitable[None]] | None,
+        self, seconds: float, sleep: Callable[[float], None], async_sleep: Callable[[float], Awaitable[None]] | None
     ) -> None:
         self._seconds = seconds
         self._sleep = sleep

@@ -63,12 +63,6 @@ class AnthropicChat(ChatModel):
             key = require_secret("anthropic", None, (*_KEY, *_TOKEN))
         auth = HeaderAuth(key, "x-api-key") if key else BearerAuth(token) if token else None
         codec = AnthropicCodec(
-            model,
-            base_url=url,
-            version=version,
-            betas=betas,
-            max_tokens=max_tokens,
-            sampling=sampling,
-            prefill=prefill,
+            model, base_url=url, version=version, betas=betas, max_tokens=max_tokens, sampling=sampling, prefill=prefill
         )
         super().__init__(codec, auth=auth, **options)

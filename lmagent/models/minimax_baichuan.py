@@ -92,9 +92,7 @@ class MinimaxChat(ChatModel):
 
             profile = MINIMAX_V2 if api == "v2" else MINIMAX
             codec = MinimaxV2Codec(
-                model or profile.default_model,
-                profile=profile,
-                base_url=with_default_path(url, profile.base_url),
+                model or profile.default_model, profile=profile, base_url=with_default_path(url, profile.base_url)
             )
         else:
             raise ConfigurationError(f"api is 'classic', 'v2' or 'current', not {api!r}.")
@@ -205,9 +203,7 @@ class BaichuanChat(ChatModel):
             from lmagent.providers.openai.vendor_profiles import BAICHUAN
 
             codec = OpenAICodec(
-                model or BAICHUAN.default_model,
-                profile=BAICHUAN,
-                base_url=with_default_path(url, BAICHUAN.base_url),
+                model or BAICHUAN.default_model, profile=BAICHUAN, base_url=with_default_path(url, BAICHUAN.base_url)
             )
             auth = BearerAuth(key)
         else:

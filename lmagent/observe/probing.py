@@ -38,11 +38,7 @@ _WEATHER = ToolSpec(
         "additionalProperties": False,
     },
 )
-_TIME = ToolSpec(
-    name="get_time",
-    description="Get the current time in a city.",
-    parameters=_WEATHER.parameters,
-)
+_TIME = ToolSpec(name="get_time", description="Get the current time in a city.", parameters=_WEATHER.parameters)
 _TOOLS = (_WEATHER, _TIME)
 _ONE = "What is the weather in Paris? Use the tool get_weather."
 _TWO = "What is the weather in Paris and in Tokyo? Make both calls of get_weather at once, in this reply."
