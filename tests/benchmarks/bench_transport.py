@@ -1,4 +1,6 @@
-"""What an exchange costs beside a careful loop on httpx and json: run `python -m tests.benchmarks.bench_transport`.
+"""What an exchange costs beside careful loops on httpx, aiohttp and `http.client`, all with json.
+
+Run `python -m tests.benchmarks.bench_transport`.
 
 CPU of the client's thread in microseconds, on loopback, both in one process run; the ratio is what counts.
 """
@@ -6,11 +8,14 @@ CPU of the client's thread in microseconds, on loopback, both in one process run
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
+import aiohttp
 import httpx
 
 from lmagent.asking.exchange import Exchange
@@ -76,8 +81,8 @@ async def async_cpu(function: Callable[[], Awaitable[object]], times: int) -> fl
     return (time.thread_time() - begun) / times * 1e6
 
 
-def show(what: str, floor: float, ours: float) -> None:
-    print(f"{what:34} httpx {floor:9.0f} us   ours {ours:9.0f} us   ratio {ours / floor:.2f}")
+def show(what: str, floor: float, ours: float, name: str = "httpx") -> None:
+    print(f"{what:34} {name:11} {floor:9.0f} us   ours {ours:9.0f} us   ratio {ours / floor:.2f}")
 
 
 def sync(url: str, exchange: Exchange) -> None:
@@ -96,6 +101,15 @@ def sync(url: str, exchange: Exchange) -> None:
             return "".join(pieces)
 
         show("sync, one at a time", cpu(raw, 400), cpu(lambda: exchange.ask(CALL), 400))
+        parts = urlsplit(url)
+        plain = http.client.HTTPConnection(parts.hostname or "", parts.port)
+
+        def stdlib() -> str:
+            plain.request("POST", parts.path, json.dumps(body(False)), {"content-type": "application/json"})
+            return json.loads(plain.getresponse().read())["choices"][0]["message"]["content"]
+
+        show("sync, one at a time", cpu(stdlib, 400), cpu(lambda: exchange.ask(CALL), 400), "http.client")
+        plain.close()
         floor, ours = cpu(raw_stream, 8), cpu(lambda: list(exchange.stream(STREAM_CALL)), 8)
         show(f"sync, stream of {EVENTS}, per event", floor / EVENTS, ours / EVENTS)
     exchange.close()
@@ -124,6 +138,16 @@ async def asynchronous(url: str, exchange: Exchange) -> None:
         show("async, one at a time", floor, await async_cpu(lambda: exchange.async_ask(CALL), 400))
         floor = await async_cpu(raw_stream, 8) / EVENTS
         show(f"async, stream of {EVENTS}, per event", floor, await async_cpu(stream, 8) / EVENTS)
+
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+
+            async def other() -> str:
+                async with session.post(url, data=json.dumps(body(False)), headers={"a": "b"}) as response:
+                    return json.loads(await response.read())["choices"][0]["message"]["content"]
+
+            floor = await async_cpu(other, 400)
+            show("async, one at a time", floor, await async_cpu(lambda: exchange.async_ask(CALL), 400), "aiohttp")
 
         async def crowd(one: Callable[[], Awaitable[object]]) -> float:
             begun = time.thread_time()
