@@ -1,4 +1,4 @@
-"""What every test runs under: no request leaves this machine, no key of the developer is seen."""
+"""Fixtures of all tests: requests to other machines are blocked, and API keys of the developer are hidden."""
 
 from __future__ import annotations
 

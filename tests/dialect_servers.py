@@ -1,13 +1,13 @@
-"""Servers that speak each platform's dialect on loopback, with a scripted model behind them.
+"""Local servers for the dialect of each provider, with a scripted model.
 
     with DialectServer(DIALECTS["wenxin"], calls_then(("add", {"a": 1, "b": 2}))) as server:
         Agent(server.model(), tools=[add]).run("Add.")       # over real HTTP
 
-A brain is a function from what was asked to what is said; `answers("hi")` and `calls_then(...)` make the usual ones.
-The same brain serves platforms with and without function calls: where a request has its tools in the prompt, the
-server reads them there and writes its calls as text, as a model would. Every request is checked against the rules of
-its dialect; a broken rule is a 400 that names it. `faults` are given before the first answers: `"limited"` (the
-platform's words for too many requests), `"broken"` (a 502), `"expired"` (the token is no good any more).
+A brain is a function from a request (`Asked`) to a reply (`Said`); `answers("hi")` and `calls_then(...)` return the
+usual ones. The same brain works for APIs with and without function calls: if the tools of a request are in the prompt,
+the server reads them there and writes its calls as text, as a model would. Every request is checked against the rules
+of its dialect; a broken rule is a 400 that names it. The first responses are `faults`: `"limited"` (too many requests,
+in the words of the provider), `"broken"` (a 502), `"expired"` (the access token has expired).
 """
 
 from __future__ import annotations
@@ -87,20 +87,20 @@ Brain = Callable[[Asked], Said]
 
 @dataclass(frozen=True)
 class Dialect:
-    """One door of one platform."""
+    """One API of one provider."""
 
     name: str
     make: Callable[..., ChatModel]
-    """From `base_url=` and other options to a model; with no environment at all."""
+    """Builds a model from `base_url=` and other options, without environment variables."""
     shape: Shape
     rules: Callable[[Any], None]
     tool_free: bool = False
-    """No function calls of its own."""
+    """Whether the API has no function calls."""
     mark: str = "authorization"
     """The header that carries the credentials."""
 
     def model(self, url: str = "http://127.0.0.1:9", **options: Any) -> ChatModel:
-        """Return a model that asks the server at `url`."""
+        """Return a model that uses the server at `url`."""
         return self.make(base_url=url, **{"max_retries": QUICK, **options})
 
 
@@ -113,7 +113,7 @@ _ZHIPU = {"api_key": "fakeid.fakesecret"}
 _PAIR = {"secret_id": "AKIDfake", "secret_key": "fakesecret"}
 _MINIMAX = {**_KEY, "group_id": "17"}
 
-_DOORS = (
+_APIS = (
     Dialect("openai", lambda **k: OpenAIChat("gpt-4o", **_KEY, **k), OpenAIShape(), _openai_rules(OPENAI)),
     Dialect(
         "openai-functions",
@@ -245,24 +245,24 @@ def _vendor(profile: Profile) -> Dialect:
 VENDORS = {profile.provider: _vendor(profile) for profile in compatible.PROFILES.values()}
 """The table of OpenAI-compatible vendors."""
 
-DIALECTS = {dialect.name: dialect for dialect in _DOORS}
-"""Every door with code of its own."""
+DIALECTS = {dialect.name: dialect for dialect in _APIS}
+"""APIs with their own codec."""
 
 ALL = {**DIALECTS, **VENDORS}
 
 
 def answers(text: str) -> Brain:
-    """Return a brain that always says this."""
+    """Return a brain that always gives this text."""
     return lambda asked: Said(text)
 
 
 def calls_then(*calls: Call, text: str = "", final: str = "结果: {}") -> Brain:
-    """Return a brain that makes these calls, all at once where the dialect can, and then tells their results.
+    """Return a brain that makes these calls, all at once if the dialect can, and then repeats their results.
 
     Args:
-        calls: Of tools by name; only of those that are offered.
-        text: Said beside the calls.
-        final: Said at the end; `{}` are the results.
+        calls: Calls of tools by name; tools that the request does not offer are skipped.
+        text: Text of the message that has the calls.
+        final: Text of the last reply; `{}` becomes the results.
     """
 
     def brain(asked: Asked) -> Said:
@@ -279,7 +279,7 @@ _RESULT = re.compile(r"<tool_response>\n(.*?)\n</tool_response>", re.DOTALL)
 
 
 def prompted(asked: Asked) -> Asked:
-    """Return what a model reads out of a request that has its tools in the text; the request itself if it has none."""
+    """Return a request with the tools that its prompt describes; the request itself if there are none."""
     tools = tuple(dict.fromkeys(_TOOL_LINE.findall(asked.everything)))
     if asked.tools or not tools:
         return asked
@@ -292,7 +292,7 @@ def prompted(asked: Asked) -> Asked:
 
 
 def as_text(said: Said, asked: Asked) -> Said:
-    """Return an answer with its calls written as the prompt asks for it."""
+    """Return a reply with its calls written as text, in the format that the prompt describes."""
     if '{"tool_calls": [' in asked.everything:
         calls = ", ".join(compact({"name": name, "arguments": arguments}) for name, arguments in said.calls)
         return Said(f'{{"tool_calls": [{calls}]}}' if calls else compact({"response": said.text}))
@@ -302,12 +302,12 @@ def as_text(said: Said, asked: Asked) -> Said:
 
 
 class DialectServer:
-    """See the module's text.
+    """Serve one dialect on loopback; see the docstring of the module.
 
     Args:
-        dialect: What it speaks.
-        brain: What it says.
-        faults: What goes wrong first.
+        dialect: API of the server.
+        brain: Model behind the server.
+        faults: Failures instead of the first replies.
     """
 
     def __init__(self, dialect: Dialect, brain: Brain, faults: Iterable[str] = ()) -> None:
@@ -315,9 +315,9 @@ class DialectServer:
         self.brain = brain
         self.faults = list(faults)
         self.asked: list[Asked] = []
-        """The questions that were answered."""
+        """Requests that were answered."""
         self.complaints: list[str] = []
-        """Rules that requests broke."""
+        """Rules that requests broke; none are allowed."""
         self.tokens = 0
         self._ids = 0
         self._models: list[ChatModel] = []
@@ -332,7 +332,7 @@ class DialectServer:
         return self._http.requests
 
     def model(self, **options: Any) -> ChatModel:
-        """Return a model that asks this server; it is closed with the server."""
+        """Return a model that uses this server; it is closed with the server."""
         self._models.append(self.dialect.model(self.url, **options))
         return self._models[-1]
 
@@ -367,7 +367,7 @@ class DialectServer:
             case "broken":
                 return answer("<html>Bad Gateway</html>", 502, {"content-type": "text/html"})
             case "expired":
-                self.tokens += 1  # a token of a newer number is wanted from now on
+                self.tokens += 1  # only a newer token is accepted from now on
         if self.dialect.mark == "" and self._token(request) != f"24.fake-{self.tokens}":
             self.tokens -= 1
             code = 110 + self.tokens % 2

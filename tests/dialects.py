@@ -1,6 +1,6 @@
-"""What servers of each dialect read and write, as pure functions: requests to plain words, scripted answers to bodies.
+"""The server side of each dialect, as pure functions: from requests to `Asked`, from scripted replies to bodies.
 
-Written from the facts of each platform and the recorded cases in `tests/wire/`, not from our codecs.
+Written from the documentation of each provider and the recorded cases in `tests/wire/`, not from lmagent's codecs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Call = tuple[str, Mapping[str, Any]]
 
 
 class HTTPRequest(Protocol):
-    """What is read of a request: one of the loopback server's, or one of ours with a `path`."""
+    """The parts of a request that are read: a `Received`, or a request of lmagent with a `path`."""
 
     @property
     def path(self) -> str: ...
@@ -25,7 +25,7 @@ class HTTPRequest(Protocol):
 
 @dataclass(frozen=True)
 class Said:
-    """What the model behind a server answers."""
+    """Reply of the model behind a server."""
 
     text: str = ""
     calls: tuple[Call, ...] = ()
@@ -42,7 +42,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request in plain words."""
+    """Contents of a request, without its dialect."""
 
     turns: tuple[Turn, ...]
     tools: tuple[str, ...]
@@ -51,12 +51,12 @@ class Asked:
 
     @property
     def user(self) -> str:
-        """What the user said last."""
+        """Text of the last user message."""
         return next((turn.text for turn in reversed(self.turns) if turn.role == "user"), "")
 
     @property
     def results(self) -> tuple[str, ...]:
-        """Results of tools since the user spoke last."""
+        """Tool results after the last user message."""
         found: list[str] = []
         for turn in reversed(self.turns):
             if turn.role == "user":
@@ -72,7 +72,7 @@ class Asked:
 
 
 def pieces(text: str, size: int = 3) -> list[str]:
-    """Cut a text as a stream does."""
+    """Split a text as a stream does."""
     return [text[at : at + size] for at in range(0, len(text), size)]
 
 
@@ -81,14 +81,14 @@ def compact(value: Any) -> str:
 
 
 def flat(content: Any) -> str:
-    """The text of a content that may be text, parts or nothing."""
+    """Return the text of a message content: text, parts or None."""
     if isinstance(content, list):
         return "\n".join(part.get("text") or "" for part in content)
     return content or ""
 
 
 class Shape(ABC):
-    """How one dialect writes things."""
+    """Server side of one dialect."""
 
     parallel = True
     """Whether one answer may hold several calls."""
@@ -96,15 +96,15 @@ class Shape(ABC):
 
     @abstractmethod
     def read(self, request: HTTPRequest) -> Asked:
-        """Return what a request asks."""
+        """Return the contents of a request."""
 
     @abstractmethod
     def whole(self, said: Said, ids: Sequence[str]) -> Any:
-        """Return the body of a plain answer; `ids` are for the calls."""
+        """Return the body of a reply that is not streamed; `ids` are for the calls."""
 
     @abstractmethod
     def events(self, said: Said, ids: Sequence[str]) -> Iterator[Any]:
-        """Return the items of a streamed answer: JSON values, or bytes that are framed already."""
+        """Yield the items of a streamed reply: JSON values, or bytes that are already framed."""
 
     def streamed(self, said: Said, ids: Sequence[str]) -> bytes:
         """Return the whole body of a streamed answer."""
@@ -122,11 +122,11 @@ USAGE = {"prompt_tokens": 21, "completion_tokens": 9, "total_tokens": 30}
 
 
 class OpenAIShape(Shape):
-    """Chat Completions, in its many houses."""
+    """Chat Completions, as OpenAI and many others serve it."""
 
     def __init__(self, **extra: Any) -> None:
         self.extra = extra
-        """Members of a house's own in every answer."""
+        """Members that only this provider adds to every reply."""
 
     def read(self, request: HTTPRequest) -> Asked:
         body = request.json
@@ -202,7 +202,7 @@ class LegacyShape(OpenAIShape):
 
 
 class MinimaxV2Shape(OpenAIShape):
-    """A stream that ends with the whole answer, and no end mark; failures in a 200."""
+    """MiniMax's chatcompletion_v2: a stream ends with the whole reply and has no end mark; failures have status 200."""
 
     def __init__(self) -> None:
         super().__init__(input_sensitive=False, output_sensitive=False)

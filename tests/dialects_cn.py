@@ -1,4 +1,4 @@
-"""`tests/dialects.py`, continued: the dialects of the Chinese platforms that are not OpenAI's."""
+"""Dialects of the Chinese providers; see `tests/dialects.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DONE = {"status_code": 0, "status_msg": ""}
 
 
 class WenxinShape(Shape):
-    """Wenxin's classic API: one call a turn, failures in a 200."""
+    """Wenxin's classic API: one call per reply; failures have status 200."""
 
     parallel = False
 
@@ -77,7 +77,7 @@ class MinimaxShape(_MinimaxShape):
 
 
 class MinimaxProShape(_MinimaxShape):
-    """MiniMax's chatcompletion_pro: one call a turn."""
+    """MiniMax's chatcompletion_pro: one call per reply."""
 
     def whole(self, said: Said, ids: Sequence[str]) -> Any:
         message: dict[str, Any] = {"sender_type": "BOT", "sender_name": "Assistant", "text": said.text}
@@ -127,7 +127,7 @@ class BaichuanShape(Shape):
 
 
 class ZhipuV3Shape(Shape):
-    """Zhipu's model API of 2023: text quoted twice, event names that mean something."""
+    """Zhipu's model API of 2023: text is quoted twice, and events have names."""
 
     def read(self, request: HTTPRequest) -> Asked:
         body = request.json
@@ -151,7 +151,7 @@ class ZhipuV3Shape(Shape):
 
 
 class HunyuanShape(Shape):
-    """Tencent's cloud API, capital letters and all."""
+    """Tencent's cloud API: names begin with capital letters."""
 
     def read(self, request: HTTPRequest) -> Asked:
         body = request.json
@@ -224,7 +224,7 @@ class HyllmShape(Shape):
 
 
 class BailianShape(Shape):
-    """DashScope's native API, in pieces."""
+    """DashScope's native API; streams hold deltas."""
 
     def read(self, request: HTTPRequest) -> Asked:
         body = request.json
@@ -267,7 +267,7 @@ class BailianShape(Shape):
 
 
 class BailianAppShape(Shape):
-    """Bailian's app completions of 2023: each event holds all that was said so far."""
+    """Bailian's app completions of 2023: each event holds the whole text so far."""
 
     def read(self, request: HTTPRequest) -> Asked:
         body = request.json

@@ -1,4 +1,4 @@
-"""One job in all four colours, and what must be left behind afterwards: nothing."""
+"""The four versions of each verb (sync, async, streamed, async streamed), and checks for leaked threads and tasks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def async_stream_run(agent: Agent, prompt: Any, **options: Any) -> RunResult:
 
 
 def inside_a_loop(agent: Agent, prompt: Any, **options: Any) -> RunResult:
-    """`run`, called by code that an event loop is running."""
+    """Call `run` from code inside a running event loop."""
 
     async def main() -> RunResult:
         return agent.run(prompt, **options)
@@ -127,7 +127,7 @@ MODEL_VERBS = (complete, async_complete, stream_complete, async_stream_complete,
 
 @contextmanager
 def nothing_left(within: float = 1.0) -> Iterator[None]:
-    """Fail when a thread that the block started is still alive `within` seconds after it."""
+    """Fail if a thread that the block started is still alive `within` seconds after its end."""
     before = set(threading.enumerate())
     yield
     until = time.monotonic() + within
@@ -138,7 +138,7 @@ def nothing_left(within: float = 1.0) -> Iterator[None]:
 
 
 async def no_tasks_left() -> None:
-    """Fail when the running loop has another task than this one."""
+    """Fail if the running loop has any task other than this one."""
     for _ in range(3):
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -1,4 +1,4 @@
-"""A scripted HTTP/1.1 server on loopback, for tests of everything that does I/O.
+"""A scripted HTTP/1.1 server on loopback, for tests that do I/O.
 
     from tests.loopback import LoopbackServer, json_answer, sse_answer, answer, raw, CLOSE, RESET, STALL
 
@@ -11,13 +11,13 @@
 `server.url` is `http://127.0.0.1:<port>`; `server.requests` the requests in order of arrival (`method`, `target`,
 `path`, `headers` with lower-case names, `body`, `json`, `time` on the monotonic clock, `connection` counted from 0);
 `server.connections` how many were accepted; `server.open_connections` how many are open; `server.wait_closed(1.0)`
-waits until the client has closed all of them and says whether it did.
+waits until the client has closed all of them and returns whether it did.
 
 An answer is a sequence (or an endless generator) of steps: `bytes` are written as they are, a `float` waits so many
-seconds, `CLOSE` closes, `RESET` sends a TCP reset, `STALL` says nothing more until the client goes away. `raw(...)`
-takes the steps themselves, status line and all: `raw(b"HTTP/1.1 200 OK\\r\\n", 0.05, RESET)`. `answer(...)`,
-`json_answer(...)` and `sse_answer(...)` write head and length for you. The connection stays open after an answer unless
-a step ended it.
+seconds, `CLOSE` closes, `RESET` sends a TCP reset, `STALL` sends nothing more until the client disconnects. `raw(...)`
+takes the steps, with the status line: `raw(b"HTTP/1.1 200 OK\\r\\n", 0.05, RESET)`. `answer(...)`, `json_answer(...)`
+and `sse_answer(...)` write the headers and the length. The connection stays open after an answer unless a step ended
+it.
 
 The server is one thread with one event loop; leaving the `with` block closes everything and joins the thread.
 """
@@ -69,7 +69,7 @@ class Received:
     """Lower-case names."""
     body: bytes
     connection: int
-    """Which connection it came on, counted from 0."""
+    """Number of its connection, counted from 0."""
     time: float = field(default_factory=time.monotonic)
 
     @property
@@ -120,8 +120,8 @@ def sse_answer(
     Args:
         events: `bytes` are sent as they are (frame them yourself); anything else becomes `data: <json>`; a str `[DONE]`
             becomes `data: [DONE]`.
-        gap: Seconds to wait before each event; 0.0 sends all in one write.
-        end: Whether the body is ended properly; if not, the connection is closed in the middle of it.
+        gap: Seconds to wait before each event; 0.0 sends all events in one write.
+        end: Whether the body is complete; if not, the connection is closed in the middle of it.
     """
     pieces: list[Step] = []
     for event in events:
@@ -141,7 +141,7 @@ Script: TypeAlias = "Answer | Sequence[Answer] | Callable[[Received], Answer]"
 
 
 class LoopbackServer:
-    """See the module's text.
+    """Serve a script on loopback; see the docstring of the module.
 
     Args:
         script: One answer, a list of them (the last repeats), or a function from the request to an answer. The function
@@ -174,7 +174,7 @@ class LoopbackServer:
         assert not self._thread.is_alive(), "the loopback server did not stop"
 
     def wait_closed(self, timeout: float = 1.0) -> bool:
-        """Wait until no connection is open; False when some still are after `timeout` seconds."""
+        """Wait until no connection is open. Return False if some still are after `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: self.open_connections == 0, timeout)
 
@@ -184,7 +184,7 @@ class LoopbackServer:
             return self._changed.wait_for(lambda: len(self.requests) >= count, timeout)
 
     def close_idle(self) -> None:
-        """Close every open connection from the server's side, as keep-alive time-outs do, and wait until it is done."""
+        """Close every open connection on the server side, as a keep-alive timeout does, and wait until it is done."""
         asyncio.run_coroutine_threadsafe(self._drop_all(), self._loop).result(5)
 
     async def _drop_all(self) -> None:
@@ -209,11 +209,11 @@ class LoopbackServer:
         await self._begun()
         server.close()
         await self._cancel_all()
-        await asyncio.sleep(0)  # asyncio closes the sockets of what was aborted in the next turn of the loop
+        await asyncio.sleep(0)  # asyncio closes aborted sockets in the next iteration of the loop
         await asyncio.sleep(0)
 
     async def _begun(self) -> None:
-        """Let what was just accepted begin: asyncio closes no connection whose server or task ended before that."""
+        """Let accepted connections start: asyncio leaks a connection whose server or task ends before that."""
         for _ in range(10):
             if asyncio.all_tasks() == {asyncio.current_task(), *self._tasks}:
                 break

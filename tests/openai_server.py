@@ -1,4 +1,4 @@
-"""A scripted OpenAI-shaped server for tests that want the whole way: model, HTTP, codec and back."""
+"""A scripted server for OpenAI's Chat Completions, for tests of model, HTTP and codec together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Line = Any
 
 
 def answer_of(line: Line, *, stream: bool) -> Answer:
-    """Return what the server says for one line of the script."""
+    """Return the response to one line of the script."""
     if isinstance(line, Answer):
         return line
     text = line if isinstance(line, str) else None
@@ -43,7 +43,7 @@ def _text(arguments: Any) -> str:
 
 
 def openai_server(*lines: Line) -> LoopbackServer:
-    """Return a server that says `lines` in turn (the last one repeats); `server.url + "/v1"` is its base URL."""
+    """Return a server that answers with `lines` and repeats the last one; its base URL is `server.url + "/v1"`."""
     asked = [0]
 
     def say(request: Received) -> Answer:

@@ -1,4 +1,4 @@
-"""The tables of docs/providers/*.md, made from the code. Refresh them with `python -m tests.provider_tables`."""
+"""Write the tables of docs/providers/*.md from the code: `python -m tests.provider_tables`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def features() -> str:
 
 
 def vendors() -> str:
-    """Return where the OpenAI-compatible vendors are, and what differs between them."""
+    """Return the addresses of the OpenAI-compatible vendors and the columns in which they differ."""
     rows: list[list[str]] = []
     for row in capability_rows():
         cells = dict(zip(COLUMNS, row, strict=True))
@@ -40,7 +40,7 @@ def vendors() -> str:
 
 
 def defaults() -> str:
-    """Return the table of usual models, with the day on which they were checked."""
+    """Return the table of default models, with the day on which they were checked."""
     rows = [
         (f"`{entry.prefix}`", f"`{entry.default_model}`", entry.checked)
         for entry in VENDORS.values()
@@ -50,7 +50,7 @@ def defaults() -> str:
 
 
 def environment() -> str:
-    """Return the table of every variable that is read, by the prefix of the model id."""
+    """Return the table of all environment variables, by the prefix of the model id."""
     rows: list[tuple[str, str]] = [("(any)", "`LMAGENT_MODEL`")]
     for entry in VENDORS.values():
         if entry.variables:
@@ -62,7 +62,7 @@ TABLES = {"features": features, "defaults": defaults, "environment": environment
 
 
 def rendered(page: str) -> str:
-    """Return the page with its tables as the code has them."""
+    """Return the page with its tables written from the code."""
     for name, table in TABLES.items():
         page = re.sub(
             rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)",

@@ -1,4 +1,4 @@
-"""What users, models, tools and servers do wrong: a clear typed error, or a result the model can act on."""
+"""Mistakes of users, models, tools and servers lead to a typed error or to a result that the model can act on."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _chat(url: str, **options: Any) -> OpenAIChat:
 # Keys, ids and servers
 
 
-def test_no_key():
+def test_missing_key_is_a_configuration_error():
     with pytest.raises(ConfigurationError, match=r"No API key for 'openai': pass api_key=\.\.\. or set OPENAI_API_KEY"):
         OpenAIChat()
     with pytest.raises(ConfigurationError, match="OPENAI_API_KEY"):
@@ -49,7 +49,7 @@ def test_no_key():
 
 
 @pytest.mark.parametrize("key", ["", "   "])
-def test_a_blank_key_is_no_key(key: str, monkeypatch: pytest.MonkeyPatch):
+def test_blank_key_is_a_missing_key(key: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     with pytest.raises(ConfigurationError, match="No API key"):
         OpenAIChat()
@@ -58,7 +58,7 @@ def test_a_blank_key_is_no_key(key: str, monkeypatch: pytest.MonkeyPatch):
 
 
 @every_model_verb
-def test_a_wrong_key(verb: Any):
+def test_wrong_key_is_an_authentication_error(verb: Any):
     error = {"error": {"message": f"Incorrect API key provided: {CANARY}", "code": "invalid_api_key", "type": "x"}}
     refusal = json_answer(error, status=401, headers={"x-request-id": "req-7"})
     with nothing_left(), openai_server(refusal) as server:
@@ -75,7 +75,7 @@ def test_a_wrong_key(verb: Any):
 
 
 @every_verb
-def test_a_wrong_key_in_an_agents_run(verb: AgentVerb):
+def test_wrong_key_ends_a_run_with_the_prompt_in_its_history(verb: AgentVerb):
     with openai_server(json_answer({"error": {"message": "no"}}, status=401)) as server, _chat(server.url) as model:
         history = History()
         with pytest.raises(AuthenticationFailed) as caught:
@@ -85,14 +85,14 @@ def test_a_wrong_key_in_an_agents_run(verb: AgentVerb):
 
 
 @pytest.mark.parametrize("model_id", ["nobody/gpt", "gpt-4o", "openAI/gpt", "/x", "../x", "openai\n/x", "no one/x"])
-def test_an_unknown_provider(model_id: str):
+def test_unknown_provider_is_a_configuration_error(model_id: str):
     with pytest.raises(ConfigurationError, match="No provider") as caught:
         load_from_model_id(model_id)
     assert "openai" in str(caught.value) or len(str(caught.value)) >= 499
 
 
 @every_model_verb
-def test_a_model_that_the_server_does_not_have(verb: Any):
+def test_unknown_model_of_a_server_is_not_found(verb: Any):
     error = {"error": {"message": "The model `m` does not exist", "code": "model_not_found"}}
     with (
         openai_server(json_answer(error, status=404)) as server,
@@ -103,7 +103,7 @@ def test_a_model_that_the_server_does_not_have(verb: Any):
 
 
 @every_model_verb
-def test_nobody_is_listening(verb: Any):
+def test_closed_port_is_a_connection_error(verb: Any):
     with openai_server("x") as server:
         url = server.url
     with _chat(url) as model, pytest.raises(ConnectionFailed):
@@ -124,7 +124,7 @@ BROKEN = {
 
 @every_model_verb
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_server_that_answers_nonsense(verb: Any, case: str):
+def test_invalid_responses_have_typed_errors(verb: Any, case: str):
     with openai_server(BROKEN[case]) as server, _chat(server.url) as model:
         with pytest.raises(LMAgentError) as caught:
             verb(model, "Hi")
@@ -133,7 +133,7 @@ def test_a_server_that_answers_nonsense(verb: Any, case: str):
 
 
 @every_model_verb
-def test_a_quota_that_is_used_up_is_not_retried(verb: Any):
+def test_used_up_quota_is_not_retried(verb: Any):
     error = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
     with openai_server(json_answer(error, status=429)) as server, _chat(server.url, max_retries=3) as model:
         with pytest.raises(QuotaExceeded):
@@ -141,7 +141,7 @@ def test_a_quota_that_is_used_up_is_not_retried(verb: Any):
         assert len(server.requests) == 1
 
 
-def test_the_key_is_nowhere_in_a_model():
+def test_key_is_not_in_the_repr_or_pickle_of_a_model():
     model = _chat("http://127.0.0.1:9")
     shown = repr(model) + repr(vars(model)) + repr(vars(model.exchange)) + str(model.parameters)
     assert CANARY not in shown
@@ -150,7 +150,7 @@ def test_the_key_is_nowhere_in_a_model():
 # Functions and tools
 
 
-def test_a_function_that_cannot_be_described():
+def test_function_without_a_schema_is_a_definition_error():
     def odd(value: threading.Lock) -> None:  # type: ignore[valid-type]
         """Nothing."""
 
@@ -235,7 +235,7 @@ MISTAKES: dict[str, tuple[tuple[str, Any], bool, tuple[str, ...]]] = {
 
 @every_verb
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_a_result_that_the_model_can_act_on(verb: AgentVerb, mistake: str):
+def test_mistake_becomes_an_error_result_for_the_model(verb: AgentVerb, mistake: str):
     call, is_error, said = MISTAKES[mistake]
     history = History()
     model = ScriptedModel([calls(call), "I see."])
@@ -258,8 +258,8 @@ def test_a_mistake_is_a_result_that_the_model_can_act_on(verb: AgentVerb, mistak
 
 @every_verb
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_a_tool_that_takes_too_long(verb: AgentVerb, colour: str, count: int):
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_tool_that_exceeds_its_timeout_is_an_error_result(verb: AgentVerb, kind: str, count: int):
     release = threading.Event()
 
     def wait(number: int) -> str:
@@ -272,7 +272,7 @@ def test_a_tool_that_takes_too_long(verb: AgentVerb, colour: str, count: int):
         await asyncio.sleep(5)
         return "late"
 
-    slow = function(wait if colour == "sync" else async_wait, name="slow", timeout=0.05)
+    slow = function(wait if kind == "sync" else async_wait, name="slow", timeout=0.05)
     model = ScriptedModel([calls(*(("slow", {"number": number}) for number in range(count))), "Then not."])
     started = time.monotonic()
     with nothing_left():
@@ -285,7 +285,7 @@ def test_a_tool_that_takes_too_long(verb: AgentVerb, colour: str, count: int):
 
 
 @every_verb
-def test_broken_json_that_can_be_mended_runs_once_and_is_noted(verb: AgentVerb):
+def test_repaired_json_runs_once_and_its_repair_is_recorded(verb: AgentVerb):
     ran: list[int] = []
     tool = function(lambda n: ran.append(n) or n, name="note")
     result = verb(Agent(ScriptedModel([calls(("note", "{'n': 5,}")), "ok"]), [tool]), "Go.")
@@ -298,7 +298,7 @@ def test_broken_json_that_can_be_mended_runs_once_and_is_noted(verb: AgentVerb):
 
 
 @every_verb
-def test_lone_surrogates_everywhere(verb: AgentVerb):
+def test_lone_surrogates_are_replaced_everywhere(verb: AgentVerb):
     with openai_server([("note", '{"text": "\\ud83d"}')], "bad \ud800 text") as server, _chat(server.url) as model:
         seen: list[str] = []
         tool = function(lambda text: seen.append(text) or text, name="note")
@@ -313,7 +313,7 @@ def test_lone_surrogates_everywhere(verb: AgentVerb):
 
 
 @every_verb
-def test_nothing_runs_when_the_reply_was_cut(verb: AgentVerb):
+def test_calls_of_a_truncated_reply_are_not_run(verb: AgentVerb):
     ran: list[int] = []
     tool = function(lambda n: ran.append(n) or n, name="note")
     cut = calls(("note", {"n": 1}), ("note", '{"n": 1'))
@@ -325,7 +325,7 @@ def test_nothing_runs_when_the_reply_was_cut(verb: AgentVerb):
     assert "ended early (length)" in result.messages[3].content  # type: ignore[operator]
 
 
-def test_wrong_types_from_the_caller_are_named():
+def test_wrong_argument_types_are_named():
     model = ScriptedModel(["hi"])
     with pytest.raises(TypeError, match="load_from_model_id"):
         Agent("openai/gpt-4o")

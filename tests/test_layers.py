@@ -1,4 +1,4 @@
-"""Arrows point down: a module imports only from lower layers or its own package. See docs/architecture.md."""
+"""A module imports only from lower layers or its own package. See docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _modules() -> list[Path]:
 
 
 def _named(name: str) -> str:
-    """`from lmagent import errors` names a package, `from lmagent import Agent` the front door."""
+    """Return what `from lmagent import name` imports: `errors` is a module, `Agent` a name of the public API."""
     is_package = (ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file()
     return f"lmagent.{name}" if is_package and name not in lmagent.__all__ else "lmagent"
 
@@ -58,12 +58,12 @@ def _parsed(path: Path) -> ast.Module:
     text = path.read_text("utf-8")
     try:
         return ast.parse(text)
-    except SystemError:  # CPython 3.11 miscounts its own depth now and then, when a collection runs in the middle
+    except SystemError:  # CPython 3.11 sometimes miscounts the recursion depth when a collection runs during parsing
         return ast.parse(text)
 
 
 def _imports(path: Path) -> list[tuple[str, bool]]:
-    """Every import of ours in a file, also inside functions; whether it is for type checkers only."""
+    """Return all imports of lmagent in a file, and whether each is for type checkers only."""
     found: list[tuple[str, bool]] = []
 
     def visit(node: ast.AST, typing_only: bool) -> None:
@@ -95,7 +95,7 @@ def test_every_package_has_a_layer():
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_arrows_point_down(path: Path):
+def test_module_imports_only_from_lower_layers(path: Path):
     package = _package_of(path)
     if package in OUTSIDE:
         return
@@ -109,7 +109,7 @@ def test_arrows_point_down(path: Path):
         )
 
 
-def test_there_is_no_cycle_between_packages():
+def test_packages_have_no_import_cycle():
     """Imports at the top of modules, package by package: no package can be reached from itself."""
     arrows: dict[str, set[str]] = {}
     for path in _modules():
@@ -150,7 +150,7 @@ def test_a_library_is_imported_in_one_package(library: str, packages: set[str]):
     assert found <= packages
 
 
-def test_ready_made_tools_import_only_the_front_door():
+def test_ready_made_tools_import_only_the_public_api():
     for path in sorted((ROOT.parent / "tools").glob("*.py")):
         for module, _ in _imports(path):
             assert module == "lmagent", path.name

@@ -9,7 +9,7 @@ import pytest
 from tests.loopback import RESET, STALL, LoopbackServer, answer, json_answer, raw, sse_answer
 
 
-def test_answers_come_in_turn_and_the_last_one_repeats():
+def test_answers_are_given_in_order_and_the_last_one_repeats():
     with LoopbackServer([json_answer({"n": 1}), answer("two", status=500)]) as server:
         client = http.client.HTTPConnection("127.0.0.1", server.port)
         statuses: list[int] = []
@@ -26,7 +26,7 @@ def test_answers_come_in_turn_and_the_last_one_repeats():
         assert server.wait_closed()
 
 
-def test_a_stream_is_chunked():
+def test_stream_is_sent_in_chunks():
     with LoopbackServer(sse_answer({"a": 1}, "[DONE]")) as server:
         client = http.client.HTTPConnection("127.0.0.1", server.port)
         client.request("GET", "/")
@@ -34,7 +34,7 @@ def test_a_stream_is_chunked():
         client.close()
 
 
-def test_reset_and_stall():
+def test_connection_can_be_reset_or_stalled():
     with LoopbackServer([raw(RESET), raw(STALL)]) as server:
         for kind in (ConnectionResetError, TimeoutError):
             with socket.create_connection(("127.0.0.1", server.port), timeout=0.05) as connection:
@@ -44,7 +44,7 @@ def test_reset_and_stall():
         assert server.wait_closed()
 
 
-def test_leaving_the_block_is_quick_and_closes_everything():
+def test_end_of_the_block_closes_everything_quickly():
     with LoopbackServer(raw(STALL)) as server:
         connection = socket.create_connection(("127.0.0.1", server.port), timeout=1)
         connection.sendall(b"GET / HTTP/1.1\r\n\r\n")

@@ -1,4 +1,4 @@
-"""A wheel and an sdist built from the tree install and work, the ready-made tools with them."""
+"""The wheel and the sdist can be installed and work, with the ready-made tools."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _backend_is_there() -> bool:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel and the sdist of a copy of the tree."""
+    """Return a folder with the wheel and the sdist of a copy of the source tree."""
     folder = tmp_path_factory.mktemp("build")
     tree = folder / "tree"
     tree.mkdir()
@@ -74,7 +74,7 @@ def _installed(what: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["whl", "tar.gz"])
-def test_an_install_works(built: Path, tmp_path: Path, kind: str):
+def test_installed_archive_runs_a_tool(built: Path, tmp_path: Path, kind: str):
     [archive] = built.glob(f"*.{kind}")
     target = tmp_path / "site"
     _installed(archive, target)
@@ -86,7 +86,7 @@ def test_an_install_works(built: Path, tmp_path: Path, kind: str):
     assert "calculator" in listed
 
 
-def test_what_is_in_the_archives(built: Path):
+def test_archives_have_the_expected_files(built: Path):
     [wheel] = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"lmagent/__init__.py", "lmagent/py.typed", "lmagent/tools/calculator.py", "lmagent/cli/app.py"} <= names

@@ -1,4 +1,4 @@
-"""The pages on providers: their tables agree with the vendor table, every provider has a page, every example runs."""
+"""Pages on providers: their tables equal the vendor table, every provider has a page, every example runs."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def _own_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_tables_agree_with_the_vendor_table(page: Path):
+def test_tables_equal_the_vendor_table(page: Path):
     text = page.read_text(encoding="utf-8")
     assert text == rendered(text), "refresh with: python -m tests.provider_tables"
 
 
-def test_every_provider_is_on_a_page():
+def test_every_provider_has_a_page():
     shown = INDEX.read_text(encoding="utf-8").partition("## What works where")[0]
     assert set(provider_table()) - {"local"} <= set(re.findall(r"`([a-z_-]+)`", shown))
     for page in PAGES:
@@ -61,7 +61,7 @@ def test_every_vendor_has_a_section():
             assert all(f"`{name}`" in section for group in entry.keys for name in group), prefix
 
 
-def test_every_variable_on_a_page_is_read_somewhere():
+def test_every_variable_on_a_page_is_in_the_vendor_table():
     known = set(re.findall(r"`([A-Z][A-Z0-9_]+)`", environment()))
     for page in PAGES:
         names = set(re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]+)`", page.read_text(encoding="utf-8")))
@@ -69,7 +69,7 @@ def test_every_variable_on_a_page_is_read_somewhere():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_example_runs(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_every_example_on_a_page_runs(page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def ask(self: Exchange, call: Any) -> Reply:
         assert self.codec.build_request(call).content
         return Reply(message=AssistantMessage("你好！"))
@@ -88,7 +88,7 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-def test_a_provider_in_ten_lines():
+def test_documented_profile_works_with_tools():
     code = blocks(ADDING)[0]
     statements = [line for line in code.splitlines() if line and not line.startswith("from")]
     assert len(statements) <= 10
@@ -99,7 +99,7 @@ def test_a_provider_in_ten_lines():
             assert Agent(model, tools=[add]).run("1 + 2?").reply == "结果: 3"
 
 
-def test_a_profile_with_differences():
+def test_documented_profile_sends_its_own_parameters():
     acme = run(blocks(ADDING)[1])["STRICT_ACME"]
     reply = {"choices": [{"message": {"content": "hi"}, "finish_reason": "finished"}]}
     with LoopbackServer(json_answer(reply)) as server:
@@ -111,7 +111,7 @@ def test_a_profile_with_differences():
 
 
 @pytest.mark.parametrize("verb", MODEL_VERBS)
-def test_a_codec_of_ones_own(verb: Any):
+def test_documented_codec_works_with_all_verbs(verb: Any):
     run(blocks(ADDING)[2])
     brain = calls_then(("add", {"a": 1, "b": 2}))
 

@@ -1,4 +1,4 @@
-"""`__all__` is sorted, exact and documented, in the front door and in every module that has one."""
+"""`__all__` is sorted, complete and documented, in `lmagent` and in every module that has one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _classes_and_functions(tree: ast.Module) -> set[str]:
 
 
 def _ruff_sorted(names: list[str]) -> list[str]:
-    """Constants first, then classes, then functions, as ruff's RUF022 orders."""
+    """Sort constants first, then classes, then functions, as ruff's RUF022 does."""
 
     def rank(name: str) -> tuple[int, str]:
         return (0 if name.isupper() else 1 if name[:1].isupper() else 2, name)
@@ -41,17 +41,17 @@ def _ruff_sorted(names: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_all_is_sorted_exact_and_documented(name: str):
+def test_names_in_all_are_sorted_complete_and_documented(name: str):
     module = importlib.import_module(name)
     tree = _tree(module)
-    assert module.__doc__, f"{name} says nothing of itself"
+    assert module.__doc__, f"{name} has no docstring"
     listed: list[str] | None = getattr(module, "__all__", None)
     made = _classes_and_functions(tree)
     if listed is None:
         assert not made, f"{name} has no __all__"
         return
     assert listed == _ruff_sorted(list(set(listed)))
-    # The commands of the shell are registered with typer, and not imported.
+    # The commands of `lmagent tools` are registered with typer and not imported.
     assert name == "lmagent.cli.tools" or made <= set(listed)
     for public in listed:
         value: Any = getattr(module, public)
@@ -59,7 +59,7 @@ def test_all_is_sorted_exact_and_documented(name: str):
             assert inspect.getdoc(value), f"{name}.{public} has no docstring"
 
 
-def test_what_one_module_takes_from_another_is_listed_there():
+def test_names_imported_by_other_modules_are_in_all():
     unlisted: list[str] = []
     for user in MODULES:
         for node in ast.walk(_tree(importlib.import_module(user))):
@@ -73,7 +73,7 @@ def test_what_one_module_takes_from_another_is_listed_there():
     assert unlisted == []
 
 
-def test_the_front_door_has_what_it_lists_and_nothing_else():
+def test_public_api_has_exactly_the_names_in_all():
     assert lmagent.__all__ == _ruff_sorted(lmagent.__all__)
     for name in lmagent.__all__:
         assert inspect.getdoc(getattr(lmagent, name)), name
@@ -83,7 +83,7 @@ def test_the_front_door_has_what_it_lists_and_nothing_else():
         lmagent.nothing  # type: ignore[attr-defined]
 
 
-def test_the_type_checkers_see_the_same_front_door():
+def test_type_checkers_see_the_same_public_api():
     for node in _tree(lmagent).body:
         if isinstance(node, ast.If):
             seen = {
@@ -97,7 +97,7 @@ def test_the_type_checkers_see_the_same_front_door():
     raise AssertionError("no TYPE_CHECKING block")
 
 
-def test_a_submodule_never_takes_the_place_of_a_name():
+def test_submodule_does_not_replace_a_public_name():
     importlib.import_module("lmagent.function")
     assert callable(lmagent.function)
     assert not isinstance(lmagent.function, ModuleType)
@@ -107,7 +107,7 @@ MOVED: dict[str, str] = lmagent._MOVED  # pyright: ignore[reportPrivateUsage]
 
 
 @pytest.mark.parametrize("name", ["events", "messages"])
-def test_a_public_module_has_the_names_of_the_one_it_stands_for(name: str):
+def test_public_module_has_the_names_of_its_core_module(name: str):
     public = importlib.import_module(f"lmagent.{name}")
     made = importlib.import_module(f"lmagent.core.{name}")
     assert public.__all__ == made.__all__
@@ -115,14 +115,14 @@ def test_a_public_module_has_the_names_of_the_one_it_stands_for(name: str):
 
 
 @pytest.mark.parametrize("old", MOVED)
-def test_an_old_import_path_is_the_module_of_today(old: str):
+def test_old_import_path_is_the_new_module(old: str):
     spec = importlib.import_module(f"lmagent.{MOVED[old]}").__spec__
     module = importlib.import_module(f"lmagent.{old}")
     assert module is sys.modules[f"lmagent.{MOVED[old]}"]
-    assert module.__spec__ is spec, "the spec of the old path stayed in place"
+    assert module.__spec__ is spec, "the module has the spec of the old path"
 
 
-def test_every_public_method_of_the_front_door_is_documented():
+def test_every_public_method_has_a_docstring():
     missing: list[str] = []
     for name in lmagent.__all__:
         value = getattr(lmagent, name)

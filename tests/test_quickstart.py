@@ -1,4 +1,4 @@
-"""LMClient's quick start runs here: each block, the import renamed, over real HTTP, against the platform's dialect."""
+"""Each block of LMClient's quick start runs with the import renamed, over real HTTP, against local servers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TODAY = {
     "hunyuan": "HUNYUAN_BASE_URL",
     "baichuan-current": "BAICHUAN_BASE_URL",
 }
-"""What the classes speak without arguments -> the variable that holds the address."""
+"""Dialect of a class without arguments -> environment variable of its address."""
 
 KEYS = {
     "OPENAI_API_KEY": "fake-key",
@@ -56,7 +56,7 @@ OLD_IDS: dict[str, tuple[str, dict[str, Any]]] = {
     "hunyuan-v1": ("hunyuan/v1", {"secret_id": "AKIDfake", "secret_key": "fakesecret", "app_id": 13}),
     "baichuan": ("baichuan/Baichuan2-53B", {"api_key": "fake-key", "secret_key": "fake-secret"}),
 }
-"""Dialect -> the model id that the document prints, and its credentials."""
+"""Dialect -> model id in the document, and its credentials."""
 
 
 @function
@@ -70,7 +70,7 @@ CALL = ("get_weather", {"city": "北京"})
 
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, DialectServer]]:
-    """One server a platform, in the environment of today's default models."""
+    """Start one server per dialect and set the environment variables for the default models."""
     with ExitStack() as stack:
         made = {name: stack.enter_context(DialectServer(DIALECTS[name], answers("你好！"))) for name in TODAY}
         for name, variable in TODAY.items():
@@ -82,7 +82,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, DialectServer
 
 
 def run(code: str, **names: Any) -> dict[str, Any]:
-    """Run a block as a script would."""
+    """Run a block as a script."""
     names["__name__"] = "__main__"
     exec(compile(code.replace("from lmclient import", "from lmagent import"), "<quickstart>", "exec"), names)
     for value in list(names.values()):
@@ -93,23 +93,25 @@ def run(code: str, **names: Any) -> dict[str, Any]:
     return names
 
 
-def test_the_first_block(servers: dict[str, DialectServer]):
+def test_first_block_prints_the_reply(servers: dict[str, DialectServer]):
     assert run(FIRST)["model_response"].reply == "你好！"
 
 
-def test_a_model_by_its_id(servers: dict[str, DialectServer]):
+def test_model_is_loaded_by_its_id(servers: dict[str, DialectServer]):
     names = run(BY_ID)
     assert names["model"].model_id == "openai/gpt-4"
     assert names["model_response"].reply == "你好！"
     assert servers["openai"].asked[0].body["model"] == "gpt-4"
 
 
-def test_parameters_at_construction_and_by_call(servers: dict[str, DialectServer]):
+def test_parameters_of_a_call_override_those_of_the_model(servers: dict[str, DialectServer]):
     run(PARAMETERS)
     assert [asked.body["temperature"] for asked in servers["openai"].asked] == [0, 0]
 
 
-def test_streaming(servers: dict[str, DialectServer], capsys: pytest.CaptureFixture[str]):
+def test_stream_yields_deltas_and_the_whole_reply(
+    servers: dict[str, DialectServer], capsys: pytest.CaptureFixture[str]
+):
     with OpenAIChat() as model:
         names = run(STREAMING, model=model)
     assert capsys.readouterr().out == "你好！"
@@ -121,7 +123,9 @@ def _says(*texts: str) -> Brain:
     return lambda asked: Said(waiting.pop(0))
 
 
-def test_the_chat_engine(servers: dict[str, DialectServer], capsys: pytest.CaptureFixture[str]):
+def test_chat_engine_keeps_and_prints_the_conversation(
+    servers: dict[str, DialectServer], capsys: pytest.CaptureFixture[str]
+):
     said = re.findall("^assistant: (.*)$", SHOWN[0], re.MULTILINE)
     servers["minimax-current"].brain = _says(*said)
     run(CHAT_ENGINE)
@@ -133,7 +137,7 @@ def test_the_chat_engine(servers: dict[str, DialectServer], capsys: pytest.Captu
     ]
 
 
-def test_the_completion_engine(servers: dict[str, DialectServer], capsys: pytest.CaptureFixture[str]):
+def test_completion_engine_answers_all_prompts(servers: dict[str, DialectServer], capsys: pytest.CaptureFixture[str]):
     servers["minimax-current"].brain = lambda asked: Said(asked.user.upper())
     run(COMPLETION_ENGINE)
     assert capsys.readouterr().out.splitlines() == [
@@ -143,17 +147,17 @@ def test_the_completion_engine(servers: dict[str, DialectServer], capsys: pytest
     ]
 
 
-def test_a_function_call(servers: dict[str, DialectServer], capsys: pytest.CaptureFixture[str]):
+def test_chat_engine_calls_a_function(servers: dict[str, DialectServer], capsys: pytest.CaptureFixture[str]):
     final = SHOWN[1].strip().rpartition("assistant: ")[2]
     servers["openai"].brain = calls_then(CALL, final=final)
     run(FUNCTION_CALL)
     assert capsys.readouterr().out == SHOWN[1]
 
 
-def test_several_models_behind_one_interface(
+def test_several_models_have_one_interface(
     servers: dict[str, DialectServer], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    # Two platforms have two doors at one address, which two servers cannot share.
+    # Some APIs share an address, which two servers cannot.
     monkeypatch.setattr(lmagent, "MinimaxProChat", lambda: servers["minimax_pro"].model())
     monkeypatch.setattr(lmagent, "ZhiPuCharacterChat", lambda: servers["zhipu-character-v4"].model())
     names = run(SEVERAL_MODELS)
@@ -176,7 +180,7 @@ def test_several_models_behind_one_interface(
 
 @pytest.mark.parametrize("verb", MODEL_VERBS)
 @pytest.mark.parametrize("name", OLD_IDS)
-def test_the_old_ids_answer_in_all_verbs(name: str, verb: Any):
+def test_old_model_ids_work_with_all_verbs(name: str, verb: Any):
     model_id, keys = OLD_IDS[name]
     with DialectServer(DIALECTS[name], answers("我是一个语言模型。")) as server:
         with load_from_model_id(model_id, base_url=server.url, **keys) as model:
@@ -187,7 +191,7 @@ def test_the_old_ids_answer_in_all_verbs(name: str, verb: Any):
 
 @pytest.mark.parametrize("verb", MODEL_VERBS)
 @pytest.mark.parametrize("name", DIALECTS)
-def test_every_platform_in_all_verbs_with_temperature_zero(name: str, verb: Any):
+def test_every_api_accepts_temperature_zero_in_all_verbs(name: str, verb: Any):
     with DialectServer(DIALECTS[name], answers("你好！")) as server:
         reply = verb(server.model(), "你好", temperature=0)
         assert (reply.reply, reply.finish_reason, reply.attempts) == ("你好！", "stop", 1)
@@ -195,11 +199,11 @@ def test_every_platform_in_all_verbs_with_temperature_zero(name: str, verb: Any)
 
 
 WITHOUT_MAX_TOKENS = {"baichuan", "hunyuan-tc3", "hunyuan-v1", "zhipu-v3", "zhipu-character"}
-"""Platforms whose API has no word for it, as their pages say."""
+"""APIs without this parameter, as their pages say."""
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-def test_max_tokens_works_or_says_why_not(name: str):
+def test_max_tokens_is_sent_or_is_a_parameter_error(name: str):
     with DialectServer(DIALECTS[name], answers("你好！")) as server:
         model = server.model()
         if name in WITHOUT_MAX_TOKENS:
@@ -211,14 +215,14 @@ def test_max_tokens_works_or_says_why_not(name: str):
 
 
 @pytest.mark.parametrize("name", DIALECTS)
-def test_a_value_out_of_range_names_the_field_and_the_range(name: str):
+def test_error_for_a_value_out_of_range_names_the_field_and_the_range(name: str):
     with pytest.raises(ParameterError, match=r"temperature=-1.*at least 0 and at most [12]"):
         DIALECTS[name].model().chat_completion("你好", temperature=-1)
 
 
 @pytest.mark.parametrize("verb", AGENT_VERBS)
 @pytest.mark.parametrize("name", DIALECTS)
-def test_every_platform_runs_a_tool_in_all_verbs(name: str, verb: Any):
+def test_every_api_runs_a_tool_in_all_verbs(name: str, verb: Any):
     with DialectServer(DIALECTS[name], calls_then(CALL)) as server:
         result = verb(Agent(server.model(), tools=[get_weather]), "今天北京天气怎么样？", temperature=0)
     assert [(call.name, call.arguments) for call in result.tool_calls] == [("get_weather", '{"city":"北京"}')]
@@ -228,7 +232,7 @@ def test_every_platform_runs_a_tool_in_all_verbs(name: str, verb: Any):
 
 @pytest.mark.parametrize("verb", ENGINE_VERBS)
 @pytest.mark.parametrize("name", OLD_IDS)
-def test_every_old_platform_keeps_a_conversation(name: str, verb: Any):
+def test_every_old_api_continues_a_conversation(name: str, verb: Any):
     with DialectServer(DIALECTS[name], calls_then(CALL)) as server:
         bot = ChatEngine(server.model(), functions=[get_weather], print_message=False)
         verb(bot, "今天北京天气怎么样？")
@@ -239,7 +243,7 @@ def test_every_old_platform_keeps_a_conversation(name: str, verb: Any):
 @pytest.mark.parametrize("fault", ["limited", "broken"])
 @pytest.mark.parametrize("verb", AGENT_VERBS)
 @pytest.mark.parametrize("name", DIALECTS)
-def test_a_passing_fault_is_retried(name: str, verb: Any, fault: str):
+def test_temporary_failure_is_retried(name: str, verb: Any, fault: str):
     with DialectServer(DIALECTS[name], calls_then(CALL), faults=[fault]) as server:
         result = verb(Agent(server.model(), tools=[get_weather]), "今天北京天气怎么样？")
         assert "晴朗" in result.reply
@@ -248,10 +252,10 @@ def test_a_passing_fault_is_retried(name: str, verb: Any, fault: str):
 
 
 @pytest.mark.parametrize("verb", AGENT_VERBS)
-def test_a_token_that_expires_in_between_is_renewed(verb: Any):
+def test_expired_token_is_renewed(verb: Any):
     def brain(asked: Asked) -> Said:
         if not asked.results:
-            server.faults.append("expired")  # between the call and its result
+            server.faults.append("expired")  # between the tool call and its result
         return calls_then(CALL)(asked)
 
     with DialectServer(DIALECTS["wenxin"], brain) as server:
@@ -264,7 +268,7 @@ def test_a_token_that_expires_in_between_is_renewed(verb: Any):
         assert used == ["24.fake-1", "24.fake-1", "24.fake-2", "24.fake-2", "24.fake-2", "24.fake-3"]
 
 
-def test_the_loop_over_the_old_models_with_retries_and_an_expired_token(capsys: pytest.CaptureFixture[str]):
+def test_old_models_answer_after_failures_and_an_expired_token(capsys: pytest.CaptureFixture[str]):
     with ExitStack() as stack:
         models: list[ChatModel] = []
         for name, (model_id, keys) in OLD_IDS.items():

@@ -1,12 +1,12 @@
-"""A calculator for models: exact arithmetic on what a person would type, and nothing that could run code.
+"""A calculator: exact arithmetic on expressions as people type them, without running code.
 
-The text is cut into pieces, parsed by `ast` and walked through an allow-list of nodes; every number, power, factorial
-and nesting depth is bounded. Whole numbers and decimals are exact fractions (0.1 + 0.2 is 0.3); roots, logarithms and
-angles are floats, shown with 15 digits. It knows no variables, no comparisons, no units.
+The text is split into tokens and parsed by `ast`. Only allowed kinds of nodes are evaluated, and the size of numbers,
+powers, factorials and the nesting depth are limited. Integers and decimals are exact fractions (0.1 + 0.2 is 0.3);
+roots, logarithms and angles are floats, shown with 15 digits. There are no variables, comparisons or units.
 
-Conventions: `^` is power (not Python's XOR), `5!` a factorial, `30°` degrees. `7 % 3` with a number, name or bracket
-after the sign is the remainder, else `%` is per cent: `200 * 15%`, `15% of 200`. `log` is the natural logarithm,
-`round` rounds halves away from zero. `×`, `÷`, `−`, `√9`, `5²` and full-width signs are read as what they look like.
+Conventions: `^` is power (not Python's XOR), `5!` a factorial, `30°` degrees. `%` before a number, name or bracket is
+the remainder (`7 % 3`), otherwise per cent: `200 * 15%`, `15% of 200`. `log` is the natural logarithm, `round` rounds
+halves away from zero. `×`, `÷`, `−`, `√9`, `5²` and full-width signs are read like their ASCII forms.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _SPELLINGS = {"^": "**", "mod": "%", "%": ".percent", "!": ".factorial", "°": "
 
 
 def _python_text(expression: str) -> str:
-    """Return the expression as one line of ASCII Python; refuse characters that no calculation contains."""
+    """Return the expression as one line of ASCII Python; reject all other characters."""
     text = _ROOT.sub(lambda found: f"sqrt({found[1]})" if found[1] else "sqrt", expression)
     text = _SUPERSCRIPT_RUN.sub(lambda run: f"**({run[0].translate(_SUPERSCRIPTS)})", text)
     text = text.translate(_LOOKALIKES).strip().rstrip("=? ")
@@ -103,7 +103,7 @@ def _python_text(expression: str) -> str:
     for index, (_, piece) in enumerate(pieces):
         after_kind, after = pieces[index + 1] if index + 1 < len(pieces) else ("end", "")
         if piece == after == "!":
-            raise ToolError("5!! is a double factorial to some: write factorial(factorial(5)), or 5 * 3 * 1.")
+            raise ToolError("5!! is ambiguous: write factorial(factorial(5)), or 5 * 3 * 1 for the double factorial.")
         if piece == "%" and (after_kind == "number" or after == "(" or (after_kind == "name" and after != "of")):
             written.append("%")
         elif piece == "of" and index and pieces[index - 1][1] == "%":
@@ -150,7 +150,7 @@ def _value(node: ast.expr, source: str, depth: int) -> Number:
 
 
 def _name(node: ast.expr) -> str:
-    """Return `sqrt` for `sqrt` and `math.sqrt`, else nothing."""
+    """Return `sqrt` for `sqrt` and `math.sqrt`, and an empty text for any other node."""
     match node:
         case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="math"), attr=name):
             return name
@@ -159,7 +159,7 @@ def _name(node: ast.expr) -> str:
 
 
 def _flat(arguments: list[ast.expr]) -> list[ast.expr]:
-    """Models write `sum([1, 2])` as often as `sum(1, 2)`: open one level of brackets."""
+    """Return the items of a single list argument: models write `sum([1, 2])` as often as `sum(1, 2)`."""
     match arguments:
         case [ast.List(elts=items) | ast.Tuple(elts=items)]:
             return items
@@ -193,10 +193,10 @@ def _power(base: Number, exponent: Number) -> Number:
     if not isinstance(base, Fraction) or not isinstance(exponent, Fraction) or exponent.denominator != 1:
         result = float(base) ** float(exponent)
         if isinstance(result, complex):
-            raise ToolError("A negative number has no real power with a fraction as exponent.")
+            raise ToolError("A negative number has no real power if the exponent is a fraction.")
         return result
     bits = max(abs(base.numerator).bit_length(), base.denominator.bit_length())
-    # 0, 1 and -1 stay small under every exponent; for all others the size of the result is known beforehand.
+    # Powers of 0, 1 and -1 stay small; for all other bases the size of the result is known beforehand.
     if abs(base) not in (0, 1) and (bits - 1) * abs(exponent) > MAX_BITS:
         raise _too_large()
     if abs(base) == 1:
@@ -217,7 +217,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Number, Number], Number]] = {
 
 def _whole(value: Number) -> int:
     if value != math.floor(value):
-        raise ToolError(f"A whole number is needed here, not {_show(value)}.")
+        raise ToolError(f"A whole number is required here, not {_show(value)}.")
     return math.floor(value)
 
 
@@ -240,7 +240,7 @@ def _round(value: Number, digits: Number = Fraction(0)) -> Number:
     places = _whole(digits)
     if abs(places) > 100:
         raise ToolError("round takes at most 100 digits.")
-    # A float stands for the decimal it is shown as: round(sqrt(2) * 0 + 2.675, 2) is 2.68.
+    # A float means the decimal that it is shown as: round(sqrt(2) * 0 + 2.675, 2) is 2.68.
     exact = value if isinstance(value, Fraction) else Fraction(repr(value))
     scale = Fraction(10) ** places
     rounded = math.floor(abs(exact) * scale + Fraction(1, 2)) / scale
@@ -256,7 +256,7 @@ def _log(value: Number, base: Number | None = None) -> Number:
 
 
 def _angle(function_of: Callable[[float], float]) -> Callable[[Number], Number]:
-    """A sine or cosine that is smaller than the rounding of its argument is zero: sin(pi) is 0, not 1.2e-16."""
+    """Return `function_of` with results below the rounding error of the argument as 0: sin(pi) is 0, not 1.2e-16."""
 
     def of(value: Number) -> Number:
         result = function_of(float(value))
@@ -314,7 +314,7 @@ _FUNCTIONS: dict[str, tuple[Callable[..., Number], tuple[int, ...]]] = {
     **{name: (called, (2,)) for name, called in _TWO.items()},
     **{name: (called, ()) for name, called in _MANY.items()},
 }
-"""Name to callable and the numbers of arguments it takes; none means a list of at least one."""
+"""Name -> callable and the allowed numbers of arguments; () means one list of at least one argument."""
 
 
 def _call(name: str, arguments: list[Number]) -> Number:
@@ -341,7 +341,7 @@ def _show(value: Number) -> str:
 
 
 def _terminating(value: Fraction) -> str | None:
-    """Return the whole decimal expansion if there is one and it is short, else nothing."""
+    """Return the exact decimal if it is finite and short, else None."""
     places = 0
     rest = value.denominator
     for prime in (2, 5):

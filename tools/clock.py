@@ -1,6 +1,6 @@
 """Clock and calendar: the time in any zone, conversion between zones, days between dates.
 
-It reads the machine's wall clock and time zone database, nothing else. Zones are IANA names, UTC offsets such as
+The tools read only the clock and the time zone database of the machine. Zones are IANA names, UTC offsets such as
 `UTC+8`, or `local` for the zone of the machine that runs the tool.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["add_to_date", "convert_time", "current_time", "days_between"]
 
 _OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{1,2})(?::?([0-5]\d))?", re.ASCII | re.IGNORECASE)
 _MAX_ZONE_LENGTH = 64
-# Not `%A`: a program that sets a locale would change what the model reads.
+# Not `%A`: its result depends on the locale that the program sets.
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -87,7 +87,7 @@ def _now(zone: tzinfo | None) -> datetime:
 
 
 def _zone(name: str) -> tzinfo | None:
-    """Return the zone called `name`, `None` for the machine's own; an unknown name is answered with similar ones."""
+    """Return the zone called `name`, None for that of the machine. The error for an unknown name has similar ones."""
     if name.strip().lower() in ("local", ""):
         return None
     offset = _OFFSET.fullmatch(name.strip().replace(" ", ""))
@@ -95,12 +95,12 @@ def _zone(name: str) -> tzinfo | None:
         sign, hours, minutes = offset.groups()
         shift = timedelta(hours=int(hours), minutes=int(minutes or 0))
         if shift > timedelta(hours=14):
-            raise ToolError(f"{name!r} is no time zone: offsets end at 14 hours.")
+            raise ToolError(f"{name!r} is not a time zone: an offset has at most 14 hours.")
         return fixed_offset(-shift if sign == "-" else shift)
     if len(name) <= _MAX_ZONE_LENGTH:
         try:
             return ZoneInfo(name)
-        # Names of folders and odd characters come back as OSError or ValueError.
+        # Names of folders raise OSError, unusual characters ValueError.
         except (ZoneInfoNotFoundError, ValueError, OSError):
             pass
     return _similar(name[:_MAX_ZONE_LENGTH])
@@ -125,11 +125,11 @@ def _similar(name: str) -> ZoneInfo:
 
 
 def _placed(time: datetime, zone: tzinfo | None, name: str) -> datetime:
-    """Read `time` as the wall clock of a zone; of a time that happens twice the first is meant."""
+    """Return `time` as a moment in a zone; a time that occurs twice means the first occurrence."""
     moment = time.replace(tzinfo=zone) if zone else time.astimezone()
     there = moment.astimezone(UTC).astimezone(zone)
     if there.replace(tzinfo=None) != time:
-        raise ToolError(f"{time.isoformat(' ')} does not exist in {name}: the clocks skip it.")
+        raise ToolError(f"{time.isoformat(' ')} does not exist in {name}: a clock change skips it.")
     return moment
 
 

@@ -1,11 +1,11 @@
 """Read, search and write text files in one folder.
 
-`file_tools(root="notes")` gives the model that folder and nothing else. Every path is walked one component at a time
-from a descriptor of the root, never following a symbolic link, so neither `..`, nor a link, nor a folder swapped for a
-link in the middle of a call leads outside. Only regular files are opened. Names with a leading dot (`.env`, `.git`) do
-not exist for the model unless `hidden=True`.
+`file_tools(root="notes")` gives the model access to that folder only. Every path is opened one component at a time from
+a descriptor of the root, without following symbolic links. So no path leads outside: not with `..`, not through a link,
+and not if another process replaces a folder by a link during the call. Only regular files are opened. Names with a
+leading dot (`.env`, `.git`) are invisible to the model unless `hidden=True`.
 
-It expands nothing (`~`, `$HOME`, wildcards), and it is no sandbox: a hard link or a mount inside the root is followed.
+Nothing is expanded (`~`, `$HOME`, wildcards). This is not a sandbox: hard links and mounts in the root are followed.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ def file_tools(
     """Return the tools `read_file`, `list_files`, `search_files` and, if allowed, `write_file`, bound to one folder.
 
     Args:
-        root: An existing folder; a link here is resolved once, now.
+        root: An existing folder; if it is a link, it is resolved once, now.
         write: Whether the model may create and replace files.
         hidden: Whether names with a leading dot are visible.
         max_bytes: Largest file that is read or written.
 
     Raises:
-        ValueError: `root` is empty or no folder.
+        ValueError: `root` is empty or not a folder.
     """
     if not os.fspath(root):
         raise ValueError("file_tools needs root=: the folder that the model may see.")
     if not _HAS_OPENAT:
-        raise NotImplementedError("file_tools needs openat and its relatives: Linux, macOS or BSD.")
+        raise NotImplementedError("file_tools needs openat, which only Linux, macOS and BSD have.")
     real = os.path.realpath(root)
     if not os.path.isdir(real):
         raise ValueError(f"file_tools: {os.fspath(root)!r} is not a folder.")
@@ -80,7 +80,7 @@ def file_tools(
 
 
 class _Folder:
-    """One root and what may be done below it."""
+    """The tools of one root."""
 
     def __init__(self, root: str, hidden: bool, max_bytes: int) -> None:
         self._root = root
@@ -96,9 +96,9 @@ class _Folder:
             line_count: How many lines to read; all by default.
         """
         if first_line < 1 or (line_count is not None and line_count < 1):
-            raise ToolError("first_line and line_count begin at 1.")
+            raise ToolError("first_line and line_count must be at least 1.")
         parts = self._file_parts(path)
-        with _told(path), self._open_folder(parts[:-1]) as folder:
+        with _as_tool_errors(path), self._open_folder(parts[:-1]) as folder:
             data = _read(folder, parts[-1], self._max_bytes)
         text = _decoded(data)
         if text is None:
@@ -120,7 +120,7 @@ class _Folder:
         """
         _check_pattern(pattern)
         lines: list[str] = []
-        with _told(path), self._open_folder(self._parts(path)) as folder:
+        with _as_tool_errors(path), self._open_folder(self._parts(path)) as folder:
             for place, _, entry in self._walk(folder, recursive):
                 if fnmatchcase(entry.name, pattern):
                     if len(lines) == MAX_LISTED:
@@ -142,14 +142,14 @@ class _Folder:
         _check_pattern(pattern)
         lines: list[str] = []
         budget = MAX_SEARCHED_BYTES
-        with _told(path), self._open_folder(self._parts(path)) as top:
+        with _as_tool_errors(path), self._open_folder(self._parts(path)) as top:
             for place, folder, entry in self._walk(top, recursive=True):
                 if not fnmatchcase(entry.name, pattern) or not entry.is_file(follow_symlinks=False):
                     continue
                 try:
                     data = _read(folder, entry.name, min(self._max_bytes, budget))
                 except (OSError, ToolError):
-                    continue  # unreadable, too large or gone: a search goes on
+                    continue  # unreadable, too large or deleted: continue with the next file
                 budget -= len(data)
                 for number, line in enumerate((_decoded(data) or "").split("\n"), 1):
                     at = line.find(text)
@@ -176,7 +176,7 @@ class _Folder:
         if len(data) > self._max_bytes:
             raise ToolError(f"The content has {len(data)} bytes; at most {self._max_bytes} can be written.")
         parts = self._file_parts(path)
-        with _told(path), self._open_folder(parts[:-1], create=True) as folder:
+        with _as_tool_errors(path), self._open_folder(parts[:-1], create=True) as folder:
             existing = _status(folder, parts[-1])
             if existing and not stat.S_ISREG(existing.st_mode):
                 raise ToolError(f"{path!r} is not a regular file.")
@@ -186,18 +186,18 @@ class _Folder:
         return f"Wrote {len(data)} bytes to {'/'.join(parts)}."
 
     def _parts(self, path: str) -> list[str]:
-        """Return the components of a model's path; refuse whatever could mean a place outside the root."""
+        """Return the components of a path; reject paths that could lead outside the root."""
         if len(path) > MAX_PATH or "\0" in path or _printable(path) != path:
             raise ToolError("The path is too long or contains control characters.")
         if path.startswith("/"):
-            raise ToolError(f"{path!r} is absolute: give a path relative to the folder, such as notes/today.txt.")
+            raise ToolError(f"{path!r} is absolute; give a path relative to the folder, such as notes/today.txt.")
         parts = [part for part in path.split("/") if part not in ("", ".")]
         if ".." in parts:
             raise ToolError(f"{path!r} contains '..': only files inside the folder can be reached.")
         if len(parts) > MAX_DEPTH:
             raise ToolError(f"The path is more than {MAX_DEPTH} folders deep.")
         if not self._hidden and any(part.startswith(".") for part in parts):
-            raise ToolError(f"{path!r} is hidden: names that begin with a dot cannot be used.")
+            raise ToolError(f"{path!r} is hidden; names that begin with a dot cannot be used.")
         return parts
 
     def _file_parts(self, path: str) -> list[str]:
@@ -208,7 +208,7 @@ class _Folder:
 
     @contextmanager
     def _open_folder(self, parts: list[str], create: bool = False) -> Generator[int]:
-        """Open the folder `parts` below the root and give its descriptor; no component may be a link."""
+        """Open the folder `parts` below the root and yield its descriptor; no component may be a link."""
         folder = os.open(self._root, os.O_RDONLY | _DIRECTORY)
         try:
             for part in parts:
@@ -222,7 +222,7 @@ class _Folder:
             os.close(folder)
 
     def _walk(self, folder: int, recursive: bool) -> Iterator[tuple[str, int, os.DirEntry[str]]]:
-        """Give (place, descriptor of the folder, entry) in order of names, links and mount loops not followed."""
+        """Yield (path of the folder, its descriptor, entry) in order of names, never following links or mount loops."""
         left = MAX_VISITED
 
         def visit(folder: int, place: str, depth: int) -> Iterator[tuple[str, int, os.DirEntry[str]]]:
@@ -232,7 +232,7 @@ class _Folder:
                 for entry in entries:
                     left -= 1
                     if left < 0:
-                        raise ToolError(f"There are more than {MAX_VISITED} files: choose a folder inside.")
+                        raise ToolError(f"There are more than {MAX_VISITED} files; choose a folder inside.")
                     if self._hidden or not entry.name.startswith("."):
                         found.append(entry)
             for entry in sorted(found, key=lambda entry: entry.name):
@@ -241,7 +241,7 @@ class _Folder:
                     try:
                         inner = os.open(entry.name, os.O_RDONLY | _DIRECTORY, dir_fd=folder)
                     except OSError:
-                        continue  # gone, forbidden or swapped for a link since it was listed
+                        continue  # deleted, forbidden or replaced by a link since it was listed
                     try:
                         yield from visit(inner, f"{place}{entry.name}/", depth + 1)
                     finally:
@@ -251,12 +251,12 @@ class _Folder:
 
 
 @contextmanager
-def _told(path: str) -> Generator[None]:
-    """Turn what the system refuses into text for the model, which names its own path and never the root."""
+def _as_tool_errors(path: str) -> Generator[None]:
+    """Convert errors of the system to errors for the model, which name its path and never the root."""
     try:
         yield
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a possible name"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a valid name"
         hint = " (links are not followed)" if "symbolic" in reason or isinstance(error, NotADirectoryError) else ""
         raise ToolError(f"{path[:200]!r}: {reason}{hint}.") from error
 
@@ -269,7 +269,7 @@ def _status(folder: int, name: str) -> os.stat_result | None:
 
 
 def _read(folder: int, name: str, limit: int) -> bytes:
-    # Looked at before it is opened, because opening a device can act; and after, because it may have been swapped.
+    # Checked before it is opened, because opening a device can have effects; and after, because it may be another file.
     before = os.stat(name, dir_fd=folder, follow_symlinks=False)
     if not stat.S_ISREG(before.st_mode):
         raise ToolError(f"{name!r} is not a regular file.")
@@ -292,7 +292,7 @@ def _decoded(data: bytes) -> str | None:
 
 
 def _replace(folder: int, name: str, data: bytes, existing: os.stat_result | None) -> None:
-    """Write beside the target and rename: a reader sees the old file or the new, and no link is written through."""
+    """Write a temporary file and rename it: readers see the old file or the new one, and no link is followed."""
     temporary = f".lmagent-{token_hex(8)}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE
     descriptor = os.open(temporary, flags, 0o666, dir_fd=folder)
@@ -311,7 +311,7 @@ def _replace(folder: int, name: str, data: bytes, existing: os.stat_result | Non
 
 def _check_pattern(pattern: str) -> None:
     if len(pattern) > MAX_PATTERN or "/" in pattern:
-        raise ToolError("A pattern is matched against names, such as *.txt: no slash, at most 200 characters.")
+        raise ToolError("A pattern, such as *.txt, matches names: it has no slash and at most 200 characters.")
 
 
 def _described(place: str, entry: os.DirEntry[str]) -> str:
@@ -321,14 +321,14 @@ def _described(place: str, entry: os.DirEntry[str]) -> str:
     if entry.is_dir(follow_symlinks=False):
         return f"{name}/"
     if not entry.is_file(follow_symlinks=False):
-        return f"{name} (no regular file)"
+        return f"{name} (not a regular file)"
     try:
         return f"{name} {entry.stat(follow_symlinks=False).st_size}"
     except OSError:
-        return f"{name} (gone)"
+        return f"{name} (deleted)"
 
 
 def _printable(name: str) -> str:
-    """Show control characters and bytes that are no text as escapes: a name must not fake a line of the answer."""
-    # Wide spaces are ordinary in file names, though `isprintable` denies them.
+    """Escape control characters and invalid bytes, so that a name cannot imitate a line of the result."""
+    # Wide spaces are common in file names, but `isprintable` rejects them.
     return "".join(c if c.isprintable() or category(c) == "Zs" else ascii(c)[1:-1] for c in name)

@@ -1,12 +1,12 @@
-"""Run a few named programs for a model, each time after an approval. No shell is involved.
+"""Run named programs for a model, each time after an approval, and without a shell.
 
-`run_program(programs=["wc", "sort"], root="data", approve=ask)` starts the program itself with a list of arguments:
-nothing is split, expanded, piped or substituted. Interpreters and programs that start other programs are refused,
-options are not the model's to choose, the environment holds no keys, and time and output are bounded; what is still
-running of the program's process group then is killed.
+`run_program(programs=["wc", "sort"], root="data", approve=ask)` starts a program with a list of arguments: nothing is
+split, expanded, piped or substituted. Interpreters and programs that start other programs are rejected. The model
+cannot pass options. The environment contains no keys. Time and output are limited; at the end of the call, the whole
+process group of the program is killed.
 
-It is no sandbox: an allowed program can read and write what this process can, and one that leaves its process group
-outlives the call. For isolation run the whole agent in a container or as another user.
+This is not a sandbox: an allowed program can read and write the same files as this process, and a program that leaves
+its process group outlives the call. For isolation, run the whole agent in a container or as another user.
 """
 
 from __future__ import annotations
@@ -51,28 +51,30 @@ def run_program(
     env: Mapping[str, str] | None = None,
     name: str = "run_program",
 ) -> Tool[..., str]:
-    """Return a tool that runs one of the named programs in a folder, after `approve` said yes.
+    """Return a tool that runs one of the named programs in a folder, after `approve` has returned True.
 
     Args:
-        programs: Names or paths of programs, or a name for the model to each fixed beginning of a command, such as
-            `{"history": ["git", "log", "--oneline"]}`. They are looked up once, now.
-        root: The folder to run in. Arguments that are absolute paths or climb out by `..` are refused.
+        programs: Names or paths of programs, or a dict from names for the model to fixed beginnings of commands, such
+            as `{"history": ["git", "log", "--oneline"]}`. The programs are looked up once, now.
+        root: The folder to run in. Arguments that are absolute paths or contain `..` are rejected.
         approve: Called with the whole command before each run; only `True` lets it run.
         timeout: Seconds until the program is killed.
         max_output: Bytes of output after which the program is killed.
         env: Variables to add to the clean environment (`PATH`, `LANG`).
-        name: What the model calls the tool.
+        name: Name of the tool.
 
     Raises:
-        ValueError: A program is not found, is an interpreter or lies below `root`, or `root` is no folder.
-        TypeError: `approve` is no plain function.
+        ValueError: A program is not found, is an interpreter or lies below `root`, or `root` is not a folder.
+        TypeError: `approve` is not a sync function.
     """
     if os.name != "posix":
-        raise NotImplementedError("run_program needs process groups: Linux, macOS or BSD.")
+        raise NotImplementedError("run_program needs process groups, which only Linux, macOS and BSD have.")
     if not callable(approve) or inspect.iscoroutinefunction(approve):
-        raise TypeError("run_program needs approve=: a plain function from the command (a list) to True or False.")
+        raise TypeError(
+            "run_program needs approve=, a sync function that gets the command as a list and returns True or False."
+        )
     if isinstance(programs, str):
-        raise TypeError("run_program: programs= is a list of names, not one text.")
+        raise TypeError("run_program: programs= must be a list of names, not a string.")
     if not programs:
         raise ValueError("run_program needs programs=[...]: nothing is allowed by default.")
     folder = os.path.realpath(root)
@@ -101,9 +103,9 @@ def run_program(
         program: One of {", ".join(given)}.
         arguments: Such as names of files; they may not begin with a dash.
     """
-    # The tool's own clock ends first, with the output so far.
+    # The program's timeout comes first: its error has the output so far.
     effects = ("reads", "writes", "network", "irreversible")
-    # `approve` is asked about each command: the agent's approver need not be asked as well.
+    # `approve` decides on each command, so the agent's approver need not.
     return function(run, name=name, effects=effects, requires_approval=False, timeout=timeout + 5)
 
 
@@ -122,22 +124,22 @@ _STARTERS = frozenset(
     ssh scp sftp rsync docker podman kubectl less more man nc ncat socat
     """.split()
 )
-"""Programs that run code given as an argument, a file or standard input, that start the program an argument names, or
-that show output through one that does."""
+"""Programs that run code from an argument, a file or standard input, that start a program named by an argument, or that
+show their output through such a program."""
 _VERSION = re.compile(r"[-.]?\d.*")
 
 
 def _located(command: Sequence[str], root: str) -> str:
-    """Return the absolute path of a program; refuse what would run any code the model writes."""
+    """Return the absolute path of a program; reject programs that could run code written by the model."""
     if isinstance(command, str) or not command or not command[0]:
-        raise ValueError(f"run_program: {command!r} is no command; write a list such as ['git', 'log'].")
+        raise ValueError(f"run_program: {command!r} is not a command; write a list such as ['git', 'log'].")
     path = shutil.which(command[0])
     if not path:
         raise ValueError(f"run_program: program {command[0]!r} is not found.")
     path = os.path.abspath(path)
     for candidate in (path, os.path.realpath(path)):
         name = os.path.basename(candidate).lower()
-        # `/bin/wc` is a link to busybox on Alpine, and does by its own name only what wc does.
+        # `/bin/wc` is a link to busybox on Alpine; called by that name, busybox acts only as wc.
         multicall = candidate != path and name in ("busybox", "toybox")
         if not multicall and _STARTERS & {name, _VERSION.sub("", name)}:
             raise ValueError(f"run_program: {command[0]!r} can run any other program, so it cannot be allowed.")
@@ -172,10 +174,10 @@ class _Runner:
 
     def _approved(self, command: tuple[str, ...]) -> bool:
         try:
-            # Not `bool(...)`: a coroutine, a text "no" or any other object is no consent.
+            # Not `bool(...)`: a coroutine, the text "no" and other true objects do not approve.
             return self.approve(command) is True
         except Exception as error:
-            raise ToolError("The command was not approved: asking failed.") from error
+            raise ToolError("The command was not approved: the approval function failed.") from error
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
@@ -183,22 +185,22 @@ def _check_arguments(arguments: Sequence[str]) -> None:
         raise ToolError(f"At most {MAX_ARGUMENTS} arguments of {MAX_ARGUMENT} characters are allowed.")
     for argument in arguments:
         if argument.startswith("-"):
-            raise ToolError(f"{argument[:80]!r} begins with a dash: options are not allowed.")
+            raise ToolError(f"{argument[:80]!r} begins with a dash; options are not allowed.")
         if not argument.isprintable():
             raise ToolError("Arguments must not contain control characters.")
-        # Also behind `=`, as in `if=/etc/passwd`.
+        # Also after `=`, as in `if=/etc/passwd`.
         for value in (argument, *argument.split("=")):
             if value.startswith(("/", "~")) or ".." in value.split("/"):
-                raise ToolError(f"{argument[:80]!r} leads outside the folder: give relative paths without '..'.")
+                raise ToolError(f"{argument[:80]!r} leads outside the folder; give relative paths without '..'.")
 
 
 def _run(
     command: Sequence[str], root: str, environment: Mapping[str, str], timeout: float, max_output: int
 ) -> tuple[Literal["exit", "time", "output"], int, bytes]:
-    """Run to the exit, to the time-out or to the limit of output, and leave nothing of the process group."""
+    """Run until the exit, the timeout or the output limit, then kill the whole process group."""
     end = time.monotonic() + timeout
     try:
-        process = subprocess.Popen(  # noqa: S603 - a list whose program is the user's choice, and approved
+        process = subprocess.Popen(  # noqa: S603 - a list; the program is allowed by the user and the command is approved
             command,
             cwd=root,
             env=environment,
@@ -217,8 +219,8 @@ def _run(
             os.set_blocking(process.stdout.fileno(), False)
             selector.register(process.stdout, selectors.EVENT_READ)
             while ending is None:
-                # The exit is seen before the pipe is drained, so that what was written last is read. A child that
-                # keeps the pipe open does not keep us.
+                # Check for the exit before reading, so that the last output is read. A child that keeps the pipe open
+                # does not delay the result.
                 exited = _has_exited(process.pid)
                 open_ = _drain(process, selector, output, max_output, 0 if exited else _TICK_S)
                 if len(output) > max_output:
@@ -230,7 +232,7 @@ def _run(
                 elif not open_:
                     time.sleep(_TICK_S)
         finally:
-            # Before the leader is reaped, while no other group can have got its number.
+            # Before the process is reaped: until then, no other process group can have its number.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -240,14 +242,14 @@ def _run(
 def _has_exited(pid: int) -> bool:
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:  # the host program ignores SIGCHLD, so the system has reaped it
+    except ChildProcessError:  # the host program ignores SIGCHLD, so the kernel has reaped it
         return True
 
 
 def _drain(
     process: subprocess.Popen[bytes], selector: selectors.BaseSelector, output: bytearray, limit: int, wait: float
 ) -> bool:
-    """Read what there is, up to just over `limit`; say whether the pipe is still open."""
+    """Read the available output, up to just over `limit`; return whether the pipe is still open."""
     assert process.stdout
     descriptor = process.stdout.fileno()
     while selector.get_map() and selector.select(wait):

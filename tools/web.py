@@ -1,12 +1,12 @@
-"""Fetch public web pages as text, for a model that may be persuaded to request anything.
+"""Fetch public web pages as text, safely even if a page makes the model request any address.
 
 `web_fetch(hosts=["example.com"])` allows these hosts, `web_fetch(allow_public=True)` the public internet. A name is
-resolved once, every address it has must be public, and the connection goes to the address that was checked, with the
-name in Host and SNI: a second answer of the name server changes nothing. Redirects are followed by hand and checked
-like the first address. One clock covers resolving, connecting, handshake and every byte.
+resolved once, and all its addresses must be public. The connection uses a checked address, with the name in Host and
+SNI, so a later answer of the name server has no effect. Redirects are checked like the first address. One deadline
+covers resolving, connecting, the handshake and every byte.
 
-It sends no cookies, credentials or referrer, ignores proxies and .netrc, runs no scripts, and reads only text. The text
-was written by strangers: it is data, and the model may still take it for an instruction; nothing here can prevent that.
+The tool sends no cookies, credentials or referrer, ignores proxies and .netrc, runs no scripts, and reads only text.
+The text comes from strangers: it is data, but the model may still follow instructions in it. No tool can prevent that.
 
 Over 400 lines because a ready-made tool is one file that a user can copy.
 """
@@ -45,7 +45,7 @@ MAX_REDIRECTS = 5
 MAX_ADDRESSES = 4
 MAX_CONNECT_SECONDS = 5.0
 MAX_TEXT = 1_000_000
-"""Characters of text taken from one page: a short page can hold very many links that become long."""
+"""Most characters of text from one page: relative links of a short page can become very long."""
 _CHUNK = 64 * 1024
 _PORTS = {"http": 80, "https": 443}
 
@@ -67,22 +67,22 @@ def web_fetch(
     """Return a tool that fetches a page or text file from the allowed hosts.
 
     Args:
-        hosts: Names such as `"example.com"` (exactly that one), `"*.example.com"` (what is below it) or
+        hosts: Names such as `"example.com"` (exactly this host), `"*.example.com"` (its subdomains) or
             `"example.com:8080"` (with a port other than 80 and 443).
         allow_public: Whether every public host is allowed, on ports 80 and 443.
         max_bytes: Largest body, after decompression.
-        timeout: Seconds for the whole fetch, redirects included.
-        name: What the model calls it.
+        timeout: Seconds for the whole fetch with its redirects.
+        name: Name of the tool.
         resolve: `(host, port) -> addresses` instead of the system's resolver.
-        allow_address: Which addresses may be connected to; default `is_public`. A host on an intranet needs both its
-            name in `hosts` and this.
-        ssl_context: Verifies certificates instead of the default context.
+        allow_address: Returns whether an address may be connected to; default `is_public`. A host on an intranet needs
+            both this and its name in `hosts`.
+        ssl_context: Used instead of the default context to verify certificates.
 
     Raises:
-        ValueError: Neither `hosts` nor `allow_public` is given, or an entry of `hosts` is no host name.
+        ValueError: Neither `hosts` nor `allow_public` is given, or an entry of `hosts` is not a host name.
     """
     if isinstance(hosts, str):
-        raise TypeError("web_fetch: hosts= is a list of names, not one text.")
+        raise TypeError("web_fetch: hosts= must be a list of names, not a string.")
     if not hosts and not allow_public:
         raise ValueError("web_fetch needs hosts=[...] or allow_public=True: nothing is allowed by default.")
     fetcher = _Fetcher(
@@ -104,15 +104,15 @@ def web_fetch(
     Args:
         url: Begins with https:// or http://.
     """
-    # The tool's own clock ends first, with a message that names the address.
+    # The timeout of the fetch comes first: its error names the host.
     return function(fetch, name=name, effects="network", timeout=timeout + 5)
 
 
 _NOT_PUBLIC = tuple(
     ip_network(network)
-    # The special-purpose registries of IANA (`ipaddress` knows them too, but answers differ by Python version), and
-    # 168.63.129.16, a public number that answers inside Azure. Of IPv6 what is inside 2000::/3, where all that is
-    # public is: protocol assignments with Teredo, documentation, 6to4.
+    # The special-purpose registries of IANA (`ipaddress` has them, too, but its results depend on the Python version),
+    # and 168.63.129.16, a public number that answers inside Azure. All public IPv6 addresses are inside 2000::/3; its
+    # special ranges are listed: protocol assignments with Teredo, documentation, 6to4.
     for network in """
     0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
     192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24
@@ -124,7 +124,7 @@ _PUBLIC_V6 = ip_network("2000::/3")
 
 
 def is_public(address: Address) -> bool:
-    """Say whether an address is on the public internet; every IPv4 address written as IPv6 is refused too."""
+    """Return whether an address is on the public internet; IPv4 addresses written as IPv6 are not."""
     if isinstance(address, IPv6Address) and address not in _PUBLIC_V6:
         return False
     return not any(address.version == network.version and address in network for network in _NOT_PUBLIC)
@@ -169,7 +169,7 @@ def _rule(entry: str) -> _Rule:
         host, port, parts = "", None, urlsplit("")
     if not host or parts.path or parts.query or parts.fragment or "@" in entry:
         raise ValueError(
-            f"web_fetch: {entry!r} is no host name; write 'example.com', '*.example.com' or 'example.com:8080'."
+            f"web_fetch: {entry!r} is not a host name; write 'example.com', '*.example.com' or 'example.com:8080'."
         )
     return _Rule(host, below, port)
 
@@ -178,15 +178,15 @@ _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)", re.ASCII)
 
 
 def _canonical_host(host: str) -> str:
-    """Return a host as lower-case ASCII; refuse everything that some resolver might read as another host.
+    """Return a host as lower-case ASCII; reject names that a resolver could read as another host.
 
-    `127.1`, `0x7f.1`, `2130706433` and `0177.0.0.1` are addresses to the C library though not to `ipaddress`, so a name
-    whose last label begins like a number must be a plain IPv4 address.
+    `127.1`, `0x7f.1`, `2130706433` and `0177.0.0.1` are addresses for the C library, but not for `ipaddress`. So a name
+    whose last label begins with a digit must be a plain IPv4 address.
     """
     if ":" in host:
         return str(IPv6Address(host)) if "%" not in host else ""
     try:
-        # Also maps wide digits and dots, so it comes before the look at numbers.
+        # Also maps wide digits and dots, so it comes before the check for numbers.
         host = host.encode("idna").decode("ascii").lower().removesuffix(".")
     except UnicodeError:
         return ""
@@ -201,9 +201,11 @@ def _canonical_host(host: str) -> str:
 def _target(url: str) -> _Target:
     if len(url) > MAX_URL:
         raise ToolError(f"The address has {len(url)} characters; at most {MAX_URL} are allowed.")
-    # `urlsplit` drops some control characters, and browsers read a backslash as a slash: neither may pass.
+    # `urlsplit` drops some control characters, and browsers read a backslash as a slash: reject both.
     if any(not c.isprintable() or c in ' \\"<>' for c in url):
-        raise ToolError("The address contains characters that no address contains (spaces, control characters, \\).")
+        raise ToolError(
+            "The address contains characters that are not allowed: spaces, control characters, quotes, \\, < or >."
+        )
     if url.partition("://")[0].lower() not in _PORTS:
         raise ToolError("Only addresses that begin with https:// or http:// can be fetched.")
     try:
@@ -224,7 +226,7 @@ def _quoted(query: str) -> str:
 
 
 class _Deadline:
-    """One clock for a whole fetch."""
+    """The deadline of a whole fetch."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -263,7 +265,7 @@ class _Fetcher:
         raise ToolError(f"Stopped after {MAX_REDIRECTS} redirects.")
 
     def _get(self, target: _Target, deadline: _Deadline) -> str | _Target:
-        """Fetch one URL: the page as text, or where it redirects to."""
+        """Fetch one URL. Return the page as text, or the target of a redirect."""
         self._check(target)
         headers = {
             "Host": target.authority,
@@ -273,7 +275,7 @@ class _Fetcher:
             "Connection": "close",
         }
         with closing(self._connect(target, deadline)) as wire, closing(HTTPConnection("unused.invalid")) as connection:
-            connection.auto_open = 0  # it may not open a connection by name, to an unchecked address
+            connection.auto_open = 0  # prevents a connection by name to an unchecked address
             connection.sock = _Wire(wire, deadline, self.max_bytes + 1024 * 1024)
             connection.putrequest("GET", target.path, skip_host=True, skip_accept_encoding=True)
             for field, value in headers.items():
@@ -294,7 +296,7 @@ class _Fetcher:
             raise ToolError(f"Port {target.port} is not allowed, only 80 and 443.")
 
     def _connect(self, target: _Target, deadline: _Deadline) -> socket.socket:
-        """Resolve once, check every address, and connect to one of those that were checked."""
+        """Resolve once, check every address, and connect to one of the checked addresses."""
         addresses = _resolved(self.resolve, target, deadline)
         if not addresses:
             raise ToolError(f"{target.host} has no address.")
@@ -324,13 +326,13 @@ class _Fetcher:
         if response.status in (301, 302, 303, 307, 308):
             location = response.headers.get("Location", "")
             if not location:
-                raise ToolError(f"{target.host} redirects to nowhere.")
-            # Headers arrive as latin-1; what browsers make of other bytes is UTF-8.
+                raise ToolError(f"{target.host} redirects to an invalid address.")
+            # `http.client` decodes headers as latin-1; browsers read them as UTF-8.
             location = location.encode("latin-1", "replace").decode("utf-8", "replace").strip().replace(" ", "%20")
             try:
                 return _target(urljoin(target.url, location))
             except ValueError:
-                raise ToolError(f"{target.host} redirects to nowhere.") from None
+                raise ToolError(f"{target.host} redirects to an invalid address.") from None
         if response.status != 200:
             reason = "".join(c for c in response.reason if c.isprintable())[:80]
             raise ToolError(f"{target.url} answered {response.status} {reason}.".replace(" .", "."))
@@ -351,7 +353,7 @@ def _system_resolve(host: str, port: int) -> list[str]:
 
 
 def _resolved(resolve: Resolve, target: _Target, deadline: _Deadline) -> list[Address]:
-    """Ask the resolver in a thread, because the system's has no deadline; a late one ends by itself, unheard."""
+    """Resolve in a thread, because the system's resolver has no timeout; a late result is dropped."""
     if target.host[-1].isdigit() or ":" in target.host:
         return [ip_address(target.host)]
     outcome: list[Sequence[str] | Exception] = []
@@ -375,7 +377,7 @@ def _resolved(resolve: Resolve, target: _Target, deadline: _Deadline) -> list[Ad
 
 
 class _Wire:
-    """A socket as `http.client` wants it, that keeps to the deadline on every byte and to a total of bytes."""
+    """A socket for `http.client` that applies the deadline to every byte and limits the number of bytes."""
 
     def __init__(self, wire: socket.socket, deadline: _Deadline, limit: int) -> None:
         self._wire = wire
@@ -390,7 +392,7 @@ class _Wire:
         return io.BufferedReader(_Incoming(self._wire, self._deadline, self._limit), _CHUNK)
 
     def close(self) -> None:
-        """Do nothing: `http.client` closes its socket before the body is read, and the socket is not its own."""
+        """Do nothing: `http.client` closes its socket before the body is read; `_get` closes the real one."""
 
 
 class _Incoming(io.RawIOBase):
@@ -422,7 +424,7 @@ _CHARSETS = frozenset(
     iso8859-1 iso8859-2 iso8859-3 iso8859-4 iso8859-5 iso8859-6 iso8859-7 iso8859-8 iso8859-9 iso8859-10 iso8859-15
     """.split()
 )
-"""Known beforehand: Python would also decode by `punycode` or `unicode_escape`, slowly or strangely."""
+"""An allow-list: Python would also decode `punycode` or `unicode_escape`, slowly or with surprising results."""
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([A-Za-z0-9_-]{1,40})", re.IGNORECASE)
 
 
@@ -433,7 +435,7 @@ def _content_type(headers: HTTPMessage) -> tuple[str, str]:
 
 
 def _body(response: HTTPResponse, limit: int) -> bytes:
-    """Read the whole body, decompressed; stop as soon as it is larger than `limit`."""
+    """Read and decompress the whole body; stop as soon as it is larger than `limit`."""
     too_large = ToolError(f"The answer is larger than {limit} bytes.")
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("identity", "", "gzip", "x-gzip", "deflate"):
@@ -454,7 +456,7 @@ def _body(response: HTTPResponse, limit: int) -> bytes:
 
 
 class _Inflate(Protocol):
-    """What `zlib.decompressobj` gives; its class has no public name."""
+    """Type of `zlib.decompressobj()`, whose class has no public name."""
 
     @property
     def eof(self) -> bool: ...
@@ -464,7 +466,7 @@ class _Inflate(Protocol):
 
 
 def _inflated(inflate: _Inflate, chunk: bytes) -> Iterator[bytes]:
-    """Decompress in pieces of bounded size, so that a bomb is noticed before it is in memory."""
+    """Decompress in pieces of limited size, so that a decompression bomb is rejected before it is in memory."""
     while not inflate.eof:
         try:
             piece = inflate.decompress(chunk, _CHUNK)
@@ -483,7 +485,7 @@ def _decode(data: bytes, charset: str, kind: str) -> str:
         known = codecs.lookup(charset or "utf-8").name
     except LookupError:
         known = "utf-8"
-    # GBK is what pages that say gb2312 really contain.
+    # Pages that declare gb2312 really contain GBK.
     known = {"gb2312": "gb18030", "gbk": "gb18030", "ascii": "utf-8"}.get(known, known)
     text = data.decode(known if known in _CHARSETS else "utf-8", "replace").removeprefix("\ufeff")
     if "\0" in text:
@@ -492,16 +494,16 @@ def _decode(data: bytes, charset: str, kind: str) -> str:
 
 
 def html_to_text(source: str, base: str = "") -> str:
-    """Return what a reader of the page sees, `# ` before headings, `- ` before items, links as `[text](address)`.
+    """Return the visible text of a page, with `# ` before headings, `- ` before items, and links as `[text](address)`.
 
-    Its own scanner, because `html.parser` takes quadratic time on unfinished comments and tags; each branch here
-    either moves forward or ends the page.
+    It has its own scanner, because `html.parser` takes quadratic time on unfinished comments and tags. Here, each
+    branch either moves forward or ends the page.
     """
     page = _Page(base)
     for tag, attributes, text in _markup(source):
         page.add(tag, attributes, text)
         if page.size > MAX_TEXT:
-            return page.text()[:MAX_TEXT] + "\n… the page goes on."
+            return page.text()[:MAX_TEXT] + "\n… the page is longer."
     return page.text()
 
 
@@ -515,7 +517,7 @@ _RAW = {
 
 
 def _markup(source: str) -> Iterator[tuple[str, dict[str, str], str]]:
-    """Cut HTML into `(tag, attributes, "")` and `("", {}, text)`; an end tag is `/tag`. Scripts are left out."""
+    """Split HTML into `(tag, attributes, "")` and `("", {}, text)`; an end tag is `/tag`. Scripts are left out."""
     position = 0
     while position < len(source):
         start = source.find("<", position)
@@ -573,7 +575,7 @@ _SPACE = re.compile(r"\s+")
 
 
 class _Page:
-    """The text of a page as it grows: lines of words, preformatted text as it is."""
+    """Builds the text of a page; preformatted text is kept as it is."""
 
     def __init__(self, base: str) -> None:
         self.size = 0

@@ -1,4 +1,4 @@
-"""In a bare checkout `lmagent.tools` is the folder beside the package: have it found before the tests import it."""
+"""Make `lmagent.tools` importable: in a checkout it is the folder `tools` beside the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The calculator: right answers, exact decimals, lookalike signs, and nothing that runs code or for ever."""
+"""The calculator: results, exact decimals, lookalike signs, and no code or endless calculation."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ from lmagent.tools.calculator import MAX_LENGTH, calculator
         ("floor(-1.5) + ceil(1.2)", "0"),
     ],
 )
-def test_answers(expression: str, answer: str | None):
+def test_expressions_have_the_expected_results(expression: str, answer: str | None):
     if answer is None:
         with pytest.raises(ToolError):
             calculator(expression)
@@ -79,7 +79,7 @@ def test_answers(expression: str, answer: str | None):
 
 
 @pytest.mark.parametrize(
-    ("expression", "told"),
+    ("expression", "said"),
     [
         ("", "Write one expression"),
         ("2 +", "Write one expression"),
@@ -106,10 +106,10 @@ def test_answers(expression: str, answer: str | None):
         ("True + 1", "Only arithmetic"),
     ],
 )
-def test_mistakes_are_told_to_the_model(expression: str, told: str):
+def test_mistakes_raise_tool_errors_that_name_them(expression: str, said: str):
     with pytest.raises(ToolError) as caught:
         calculator(expression)
-    assert told in str(caught.value)
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -149,13 +149,13 @@ def test_mistakes_are_told_to_the_model(expression: str, told: str):
         "\ud800",
     ],
 )
-def test_code_is_refused(expression: str):
+def test_code_is_rejected(expression: str):
     with pytest.raises(ToolError):
         calculator(expression)
 
 
 @pytest.mark.parametrize(
-    ("expression", "told"),
+    ("expression", "said"),
     [
         ("9 ** 9 ** 9", "too large"),
         ("9 ^ 99999", "too large"),
@@ -179,16 +179,16 @@ def test_code_is_refused(expression: str):
         ("-" * 400 + "1", ""),
     ],
 )
-def test_bounds_hold_in_no_time(expression: str, told: str):
+def test_large_calculations_are_rejected_quickly(expression: str, said: str):
     before = time.process_time()
     with pytest.raises(ToolError) as caught:
         calculator(expression)
-    assert told in str(caught.value)
+    assert said in str(caught.value)
     assert time.process_time() - before < 0.5
 
 
 @given(st.text(alphabet="0123456789.+-*/%^!()[]eE, °√²πmax sqrtof=_％×", max_size=60))
-def test_any_text_gives_an_answer_or_a_tool_error(text: str):
+def test_any_text_returns_a_result_or_raises_a_tool_error(text: str):
     with contextlib.suppress(ToolError):
         assert isinstance(calculator(text), str)
 

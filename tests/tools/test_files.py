@@ -1,4 +1,4 @@
-"""File tools: what they do inside their root, and every way out of it that a model or a bystander could try."""
+"""File tools: their results inside the root, and attempts of a model or another process to leave it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tools(root: Path | str, **options: Any) -> dict[str, Callable[..., str]]:
     return {tool.name: tool for tool in file_tools(root, **options)}
 
 
-def test_reading(root: Path):
+def test_read_file_returns_the_text_or_some_lines(root: Path):
     read = tools(root)["read_file"]
     assert read("a.txt") == "one\ntwo\nthree\n"
     assert read("./sub//b.py") == "# two\nprint('zwei')\n"
@@ -45,7 +45,7 @@ def test_reading(root: Path):
     assert read("a.txt", first_line=3) == "three\n"
 
 
-def test_listing(root: Path):
+def test_list_files_shows_sizes_patterns_and_folders(root: Path):
     list_files = tools(root)["list_files"]
     assert list_files() == "a.txt 14\nsub/"
     assert list_files("sub") == "b.py 20\ndeep/"
@@ -54,21 +54,21 @@ def test_listing(root: Path):
     assert list_files(pattern="nothing") == "Nothing found."
 
 
-def test_searching(root: Path):
+def test_search_files_finds_lines_below_a_folder(root: Path):
     search = tools(root)["search_files"]
     assert search("two") == "a.txt:2: two\nsub/b.py:1: # two\nsub/deep/笔记.txt:1: 第二 two"
     assert search("two", "sub", "*.py") == "b.py:1: # two"
     assert search("KEY") == "Nothing found."
 
 
-def test_a_long_line_shows_the_place_of_the_match(root: Path):
+def test_match_in_a_long_line_is_shown_with_the_text_around_it(root: Path):
     (root / "long.txt").write_text("x" * 100_000 + "needle" + "y" * 100_000)
     found = tools(root)["search_files"]("needle")
     assert "needle" in found
     assert len(found) < 300
 
 
-def test_writing(root: Path):
+def test_write_file_creates_folders_and_replaces_only_on_request(root: Path):
     write = tools(root, write=True)["write_file"]
     assert write("new/folder/c.txt", "héllo") == "Wrote 6 bytes to new/folder/c.txt."
     assert (root / "new/folder/c.txt").read_text() == "héllo"
@@ -82,13 +82,13 @@ def test_writing(root: Path):
     assert sorted(os.listdir(root)) == [".env", "a.txt", "new", "sub"]
 
 
-def test_writing_must_be_allowed(root: Path):
+def test_write_file_exists_only_with_write_true(root: Path):
     assert list(tools(root)) == ["read_file", "list_files", "search_files"]
     assert list(tools(root, write=True)) == ["read_file", "list_files", "search_files", "write_file"]
 
 
 @pytest.mark.parametrize("bad", ["", "missing", "root/a.txt"])
-def test_a_root_must_be_an_existing_folder(root: Path, bad: str):
+def test_root_must_be_an_existing_folder(root: Path, bad: str):
     with pytest.raises(ValueError, match="folder"):
         file_tools(bad and root.parent / bad)
     with pytest.raises(TypeError):
@@ -140,7 +140,7 @@ def _traps(root: Path) -> None:
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_nothing_but_files_inside_is_read(root: Path, path: str):
+def test_only_files_inside_the_root_are_read(root: Path, path: str):
     _traps(root)
     with pytest.raises(ToolError) as caught:
         tools(root)["read_file"](path)
@@ -149,7 +149,7 @@ def test_nothing_but_files_inside_is_read(root: Path, path: str):
 
 
 @pytest.mark.parametrize("path", ["..", "../secret.txt", "sub/../../secret.txt", "sub/../a.txt", "../root/a.txt"])
-def test_visible_dot_names_do_not_open_the_way_up(root: Path, path: str):
+def test_parent_folder_stays_unreachable_with_hidden_true(root: Path, path: str):
     bound = tools(root, hidden=True, write=True)
     for tool, arguments in (("read_file", ()), ("list_files", ()), ("write_file", ("x", True))):
         with pytest.raises(ToolError, match=r"contains '\.\.'"):
@@ -157,7 +157,7 @@ def test_visible_dot_names_do_not_open_the_way_up(root: Path, path: str):
 
 
 @pytest.mark.parametrize("path", sorted({*OUTSIDE} - {"~/secret.txt", "$HOME/x", "*.txt"}))
-def test_nothing_but_files_inside_is_written(root: Path, path: str):
+def test_only_files_inside_the_root_are_written(root: Path, path: str):
     _traps(root)
     before = sorted(os.listdir(root.parent))
     with pytest.raises(ToolError) as caught:
@@ -169,7 +169,7 @@ def test_nothing_but_files_inside_is_written(root: Path, path: str):
     assert not list(root.glob(".lmagent-*"))
 
 
-def test_home_and_variables_are_plain_names(root: Path):
+def test_tilde_and_variables_are_not_expanded(root: Path):
     write = tools(root, write=True)["write_file"]
     for path in ("~/x", "$HOME/x", "*"):
         write(path, "literal")
@@ -177,28 +177,28 @@ def test_home_and_variables_are_plain_names(root: Path):
 
 
 @pytest.mark.parametrize("path", ["..", "/etc", "linked", "self", ".git", "a.txt", "sub/../.."])
-def test_no_folder_outside_is_listed_or_searched(root: Path, path: str):
+def test_only_folders_inside_the_root_are_listed_and_searched(root: Path, path: str):
     _traps(root)
     for call in (lambda: tools(root)["list_files"](path), lambda: tools(root)["search_files"]("secret", path)):
         with pytest.raises(ToolError):
             call()
 
 
-def test_links_and_odd_files_are_shown_but_not_entered(root: Path):
+def test_links_and_special_files_are_listed_but_not_followed(root: Path):
     _traps(root)
     listed = tools(root)["list_files"](recursive=True)
     assert "linked (link, not followed)" in listed.splitlines()
-    assert "fifo (no regular file)" in listed.splitlines()
+    assert "fifo (not a regular file)" in listed.splitlines()
     assert "secret" not in listed
     assert tools(root)["search_files"]("secret outside") == "Nothing found."
 
 
-def test_hidden_names_when_asked_for(root: Path):
+def test_hidden_true_shows_names_with_a_leading_dot(root: Path):
     assert SECRET in tools(root, hidden=True)["read_file"](".env")
     assert ".env" in tools(root, hidden=True)["list_files"]()
 
 
-def test_a_device_is_not_opened(root: Path, monkeypatch):
+def test_device_is_not_opened(root: Path, monkeypatch):
     opened: list[str] = []
     real_open = os.open
     monkeypatch.setattr(os, "open", lambda path, *a, **k: (opened.append(str(path)), real_open(path, *a, **k))[1])
@@ -207,7 +207,7 @@ def test_a_device_is_not_opened(root: Path, monkeypatch):
     assert opened == ["/dev"]
 
 
-def test_a_fifo_put_in_place_of_a_file_does_not_block(root: Path, monkeypatch):
+def test_fifo_in_place_of_a_file_does_not_block(root: Path, monkeypatch):
     real_stat = os.stat
 
     def swapping(path: Any, *args: Any, **kwargs: Any) -> os.stat_result:
@@ -233,7 +233,7 @@ def test_a_fifo_put_in_place_of_a_file_does_not_block(root: Path, monkeypatch):
 
 
 def _swap_after_opening(monkeypatch: pytest.MonkeyPatch, name: str, swap: Callable[[], None], before: bool) -> None:
-    """Run `swap` once, right before or after the component `name` is opened."""
+    """Call `swap` once, directly before or after the component `name` is opened."""
     real_open, done = os.open, [False]
 
     def opening(path: Any, *args: Any, **kwargs: Any) -> int:
@@ -251,7 +251,7 @@ def _swap_after_opening(monkeypatch: pytest.MonkeyPatch, name: str, swap: Callab
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_folder_swapped_for_a_link_does_not_lead_outside(root: Path, monkeypatch, before: bool):
+def test_folder_replaced_by_a_link_does_not_lead_outside(root: Path, monkeypatch, before: bool):
     evil = root.parent / "evil"
     evil.mkdir()
     (evil / "b.py").write_text(SECRET)
@@ -269,7 +269,7 @@ def test_a_folder_swapped_for_a_link_does_not_lead_outside(root: Path, monkeypat
     assert ("zwei" in answer) is not before
 
 
-def test_a_folder_swapped_while_writing_does_not_lead_outside(root: Path, monkeypatch):
+def test_folder_replaced_during_a_write_does_not_lead_outside(root: Path, monkeypatch):
     evil = root.parent / "evil"
     evil.mkdir()
 
@@ -284,7 +284,7 @@ def test_a_folder_swapped_while_writing_does_not_lead_outside(root: Path, monkey
 
 
 @pytest.mark.parametrize("verb", ["list_files", "search_files"])
-def test_a_folder_swapped_while_walking_does_not_lead_outside(root: Path, monkeypatch, verb: str):
+def test_folder_replaced_during_a_listing_does_not_lead_outside(root: Path, monkeypatch, verb: str):
     def swap() -> None:
         (root / "sub").rename(root.parent / "moved")
         (root / "sub").symlink_to(root.parent)
@@ -294,7 +294,7 @@ def test_a_folder_swapped_while_walking_does_not_lead_outside(root: Path, monkey
     assert "secret" not in tools(root)[verb](**arguments)
 
 
-def test_a_link_put_in_place_of_a_file_is_not_read_or_written_through(root: Path, monkeypatch):
+def test_link_in_place_of_a_file_is_not_followed(root: Path, monkeypatch):
     def swap() -> None:
         (root / "a.txt").unlink()
         (root / "a.txt").symlink_to(root.parent / "secret.txt")
@@ -312,7 +312,7 @@ def test_a_link_put_in_place_of_a_file_is_not_read_or_written_through(root: Path
     assert (root / "a.txt").read_text() == "new"
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_rest(root: Path, monkeypatch):
+def test_failed_write_keeps_the_old_file_and_removes_the_temporary_one(root: Path, monkeypatch):
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -323,7 +323,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(root: Path, monkeypatch)
     assert not list(root.glob(".lmagent-*"))
 
 
-def test_sizes_are_limited(root: Path):
+def test_files_larger_than_max_bytes_are_rejected(root: Path):
     bound = tools(root, write=True, max_bytes=10)
     with pytest.raises(ToolError, match="larger than the 10 bytes"):
         bound["read_file"]("a.txt")
@@ -332,12 +332,12 @@ def test_sizes_are_limited(root: Path):
     assert bound["search_files"]("two") == "Nothing found."
 
 
-def test_a_file_without_end_is_not_read_for_ever():
+def test_endless_file_is_read_only_up_to_the_limit():
     with pytest.raises(ToolError, match="larger than the 0 bytes"):
         tools("/proc/self", max_bytes=0)["read_file"]("status")
 
 
-def test_what_is_no_text_is_told(root: Path):
+def test_binary_file_is_a_tool_error(root: Path):
     (root / "image.png").write_bytes(b"\x89PNG\xff")
     (root / "zero.bin").write_bytes(b"a\x00b")
     (root / "bom.txt").write_bytes(b"\xef\xbb\xbfhi")
@@ -347,7 +347,7 @@ def test_what_is_no_text_is_told(root: Path):
     assert tools(root)["read_file"]("bom.txt") == "hi"
 
 
-def test_names_cannot_fake_lines_of_the_answer(root: Path):
+def test_control_characters_in_names_are_escaped(root: Path):
     (root / "x\nfake.txt 5").write_text("two")
     Path(os.fsdecode(os.fsencode(root) + b"/\xff.txt")).write_text("two")
     for answer in (tools(root)["list_files"](), tools(root)["search_files"]("two")):
@@ -356,7 +356,7 @@ def test_names_cannot_fake_lines_of_the_answer(root: Path):
         assert "\\udcff.txt" in answer
 
 
-def test_counts_are_limited(root: Path, monkeypatch):
+def test_listed_visited_and_matched_entries_are_limited(root: Path, monkeypatch):
     monkeypatch.setattr(files, "MAX_LISTED", 2)
     monkeypatch.setattr(files, "MAX_MATCHES", 1)
     assert "more than 2 entries" in tools(root)["list_files"](recursive=True)
@@ -370,12 +370,12 @@ def test_counts_are_limited(root: Path, monkeypatch):
 
 
 @pytest.mark.parametrize("pattern", ["../*", "x" * 201])
-def test_patterns_match_names_only(root: Path, pattern: str):
-    with pytest.raises(ToolError, match="A pattern is matched against names"):
+def test_patterns_with_a_slash_or_too_long_are_rejected(root: Path, pattern: str):
+    with pytest.raises(ToolError, match="matches names"):
         tools(root)["list_files"](pattern=pattern)
 
 
-def test_no_descriptor_is_left_open(root: Path):
+def test_all_descriptors_are_closed(root: Path):
     _traps(root)
     before = len(os.listdir("/proc/self/fd"))
     for path in ["a.txt", "sub/deep/笔记.txt", *OUTSIDE]:
@@ -390,7 +390,7 @@ def test_no_descriptor_is_left_open(root: Path):
 
 
 @given(st.text(alphabet="ab./\\~$*\x00\n:éＡ\ud800", max_size=30))
-def test_no_path_leads_outside(tmp_path_factory, text: str):
+def test_any_path_stays_inside_the_root(tmp_path_factory, text: str):
     base = tmp_path_factory.mktemp("any")
     (base / "root").mkdir()
     (base / "a").write_text(SECRET)

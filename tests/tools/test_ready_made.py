@@ -1,4 +1,4 @@
-"""What all ready-made tools have in common: they can be described, called with JSON text, and need to be asked for."""
+"""Common rules of all ready-made tools: they have schemas, accept JSON text, and are not loaded by default."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _made(tmp_path: Path) -> list[Tool[..., Any]]:
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("[!_]*.py")))
-def test_only_harmless_tools_are_ready_and_the_others_name_their_factory(name: str):
+def test_modules_contain_harmless_tools_or_factories(name: str):
     module = import_module(f"lmagent.tools.{name}")
     ready = sorted(key for key, value in vars(module).items() if isinstance(value, Tool))
     assert ready == READY.get(name, [])
@@ -40,7 +40,7 @@ def test_only_harmless_tools_are_ready_and_the_others_name_their_factory(name: s
         assert example.startswith(factory + "(")
 
 
-def test_loading_by_name(tmp_path: Path):
+def test_tools_are_loaded_by_name(tmp_path: Path):
     assert load_tools("calculator") == [calculator.calculator]
     assert sorted(tool.name for tool in load_tools("clock")) == READY["clock"]
     with pytest.raises(ConfigurationError, match=r'Build one first: file_tools\(root="some/folder", write=False\)'):
@@ -52,7 +52,7 @@ def test_loading_by_name(tmp_path: Path):
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
-def test_a_tool_is_one_plain_file(path: Path):
+def test_modules_import_only_the_standard_library_and_lmagent(path: Path):
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0
@@ -68,7 +68,7 @@ def test_a_tool_is_one_plain_file(path: Path):
             assert node.func.id not in ("eval", "exec", "compile", "__import__")
 
 
-def test_every_parameter_is_described(tmp_path: Path):
+def test_every_parameter_has_a_description(tmp_path: Path):
     tools = [getattr(import_module(f"lmagent.tools.{name}"), tool) for name in READY for tool in READY[name]]
     for tool in [*tools, *_made(tmp_path)]:
         schema = tool.json_schema
@@ -78,11 +78,11 @@ def test_every_parameter_is_described(tmp_path: Path):
             assert parameter.get("description"), (tool.name, name)
 
 
-def test_the_calculator_is_short_enough_for_a_small_model():
+def test_calculator_description_is_short_enough_for_a_small_model():
     assert len(str(calculator.calculator.json_schema)) < 360
 
 
-def test_effects_are_declared(tmp_path: Path):
+def test_every_tool_declares_its_effects(tmp_path: Path):
     effects = {tool.name: sorted(tool.options.effects) for tool in _made(tmp_path)}
     assert effects == {
         "read_file": ["reads"],
@@ -94,7 +94,7 @@ def test_effects_are_declared(tmp_path: Path):
     }
 
 
-def test_calls_with_the_text_a_model_writes(tmp_path: Path):
+def test_tools_accept_json_text_from_a_model(tmp_path: Path):
     tools = {tool.name: tool for tool in _made(tmp_path)}
     assert calculator.calculator.call('{"expression": "6 × 7"}') == "42"
     assert clock.days_between.call('{"start": "2024-02-28", "end": "2024-03-01"}').startswith("2 days")
@@ -105,7 +105,7 @@ def test_calls_with_the_text_a_model_writes(tmp_path: Path):
     assert tools["run_program"].call('{"program": "cat", "arguments": ["a.txt"]}') == "exit status 0\nhi"
 
 
-def test_function_is_the_decorator_whatever_was_imported_before():
+def test_function_is_the_decorator_after_any_import_order():
     code = (
         "import lmagent.toolkit.tool, lmagent.toolkit.registry; from lmagent import function; function(len, name='x')"
     )

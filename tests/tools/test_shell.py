@@ -1,4 +1,4 @@
-"""Running programs: what runs, and every way to run something else, to run unasked, or to run on."""
+"""Running programs: results, and attempts to run other programs, to run without approval, or to outlive the call."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def script(tmp_path: Path) -> Callable[[str], str]:
-    """Make a program outside the root from the text of a shell script."""
+    """Return a function that writes a shell script outside the root and returns its path."""
 
     def make(text: str, name: str = "program") -> str:
         path = tmp_path / name
@@ -51,19 +51,19 @@ def script(tmp_path: Path) -> Callable[[str], str]:
     return make
 
 
-def test_a_program_runs_in_the_root_after_someone_said_yes(root: Path):
+def test_program_runs_in_the_root_after_approval(root: Path):
     tool = run_program(programs=["wc", "cat"], root=root, approve=yes)
     assert tool("cat", ["a.txt"]) == "exit status 0\none two\nthree\n"
     assert [tuple(command) for command in ASKED] == [(shutil.which("cat"), "a.txt")]
     assert "wc, cat" in str(tool.json_schema)
 
 
-def test_a_fixed_beginning_is_the_users(root: Path):
+def test_label_stands_for_a_command_with_fixed_arguments(root: Path):
     tool = run_program(programs={"count lines": ["wc", "-l"]}, root=root, approve=yes)
     assert tool("count lines", ["a.txt"]).split() == ["exit", "status", "0", "2", "a.txt"]
 
 
-def test_status_and_both_outputs_come_back(root: Path, script: Callable[[str], str]):
+def test_result_has_the_exit_status_and_both_outputs(root: Path, script: Callable[[str], str]):
     tool = run_program(programs=[script("echo out; echo err >&2; exit 3")], root=root, approve=yes)
     assert tool("program", []) == "exit status 3\nout\nerr\n"
     killed = run_program(programs=[script("kill -9 $$", "killed")], root=root, approve=yes)
@@ -74,31 +74,31 @@ SHELLISH = ["; id", "a.txt; id", "$(id)", "`id`", "a.txt | id", "*", "?", "$HOME
 
 
 @pytest.mark.parametrize("text", SHELLISH)
-def test_nothing_is_split_or_expanded(root: Path, script: Callable[[str], str], text: str):
+def test_arguments_are_not_split_or_expanded(root: Path, script: Callable[[str], str], text: str):
     tool = run_program(programs=[script("printf '<%s>' \"$@\"")], root=root, approve=yes)
     assert tool("program", [text, "x"]) == f"exit status 0\n<{text}><x>"
     assert os.listdir(root) == ["a.txt"]
 
 
 @pytest.mark.parametrize("answer", [False, None, 0, 1, "yes", "no", [True], str], ids=str)
-def test_only_true_is_consent(root: Path, script: Callable[[str], str], answer: Any):
+def test_only_true_approves_a_command(root: Path, script: Callable[[str], str], answer: Any):
     tool = run_program(programs=[script("echo ran > ran")], root=root, approve=lambda command: answer)
     with pytest.raises(ToolError, match="not approved"):
         tool("program", [])
     assert os.listdir(root) == ["a.txt"]
 
 
-def test_asking_that_fails_is_no_consent(root: Path, script: Callable[[str], str]):
+def test_exception_in_approve_rejects_the_command(root: Path, script: Callable[[str], str]):
     def broken(command: Sequence[str]) -> bool:
         raise RuntimeError("nobody there, key sk-secret")
 
-    with pytest.raises(ToolError, match="not approved: asking failed") as caught:
+    with pytest.raises(ToolError, match="not approved: the approval function failed") as caught:
         run_program(programs=[script("echo ran > ran")], root=root, approve=broken)("program", [])
     assert "secret" not in str(caught.value)
     assert os.listdir(root) == ["a.txt"]
 
 
-def test_an_interrupted_question_is_passed_on(root: Path):
+def test_ctrl_c_in_approve_is_raised(root: Path):
     def interrupted(command: Sequence[str]) -> bool:
         raise KeyboardInterrupt
 
@@ -111,7 +111,7 @@ async def _later(command: Sequence[str]) -> bool:
 
 
 @pytest.mark.parametrize("approve", [None, True, "yes", _later])
-def test_approve_must_be_a_plain_function(root: Path, approve: Any):
+def test_approve_must_be_a_sync_function(root: Path, approve: Any):
     with pytest.raises(TypeError, match="approve="):
         run_program(programs=["wc"], root=root, approve=approve)
 
@@ -119,7 +119,7 @@ def test_approve_must_be_a_plain_function(root: Path, approve: Any):
 def test_nothing_is_allowed_by_default(root: Path):
     with pytest.raises(ValueError, match="nothing is allowed"):
         run_program(programs=[], root=root, approve=yes)
-    with pytest.raises(TypeError, match="not one text"):
+    with pytest.raises(TypeError, match="not a string"):
         run_program(programs="wc", root=root, approve=yes)
     with pytest.raises(TypeError):
         run_program(programs=["wc"], root=None, approve=yes)  # type: ignore[arg-type]
@@ -127,7 +127,7 @@ def test_nothing_is_allowed_by_default(root: Path):
         with pytest.raises(ValueError, match="not a folder"):
             run_program(programs=["wc"], root=bad, approve=yes)
     for command in ({"x": []}, {"x": "wc -l"}, {"x": [""]}):
-        with pytest.raises(ValueError, match="is no command"):
+        with pytest.raises(ValueError, match="is not a command"):
             run_program(programs=command, root=root, approve=yes)
     with pytest.raises(ValueError, match="not found"):
         run_program(programs=["no-such-program"], root=root, approve=yes)
@@ -137,7 +137,7 @@ STARTERS = ["sh", "/bin/sh", "env", "xargs", "find", "nice", "timeout", sys.exec
 
 
 @pytest.mark.parametrize("name", STARTERS)
-def test_interpreters_and_starters_are_refused(root: Path, name: str):
+def test_interpreters_and_program_starters_are_rejected(root: Path, name: str):
     with pytest.raises(ValueError, match="can run any other program"):
         run_program(programs=[name], root=root, approve=yes)
 
@@ -145,18 +145,18 @@ def test_interpreters_and_starters_are_refused(root: Path, name: str):
 @pytest.mark.parametrize(
     "name", ["python3.13", "PERL", "node18", "pypy3.10", "bash-5.2", "m4", "Rscript", "perl5.36-linux", "setarch"]
 )
-def test_interpreters_are_known_by_every_version(root: Path, script: Callable[..., str], name: str):
+def test_interpreters_with_a_version_in_their_name_are_rejected(root: Path, script: Callable[..., str], name: str):
     with pytest.raises(ValueError, match="can run any other program"):
         run_program(programs=[script("", name)], root=root, approve=yes)
 
 
-def test_a_link_to_an_interpreter_is_refused(root: Path, tmp_path: Path):
+def test_link_to_an_interpreter_is_rejected(root: Path, tmp_path: Path):
     (tmp_path / "innocent").symlink_to("/bin/sh")
     with pytest.raises(ValueError, match="can run any other program"):
         run_program(programs=[str(tmp_path / "innocent")], root=root, approve=yes)
 
 
-def test_a_link_to_a_multicall_binary_is_known_by_its_own_name(root: Path, tmp_path: Path, script: Callable[..., str]):
+def test_link_to_a_multicall_binary_is_checked_by_its_own_name(root: Path, tmp_path: Path, script: Callable[..., str]):
     box = script("echo box", "busybox")
     (tmp_path / "wc").symlink_to(box)
     (tmp_path / "sh").symlink_to(box)
@@ -166,7 +166,7 @@ def test_a_link_to_a_multicall_binary_is_known_by_its_own_name(root: Path, tmp_p
             run_program(programs=[name], root=root, approve=yes)
 
 
-def test_a_program_that_the_model_could_replace_is_refused(root: Path, tmp_path: Path):
+def test_program_below_the_root_is_rejected(root: Path, tmp_path: Path):
     (root / "mine").write_text("#!/bin/sh\n")
     (root / "mine").chmod(0o755)
     (tmp_path / "link").symlink_to(root / "mine")
@@ -176,14 +176,14 @@ def test_a_program_that_the_model_could_replace_is_refused(root: Path, tmp_path:
 
 
 @pytest.mark.parametrize("program", ["rm", "cat", "/usr/bin/wc", "../wc", "WC", "wc ", "wc -l", "", "wc\x00", "ｗｃ"])
-def test_only_named_programs_run(root: Path, program: str):
+def test_only_the_given_programs_run(root: Path, program: str):
     with pytest.raises(ToolError, match=r"is not allowed\. Allowed are: wc"):
         run_program(programs=["wc"], root=root, approve=yes)(program, [])
     assert ASKED == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "said"),
     [
         (["-l"], "begins with a dash"),
         (["--files0-from=x"], "begins with a dash"),
@@ -204,25 +204,25 @@ def test_only_named_programs_run(root: Path, program: str):
         (["x" * 5000], "At most 64"),
     ],
 )
-def test_arguments_are_checked_before_anyone_is_asked(root: Path, arguments: list[str], told: str):
-    with pytest.raises(ToolError, match=told):
+def test_arguments_are_checked_before_approval(root: Path, arguments: list[str], said: str):
+    with pytest.raises(ToolError, match=said):
         run_program(programs=["wc"], root=root, approve=yes)("wc", arguments)
     assert ASKED == []
 
 
-def test_the_environment_is_clean(root: Path, script: Callable[[str], str], monkeypatch):
+def test_environment_has_only_path_lang_and_given_variables(root: Path, script: Callable[[str], str], monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
     monkeypatch.setenv("LD_PRELOAD_X", "canary")
     program = script("env; pwd; cat; echo end")
-    told = run_program(programs=[program], root=root, approve=yes, env={"MINE": "1"})("program", [])
-    assert "canary" not in told
-    assert "OPENAI" not in told
-    names = {line.partition("=")[0] for line in told.splitlines() if "=" in line}
+    said = run_program(programs=[program], root=root, approve=yes, env={"MINE": "1"})("program", [])
+    assert "canary" not in said
+    assert "OPENAI" not in said
+    names = {line.partition("=")[0] for line in said.splitlines() if "=" in line}
     assert names <= {"PATH", "LANG", "MINE", "PWD", "OLDPWD", "SHLVL", "_"}
-    assert told.endswith(f"\n{root}\nend\n")
+    assert said.endswith(f"\n{root}\nend\n")
 
 
-def test_the_terminal_is_not_read(root: Path):
+def test_standard_input_is_empty(root: Path):
     ours, theirs = os.pipe()
     os.write(theirs, b"typed by the user")
     os.close(theirs)
@@ -248,7 +248,7 @@ def _gone(pid: int) -> bool:
     return False
 
 
-def test_a_program_that_hangs_is_killed_with_its_children(root: Path, script: Callable[[str], str]):
+def test_program_that_hangs_is_killed_with_its_children(root: Path, script: Callable[[str], str]):
     program = script("echo begun; sleep 60 & echo $! > child; trap '' TERM INT HUP; sleep 60")
     before = time.monotonic()
     with pytest.raises(ToolError, match=r"within 0\.3 seconds and was killed\. Output:\nbegun"):
@@ -257,7 +257,7 @@ def test_a_program_that_hangs_is_killed_with_its_children(root: Path, script: Ca
     assert _gone(int((root / "child").read_text()))
 
 
-def test_a_child_left_behind_is_killed_and_does_not_keep_the_call(root: Path, script: Callable[[str], str]):
+def test_background_child_is_killed_and_does_not_block_the_call(root: Path, script: Callable[[str], str]):
     program = script("sleep 60 & echo $! > child; echo done")
     before = time.monotonic()
     assert run_program(programs=[program], root=root, approve=yes, timeout=5)("program", []) == "exit status 0\ndone\n"
@@ -265,28 +265,28 @@ def test_a_child_left_behind_is_killed_and_does_not_keep_the_call(root: Path, sc
     assert _gone(int((root / "child").read_text()))
 
 
-def test_output_is_bounded(root: Path, script: Callable[[str], str]):
+def test_program_is_killed_at_the_output_limit(root: Path, script: Callable[[str], str]):
     program = script("while :; do echo 0123456789012345678901234567890123456789; done")
     before = time.monotonic()
-    told = run_program(programs=[program], root=root, approve=yes, timeout=10, max_output=1000)("program", [])
-    assert told.startswith("killed after 1000 bytes of output\n0123")
-    assert len(told) < 1100
+    said = run_program(programs=[program], root=root, approve=yes, timeout=10, max_output=1000)("program", [])
+    assert said.startswith("killed after 1000 bytes of output\n0123")
+    assert len(said) < 1100
     assert time.monotonic() - before < 2.0
 
 
-def test_a_program_that_closes_its_output_is_waited_for(root: Path, script: Callable[[str], str]):
+def test_program_that_closes_its_output_runs_to_its_end(root: Path, script: Callable[[str], str]):
     program = script("echo early; exec >&- 2>&-; sleep 0.1; echo late > late; exit 4")
     assert run_program(programs=[program], root=root, approve=yes)("program", []) == "exit status 4\nearly\n"
     assert (root / "late").exists()
 
 
-def test_output_is_read_whole(root: Path, script: Callable[[str], str]):
+def test_output_is_read_to_its_end(root: Path, script: Callable[[str], str]):
     program = script("head -c 300000 /dev/zero | tr '\\0' x; echo; echo é")
-    told = run_program(programs=[program], root=root, approve=yes, max_output=400_000)("program", [])
-    assert told == "exit status 0\n" + "x" * 300_000 + "\né\n"
+    said = run_program(programs=[program], root=root, approve=yes, max_output=400_000)("program", [])
+    assert said == "exit status 0\n" + "x" * 300_000 + "\né\n"
 
 
-def test_an_interrupt_kills_the_program(root: Path, script: Callable[[str], str], monkeypatch):
+def test_ctrl_c_kills_the_program(root: Path, script: Callable[[str], str], monkeypatch):
     def interrupted(pid: int) -> bool:
         for _ in range(200):
             if (root / "child").exists() and (root / "child").read_text().strip():
@@ -301,7 +301,7 @@ def test_an_interrupt_kills_the_program(root: Path, script: Callable[[str], str]
     assert _gone(int((root / "child").read_text()))
 
 
-def test_a_program_that_cannot_start_is_told(root: Path, script: Callable[[str], str]):
+def test_program_that_cannot_start_is_a_tool_error(root: Path, script: Callable[[str], str]):
     path = script("")
     tool = run_program(programs=[path], root=root, approve=yes)
     Path(path).unlink()
@@ -309,7 +309,7 @@ def test_a_program_that_cannot_start_is_told(root: Path, script: Callable[[str],
         tool("program", [])
 
 
-def test_a_host_that_ignores_its_children_still_gets_the_output(root: Path):
+def test_output_is_returned_when_the_host_ignores_sigchld(root: Path):
     old = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         assert run_program(programs=["cat"], root=root, approve=yes)("cat", ["a.txt"]).endswith("one two\nthree\n")
@@ -317,7 +317,7 @@ def test_a_host_that_ignores_its_children_still_gets_the_output(root: Path):
         signal.signal(signal.SIGCHLD, old)
 
 
-def test_nothing_is_left_open(root: Path):
+def test_all_descriptors_and_processes_are_gone(root: Path):
     tool = run_program(programs=["cat"], root=root, approve=yes)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
