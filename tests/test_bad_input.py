@@ -12,8 +12,7 @@ import pytest
 
 from lmagent import Agent, ChatEngine, History, OpenAIChat, ToolError, function, load_from_model_id
 from lmagent.core.history import history_problems
-from lmagent.core.messages import ToolMessage
-from lmagent.core.prompts import message_from_dict, message_to_dict
+from lmagent.core.messages import ToolMessage, message_from_dict, message_to_dict
 from lmagent.errors import (
     AuthenticationFailed,
     ConfigurationError,

@@ -16,8 +16,7 @@ from lmagent.agent.run import RUN_KEYWORDS, Handoff, Limits, PausedRun, Run, Run
 from lmagent.core.budget import price_of
 from lmagent.core.events import Event, NestedEvent
 from lmagent.core.history import History
-from lmagent.core.messages import Prompt, SystemMessage
-from lmagent.core.prompts import as_messages
+from lmagent.core.messages import Prompt, SystemMessage, as_messages
 from lmagent.errors import ConfigurationError, LimitExceeded, OutputError, ToolError
 from lmagent.models.model import ChatModel, resolve_tool_choice
 from lmagent.observe.hooks import Hooks
@@ -239,7 +238,8 @@ class Agent:
         tool_choice = options.get("tool_choice")
         given = {name: value for name, value in options.items() if name not in RUN_KEYWORDS}
         parameters = check_parameters(agent.model, given, RUN_KEYWORDS, over=agent._parameters)
-        _check_prices(limits, agent.model.model_id)
+        if limits.cost is not None:
+            _check_prices(limits, agent.model.model_id)
         choice = agent._tool_choice if tool_choice is None else resolve_tool_choice(tool_choice, agent.tools.specs)
         history, start = _begun(prompt, options.get("history"))
         run = Run(
@@ -292,12 +292,11 @@ def _check_type(name: str, value: object, kind: Any, wanted: str) -> None:
 
 
 def _check_prices(limits: Limits, model_id: str) -> None:
-    if limits.cost is not None:
-        for each in model_id.split("|"):
-            if price_of(limits.prices, each) is None:
-                raise ConfigurationError(
-                    f"There is no price for {each!r}, so its cost cannot be limited: Limits(cost=..., prices=...)."
-                )
+    for each in model_id.split("|"):
+        if price_of(limits.prices, each) is None:
+            raise ConfigurationError(
+                f"There is no price for {each!r}, so its cost cannot be limited: Limits(cost=..., prices=...)."
+            )
 
 
 def _begun(prompt: Prompt | Resumption, history: History | Prompt | None) -> tuple[History, int]:

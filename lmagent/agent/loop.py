@@ -37,8 +37,7 @@ from lmagent.core.budget import price_of
 from lmagent.core.events import Event, RoundEnd, RoundStart, ToolDecided
 from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.json_text import dumps, dumps_text
-from lmagent.core.messages import AssistantMessage, Message, Reply, ToolCall, ToolMessage, UserMessage
-from lmagent.core.prompts import message_to_dict
+from lmagent.core.messages import AssistantMessage, Message, Reply, ToolCall, ToolMessage, UserMessage, message_to_dict
 from lmagent.errors import OutputError
 from lmagent.providers.base import ToolChoice
 from lmagent.toolkit.context import ToolOutcome

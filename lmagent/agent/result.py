@@ -13,8 +13,17 @@ from typing import Any, Literal, TypeAlias, cast
 from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.history import open_calls
 from lmagent.core.json_text import dumps_text
-from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage
-from lmagent.core.prompts import message_from_dict, message_to_dict
+from lmagent.core.messages import (
+    AssistantMessage,
+    FinishReason,
+    Message,
+    Reply,
+    ToolCall,
+    ToolMessage,
+    Usage,
+    message_from_dict,
+    message_to_dict,
+)
 from lmagent.errors import ConfigurationError, MessageError
 from lmagent.toolkit.context import RunContext, ToolOutcome
 from lmagent.toolkit.registry import ToolRegistry

@@ -159,6 +159,8 @@ def check_parameters(
         UnknownParameter: A name is no parameter; the message names the closest of `keywords`, if one is close.
         ParameterError: A value is out of range.
     """
+    if not given and over is not None:
+        return over
     try:
         return model.check_parameters(given, over=over)
     except UnknownParameter as error:

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import quote, unquote
 
 from lmagent.core.history import History, repair_history
-from lmagent.core.messages import Message
-from lmagent.core.prompts import message_from_dict, message_to_dict
+from lmagent.core.messages import Message, message_from_dict, message_to_dict
 from lmagent.errors import JournalError, MessageError
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Reads answers with a codec: whole bodies and streams; bytes in, events and a `Reply` out. No I/O, no clock.
 
-Whatever a server sends, this module raises only errors of `lmagent.errors` (and `StreamFailure`, for `flow.py`).
+Whatever a server sends, this module raises only errors of `lmagent.errors` (and `StreamFailure`, for `exchange.py`).
 """
 
 from __future__ import annotations
@@ -16,17 +16,9 @@ from lmagent.errors import InvalidResponse, LMAgentError, ResponseTooLarge, Stre
 from lmagent.providers.base import Codec
 
 __all__ = [
-    "StreamFailure",
-    "StreamReader",
-    "as_invalid",
-    "decoded",
-    "described",
-    "guarded",
-    "is_whole_body",
-    "read_whole",
-    "replayed",
-    "request_id_of",
-]
+    "StreamFailure", "StreamReader", "as_invalid", "decoded", "described", "guarded", "is_whole_body", "read_whole",
+    "replayed", "request_id_of",
+]  # fmt: skip
 
 _BOM = b"\xef\xbb\xbf"
 _QUOTED = 200
@@ -86,21 +78,17 @@ def is_whole_body(start: bytes) -> bool | None:
 def read_whole(codec: Codec, content: bytes, body: JSON | None, prefix: str) -> Reply:
     """Read a whole answer in which `codec.parse_error` found no error; `body` is `content` decoded."""
     if body is None:
-        if is_whole_body(content) is False:
-            return _read_unrequested_stream(codec, content, prefix)
-        raise InvalidResponse(f"The answer is {described(content)} instead of JSON.")
+        if is_whole_body(content) is not False:
+            raise InvalidResponse(f"The answer is {described(content)} instead of JSON.")
+        reader = StreamReader(codec, prefix)  # a stream that was not requested
+        try:
+            reader.feed(content)
+            reader.close()
+        except StreamFailure as failure:
+            raise failure.error from failure.__cause__
+        return reader.reply()
     with guarded():
         return codec.parse_reply(body, prefix=prefix)
-
-
-def _read_unrequested_stream(codec: Codec, content: bytes, prefix: str) -> Reply:
-    reader = StreamReader(codec, prefix)
-    try:
-        reader.feed(content)
-        reader.close()
-    except StreamFailure as failure:
-        raise failure.error from failure.__cause__
-    return reader.reply(None, 1)
 
 
 def replayed(reply: Reply, prefix: str) -> list[Event]:
@@ -180,14 +168,14 @@ class StreamReader:
             raise StreamFailure(events, as_invalid(error)) from error
         return events
 
-    def reply(self, request_id: str | None, attempts: int) -> Reply:
+    def reply(self) -> Reply:
         """Return the whole reply."""
         if not self.whole:
             raise StreamInterrupted(
                 "The stream ended without a finish reason, so the reply is incomplete. Try again.", partial=self.partial
             )
         with guarded():
-            return self._builder.reply(self._codec.model_id, request_id=request_id, attempts=attempts)
+            return self._builder.reply(self._codec.model_id)
 
 
 class StreamFailure(Exception):  # caught by the flow; no caller sees it
@@ -208,16 +196,6 @@ def request_id_of(headers: Mapping[str, str]) -> str | None:
 
 
 _REQUEST_IDS = (
-    "x-request-id",
-    "request-id",
-    "apim-request-id",
-    "x-ms-request-id",
-    "x-tc-requestid",
-    "x-bc-request-id",
-    "x-log-id",
-    "trace-id",
-    "minimax-request-id",
-    "x-goog-request-id",
-    "x-amzn-requestid",
-    "cf-ray",
-)
+    "x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "x-tc-requestid", "x-bc-request-id",
+    "x-log-id", "trace-id", "minimax-request-id", "x-goog-request-id", "x-amzn-requestid", "cf-ray",
+)  # fmt: skip

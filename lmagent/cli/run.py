@@ -30,8 +30,7 @@ from lmagent.cli.options import (
 from lmagent.cli.trace import ContentOption, TraceOption, trace_file
 from lmagent.core.events import Event, TextDelta, TextEnd, TextStart
 from lmagent.core.json_text import dumps_text
-from lmagent.core.messages import Reply, ToolCall, ToolMessage, Usage
-from lmagent.core.prompts import message_to_dict
+from lmagent.core.messages import Reply, ToolCall, ToolMessage, Usage, message_to_dict
 from lmagent.engines.chat import ChatEngine
 from lmagent.engines.printer import Printer, printable
 from lmagent.errors import LMAgentError

@@ -12,8 +12,7 @@ from lmagent.agent.run import ChatOptions, Limits
 from lmagent.agent.sessions import SessionStore, StoredHistory
 from lmagent.core.events import Event, RunEnd
 from lmagent.core.history import History, repair_history
-from lmagent.core.messages import Message, Prompt, UserMessage
-from lmagent.core.prompts import as_messages
+from lmagent.core.messages import Message, Prompt, UserMessage, as_messages
 from lmagent.engines.printer import Printer
 from lmagent.models.model import ChatModel
 

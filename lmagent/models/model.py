@@ -9,8 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack, cast
 
 from lmagent.core.events import Event, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from lmagent.core.messages import Prompt, Reply, ReplyChunk, StreamInfo
-from lmagent.core.prompts import as_messages
+from lmagent.core.messages import Prompt, Reply, ReplyChunk, StreamInfo, as_messages
 from lmagent.errors import ConfigurationError, ParameterError
 from lmagent.providers.base import Auth, ChatCall, Codec, NamedTool, ToolChoice
 from lmagent.toolkit.schema import OutputSchema, ToolSpec

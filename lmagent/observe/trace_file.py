@@ -16,8 +16,7 @@ from typing import Any
 
 from lmagent.core.events import ToolDecided
 from lmagent.core.json_text import JSONError, dumps, loads
-from lmagent.core.messages import Reply, ToolCall, Usage
-from lmagent.core.prompts import message_to_dict
+from lmagent.core.messages import Reply, ToolCall, Usage, message_to_dict
 from lmagent.core.redaction import redact, redact_value
 from lmagent.errors import ConfigurationError
 from lmagent.observe.hooks import Hooks, Observer, Span

@@ -8,8 +8,7 @@ from typing import Any, Self, TypeAlias, Unpack
 
 from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON, dumps, dumps_text, loads
-from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, Usage
-from lmagent.core.prompts import message_to_dict
+from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, Usage, message_to_dict
 from lmagent.errors import LMAgentError, ProviderError
 from lmagent.models.model import ChatModel, ModelOptions
 from lmagent.prompting.prompted import Prompted

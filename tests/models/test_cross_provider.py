@@ -12,8 +12,7 @@ import pytest
 
 from lmagent import Agent, History, function
 from lmagent.core.history import history_problems
-from lmagent.core.messages import AssistantMessage, Message
-from lmagent.core.prompts import message_from_dict, message_to_dict
+from lmagent.core.messages import AssistantMessage, Message, message_from_dict, message_to_dict
 from lmagent.errors import ProviderError
 from lmagent.models.fallback import FallbackModel
 from tests.dialect_servers import ALL, DIALECTS, DialectServer, answers, calls_then

@@ -16,8 +16,7 @@ from typing import Any
 
 from lmagent.core.events import Event, ReplyBuilder
 from lmagent.core.json_text import Frame, loads
-from lmagent.core.messages import Reply, Usage
-from lmagent.core.prompts import as_messages
+from lmagent.core.messages import Reply, Usage, as_messages
 from lmagent.providers.base import Auth, ChatCall, Codec, NamedTool, Request, ToolChoice
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 

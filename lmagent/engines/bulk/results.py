@@ -10,8 +10,7 @@ from typing import Any, Literal, TextIO, TypeAlias
 
 from lmagent import errors
 from lmagent.agent.result import RunResult
-from lmagent.core.messages import AssistantMessage, Reply, Usage
-from lmagent.core.prompts import message_from_dict, message_to_dict
+from lmagent.core.messages import AssistantMessage, Reply, Usage, message_from_dict, message_to_dict
 from lmagent.engines.bulk.work import Row
 from lmagent.errors import (
     AuthenticationFailed,

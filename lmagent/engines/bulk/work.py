@@ -19,8 +19,7 @@ from inspect import isasyncgen, isgenerator
 from typing import Any, Protocol, cast, runtime_checkable
 
 from lmagent.asking.limits import Permit
-from lmagent.core.messages import Message
-from lmagent.core.prompts import as_messages, message_to_dict
+from lmagent.core.messages import Message, as_messages, message_to_dict
 from lmagent.errors import ConfigurationError, MessageError
 
 __all__ = [

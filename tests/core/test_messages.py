@@ -15,8 +15,10 @@ from lmagent.core.messages import (
     ToolCall,
     ToolMessage,
     UserMessage,
+    as_messages,
+    message_from_dict,
+    message_to_dict,
 )
-from lmagent.core.prompts import as_messages, message_from_dict, message_to_dict
 from lmagent.errors import MessageError
 
 ALL = [
