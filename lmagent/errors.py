@@ -33,35 +33,12 @@ from typing import Any, ClassVar, Literal
 from lmagent.core.redaction import redact, redact_value
 
 __all__ = [
-    "AuthenticationFailed",
-    "BadRequest",
-    "ConfigurationError",
-    "ConnectionFailed",
-    "ContentFiltered",
-    "ContextTooLong",
-    "FunctionDefinitionError",
-    "InvalidArguments",
-    "InvalidResponse",
-    "JournalError",
-    "LMAgentError",
-    "LimitExceeded",
-    "MessageError",
-    "NotFound",
-    "OutputError",
-    "Overloaded",
-    "ParameterError",
-    "PermissionDenied",
-    "ProviderError",
-    "QuotaExceeded",
-    "RateLimited",
-    "RequestTimeout",
-    "ResponseTooLarge",
-    "ServerFailed",
-    "StreamInterrupted",
-    "ToolError",
-    "UnexpectedRedirect",
-    "UnknownParameter",
-]
+    "AuthenticationFailed", "BadRequest", "ConfigurationError", "ConnectionFailed", "ContentFiltered",
+    "ContextTooLong", "FunctionDefinitionError", "InvalidArguments", "InvalidResponse", "JournalError",
+    "LMAgentError", "LimitExceeded", "MessageError", "NotFound", "OutputError", "Overloaded", "ParameterError",
+    "PermissionDenied", "ProviderError", "QuotaExceeded", "RateLimited", "RequestTimeout", "ResponseTooLarge",
+    "ServerFailed", "StreamInterrupted", "ToolError", "UnexpectedRedirect", "UnknownParameter",
+]  # fmt: skip
 
 _MAX_MESSAGE = 500
 

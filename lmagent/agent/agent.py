@@ -11,8 +11,8 @@ from typing import Any, Unpack
 
 from lmagent.agent.drivers import async_drive, async_stream, drive, stream
 from lmagent.agent.output import OutputMode, TypedOutput
-from lmagent.agent.result import ApprovalRule, Approver, Policy, Resumption, RunResult
-from lmagent.agent.run import RUN_KEYWORDS, Handoff, Limits, PausedRun, Run, RunOptions, check_parameters
+from lmagent.agent.result import ApprovalRule, Approver, Resumption, RunResult
+from lmagent.agent.run import RUN_KEYWORDS, Handoff, Limits, PausedRun, Policy, Run, RunOptions, check_parameters
 from lmagent.core.budget import price_of
 from lmagent.core.events import Event, NestedEvent
 from lmagent.core.history import History

@@ -1,12 +1,12 @@
-"""Results of runs and approval of tool calls: `RunResult`, decisions, the policy that finds the rule of a call.
+"""Results of runs and decisions on tool calls: `RunResult`, `Allow`, `Deny`, `Edit`, `Pause`.
 
 A paused run is a value: stored as JSON, it resumes in another process with the decisions it waited for. Knows neither
-the loop nor a model. A rule sees the call and nothing else, and no text of a model decides.
+the loop nor a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, field, replace
 from typing import Any, Literal, TypeAlias, cast
 
@@ -24,28 +24,13 @@ from lmagent.core.messages import (
     message_from_dict,
     message_to_dict,
 )
-from lmagent.errors import ConfigurationError, MessageError
-from lmagent.toolkit.context import RunContext, ToolOutcome
-from lmagent.toolkit.registry import ToolRegistry
+from lmagent.errors import MessageError
+from lmagent.toolkit.context import RunContext
 
 __all__ = [
-    "Allow",
-    "ApprovalRule",
-    "Approver",
-    "Decision",
-    "Decisions",
-    "Deny",
-    "Edit",
-    "Pause",
-    "Policy",
-    "Resumption",
-    "Ruling",
-    "RunResult",
-    "Waiting",
-    "as_decision",
-    "decision_from_dict",
-    "decision_to_dict",
-]
+    "Allow", "ApprovalRule", "Approver", "Decision", "Decisions", "Deny", "Edit", "Pause", "Resumption", "Ruling",
+    "RunResult", "Waiting", "as_decision", "decision_from_dict", "decision_to_dict",
+]  # fmt: skip
 
 
 @fast_dataclass(frozen=True)
@@ -81,8 +66,6 @@ ApprovalRule: TypeAlias = bool | Literal["always", "once", "never"] | Callable[[
 """`always` or True: ask about each call; `once`: about the first of a run; `never` or False: do not ask. A function of
 the call says whether to ask, or decides itself by returning a `Decision`."""
 
-_RULES = (True, False, "always", "once", "never")
-
 
 @fast_dataclass(frozen=True)
 class Ruling:
@@ -92,73 +75,6 @@ class Ruling:
     """Short name of the rule, for events and traces."""
     decision: Decision | None = None
     """None: the approver decides."""
-
-
-class Policy:
-    """Finds the rule of a call: that of its name, the tool's own, that of `*`, and else what its effects ask for.
-
-    Calls of a tool that declares an effect other than `reads` need a decision unless a rule says otherwise. Calls of a
-    tool that declares no effect need none.
-
-    A call that cannot run as it is needs no decision: its error goes to the model.
-
-    Args:
-        tools: The tools of the agent; it may grow.
-        rules: Name of a tool, or `*`, -> rule.
-        repair: Whether arguments are repaired, as `ToolRegistry.prepare` takes it.
-
-    Raises:
-        ConfigurationError: A rule that is none, or a name that no tool has.
-    """
-
-    def __init__(self, tools: ToolRegistry, rules: Mapping[str, ApprovalRule], *, repair: bool = False) -> None:
-        self._tools = tools
-        self._repair = repair
-        self.rules = dict(rules)
-        for name, rule in self.rules.items():
-            if not callable(rule) and rule not in _RULES:
-                raise ConfigurationError(
-                    f"approval={{{name!r}: {rule!r}}}: a rule is True, False, 'always', 'once', 'never' or a function."
-                )
-            if name != "*":
-                tools.get(name)  # a misspelt name would leave its tool without a rule
-
-    def __call__(self, call: ToolCall, allowed: Collection[str]) -> Ruling | None:
-        """Return the ruling on a call; None: it may run.
-
-        Args:
-            call: As the model made it.
-            allowed: Names of the tools that were allowed in this run.
-        """
-        if call.name not in self._tools:
-            return None
-        ruling = self._ruling(call, allowed)
-        if ruling is not None and isinstance(self._tools.prepare(call, repair=self._repair), ToolOutcome):
-            return None
-        return ruling
-
-    def _ruling(self, call: ToolCall, allowed: Collection[str]) -> Ruling | None:
-        options = self._tools.get(call.name).options
-        for rule in (self.rules.get(call.name), options.requires_approval, self.rules.get("*")):
-            if rule is not None:
-                return _applied(rule, call, allowed)
-        effects = sorted(options.effects - {"reads"})
-        return Ruling(f"effects: {', '.join(effects)}") if effects else None
-
-
-def _applied(rule: ApprovalRule, call: ToolCall, allowed: Collection[str]) -> Ruling | None:
-    if callable(rule):
-        name = getattr(rule, "__name__", type(rule).__name__)
-        try:
-            answer = rule(call)
-        except Exception:  # the user's rule: what cannot be decided needs a decision
-            return Ruling(name)
-        if isinstance(answer, Allow | Deny | Edit | Pause):
-            return Ruling(name, as_decision(answer))
-        return Ruling(name) if answer else None
-    if rule == "once":
-        return None if call.name in allowed else Ruling("once")
-    return Ruling("always") if rule in (True, "always") else None
 
 
 def as_decision(answer: Any) -> Decision:

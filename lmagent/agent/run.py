@@ -12,15 +12,17 @@ from dataclasses import field, fields
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
-from lmagent.agent.result import Approver, Resumption, Ruling, RunResult, Waiting
+from lmagent.agent.result import ApprovalRule, Approver, Decision, Resumption, Ruling, RunResult, Waiting, as_decision
 from lmagent.core.budget import Budget, Price, check_limit, price_of
 from lmagent.core.events import Event, ToolDecided
 from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.history import History, own_id
 from lmagent.core.messages import Prompt, Reply, SystemMessage, ToolCall, Usage
-from lmagent.errors import LimitExceeded, LMAgentError, UnknownParameter
+from lmagent.errors import ConfigurationError, LimitExceeded, LMAgentError, UnknownParameter
 from lmagent.observe.hooks import CURRENT_SPAN, Hooks, RunTracer
 from lmagent.providers.base import ToolChoice
+from lmagent.toolkit.context import ToolOutcome
+from lmagent.toolkit.registry import ToolRegistry
 from lmagent.toolkit.schema import ToolSpec
 
 if TYPE_CHECKING:
@@ -30,16 +32,9 @@ if TYPE_CHECKING:
     from lmagent.models.parameters import ChatParameters
 
 __all__ = [
-    "RUN_KEYWORDS",
-    "ChatOptions",
-    "CommonParameters",
-    "Handoff",
-    "Limits",
-    "PausedRun",
-    "Run",
-    "RunOptions",
-    "check_parameters",
-]
+    "RUN_KEYWORDS", "ChatOptions", "CommonParameters", "Handoff", "Limits", "PausedRun", "Policy", "Run",
+    "RunOptions", "check_parameters",
+]  # fmt: skip
 
 _NO_USAGE = Usage()
 
@@ -197,6 +192,73 @@ class Handoff(str):
         made = super().__new__(cls, f"Handed over to {agent.name}.")
         made.agent = agent
         return made
+
+
+class Policy:
+    """Finds the rule of a call: that of its name, the tool's own, that of `*`, and else what its effects ask for.
+
+    Calls of a tool that declares an effect other than `reads` need a decision unless a rule says otherwise. Calls of a
+    tool that declares no effect need none. A rule sees the call and nothing else, and no text of a model decides.
+
+    A call that cannot run as it is needs no decision: its error goes to the model.
+
+    Args:
+        tools: The tools of the agent; it may grow.
+        rules: Name of a tool, or `*`, -> rule.
+        repair: Whether arguments are repaired, as `ToolRegistry.prepare` takes it.
+
+    Raises:
+        ConfigurationError: A rule that is none, or a name that no tool has.
+    """
+
+    def __init__(self, tools: ToolRegistry, rules: Mapping[str, ApprovalRule], *, repair: bool = False) -> None:
+        self._tools = tools
+        self._repair = repair
+        self.rules = dict(rules)
+        for name, rule in self.rules.items():
+            if not callable(rule) and rule not in (True, False, "always", "once", "never"):
+                raise ConfigurationError(
+                    f"approval={{{name!r}: {rule!r}}}: a rule is True, False, 'always', 'once', 'never' or a function."
+                )
+            if name != "*":
+                tools.get(name)  # a misspelt name would leave its tool without a rule
+
+    def __call__(self, call: ToolCall, allowed: Collection[str]) -> Ruling | None:
+        """Return the ruling on a call; None: it may run.
+
+        Args:
+            call: As the model made it.
+            allowed: Names of the tools that were allowed in this run.
+        """
+        if call.name not in self._tools:
+            return None
+        ruling = self._ruling(call, allowed)
+        if ruling is not None and isinstance(self._tools.prepare(call, repair=self._repair), ToolOutcome):
+            return None
+        return ruling
+
+    def _ruling(self, call: ToolCall, allowed: Collection[str]) -> Ruling | None:
+        options = self._tools.get(call.name).options
+        for rule in (self.rules.get(call.name), options.requires_approval, self.rules.get("*")):
+            if rule is not None:
+                return _applied(rule, call, allowed)
+        effects = sorted(options.effects - {"reads"})
+        return Ruling(f"effects: {', '.join(effects)}") if effects else None
+
+
+def _applied(rule: ApprovalRule, call: ToolCall, allowed: Collection[str]) -> Ruling | None:
+    if callable(rule):
+        name = getattr(rule, "__name__", type(rule).__name__)
+        try:
+            answer = rule(call)
+        except Exception:  # the user's rule: what cannot be decided needs a decision
+            return Ruling(name)
+        if isinstance(answer, Decision):
+            return Ruling(name, as_decision(answer))
+        return Ruling(name) if answer else None
+    if rule == "once":
+        return None if call.name in allowed else Ruling("once")
+    return Ruling("always") if rule in (True, "always") else None
 
 
 @fast_dataclass(kw_only=True)

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,8 +23,8 @@ from pathlib import Path
 from threading import Lock
 
 from lmagent.core.redaction import library_logger, redact
-from lmagent.errors import ConfigurationError, ResponseTooLarge
-from lmagent.http.base import Timeouts
+from lmagent.errors import ConfigurationError
+from lmagent.http.base import AsyncStoredBody, StoredBody, Timeouts
 from lmagent.providers.base import Request
 
 __all__ = ["CachedAnswer", "ResponseCache"]
@@ -132,57 +132,19 @@ class CachedAnswer:
     headers: Mapping[str, str]
     chunks: tuple[bytes, ...]
 
-    def open(self, request: Request, timeouts: Timeouts, deadline: float) -> _CachedBody:
+    def open(self, request: Request, timeouts: Timeouts, deadline: float) -> StoredBody:
         """Return the answer."""
-        return _CachedBody(self)
+        return StoredBody(200, self.headers, self.chunks)
 
-    async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> _AsyncCachedBody:
+    async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> AsyncStoredBody:
         """`open`, asynchronous."""
-        return _AsyncCachedBody(self)
+        return AsyncStoredBody(self.open(request, timeouts, deadline))
 
     def close(self) -> None:
         """Do nothing; there is no connection."""
 
     async def aclose(self) -> None:
         """Do nothing; there is no connection."""
-
-
-class _Body:
-    def __init__(self, answer: CachedAnswer) -> None:
-        self.status = 200
-        self.headers = answer.headers
-        self._chunks = answer.chunks
-
-    def _whole(self, limit: int) -> bytes:
-        body = b"".join(self._chunks)
-        if len(body) > limit:
-            raise ResponseTooLarge(
-                f"The stored answer has {len(body)} bytes, more than the limit of {limit}; raise max_response_bytes."
-            )
-        return body
-
-
-class _CachedBody(_Body):
-    def read(self, limit: int) -> bytes:
-        return self._whole(limit)
-
-    def chunks(self) -> Iterator[bytes]:
-        yield from self._chunks
-
-    def close(self) -> None:
-        return None
-
-
-class _AsyncCachedBody(_Body):
-    async def read(self, limit: int) -> bytes:
-        return self._whole(limit)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        for chunk in self._chunks:
-            yield chunk
-
-    async def aclose(self) -> None:
-        return None
 
 
 class _MemoryStore:

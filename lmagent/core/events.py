@@ -27,29 +27,10 @@ from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.messages import AssistantMessage, FinishReason, Message, Reply, ToolCall, ToolMessage, Usage
 
 __all__ = [
-    "Delta",
-    "Done",
-    "Event",
-    "NestedEvent",
-    "ReasoningDelta",
-    "ReasoningEnd",
-    "ReasoningStart",
-    "RefusalDelta",
-    "ReplyBuilder",
-    "RoundEnd",
-    "RoundStart",
-    "RunEnd",
-    "TextDelta",
-    "TextEnd",
-    "TextStart",
-    "ToolCallDelta",
-    "ToolCallEnd",
-    "ToolCallStart",
-    "ToolDecided",
-    "ToolEnd",
-    "ToolStart",
-    "minted_id",
-]
+    "Delta", "Done", "Event", "NestedEvent", "ReasoningDelta", "ReasoningEnd", "ReasoningStart", "RefusalDelta",
+    "ReplyBuilder", "RoundEnd", "RoundStart", "RunEnd", "TextDelta", "TextEnd", "TextStart", "ToolCallDelta",
+    "ToolCallEnd", "ToolCallStart", "ToolDecided", "ToolEnd", "ToolStart", "minted_id",
+]  # fmt: skip
 
 
 @fast_dataclass()

@@ -16,17 +16,9 @@ from itertools import count
 from lmagent.core.messages import AssistantMessage, Message, ToolCall, ToolMessage, UserMessage
 
 __all__ = [
-    "NOT_RUN",
-    "NO_RESULT",
-    "History",
-    "answered",
-    "history_problems",
-    "in_order",
-    "open_calls",
-    "own_id",
-    "repair_history",
-    "result_as_text",
-]
+    "NOT_RUN", "NO_RESULT", "History", "answered", "history_problems", "in_order", "open_calls", "own_id",
+    "repair_history", "result_as_text",
+]  # fmt: skip
 
 NOT_RUN = "Not run: the run was cancelled before this call finished. Its effect is unknown; call again if needed."
 """The result of a call that a cancelled run left open."""

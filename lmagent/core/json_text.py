@@ -18,20 +18,9 @@ from functools import cache
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 __all__ = [
-    "JSON",
-    "MAX_EVENT",
-    "Frame",
-    "Framing",
-    "FramingError",
-    "JSONError",
-    "LineDecoder",
-    "SSEDecoder",
-    "dumps",
-    "dumps_text",
-    "loads",
-    "may_overflow",
-    "storable",
-]
+    "JSON", "MAX_EVENT", "Frame", "Framing", "FramingError", "JSONError", "LineDecoder", "SSEDecoder", "dumps",
+    "dumps_text", "loads", "may_overflow", "storable",
+]  # fmt: skip
 
 JSON: TypeAlias = Any
 """dict, list, str, int, float, bool or None. `Any`, because a recursive alias helps no caller of a wire format."""

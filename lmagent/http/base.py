@@ -4,13 +4,13 @@ process another, a script in a test a third."""
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from lmagent.core.async_bridge import POLL_INTERVAL
 from lmagent.core.fast_dataclass import fast_dataclass
-from lmagent.errors import ConfigurationError, RequestTimeout
+from lmagent.errors import ConfigurationError, RequestTimeout, ResponseTooLarge
 from lmagent.providers.base import Request
 
 if TYPE_CHECKING:
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 __all__ = [
     "FAILURE_MODULES",
     "AsyncIncoming",
+    "AsyncStoredBody",
     "Clocks",
     "Drains",
     "Incoming",
+    "StoredBody",
     "Timeouts",
     "Transport",
     "interruptible_sleep",
@@ -88,6 +90,69 @@ class Drains(Protocol):
     def end_soon(self, seconds: float) -> None:
         """Let what is still read of the body take at most `seconds`."""
         ...
+
+
+class StoredBody:
+    """An answer that is in memory already, as an `Incoming`.
+
+    Args:
+        status: HTTP status.
+        headers: Lower-case names.
+        chunks: The body; iterating over it may raise.
+        on_close: Called once, when the body was read as a whole or closed.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        chunks: Iterable[bytes],
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self._chunks = chunks
+        self._on_close = on_close
+
+    def read(self, limit: int) -> bytes:
+        """Return the body."""
+        body = b"".join(self._chunks)
+        self.close()
+        if len(body) > limit:
+            raise ResponseTooLarge(f"The answer has {len(body)} bytes, over the limit of {limit} (max_response_bytes).")
+        return body
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the chunks."""
+        yield from self._chunks
+
+    def close(self) -> None:
+        """Free it."""
+        on_close, self._on_close = self._on_close, None
+        if on_close:
+            on_close()
+
+
+class AsyncStoredBody:
+    """`StoredBody`, asynchronous."""
+
+    def __init__(self, body: StoredBody) -> None:
+        self.status = body.status
+        self.headers = body.headers
+        self._body = body
+
+    async def read(self, limit: int) -> bytes:
+        """Return the body."""
+        return self._body.read(limit)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the chunks."""
+        for chunk in self._body.chunks():
+            yield chunk
+
+    async def aclose(self) -> None:
+        """Free it."""
+        self._body.close()
 
 
 class Transport(Protocol):

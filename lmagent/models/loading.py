@@ -19,20 +19,10 @@ from lmagent.models.model import ChatModel
 from lmagent.providers.vendors import VENDORS, ProviderEntry
 
 __all__ = [
-    "ProviderEntry",
-    "configured",
-    "default_model_id",
-    "find_secret",
-    "find_setting",
-    "host_of",
-    "load_from_model_id",
-    "provider_table",
-    "register_provider",
-    "require_secret",
-    "require_setting",
-    "ways_to_set",
+    "ProviderEntry", "configured", "default_model_id", "find_secret", "find_setting", "host_of",
+    "load_from_model_id", "provider_table", "register_provider", "require_secret", "require_setting", "ways_to_set",
     "with_default_path",
-]
+]  # fmt: skip
 
 _TABLE: dict[str, ProviderEntry] = dict(VENDORS)
 """The vendor table, and what `register_provider` added."""

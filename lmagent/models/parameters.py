@@ -13,24 +13,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from lmagent.errors import ParameterError, UnknownParameter
 
 __all__ = [
-    "AnthropicChatParameters",
-    "AzureChatParameters",
-    "BaichuanChatParameters",
-    "BailianChatParameters",
-    "CacheLife",
-    "ChatParameters",
-    "GeminiChatParameters",
-    "HunyuanChatParameters",
-    "LocalChatParameters",
-    "MinimaxChatParameters",
-    "MinimaxProChatParameters",
-    "OpenAIChatParameters",
-    "OpenAICompatibleChatParameters",
-    "OpenAIResponsesChatParameters",
-    "WenxinChatParameters",
-    "ZhiPuCharacterChatParameters",
-    "ZhiPuChatParameters",
-]
+    "AnthropicChatParameters", "AzureChatParameters", "BaichuanChatParameters", "BailianChatParameters",
+    "CacheLife", "ChatParameters", "GeminiChatParameters", "HunyuanChatParameters", "LocalChatParameters",
+    "MinimaxChatParameters", "MinimaxProChatParameters", "OpenAIChatParameters", "OpenAICompatibleChatParameters",
+    "OpenAIResponsesChatParameters", "WenxinChatParameters", "ZhiPuCharacterChatParameters", "ZhiPuChatParameters",
+]  # fmt: skip
 
 
 def _as_list(value: Any) -> Any:

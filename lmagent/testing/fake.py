@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 from unittest import mock
 
-from lmagent.errors import ResponseTooLarge
-from lmagent.http.base import Timeouts
+from lmagent.http.base import AsyncStoredBody, StoredBody, Timeouts
 from lmagent.providers.base import Request
 
 __all__ = ["FakeAnswer", "FakeTransport", "RealRequest", "block_requests"]
@@ -102,63 +101,23 @@ class FakeTransport:
         self.open_answers = 0
         """Number of answers that were opened and not closed; 0 if nothing leaks."""
 
-    def open(self, request: Request, timeouts: Timeouts, deadline: float) -> _FakeIncoming:
+    def open(self, request: Request, timeouts: Timeouts, deadline: float) -> StoredBody:
         """Answer `request`."""
         self.requests.append(request)
-        return _FakeIncoming(self._answer(request), self)
+        answer = self._answer(request)
+        self.open_answers += 1
+        chunks = [answer.body] if isinstance(answer.body, bytes) else answer.body
+        return StoredBody(answer.status, answer.headers, chunks, self._closed)
 
-    async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> _AsyncFakeIncoming:
+    async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> AsyncStoredBody:
         """`open`, asynchronous."""
-        self.requests.append(request)
-        return _AsyncFakeIncoming(self._answer(request), self)
+        return AsyncStoredBody(self.open(request, timeouts, deadline))
+
+    def _closed(self) -> None:
+        self.open_answers -= 1
 
     def close(self) -> None:
         """Do nothing; there is no connection."""
 
     async def aclose(self) -> None:
         """Do nothing; there is no connection."""
-
-
-class _Body:
-    def __init__(self, answer: FakeAnswer, owner: FakeTransport) -> None:
-        self.status = answer.status
-        self.headers = answer.headers
-        self._chunks = [answer.body] if isinstance(answer.body, bytes) else answer.body
-        self._owner = owner
-        self._is_open = True
-        owner.open_answers += 1
-
-    def _whole(self, limit: int) -> bytes:
-        body = b"".join(self._chunks)
-        self._free()
-        if len(body) > limit:
-            raise ResponseTooLarge(f"The answer has {len(body)} bytes, more than the limit of {limit}.")
-        return body
-
-    def _free(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            self._owner.open_answers -= 1
-
-
-class _FakeIncoming(_Body):
-    def read(self, limit: int) -> bytes:
-        return self._whole(limit)
-
-    def chunks(self) -> Iterator[bytes]:
-        yield from self._chunks
-
-    def close(self) -> None:
-        self._free()
-
-
-class _AsyncFakeIncoming(_Body):
-    async def read(self, limit: int) -> bytes:
-        return self._whole(limit)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        for chunk in self._chunks:
-            yield chunk
-
-    async def aclose(self) -> None:
-        self._free()

@@ -16,7 +16,7 @@ import base64
 import json
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import aclosing, closing
 from pathlib import Path
 from threading import Lock
@@ -25,8 +25,17 @@ from urllib.parse import parse_qsl, urlsplit
 
 from lmagent import errors
 from lmagent.core.redaction import redact, redact_value
-from lmagent.errors import ConfigurationError, ConnectionFailed, LMAgentError, ResponseTooLarge
-from lmagent.http.base import AsyncIncoming, Drains, Incoming, Timeouts, Transport
+from lmagent.errors import ConfigurationError, ConnectionFailed, LMAgentError
+from lmagent.http.base import (
+    AsyncIncoming,
+    AsyncStoredBody,
+    Drains,
+    Incoming,
+    StoredBody,
+    Timeouts,
+    Transport,
+    out_of_time,
+)
 from lmagent.providers.base import Request
 
 __all__ = ["Recorder", "Replayer", "UnexpectedRequest"]
@@ -263,11 +272,11 @@ class Replayer:
 
     def open(self, request: Request, timeouts: Timeouts, deadline: float) -> Incoming:
         """Answer `request` from the cassette. Raises `UnexpectedRequest`."""
-        return _ReplayedBody(self._take(request), deadline)
+        return _stored(self._take(request), deadline)
 
     async def async_open(self, request: Request, timeouts: Timeouts, deadline: float) -> AsyncIncoming:
         """`open`, asynchronous."""
-        return _AsyncReplayedBody(self._take(request), deadline)
+        return AsyncStoredBody(_stored(self._take(request), deadline))
 
     def check(self) -> None:
         """Raise `UnexpectedRequest` if recorded exchanges are left over."""
@@ -320,55 +329,20 @@ class Replayer:
             self.check()
 
 
-class _StoredBody:
-    def __init__(self, exchange: Mapping[str, Any], deadline: float) -> None:
-        answer = exchange["answer"]
-        self.status: int = answer["status"]
-        self.headers: Mapping[str, str] = answer["headers"]
-        self._pieces = [_bytes_of(piece) for piece in answer["pieces"]]
-        self._error: LMAgentError | None = None
+def _stored(exchange: Mapping[str, Any], deadline: float) -> StoredBody:
+    answer = exchange["answer"]
+
+    def chunks() -> Iterator[bytes]:
+        for piece in answer["pieces"]:
+            if time.monotonic() > deadline:
+                raise out_of_time()
+            yield _bytes_of(piece)
         if "error" in exchange:
-            self._error = _error_of(exchange["error"])
-        elif not answer["ended"]:
-            self._error = ConnectionFailed("The recorded answer ends here, because its reader closed it.")
-        self._deadline = deadline
+            raise _error_of(exchange["error"])
+        if not answer["ended"]:
+            raise ConnectionFailed("The recorded answer ends here, because its reader closed it.")
 
-    def _whole(self, limit: int) -> bytes:
-        body = b"".join(self._read_chunks())
-        if len(body) > limit:
-            raise ResponseTooLarge(f"The answer has {len(body)} bytes, more than the limit of {limit}.")
-        return body
-
-    def _read_chunks(self) -> Iterator[bytes]:
-        for piece in self._pieces:
-            if time.monotonic() > self._deadline:
-                raise errors.RequestTimeout("The call took longer than its timeout.", which="total")
-            yield piece
-        if self._error is not None:
-            raise self._error
-
-
-class _ReplayedBody(_StoredBody):
-    def read(self, limit: int) -> bytes:
-        return self._whole(limit)
-
-    def chunks(self) -> Iterator[bytes]:
-        yield from self._read_chunks()
-
-    def close(self) -> None:
-        return None
-
-
-class _AsyncReplayedBody(_StoredBody):
-    async def read(self, limit: int) -> bytes:
-        return self._whole(limit)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        for piece in self._read_chunks():
-            yield piece
-
-    async def aclose(self) -> None:
-        return None
+    return StoredBody(answer["status"], answer["headers"], chunks())
 
 
 def _error_of(recorded: Mapping[str, str]) -> LMAgentError:
