@@ -14,7 +14,8 @@ this run, in a temporary table on disk, so that memory does not grow with the in
 
 Tables. `items` has one row per finished item, done or failed. `begun` has the keys of items that were being asked: a
 row that is left over at the next start is an item in doubt. `lmagent_bulk` has the format version and the fingerprint
-of the model, parameters and tools. One run at a time may write: a lock file beside the database ensures it.
+of the model, parameters and tools. One run at a time may write: a lock file beside the database ensures it. If the
+file cannot be opened, a run that created it removes it again.
 
 Over 400 lines because of these notes; locking, writing and reading share the tables and one error translation.
 """
@@ -22,6 +23,7 @@ Over 400 lines because of these notes; locking, writing and reading share the ta
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import sqlite3
@@ -36,7 +38,10 @@ from typing import Any, TextIO, TypeAlias
 from lmagent.engines.bulk.work import Row
 from lmagent.errors import JournalError
 
-__all__ = ["FileLock", "SQLiteJournal", "check_format", "export_journal", "read_journal"]
+__all__ = ["FileLock", "SQLiteJournal", "check_format", "discard_journal", "export_journal", "read_journal"]
+
+_HELD = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+"""Error numbers of a lock that another process holds; others mean that the file system cannot lock."""
 
 
 class FileLock:
@@ -45,11 +50,16 @@ class FileLock:
     It locks a separate file: a lock on the database file would block SQLite's readers, and closing any other descriptor
     of that file would drop it.
 
+    Args:
+        path: Path of the lock file; created, and removed at the end.
+        what: What is locked, for the error.
+
     Raises:
         JournalError: Another process, or another run in this process, holds the lock.
+        OSError: The file cannot be created, or the file system cannot lock.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, what: str = "The journal") -> None:
         self._path = path
         for _ in range(10):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
@@ -57,8 +67,10 @@ class FileLock:
                 _lock(self._descriptor)
             except OSError as error:
                 os.close(self._descriptor)
+                if error.errno not in _HELD:
+                    raise
                 raise JournalError(
-                    f"The journal is in use by another run (lock file {str(path)!r}); wait for that run or stop it."
+                    f"{what} is in use by another run (lock file {str(path)!r}); wait for that run or stop it."
                 ) from error
             if self._is_current():
                 return
@@ -134,12 +146,18 @@ class SQLiteJournal:
         """
         if self._db is not None:
             raise JournalError(f"The journal {self._name} is already open for another run.")
+        is_new = False
         try:
             with _as_journal_error(self._path):
-                self._lock = FileLock(self._path.with_name(self._path.name + ".lock")) if self._path else None
+                if self._path is not None:
+                    self._lock = FileLock(_lock_file(self._path))
+                    is_new = not self._path.exists()
                 self._open(fingerprint, accept_change)
         except BaseException:
-            self.close()
+            self._close_files()
+            if is_new and self._path is not None:
+                _remove(self._path)
+            self._unlock()
             raise
 
     @property
@@ -175,15 +193,16 @@ class SQLiteJournal:
         assert self._db is not None
         head: dict[str, str] = dict(self._db.execute("select name, value from lmagent_bulk"))
         new = json.dumps(fingerprint, sort_keys=True, default=repr)
-        if "fingerprint" in head and head["fingerprint"] != new and not accept_change:
+        differs = "fingerprint" in head and head["fingerprint"] != new
+        if differs and not accept_change and _is_worth_keeping(self._db):
             old = json.loads(head["fingerprint"])
             names = sorted(name for name in {*old, *fingerprint} if old.get(name) != json.loads(new).get(name))
             shown = "; ".join(
                 f"{name}: {old.get(name)!r:.80} in the journal, {fingerprint.get(name)!r:.80} now" for name in names
             )
             raise JournalError(
-                f"The journal {self._name} was written with other settings ({shown}). Use another file, or "
-                "on_change='accept' to keep its answers and ask the items that do not match."
+                f"The journal {self._name} was written with other settings ({shown}). Use the same settings, another "
+                "journal, or on_change='accept' to keep its answers and ask the items that do not match."
             )
         values = {"version": str(FORMAT), "library": __version__, "fingerprint": new}
         values["created"] = head.get("created", f"{time.time():.3f}")
@@ -206,12 +225,13 @@ class SQLiteJournal:
         assert self._reader is not None
         with _as_journal_error(self._path):
             found = self._reader.execute(f"{_ROWS} where key = ?", (key,)).fetchone()
-        return _row(found) if found else None
+            return _row(found) if found else None
 
     def is_in_doubt(self, key: str) -> bool:
         """Whether `key` was being asked when an earlier run was killed."""
         assert self._reader is not None
-        return self._reader.execute("select 1 from begun where key = ?", (key,)).fetchone() is not None
+        with _as_journal_error(self._path):
+            return self._reader.execute("select 1 from begun where key = ?", (key,)).fetchone() is not None
 
     def begin(self, key: str) -> asyncio.Future[None]:
         """Record that `key` is about to be asked."""
@@ -251,15 +271,22 @@ class SQLiteJournal:
 
     def close(self) -> None:
         """Commit pending items, close the file and release the lock."""
+        self._close_files()
+        self._unlock()
+
+    def _close_files(self) -> None:
         if self._writer is not None:
             self._writer.close()
         for db in (self._reader, self._db):
             if db is not None:
                 with suppress(sqlite3.Error):
                     db.close()
+        self._writer = self._db = self._reader = None
+
+    def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.release()
-        self._writer = self._db = self._reader = self._lock = None
+            self._lock = None
 
 
 class _Writer:
@@ -348,6 +375,8 @@ _ROWS = "select key, status, position, id, body, retryable, attempts, started, f
 def _row(found: tuple[Any, ...]) -> Row:
     key, status, position, name, text, retryable, attempts, started, finished = found
     body = json.loads(text)
+    if not isinstance(body, dict):
+        raise ValueError(f"the row {key!r} is not a JSON object")
     return Row(
         key=key,
         index=position,
@@ -414,12 +443,78 @@ def export_journal(path: str | PathLike[str], out: TextIO) -> int:
     return count
 
 
+def discard_journal(path: str | PathLike[str]) -> bool:
+    """Remove a journal without an item worth keeping: all of its items, if any, failed and would be asked again.
+
+    Returns:
+        False if the journal was kept.
+
+    Raises:
+        JournalError: The file is in use, or is not a journal.
+    """
+    file = Path(path)
+    if not file.exists():
+        return True
+    with _as_journal_error(file):
+        lock = FileLock(_lock_file(file))
+        try:
+            with closing(sqlite3.connect(file, isolation_level=None, timeout=10.0)) as db:
+                if check_format(db, file) and _is_worth_keeping(db):
+                    return False
+            _remove(file)
+        finally:
+            lock.release()
+    return True
+
+
+def _is_worth_keeping(db: sqlite3.Connection) -> bool:
+    """Whether an item is done, in doubt, or failed in a way that another request does not change."""
+    found = db.execute("select exists(select 1 from items where not retryable) or exists(select 1 from begun)")
+    return bool(found.fetchone()[0])
+
+
+def _lock_file(path: Path) -> Path:
+    real = Path(os.path.realpath(path))  # so that two names of one file have one lock
+    return real.with_name(real.name + ".lock")
+
+
+def _remove(path: Path) -> None:
+    """Remove a database and the files that SQLite keeps beside it."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        with suppress(OSError):
+            path.with_name(name).unlink()
+
+
 @contextmanager
 def _as_journal_error(path: Path | None) -> Generator[None]:
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
-        raise JournalError(f"The journal {_shown(path)} cannot be used: {error}.") from error
+    except (sqlite3.Error, OSError, ValueError) as error:  # ValueError: a row that is not JSON
+        raise JournalError(
+            f"The journal {_shown(path)} cannot be used: {str(error).rstrip('.')}. {_advice(error)}"
+        ) from error
+
+
+_FULL = "The disk is full: free some space, then run again with the same journal. Nothing that is stored is lost."
+_CLOSED = "Check that the file and its folder exist and can be written."
+_DAMAGED = "It is damaged, or is not a journal: use another file, or a copy of this one."
+_ADVICE = {
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_IOERR: "The disk may be full, or has failed. Nothing that is stored is lost.",
+    sqlite3.SQLITE_READONLY: _CLOSED,
+    sqlite3.SQLITE_CANTOPEN: _CLOSED,
+    sqlite3.SQLITE_BUSY: "Another program has locked it: close that program.",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+}
+"""What to do, by SQLite's primary error code."""
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return _FULL if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else _CLOSED
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)  # set only if SQLite itself failed
+    return _ADVICE.get(code & 0xFF, _DAMAGED)
 
 
 def _shown(path: Path | None) -> str:

@@ -15,6 +15,7 @@ from lmagent.engines.bulk.work import Row
 from lmagent.errors import (
     AuthenticationFailed,
     ConfigurationError,
+    InvalidResponse,
     LMAgentError,
     MessageError,
     NotFound,
@@ -22,6 +23,7 @@ from lmagent.errors import (
     PermissionDenied,
     ProviderError,
     QuotaExceeded,
+    StreamInterrupted,
 )
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Progress",
     "ProgressBar",
     "Summary",
+    "check_finish",
     "describe",
     "error_from_dict",
     "error_to_dict",
@@ -49,7 +52,8 @@ class Completion:
     id: str
     """Id of the item as given, else its index as text."""
     result: Reply | RunResult | None = None
-    """The `Reply` of the model or the `RunResult` of the agent; None if the item failed."""
+    """The `Reply` of the model or the `RunResult` of the agent. Of a failed item: the answer that the provider ended
+    with an error, or the agent's run up to the error; None if there is none, or if it comes from the journal."""
     error: Exception | None = None
     from_journal: bool = False
     """True if the answer comes from an earlier run, or from an identical item of this run; no request was sent."""
@@ -59,7 +63,7 @@ class Completion:
     @property
     def reply(self) -> str:
         """Text of the answer; empty if the item failed."""
-        return self.result.reply if self.result is not None else ""
+        return self.result.reply if self.result is not None and self.error is None else ""
 
     @property
     def usage(self) -> Usage | None:
@@ -73,8 +77,8 @@ class Completion:
 
     @property
     def output(self) -> Any:
-        """Structured output of an agent with an `output_type`, else the text."""
-        return self.result.output if isinstance(self.result, RunResult) else self.reply
+        """Structured output of an agent with an `output_type`, else the text; an empty text if the item failed."""
+        return self.result.output if isinstance(self.result, RunResult) and self.error is None else self.reply
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain JSON values: id, index, reply or error, usage."""
@@ -103,6 +107,8 @@ class Summary:
     """Items answered from the journal, or by an identical item; included in `done` and `failed`."""
     failed: dict[str, int] = field(default_factory=dict[str, int])
     """Failed items by error class name."""
+    cut: dict[str, int] = field(default_factory=dict[str, int])
+    """Answers that may be incomplete, by finish reason (`length`, `content_filter`, `refusal`); included in `done`."""
     retried: int = 0
     """Items asked again because they failed in an earlier run."""
     in_doubt: int = 0
@@ -144,6 +150,7 @@ class Summary:
         doubt = f"{self.in_doubt} in doubt" if self.in_doubt else ""
         parts = [
             f"{self.done} done",
+            *(f"{count} of them ended by {reason}" for reason, count in sorted(self.cut.items())),
             known,
             *(f"{count} failed with {name}" for name, count in sorted(self.failed.items())),
             f"{self.retried} asked again" if self.retried else "",
@@ -159,13 +166,36 @@ class Summary:
 
 
 _FATAL = (AuthenticationFailed, PermissionDenied, QuotaExceeded, NotFound)
+_FATAL_STATUS = (401, 402)
+"""Statuses that concern the key, whatever the body calls the error: wrong credentials, and payment required."""
 
 
 def is_fatal(error: BaseException) -> bool:
     """Whether every other item would fail with the same error."""
     if isinstance(error, MessageError | ParameterError):
         return False  # concern one item only
+    if isinstance(error, ProviderError) and error.status in _FATAL_STATUS:
+        return True
     return isinstance(error, (*_FATAL, ConfigurationError))
+
+
+def check_finish(result: Reply | RunResult) -> None:
+    """Raise if the provider ended the answer with an error; its text and its calls are not to be trusted.
+
+    Raises:
+        InvalidResponse: The finish reason is `error`. It is retryable.
+    """
+    if result.finish_reason != "error":
+        return
+    run, last = (result, result.last) if isinstance(result, RunResult) else (None, result)
+    raise InvalidResponse(
+        f"The provider ended the answer with an error after {len(result.reply)} characters; ask again.",
+        code=last.raw_finish_reason if last is not None else None,
+        model=result.model_id or None,
+        request_id=last.request_id if last is not None else None,
+        attempts=run.requests if run is not None else last.attempts if last is not None else 1,
+        retryable=True,
+    )
 
 
 def result_to_dict(result: Reply | RunResult) -> dict[str, Any]:
@@ -217,7 +247,7 @@ def row_of(completion: Completion, key: str, started: float) -> Row:
         key=key,
         index=completion.index,
         id=completion.id,
-        result=result_to_dict(completion.result) if completion.result is not None else None,
+        result=result_to_dict(completion.result) if completion.result is not None and error is None else None,
         error=error_to_dict(error) if error is not None else None,
         retryable=error is not None and _may_succeed_later(error),
         attempts=completion.attempts,
@@ -227,10 +257,13 @@ def row_of(completion: Completion, key: str, started: float) -> Row:
 
 
 def _may_succeed_later(error: Exception) -> bool:
-    """Whether the same item may succeed later: the cause may be gone, or a bug in a tool or hook fixed."""
-    return (
-        is_fatal(error) or not isinstance(error, LMAgentError) or (isinstance(error, ProviderError) and error.retryable)
-    )
+    """Whether the same item may succeed later: the cause may be gone, or a bug in a tool or hook fixed.
+
+    An answer that was unreadable or broke off is not retried within a run, but another one may be whole.
+    """
+    if is_fatal(error) or not isinstance(error, LMAgentError) or isinstance(error, InvalidResponse | StreamInterrupted):
+        return True
+    return isinstance(error, ProviderError) and error.retryable
 
 
 ProgressBar: TypeAlias = bool | Literal["rich", "plain"] | Callable[[Summary], None]

@@ -15,24 +15,29 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from lmagent.agent.result import RunResult
 from lmagent.core.budget import Budget
 from lmagent.core.messages import Usage
 from lmagent.engines.bulk.gate import Gate
 from lmagent.engines.bulk.results import (
     Completion,
     Summary,
+    check_finish,
     error_from_dict,
     is_fatal,
     row_of,
 )
 from lmagent.engines.bulk.target import Target
 from lmagent.engines.bulk.work import Journal, Row, Work, WorkSource
-from lmagent.errors import JournalError, LimitExceeded
+from lmagent.errors import JournalError, LimitExceeded, LMAgentError
 
 __all__ = ["BulkRun", "ErrorMode", "RetryFailed", "Settings"]
 
 ErrorMode = Literal["raise", "return", "skip"]
 RetryFailed: TypeAlias = bool | Literal["retryable"]
+
+
+_CUT = ("length", "content_filter", "refusal")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,6 +246,9 @@ class BulkRun:
         summary, error = self._summary, completion.error
         if error is None:
             summary.done += 1
+            reason = completion.result.finish_reason if completion.result is not None else ""
+            if reason in _CUT:
+                summary.cut[reason] = summary.cut.get(reason, 0) + 1
         else:
             name = type(error).__name__
             summary.failed[name] = summary.failed.get(name, 0) + 1
@@ -320,16 +328,23 @@ class BulkRun:
 
     def _asks_again(self, row: Row) -> bool:
         if row.result is not None:
-            return False
+            # Another version, or a custom journal, may have stored such an answer as done.
+            return (row.result.get("run") or row.result).get("finish_reason") == "error"
         choice = self._settings.retry_failed
         return row.retryable if choice == "retryable" else choice
 
     def _read(self, work: Work, row: Row) -> Completion:
         made = Completion(index=work.index, id=work.id, from_journal=True, attempts=row.attempts)
-        if row.result is None:
-            assert row.error is not None
-            return replace(made, error=error_from_dict(row.error))
-        return replace(made, result=self._target.result_of(row))
+        try:
+            if row.result is None:
+                assert row.error is not None
+                return replace(made, error=error_from_dict(row.error))
+            return replace(made, result=self._target.result_of(row))
+        except (AssertionError, LookupError, TypeError, ValueError) as error:
+            raise JournalError(
+                f"The journal's row of item {work.id!r} cannot be read; it is damaged or of another version. Use a "
+                "copy of the journal, or another file."
+            ) from error
 
     async def _ask(self, work: Work, key: str) -> Completion | None:
         """Ask the target and store the answer before returning it."""
@@ -348,10 +363,13 @@ class BulkRun:
             result = await target.ask(work, self._budget)
             requests = getattr(result, "requests", None) or getattr(result, "attempts", 1)
             made = replace(made, result=result, attempts=requests)
+            check_finish(result)
             gate.learn(result.usage, requests)
         except Exception as error:  # including errors of a user's hook or tool: they fail this item only
             failure = error
-            made = replace(made, error=error, attempts=getattr(error, "attempts", 0))
+            run = error.run if isinstance(error, LMAgentError) else None
+            so_far = run if isinstance(run, RunResult) else None
+            made = replace(made, error=error, result=made.result or so_far, attempts=getattr(error, "attempts", 0))
         finally:
             gate.leave(failure)
         if isinstance(failure, JournalError):
