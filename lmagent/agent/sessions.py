@@ -274,7 +274,8 @@ class SQLiteSessions:
                 )
                 self._db.execute("commit")
             except BaseException:
-                self._db.execute("rollback")
+                if self._db.in_transaction:  # on a full disk, SQLite has rolled back already
+                    self._db.execute("rollback")
                 raise
 
     def truncate(self, session: str, length: int) -> None:

@@ -17,6 +17,7 @@ from lmagent.core.history import history_problems
 from lmagent.core.messages import AssistantMessage, ToolCall, ToolMessage, UserMessage
 from lmagent.errors import JournalError
 from lmagent.testing import ScriptedModel, calls
+from tests.engines.bulk.small_disk import small_disk
 
 
 @function
@@ -137,6 +138,7 @@ from lmagent import ChatEngine, function
 from lmagent.core.messages import UserMessage
 from lmagent.agent.sessions import JSONLSessions, SQLiteSessions
 from lmagent.testing import ScriptedModel, calls
+from tests.engines.bulk.small_disk import small_disk
 
 @function
 def add(a: int, b: int) -> int:
@@ -197,3 +199,18 @@ def test_agents_write_through_too(tmp_path):
     with_store = StoredHistory(JSONLSessions(tmp_path), "s")
     Agent(ScriptedModel([calls(("add", {"a": 1, "b": 2})), "3"]), [add]).run("go", history=with_store)
     assert len(JSONLSessions(tmp_path).load("s")) == 4
+
+
+def test_full_disk_under_a_sqlite_store_is_named_and_loses_nothing(tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        store = SQLiteSessions(disk.path / "s.db")
+        store.append("a", [UserMessage("kept")])
+        disk.fill()
+        for size in (20_000, 200_000, 2_000_000):
+            with pytest.raises(JournalError, match="disk is full"):
+                store.append("a", [UserMessage("x" * size)])
+            assert [message.content for message in store.load("a")] == ["kept"]
+        disk.empty()
+        store.append("a", [UserMessage("small")])
+        assert len(store.load("a")) == 2
+        store.close()
