@@ -33,7 +33,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias
+from typing import Any, TextIO, TypeAlias, cast
 
 from lmagent.engines.bulk.work import Row
 from lmagent.errors import JournalError
@@ -374,9 +374,10 @@ _ROWS = "select key, status, position, id, body, retryable, attempts, started, f
 
 def _row(found: tuple[Any, ...]) -> Row:
     key, status, position, name, text, retryable, attempts, started, finished = found
-    body = json.loads(text)
-    if not isinstance(body, dict):
+    value = json.loads(text)
+    if not isinstance(value, dict):
         raise ValueError(f"the row {key!r} is not a JSON object")
+    body = cast("dict[str, Any]", value)
     return Row(
         key=key,
         index=position,

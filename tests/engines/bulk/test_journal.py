@@ -190,7 +190,7 @@ def test_full_disk_stops_the_run_before_the_next_request(tmp_path: Path, monkeyp
     monkeypatch.setattr(SQLiteJournal, "_open", small)
     transport = SlowTransport(lambda request: answer_to(request), seconds=0.001)
     engine = CompletionEngine(model(transport), async_capacity=4, journal=path)
-    with pytest.raises(JournalError, match="full"):
+    with pytest.raises(JournalError, match="disk is full"):
         collected(engine, (f"{i} " + "x" * 500 for i in range(1000)))
     assert len(transport.asked) - sum(1 for _ in read_journal(path)) <= 4
     assert "JournalError" in engine.summary.stopped
