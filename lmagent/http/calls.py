@@ -233,7 +233,7 @@ class _Response(_Base):
                     yield from body.feed(data)
                 if not self._open:  # closed by the reader meanwhile
                     return
-            self._response.close()
+            self._response.stream.close()
             self._give_back(keep=True)
         except Exception as error:
             _raise_ours(error, self._connection.network.clocks, received=True)
@@ -272,7 +272,7 @@ class _AsyncResponse(_Base):
                         yield piece
                 if not self._open:  # closed by the reader meanwhile
                     return
-            await self._response.aclose()
+            await self._response.stream.aclose()  # `Response.aclose` only checks that it is asynchronous
             self._give_back(keep=True)
         except Exception as error:
             _raise_ours(error, self._connection.network.clocks, received=True)
@@ -296,7 +296,7 @@ class _AsyncResponse(_Base):
                     if size > limit:
                         raise _too_long(limit)
                     kept.append(piece)
-            await self._response.aclose()
+            await self._response.stream.aclose()
             self._give_back(keep=True)
         except Exception as error:
             _raise_ours(error, self._connection.network.clocks, received=True)

@@ -118,19 +118,24 @@ _SIZE_LINE = re.compile(rb"([0-9a-fA-F]{1,16})\r\n")
 _PART_OF_ONE = re.compile(rb"[0-9a-fA-F]{0,16}\r?\Z")
 _LAST_CHUNK = re.compile(rb"0{1,16}\r\n\r\n")
 _BLANK_LINE = re.compile(rb"\n\r?\n")  # what h11 ends a head at
+_INTERIM = re.compile(rb"\S+ 1")
+_TRANSFER_ENCODING = re.compile(rb"\ntransfer-encoding:", re.IGNORECASE)
 
 
 class ResponseSplitter:
-    """Divides what a connection receives so that a read ends with the head and with the body of a response."""
+    """Divides what a connection receives so that a body is joined from its first chunk, and counts what is received, so
+    that bytes after the end of a response are noticed."""
 
-    __slots__ = ("_joiner", "_left", "_part", "_tail", "held")
+    __slots__ = ("_begun", "_joiner", "_left", "_part", "held")
 
     def __init__(self) -> None:
         self.held = b""
         """Received, and for the next read."""
         self._part = "head"
-        self._tail = b""
+        self._begun = b""
+        """A head of which the end has not come."""
         self._left = 0
+        """How many bytes of a body of known length are still to come."""
         self._joiner = ChunkJoiner()
 
     def pass_through(self) -> None:
@@ -144,39 +149,41 @@ class ResponseSplitter:
     def start_head(self) -> None:
         """A response begins."""
         if self._part != "all":
-            self._part, self._tail = "head", b""
+            self._part, self._begun, self._left = "head", b"", 0
 
     def start_body(self, headers: Mapping[str, str]) -> None:
         """The head has been read and had these headers."""
-        if self._part != "head":
-            return
-        if "transfer-encoding" in headers:
-            self._part, self._joiner = "chunks", ChunkJoiner()
-        elif "content-length" in headers:
-            self._part, self._left = "sized", int(headers["content-length"])
-        else:
-            self._part = "rest"
+        if self._part == "body":
+            self._left += int(headers.get("content-length", 0))
 
     def feed(self, data: bytes) -> bytes:
         """Take received bytes; return those to hand on now, perhaps none."""
         part = self._part
         if part == "chunks":
             return self._joiner.feed(data)
-        if part == "sized":
-            cut = min(self._left, len(data))
-            self._left -= cut
-        elif part == "head":
-            tail = self._tail
-            end = _BLANK_LINE.search(tail + data)
-            if end is None:
-                self._tail = (tail + data)[-2:]
-                return data
-            self._tail = b""
-            cut = end.end() - len(tail)
-        else:
+        if part == "head":
+            return self._head(data)
+        self._left -= len(data)
+        return data
+
+    def _head(self, data: bytes) -> bytes:
+        begun = self._begun
+        whole = begun + data
+        match = _BLANK_LINE.search(whole, max(len(begun) - 2, 0))
+        if match is None:
+            self._begun = whole
             return data
-        self.held = data[cut:]
-        return data[:cut]
+        end = match.end()
+        if _INTERIM.match(whole):  # another head follows
+            self._begun = b""
+            self.held = whole[end:]
+            return data[: end - len(begun)]
+        cut = end - len(begun)
+        if _TRANSFER_ENCODING.search(whole, 0, end):
+            self._part, self._joiner = "chunks", ChunkJoiner()
+            return data[:cut] + self._joiner.feed(data[cut:])
+        self._part, self._left = "body", cut - len(data)
+        return data
 
     def close(self) -> bytes:
         """Return what is kept back, at the end of the connection."""
@@ -185,7 +192,8 @@ class ResponseSplitter:
     @property
     def clean(self) -> bool:
         """Whether the response came to its end with no byte after it."""
-        return not self.held and self._part != "unknown" and (self._part != "chunks" or self._joiner.ended)
+        part = self._part
+        return self._joiner.ended if part == "chunks" else part == "all" or (part == "body" and self._left == 0)
 
 
 def readable(sock: socket.socket) -> bool:

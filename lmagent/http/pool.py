@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -294,11 +295,10 @@ class Connection:
 
 
 def _running_loop() -> Any:
-    from asyncio import get_running_loop
-
+    asyncio: Any = sys.modules.get("asyncio")  # an import statement takes 1 us longer
     try:
-        return get_running_loop()
-    except RuntimeError:
+        return asyncio.get_running_loop()
+    except (AttributeError, RuntimeError):  # asyncio is not imported, or is just being so
         return None
 
 
@@ -497,7 +497,8 @@ class Shared:
 
     def running_pool(self) -> Pool | None:
         """Return the pool of the running loop, if it has one."""
-        return self._loops.get(_running_loop())
+        loop = _running_loop()
+        return self._loops.get(loop) if loop else None
 
     async def pool_of_loop(self) -> Pool:
         """Return the pool of the running loop; its idle connections are closed when the loop ends."""

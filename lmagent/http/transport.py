@@ -201,8 +201,8 @@ def _environment(name: str) -> str:
 def _environment_proxy(address: Address) -> str:
     """Return the proxy that the environment names for `address`, or nothing. Read as httpx2 reads it."""
     proxy = _environment(f"{address.scheme}_proxy")
-    if address.scheme == "http" and "REQUEST_METHOD" in os.environ:  # a CGI script: HTTP_PROXY is a visitor's header
-        proxy = os.environ.get("http_proxy") or ""
+    if proxy and address.scheme == "http" and "REQUEST_METHOD" in os.environ:
+        proxy = os.environ.get("http_proxy") or ""  # a CGI script: HTTP_PROXY is a visitor's header
     proxy = proxy or _environment("all_proxy")
     if proxy:
         excepted = _environment("no_proxy").lower().split(",")
