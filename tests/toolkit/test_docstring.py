@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 
+import docstring_parser.google
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmagent.toolkit.docstring import parse_docstring
+from lmagent.toolkit.docstring import _parser, parse_docstring  # pyright: ignore[reportPrivateUsage]
 
 WANTED = {"city": "Where to look.", "days": "How many."}
 
@@ -232,3 +233,15 @@ def test_reading_is_linear():
 def test_names_in_backticks():
     found = parse_docstring("Sum.\n\nArgs:\n    `a`: A.\n    `b` (int): B.\n    *rest: R.")
     assert found.parameters == {"a": "A.", "b": "B.", "rest": "R."}
+
+
+def test_a_docstring_that_the_library_refuses_is_kept_whole(monkeypatch: pytest.MonkeyPatch):
+    def refuse(self: object, text: str) -> None:
+        raise docstring_parser.ParseError(text)
+
+    monkeypatch.setattr(docstring_parser.google.GoogleParser, "parse", refuse)
+    _parser.cache_clear()
+    found = parse_docstring("Do.\n\nArgs:\n    a: x\n")
+    _parser.cache_clear()
+    assert found.description == "Do.\n\nArgs:\n    a: x"
+    assert (found.parameters, found.has_sections) == ({}, False)
