@@ -16,7 +16,7 @@ from typing import Any, cast
 from lmagent.agent.loop import Approve, AskModel, RunTools, agent_flow
 from lmagent.agent.result import Decision, Deny, Pause, RunResult, as_decision
 from lmagent.agent.run import Handoff, PausedRun, Run
-from lmagent.core.async_bridge import in_thread, run_coroutine
+from lmagent.core.async_bridge import in_loop, in_thread, run_coroutine, shared_loop
 from lmagent.core.events import Event, RunEnd, ToolCallDelta, ToolCallEnd, ToolCallStart, ToolEnd, ToolStart
 from lmagent.core.messages import Reply, ToolCall, ToolMessage
 from lmagent.errors import LMAgentError
@@ -29,7 +29,7 @@ __all__ = ["async_drive", "async_stream", "drive", "stream"]
 def drive(run: Run) -> RunResult:
     """Run to the end and return the result."""
     outcome: Any = None
-    with run, closing(agent_flow(run)) as flow:
+    with run, shared_loop() as loop, in_loop(loop), closing(agent_flow(run)) as flow:
         while True:
             try:
                 step = flow.send(outcome)
@@ -77,7 +77,7 @@ def stream(run: Run) -> Iterator[Event]:
     outcome: Any = None
     nested: list[Any] = []
     run.emit = nested.append
-    with run, closing(agent_flow(run)) as flow:
+    with run, shared_loop() as loop, closing(agent_flow(run)) as flow:
         while True:
             try:
                 step = flow.send(outcome)
@@ -88,29 +88,34 @@ def stream(run: Run) -> Iterator[Event]:
                 return
             match step:
                 case AskModel():
-                    call = _changed(run, "before_model", _chat_call(run, step))
+                    with in_loop(loop):
+                        call = _changed(run, "before_model", _chat_call(run, step))
                     asked = cast("Any", run.agent.model.exchange.stream(call))
                     with _span(run, call) as record, closing(asked) as items:
                         try:
                             for item in items:
                                 if type(item) is Reply:
-                                    outcome = _changed(run, "after_model", record(item))
+                                    with in_loop(loop):
+                                        outcome = _changed(run, "after_model", record(item))
                                 else:
                                     yield _named(run, item) if type(item) in _OF_CALLS else item
                         except LMAgentError as error:
-                            _changed(run, "on_error", error)
+                            with in_loop(loop):
+                                _changed(run, "on_error", error)
                             raise
                 case RunTools():
                     for call in step.calls:
                         yield ToolStart(call)
-                    outcome = _run_tools(run, step)
+                    with in_loop(loop):
+                        outcome = _run_tools(run, step)
                     yield from nested
                     nested.clear()
                     for call, ended in zip(step.calls, outcome, strict=True):
                         if not isinstance(ended.value, PausedRun):
                             yield _tool_end(call, ended)
                 case Approve():
-                    outcome = [_decide(run, call) for call in step.calls]
+                    with in_loop(loop):
+                        outcome = [_decide(run, call) for call in step.calls]
                 case _:
                     outcome = None
                     run.notify(step)

@@ -85,7 +85,7 @@ def parse_docstring(text: str | None) -> Docstring:
             return Docstring(description=text.strip())
         for item in items:
             for name in re.split(r"[,，、]", re.split("[:：]", item.arg_name)[0]):
-                parameters.setdefault(name.strip().lstrip("*"), (item.description or "").strip())
+                parameters.setdefault(name.strip("*` \t"), (item.description or "").strip())
     description = "\n".join([*prose, text[start:]]).strip()
     if "\n\n\n" in description:  # where a section stood between two paragraphs
         description = re.sub(r"\n{3,}", "\n\n", description)

@@ -10,7 +10,9 @@ sequential tool is a stage of its own. Outcomes are kept in call order.
 
 - A synchronous run calls a single synchronous tool in place, without a thread, unless it has a timeout of its own.
   Otherwise each call has a daemon thread. A thread cannot be killed: after its timeout the call is answered and the
-  thread is dropped. If any tool is async, all of them run on one event loop.
+  thread is dropped. Async tools run on one event loop for the whole run (`core.async_bridge.shared_loop`), beside the
+  synchronous ones of their stage. With `in_thread=False` a synchronous tool always runs in the caller's thread, before
+  the others of its stage.
 - An asynchronous run awaits coroutines in its loop and puts synchronous bodies into threads, unless `in_thread=False`.
   Cancelling stops the waiting, not the thread.
 
@@ -22,6 +24,7 @@ Over 400 lines because the synchronous and the asynchronous form of each step st
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -32,7 +35,7 @@ from time import perf_counter
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from lmagent.core.async_bridge import POLL_INTERVAL, run_coroutine
+from lmagent.core.async_bridge import POLL_INTERVAL, in_loop, run_coroutine, shared_loop
 from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.errors import InvalidArguments, ToolError
 from lmagent.toolkit.context import MAX_RESULT_CHARS, OutcomeKind, RunContext, ToolOutcome, cut, failure_text, render
@@ -187,7 +190,7 @@ def _finish(prepared: PreparedCall, value: Any, started: float) -> ToolOutcome:
     return ToolOutcome(call.id, call.name, content, False, value, perf_counter() - started, "ok", repairs)
 
 
-def _fail(prepared: PreparedCall, error: Exception, started: float) -> ToolOutcome:
+def _fail(prepared: PreparedCall, error: BaseException, started: float) -> ToolOutcome:
     if isinstance(error, Overdue):
         return _timed_out(prepared, error.seconds, started)
     kind, text = failure_text(error, expose=prepared.plan.options.expose_errors)
@@ -195,12 +198,34 @@ def _fail(prepared: PreparedCall, error: Exception, started: float) -> ToolOutco
     return _error(prepared, kind, cut(text, limit), started, error)
 
 
+def _is_failure(error: BaseException, requested: int | None = None) -> bool:
+    """Return whether what a body raised is a failed call: an exception, or a CancelledError of the tool's own.
+
+    Args:
+        error: What was raised.
+        requested: In a task: how often it had been asked to cancel before the body began.
+    """
+    if isinstance(error, Exception):
+        return True
+    asyncio = sys.modules.get("asyncio")  # without it loaded there is no such error
+    if asyncio is None or not isinstance(error, asyncio.CancelledError):
+        return False
+    return requested is None or _cancel_requests() == requested
+
+
+def _cancel_requests() -> int:
+    import asyncio
+
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
 def _timed_out(prepared: PreparedCall, seconds: float, started: float) -> ToolOutcome:
     return _error(prepared, "timeout", f"{prepared.call.name} timed out after {seconds:g} seconds", started, None)
 
 
 def _error(
-    prepared: PreparedCall, kind: OutcomeKind, text: str, started: float, error: Exception | None
+    prepared: PreparedCall, kind: OutcomeKind, text: str, started: float, error: BaseException | None
 ) -> ToolOutcome:
     call = prepared.call
     duration = perf_counter() - started
@@ -239,29 +264,35 @@ def run_prepared(
     plan = prepared.plan
     if plan.is_async:
         return run_coroutine(lambda: async_run_prepared(prepared, context=context, default_timeout=default_timeout))
-    if plan.options.timeout is None and (default_timeout is None or default_timeout == DEFAULT_TIMEOUT_S):
-        return _run_in_place(prepared, context, default_timeout, perf_counter())
+    if not plan.options.in_thread or _is_untimed(plan, default_timeout):
+        return _run_in_place(prepared, context, _timeout_of(prepared, default_timeout), perf_counter())
     [(_, outcome)] = _run_stage([(0, prepared)], context, 1, default_timeout)
     return outcome
+
+
+def _is_untimed(plan: Plan, default_timeout: float | None) -> bool:
+    return plan.options.timeout is None and default_timeout in (None, DEFAULT_TIMEOUT_S)
 
 
 def _run_in_place(
     prepared: PreparedCall, context: RunContext[Any] | None, timeout: float | None, started: float
 ) -> ToolOutcome:
     if context is None or context.around is None:
-        return _run_unseen(prepared, context, timeout, started)
+        return _run_untraced(prepared, context, timeout, started)
     with context.around(prepared.call) as seen:
-        return seen(_run_unseen(prepared, context, timeout, started))
+        return seen(_run_untraced(prepared, context, timeout, started))
 
 
-def _run_unseen(
+def _run_untraced(
     prepared: PreparedCall, context: RunContext[Any] | None, timeout: float | None, started: float
 ) -> ToolOutcome:
     try:
         value = prepared.tool.start(prepared.arguments, context=_context_for(prepared, context))
         if type(value) is not str:
             value = _whole(value, timeout, started)
-    except Exception as error:  # the one place where a user's tool runs
+    except BaseException as error:  # the one place where a user's tool runs
+        if not _is_failure(error):
+            raise
         return _fail(prepared, error, started)
     return _finish(prepared, value, started)
 
@@ -296,21 +327,34 @@ def run_all(
         if isinstance(item, PreparedCall):
             return [run_prepared(item, context=context, default_timeout=default_timeout)]
         return [item]
-    if any(isinstance(item, PreparedCall) and item.plan.is_async for item in items):
-        return run_coroutine(
-            lambda: async_run_all(
-                items, context=context, max_concurrent=max_concurrent, default_timeout=default_timeout
-            )
-        )
     outcomes: list[Any] = list(items)
-    for stage in _stages(items):
-        if len(stage) == 1:
-            ((place, prepared),) = stage
-            outcomes[place] = run_prepared(prepared, context=context, default_timeout=default_timeout)
-            continue
-        for place, outcome in _run_stage(stage, context, max_concurrent, default_timeout):
-            outcomes[place] = outcome
+    with shared_loop() as loop, in_loop(loop):
+        for stage in _stages(items):
+            in_place = [(place, p) for place, p in stage if not p.plan.is_async and not p.plan.options.in_thread]
+            for place, prepared in in_place:  # in this thread, however many calls there are
+                outcomes[place] = run_prepared(prepared, context=context, default_timeout=default_timeout)
+            rest = [item for item in stage if item not in in_place] if in_place else stage
+            for place, outcome in _run_beside(rest, context, max_concurrent, default_timeout):
+                outcomes[place] = outcome
     return outcomes
+
+
+def _run_beside(
+    stage: list[tuple[int, PreparedCall]],
+    context: RunContext[Any] | None,
+    max_concurrent: int,
+    default_timeout: float | None,
+) -> Iterable[tuple[int, ToolOutcome]]:
+    """Run the calls of a stage at the same time: on an event loop if one of them is async, else in threads."""
+    if len(stage) <= 1:
+        return [(place, run_prepared(p, context=context, default_timeout=default_timeout)) for place, p in stage]
+    if not any(prepared.plan.is_async for _, prepared in stage):
+        return _run_stage(stage, context, max_concurrent, default_timeout)
+    calls = [prepared for _, prepared in stage]
+    outcomes = run_coroutine(
+        lambda: async_run_all(calls, context=context, max_concurrent=max_concurrent, default_timeout=default_timeout)
+    )
+    return zip([place for place, _ in stage], outcomes, strict=True)
 
 
 @fast_dataclass()
@@ -411,20 +455,23 @@ async def _run_in_loop(
     prepared: PreparedCall, context: RunContext[Any] | None, started: float, collector: Collector
 ) -> ToolOutcome:
     if context is None or context.around is None:
-        return await _run_in_loop_unseen(prepared, context, started, collector)
+        return await _run_in_loop_untraced(prepared, context, started, collector)
     with context.around(prepared.call) as seen:
-        return seen(await _run_in_loop_unseen(prepared, context, started, collector))
+        return seen(await _run_in_loop_untraced(prepared, context, started, collector))
 
 
-async def _run_in_loop_unseen(
+async def _run_in_loop_untraced(
     prepared: PreparedCall, context: RunContext[Any] | None, started: float, collector: Collector
 ) -> ToolOutcome:
+    requested = _cancel_requests()
     try:
         value = await prepared.tool.async_run(prepared.arguments, context=_context_for(prepared, context))
         if isinstance(value, AsyncGeneratorType):
             value = await collector.async_collected(cast("AsyncGeneratorType[Any, None]", value))
         value = collector.collected(value)
-    except Exception as error:  # the asynchronous twin of the one place where a user's tool runs
+    except BaseException as error:  # the asynchronous twin of the one place where a user's tool runs
+        if not _is_failure(error, requested):
+            raise
         return _fail(prepared, error, started)
     return _finish(prepared, value, started)
 
@@ -463,7 +510,9 @@ async def _run_beside_loop(
         try:
             value = prepared.tool.start(prepared.arguments, context=_context_for(prepared, context))
             value = collector.collected(value)
-        except Exception as error:
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
             return _fail(prepared, error, started)
         if is_awaitable(value) or isinstance(value, AsyncGeneratorType):
             return _Unfinished(value)
@@ -475,6 +524,7 @@ async def _run_beside_loop(
     finally:
         collector.is_dropped = True
     if isinstance(outcome, _Unfinished):  # a wrapper that looks synchronous around an async function
+        requested = _cancel_requests()
         try:
             value: Any = outcome.value
             is_generator = isinstance(value, AsyncGeneratorType)
@@ -482,7 +532,9 @@ async def _run_beside_loop(
             value = await (
                 rest.async_collected(cast("AsyncGeneratorType[Any, None]", value)) if is_generator else value
             )
-        except Exception as error:
+        except BaseException as error:
+            if not _is_failure(error, requested):
+                raise
             return _fail(prepared, error, started)
         return _finish(prepared, value, started)
     return cast("ToolOutcome", outcome)

@@ -1,0 +1,321 @@
+"""What holds of tools in whole runs: native and prompted, sync and async, plain and streamed."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lmagent import Agent, function
+from lmagent.core.messages import ToolMessage
+from lmagent.testing import ScriptedModel, calls
+from lmagent.toolkit.registry import ToolRegistry
+from lmagent.toolkit.tool import Tool
+from tests.four_ways import AGENT_VERBS, AGENT_VERBS_AND_LOOPS, AgentVerb, run, stream_run
+
+MODES = ("native", "prompt")
+AnyTool = Tool[..., Any]
+
+
+def answers(verb: AgentVerb, tools: list[Any], *rounds: Any, mode: str = "native") -> list[ToolMessage]:
+    """Run the calls of each round and return the tool messages."""
+    model = ScriptedModel([*(calls(*each) for each in rounds), "end"], tool_mode=mode)  # type: ignore[arg-type]
+    result = verb(Agent(model, tools=tools), "go")
+    assert result.reply == "end"
+    return [message for message in result.messages if isinstance(message, ToolMessage)]
+
+
+# Cancellation
+
+
+@function
+async def cancelled_task() -> str:
+    """A."""
+    task = asyncio.create_task(asyncio.sleep(10))
+    task.cancel()
+    await task
+    return "not reached"
+
+
+@function
+async def raises() -> str:
+    """A."""
+    raise asyncio.CancelledError("mine")
+
+
+@function
+def raises_sync() -> str:
+    """A."""
+    raise asyncio.CancelledError("mine")
+
+
+@function
+async def cancelled_generator() -> AsyncIterator[str]:
+    """A."""
+    yield "one"
+    raise asyncio.CancelledError
+
+
+@function
+def cancelled_sync_generator() -> Iterator[str]:
+    """A."""
+    yield "one"
+    raise asyncio.CancelledError
+
+
+@function(timeout=5)
+def cancelled_coroutine_of_a_wrapper() -> Any:
+    """A."""
+    return cancelled_task()
+
+
+@function
+async def other() -> str:
+    """A."""
+    return "fine"
+
+
+CANCELLED = [
+    cancelled_task,
+    raises,
+    raises_sync,
+    cancelled_generator,
+    cancelled_sync_generator,
+    cancelled_coroutine_of_a_wrapper,
+]
+
+
+@pytest.mark.parametrize("verb", AGENT_VERBS_AND_LOOPS)
+@pytest.mark.parametrize("tool", CANCELLED, ids=lambda tool: tool.name)
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_cancellation_of_the_tool_itself_is_a_failed_call(verb: AgentVerb, tool: AnyTool, beside: bool):
+    both = [(tool.name, {}), ("other", {})] if beside else [(tool.name, {})]
+    for mode in MODES:
+        first, *rest = answers(verb, [tool, other], both, mode=mode)
+        assert first.is_error
+        assert "CancelledError" in first.content
+        assert [message.content for message in rest] == (["fine"] if beside else [])
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_cancelled_run_ends_as_cancelled(beside: bool):
+    started = threading.Event()
+
+    @function
+    async def hang() -> str:
+        """A."""
+        started.set()
+        await asyncio.sleep(30)
+        return ""
+
+    async def main() -> None:
+        both = [("hang", {}), ("other", {})] if beside else [("hang", {})]
+        task = asyncio.create_task(Agent(ScriptedModel([calls(*both)]), tools=[hang, other]).async_run("x"))
+        while not started.is_set():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+def test_a_run_in_the_cleanup_of_a_cancelled_task_still_takes_cancellations_of_tools_as_failures():
+    async def main() -> list[str]:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:  # this task keeps its request to cancel
+            result = await Agent(ScriptedModel([calls(("raises", {})), "end"]), tools=[raises]).async_run("x")
+            return [message.role for message in result.messages]
+        return []
+
+    async def outer() -> list[str]:
+        task = asyncio.create_task(main())
+        await asyncio.sleep(0)
+        task.cancel()
+        return await task
+
+    assert asyncio.run(outer()) == ["user", "assistant", "tool", "assistant"]
+
+
+# One event loop for a run
+
+
+def semaphore() -> tuple[list[AnyTool], list[Any], list[str]]:
+    gate = asyncio.Semaphore(1)
+
+    @function
+    async def guarded(number: int) -> str:
+        """A."""
+        async with gate:
+            await asyncio.sleep(0.001)
+            return "ok"
+
+    return [guarded], [[("guarded", {"number": n}) for n in turn] for turn in ((1, 2, 3), (4, 5))], ["ok"] * 5
+
+
+def background_task() -> tuple[list[AnyTool], list[Any], list[str]]:
+    kept: list[asyncio.Task[str]] = []
+
+    @function
+    async def start() -> str:
+        """A."""
+
+        async def work() -> str:
+            await asyncio.sleep(0.01)
+            return "ready"
+
+        kept.append(asyncio.create_task(work()))
+        return "started"
+
+    @function
+    async def wait() -> str:
+        """A."""
+        return await asyncio.wait_for(kept[0], 5)
+
+    return [start, wait], [[("start", {})], [("wait", {})]], ["started", "ready"]
+
+
+def wrapped() -> tuple[list[AnyTool], list[Any], list[str]]:
+    loops: list[object] = []
+
+    async def body() -> str:
+        loops.append(asyncio.get_running_loop())
+        return str(len({id(loop) for loop in loops}))
+
+    @function
+    def plain() -> Any:
+        """A."""
+        return body()
+
+    @function(timeout=5)
+    def in_a_thread() -> Any:
+        """A."""
+        return body()
+
+    @function
+    async def coroutine() -> str:
+        """A."""
+        return await body()
+
+    rounds = [[("plain", {})], [("in_a_thread", {}), ("coroutine", {})], [("in_a_thread", {}), ("plain", {})]]
+    return [plain, in_a_thread, coroutine], rounds, ["1"] * 5
+
+
+@pytest.mark.parametrize("verb", AGENT_VERBS_AND_LOOPS)
+@pytest.mark.parametrize("make", [semaphore, background_task, wrapped])
+def test_async_tools_of_a_run_share_one_loop(
+    verb: AgentVerb, make: Callable[[], tuple[list[AnyTool], list[Any], list[str]]]
+):
+    for mode in MODES:
+        tools, rounds, wanted = make()
+        assert [message.content for message in answers(verb, tools, *rounds, mode=mode)] == wanted
+
+
+@pytest.mark.parametrize("verb", [run, stream_run])
+def test_a_nested_agent_shares_the_loop_which_is_closed_with_the_outer_run(verb: AgentVerb):
+    loops: list[asyncio.AbstractEventLoop] = []
+    cleaned: list[str] = []
+
+    @function
+    async def note() -> str:
+        """A."""
+        loops.append(asyncio.get_running_loop())
+
+        async def leftover() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                cleaned.append("yes")
+
+        kept.append(asyncio.create_task(leftover()))
+        await asyncio.sleep(0)
+        return "noted"
+
+    kept: list[asyncio.Task[None]] = []
+    inner = Agent(ScriptedModel([calls(("note", {})), "inner end"]), tools=[note], name="inner")
+
+    @function
+    def ask_inner() -> str:
+        """A."""
+        return inner.run("x").reply
+
+    found = answers(verb, [note, ask_inner], [("note", {})], [("ask_inner", {})], [("note", {})])
+    assert [message.content for message in found] == ["noted", "inner end", "noted"]
+    assert len(set(map(id, loops))) == 1
+    assert loops[0].is_closed()
+    assert cleaned == ["yes"] * 3
+
+
+def test_a_stream_that_is_closed_early_closes_its_loop_and_leaves_the_caller_alone():
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    @function
+    async def note() -> str:
+        """A."""
+        loops.append(asyncio.get_running_loop())
+        return "noted"
+
+    def one(agent: Agent) -> Any:
+        stream = agent.stream_run("x")
+        while len(loops) < 1:
+            next(stream)
+        return stream
+
+    stream = one(Agent(ScriptedModel([calls(("note", {})), "end"]), tools=[note]))
+    assert ToolRegistry([note]).get("note").call({}) == "noted"  # between two events: a loop of its own
+    assert loops[0] is not loops[1]
+    assert not loops[0].is_closed()
+    stream.close()
+    assert loops[0].is_closed()
+
+
+# Threads
+
+
+@pytest.mark.parametrize("verb", AGENT_VERBS_AND_LOOPS)
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("beside", ["", "other", "blocking"])
+def test_in_thread_false_keeps_the_thread_of_the_run_however_many_calls(verb: AgentVerb, count: int, beside: str):
+    connection = sqlite3.connect(":memory:")
+
+    @function(in_thread=False)
+    def query(number: int) -> str:
+        """A."""
+        return str(connection.execute("select ?", (number,)).fetchone()[0])
+
+    @function
+    def blocking() -> str:
+        """A."""
+        return "fine"
+
+    more = [(beside, {})] if beside else []
+    for mode in MODES:
+        found = answers(
+            verb,
+            [query, other, blocking],
+            [*more, *(("query", {"number": number}) for number in range(count))],
+            [("query", {"number": 7})],
+            mode=mode,
+        )
+        texts = [message.content for message in found]
+        assert texts == [*(["fine"] if beside else []), *map(str, range(count)), "7"]
+    connection.close()
+
+
+@pytest.mark.parametrize("verb", AGENT_VERBS)
+def test_in_thread_false_holds_with_a_timeout_and_one_at_a_time(verb: AgentVerb):
+    threads: list[int] = []
+
+    @function(in_thread=False, timeout=5, sequential=True)
+    def where() -> str:
+        """A."""
+        threads.append(threading.get_ident())
+        return "here"
+
+    answers(verb, [where], [("where", {})], [("where", {}), ("where", {})])
+    assert set(threads) == {threading.get_ident()}
