@@ -19,6 +19,7 @@ __all__ = [
     "Scan",
     "TextBuffer",
     "find_char",
+    "find_pattern",
     "find_text",
     "json_extent",
     "match_literal",
@@ -131,6 +132,16 @@ def find_text(buffer: TextBuffer, at: int, mark: str, limit: int | None = None) 
         if buffer.ended or (limit is not None and stop - start >= limit):
             return -1
         at = max(at, len(buffer.text) - len(mark) + 1)
+        yield
+
+
+def find_pattern(buffer: TextBuffer, at: int, pattern: re.Pattern[str], longest: int) -> Scan[re.Match[str] | None]:
+    """Return the next match of `pattern`, which is at most `longest` characters; None if the text ends before it."""
+    while True:
+        found = pattern.search(buffer.text, at)
+        if found or buffer.ended:
+            return found
+        at = max(at, len(buffer.text) - longest + 1)
         yield
 
 

@@ -28,8 +28,14 @@ THINKING = {
     "[THINK]": "[/THINK]",
     "<|START_THINKING|>": "<|END_THINKING|>",
     "<scratch_pad>": "</scratch_pad>",
+    "[THINKING]": "[/THINKING]",
+    "[REASONING]": "[/REASONING]",
+    "◁think▷": "◁/think▷",
+    "<|channel>thought": "<channel|>",
+    "<|inner_prefix|>": "<|inner_suffix|>",
+    "<|open|>think<|sep|>": "<|close|>think<|sep|>",
 }
-"""Opening word of thinking -> its closing word."""
+"""Opening word of thinking -> its closing word. Other spellings of tags are patterns (`thinking_tags`)."""
 
 THINK_CLOSERS = tuple(THINKING.values())
 
@@ -103,7 +109,8 @@ _TEMPLATE = (
 
 def _pattern() -> str:
     """Return the pattern of all words, grouped by first character: the search then skips to candidates."""
-    rests: dict[str, list[str]] = {"<": [r"[|｜](?=[\w/])"]}
+    think = r"/?(?=[\w.:-]{0,100}(?:think|thought|reason))[\w.:-]{1,100}(?=[\s>])"
+    rests: dict[str, list[str]] = {"<": [r"[|｜](?=[\w/])", think]}
     for word in sorted({*MARKERS, *_INNER, *_TEMPLATE}):
         rests.setdefault(word[0], []).append(re.escape(word[1:]))
     return "|".join(f"{re.escape(first)}(?i:{'|'.join(rest)})" for first, rest in rests.items())

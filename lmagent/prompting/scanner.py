@@ -29,7 +29,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmagent.prompting.buffer import TICK, Scan, TextBuffer, find_text, match_literal, skip_space, take_while
+from lmagent.prompting.buffer import (
+    TICK,
+    Scan,
+    TextBuffer,
+    find_pattern,
+    find_text,
+    match_literal,
+    skip_space,
+    take_while,
+)
 from lmagent.prompting.calls import MAX_CALLS, Outcome, Tools
 from lmagent.prompting.family_json import CALL_INFOS, CallSite, Context, bare_calls, fenced_calls
 from lmagent.prompting.family_lines import functionary, harmony_header, qwen_star, react_action, react_keyword
@@ -46,15 +55,28 @@ from lmagent.prompting.markers import (
     WRAPPERS,
 )
 from lmagent.prompting.scanner_events import CallFailed, CallFound, Piece, TextPiece, ThinkingPiece
+from lmagent.prompting.thinking_tags import (
+    ANY_THINK_TAG,
+    MAX_THINK_TAG,
+    Closer,
+    ThinkTag,
+    closer_of,
+    closes_thinking,
+    literal_closer,
+    other_tag,
+    think_tag,
+)
 
 __all__ = ["MAX_REPLY_CHARS", "Scanner"]
 
 MAX_REPLY_CHARS = 4_000_000
-_TRIGGER = re.compile(r"[<\[✿`\n>]|(?<!\w)f(?=u|$)")
+_TRIGGER = re.compile(r"[<\[✿◁`\n>]|(?<!\w)f(?=u|$)")
 _FENCE_CHAR = {"`": TICK, "~": re.compile("~")}
 _INFO = re.compile(r"[\w+.#-]")
 _INDENT = re.compile(r"[ \t]")
 _PROSE_AFTER = re.compile(r"[ \t]+[^\s<\[{]|[\"'`.,;:!?)\]，。；：！？）”’]")
+
+_THINK_WORDS = frozenset((*THINKING, *THINK_CLOSERS))
 
 
 class Scanner:
@@ -68,6 +90,7 @@ class Scanner:
         stop: The stop sequences that were sent (providers drop them from the reply).
         max_reply_chars: Longer replies are dropped from there on, as if a length limit had cut them.
         bare_json: Whether a reply that is nothing but JSON may be a call.
+        thinking: Whether thinking is told apart. False for text that is known to be thinking.
     """
 
     def __init__(
@@ -79,6 +102,7 @@ class Scanner:
         stop: Sequence[str] = (),
         max_reply_chars: int = MAX_REPLY_CHARS,
         bare_json: bool = True,
+        thinking: bool = True,
     ) -> None:
         self._buffer = TextBuffer()
         self._pieces: list[Piece] = []
@@ -105,7 +129,10 @@ class Scanner:
         self._text_only = False
         """A result marker was perhaps only named: everything after it is text and nothing in it runs."""
         self._result_invented = False
+        self._reads_thinking = thinking
         self._seen_thinking = False
+        self._dropped_openers = 0
+        """Thinking that was opened and not closed in text which is dropped, or is text only."""
         self._fences_checked_to = 0
         """Index in the reply up to which no fence holds a call."""
         self._code_ticks = 0
@@ -388,11 +415,18 @@ class Scanner:
         return self._accept(CallSite(len(buffer.text), outcomes), at)
 
     def _scan_part(
-        self, text: str, *, native: bool, finish_reason: str = "stop"
+        self, text: str, *, native: bool, finish_reason: str = "stop", thinking: bool = True
     ) -> tuple[Scanner, list[Piece], list[Outcome]]:
         """Read a part of the reply with a new scanner; return that scanner, its pieces, and the calls among them."""
         tools = self._tools
-        inner = Scanner(tools.schemas, native=native, repair=tools.repair, stop=self._context.stop, bare_json=False)
+        inner = Scanner(
+            tools.schemas,
+            native=native,
+            repair=tools.repair,
+            stop=self._context.stop,
+            bare_json=False,
+            thinking=thinking,
+        )
         pieces = [*inner.feed(text), *inner.finish(finish_reason)]
         return inner, pieces, [piece for piece in pieces if isinstance(piece, (CallFound, CallFailed))]
 
@@ -456,7 +490,10 @@ class Scanner:
         buffer = self._buffer
         at = buffer.position
         mark = yield from match_literal(buffer, at, MARKERS)
-        if mark is None:
+        tag = None
+        if mark in _THINK_WORDS or (mark is None and not other_tag(buffer.text, at)):
+            tag = yield from self._think_tag(mark, at)
+        if mark is None and tag is None:
             if buffer.ended and self._call_sites and self._blank_line and self._cut_inside_closer(at):
                 buffer.position = len(buffer.text)
                 return True
@@ -470,12 +507,15 @@ class Scanner:
             if (yield from self._code_closes_on_line()):
                 return True
             self._code_never_closes = True
-        after = at + len(mark)
-        if mark in THINKING:
-            return (yield from self._thinking(mark, after))
-        if mark in THINK_CLOSERS:
-            self._close_lone_thinking(after)
+        if tag is not None:
+            if tag.closer is None:
+                self._close_lone_thinking(tag.end)
+            else:
+                yield from self._think_until(tag.closer, tag.end, line_start=self._blank_line)
             return True
+        if mark is None or mark in _THINK_WORDS:
+            return False
+        after = at + len(mark)
         if mark in RESULTS:
             return (yield from self._result(mark, after))
         if mark in END_WORDS or mark in CLOSERS:
@@ -495,6 +535,18 @@ class Scanner:
                 self._emit_until(closing)
                 return True
         return self._accept(site, at)
+
+    def _think_tag(self, mark: str | None, at: int) -> Scan[ThinkTag | None]:
+        """Return the tag of thinking at `at`; `mark` is the marker word that stands there."""
+        if not self._reads_thinking:
+            return None
+        if mark in THINKING:
+            return ThinkTag(at + len(mark), closer_of(mark))
+        if mark in THINK_CLOSERS:
+            return ThinkTag(at + len(mark), None)
+        if self._buffer.text[at] != "<":
+            return None
+        return (yield from think_tag(self._buffer, at, known=not self._reads_calls))
 
     def _cut_inside_opener(self, at: int) -> bool:
         """Return whether the reply was cut inside a marker that only a call begins with."""
@@ -526,8 +578,7 @@ class Scanner:
         elif site is None:
             self._emit_until(after)
         elif kind == "analysis":
-            self._buffer.position = site.end
-            yield from self._think_until("<|end|>", line_start=True, opened=at)
+            yield from self._think_until(literal_closer("<|end|>"), site.end, line_start=True)
         else:
             self._accept(site, at)
         return True
@@ -604,18 +655,31 @@ class Scanner:
         self._text_only = False
 
     def _next_closer(self) -> Scan[int]:
-        """Emit text up to the next end of thinking and return its index; -1 at the end of the reply."""
+        """Emit text up to the next unopened end of thinking; return its index, -1 at the end of the reply."""
         buffer = self._buffer
         while True:
-            at = buffer.text.find("</think", buffer.position)
-            if at >= 0:
-                return at
-            keep = len(buffer.text) if buffer.ended else max(buffer.position, len(buffer.text) - 7)
+            found = ANY_THINK_TAG.search(buffer.text, buffer.position)
+            if found and self._counts_as_lone_closer(found):
+                return found.start()
+            if found:
+                self._emit_until(found.end())
+                continue
+            keep = len(buffer.text) if buffer.ended else _tag_begins(buffer)
             self._emit_until(keep)
             if buffer.ended:
                 return -1
             yield
             buffer.compact()
+
+    def _counts_as_lone_closer(self, found: re.Match[str]) -> bool:
+        """Return whether a tag in text that is not scanned closes thinking that was opened before that text."""
+        if not closes_thinking(found):
+            self._dropped_openers += 1
+            return False
+        if self._dropped_openers:
+            self._dropped_openers -= 1
+            return False
+        return True
 
     def _close_lone_thinking(self, after: int) -> None:
         """Handle `</think>` without its opening: everything before was thinking, so none of its calls runs."""
@@ -625,61 +689,59 @@ class Scanner:
         self._buffer.position = after
         self._call_sites = 0
         self._react = self._result_invented = self._text_only = self._text_shown = False
+        self._dropped_openers = 0
         self._at_reply_start = self._line_start = self._blank_line = True
         self._code_ticks = 0
 
     def _after_cut(self) -> Scan[bool]:
         """Drop text after an invented result; True when an end of thinking shows that all of it was a draft."""
         buffer = self._buffer
-        while True:
-            at = -1 if self._seen_thinking else buffer.text.find("</think>", buffer.position)
-            if at >= 0:
-                self._close_lone_thinking(at + len("</think>"))
+        while not self._seen_thinking:
+            found = yield from find_pattern(buffer, buffer.position, ANY_THINK_TAG, MAX_THINK_TAG)
+            if found is None:
+                break
+            buffer.position = found.end()
+            if self._counts_as_lone_closer(found):
+                self._close_lone_thinking(found.end())
                 return True
-            buffer.position = max(buffer.position, len(buffer.text) - 7)
-            if buffer.ended:
-                buffer.position = len(buffer.text)
-                return False
+            buffer.compact()
+        while not buffer.ended:
+            buffer.position = len(buffer.text)
             yield
             buffer.compact()
+        buffer.position = len(buffer.text)
+        return False
 
-    def _thinking(self, mark: str, after: int) -> Scan[bool]:
-        opened = self._buffer.position
-        line_start = self._blank_line
-        self._buffer.position = after
-        yield from self._think_until(THINKING[mark], line_start=line_start, opened=opened)
-        return True
-
-    def _think_until(self, closer: str, *, line_start: bool, opened: int) -> Scan[None]:
-        """Emit thinking up to `closer`.
+    def _think_until(self, closer: Closer, begin: int, *, line_start: bool) -> Scan[None]:
+        """Emit thinking from `begin` up to `closer`.
 
         A tag in mid-line may only be named in a sentence, so there the thinking is held until it closes.
         """
         buffer = self._buffer
+        opened = buffer.position
         self._seen_thinking = True
-        begin = buffer.position
         whole: list[str] = []
         if not line_start:
-            end = yield from find_text(buffer, begin, closer)
-            if end < 0:
-                buffer.position = opened
+            found = yield from find_pattern(buffer, begin, closer.pattern, MAX_THINK_TAG)
+            if found is None:
                 self._thinking_never_closed(buffer.text[begin:], buffer.text[opened:])
                 return
-            self._pieces.append(ThinkingPiece(buffer.text[begin:end]))
-            buffer.position = end + len(closer)
+            self._pieces.append(ThinkingPiece(buffer.text[begin : found.start()]))
+            buffer.position = found.end()
             return
+        buffer.position = begin
         while True:
-            end = buffer.text.find(closer, buffer.position)
-            if end >= 0 or buffer.ended:
-                stop = end if end >= 0 else len(buffer.text)
+            found = closer.pattern.search(buffer.text, buffer.position)
+            if found:
+                stop = found.start()
             else:
-                stop = max(buffer.position, len(buffer.text) - len(closer) + 1)
+                stop = len(buffer.text) if buffer.ended else closer.held_from(buffer.text, buffer.position)
             if stop > buffer.position:
                 whole.append(buffer.text[buffer.position : stop])
                 self._pieces.append(ThinkingPiece(whole[-1]))
             buffer.position = stop
-            if end >= 0:
-                buffer.position = end + len(closer)
+            if found:
+                buffer.position = found.end()
                 self._line_start = self._blank_line = True
                 self._at_reply_start = self._at_reply_start or not self._text_shown
                 return
@@ -698,7 +760,7 @@ class Scanner:
             message = "the reply was cut by the length limit while thinking"
             self._pending.append(CallFailed(self._context.next_index, None, "", "truncated", message))
             return
-        inner, _, calls = self._scan_part(thinking, native=self._native)
+        inner, _, calls = self._scan_part(thinking, native=self._native, thinking=False)
         if not calls:
             return
         if len(calls) == 1 and inner.ended_with_call and isinstance(calls[0], CallFound):
@@ -712,3 +774,11 @@ class Scanner:
     def ended_with_call(self) -> bool:
         """Whether only white space came after the last call."""
         return bool(self._call_sites) and self._blank_line and self._line_start
+
+
+def _tag_begins(buffer: TextBuffer) -> int:
+    """Return where the end of the text may begin a tag of thinking; its length when it does not."""
+    text = buffer.text
+    after = max(buffer.position, len(text) - MAX_THINK_TAG)
+    at = max(text.rfind("<", after), text.rfind("[", after), text.rfind("◁", after))
+    return len(text) if at < 0 or ">" in text[at:] else at

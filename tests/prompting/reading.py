@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -58,3 +59,19 @@ def accepted(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
         and (error in found["errors"] if error else not found["errors"])
         and ("thinking" not in wanted or fold(wanted["thinking"]) == fold(found["thinking"]))
     )
+
+
+def work(action: Callable[[], object]) -> int:
+    """Return how many Python and C functions `action` calls: work that does not depend on the machine's load."""
+    count = 0
+
+    def on_event(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(on_event)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return count
