@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lmagent import __version__
-from lmagent.cli.options import build_model
-from lmagent.core.json_text import dumps_text
+from lmagent.cli.options import MODEL_HELP, JSONOption, build_model, write_json
 from lmagent.engines.printer import printable
 from lmagent.errors import ConfigurationError
 from lmagent.models.loading import configured, default_model_id, load_from_model_id, provider_table
@@ -87,7 +86,7 @@ _PACKAGES = ("pydantic", "httpx2", "httpcore2", "tenacity", "rich", "typer")
 
 
 def models(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: JSONOption = False,
     features: Annotated[bool, typer.Option("--features", help="What each API can do.")] = False,
 ) -> None:
     """List the providers: what their model ids begin with, and whether their keys are set."""
@@ -106,7 +105,7 @@ def models(
         for entry in provider_table().values()
     ]
     if as_json:
-        sys.stdout.write(dumps_text(rows, indent=2) + "\n")
+        write_json(rows)
         return
     width = max(len(str(row["prefix"])) for row in rows)
     for row in rows:
@@ -120,7 +119,7 @@ def _features(as_json: bool) -> None:
     """Show the capability table that the documentation has."""
     rows = capability_rows()
     if as_json:
-        sys.stdout.write(dumps_text([dict(zip(COLUMNS, row, strict=True)) for row in rows], indent=2) + "\n")
+        write_json([dict(zip(COLUMNS, row, strict=True)) for row in rows])
         return
     widths = [max(len(row[index]) for row in (COLUMNS, *rows)) for index in range(len(COLUMNS))]
     for row in (COLUMNS, *rows):
@@ -128,11 +127,11 @@ def _features(as_json: bool) -> None:
         sys.stdout.write("  ".join(cells).rstrip() + "\n")
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+def doctor(as_json: JSONOption = False) -> None:
     """Show what lmagent finds: versions, extras, which keys are set (never their values), the default model."""
     report = _report()
     if as_json:
-        sys.stdout.write(dumps_text(report, indent=2) + "\n")
+        write_json(report)
         return
     for title, facts in report.items():
         if facts:
@@ -179,17 +178,12 @@ def _version(name: str) -> str:
 
 
 def probe(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="Model id, e.g. openai/gpt-5.4-mini. Default: LMAGENT_MODEL, the first key found, or local."
-        ),
-    ] = None,
+    model: Annotated[str | None, typer.Argument(help=MODEL_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
     dry_run: Annotated[bool, typer.Option("--plan", help="Only list the requests; send nothing.")] = False,
 ) -> None:
     """Find out what a model can do with tools: a few small requests, then the mode to use."""
-    from lmagent.observe.probing import MAX_TOKENS, Check, plan  # loads prompt mode: only for this command
+    from lmagent.observe.probing import MAX_TOKENS, plan  # loads prompt mode: only for this command
     from lmagent.observe.probing import probe as ask
 
     with build_model(model) as made:
@@ -202,10 +196,10 @@ def probe(
             for name, about in questions:
                 sys.stdout.write(f"{name}: {about}\n")
             return
-
-        def show(check: Check) -> None:
-            sys.stderr.write(f"  {check.name}: {'yes' if check.ok else 'no'}\n")
-
-        report = ask(made, on_check=show)
-    text = dumps_text(report.to_dict(), indent=2) if as_json else printable(str(report))
-    sys.stdout.write(text + "\n")
+        report = ask(
+            made, on_check=lambda check: print(f"  {check.name}: {'yes' if check.ok else 'no'}", file=sys.stderr)
+        )
+    if as_json:
+        write_json(report.to_dict())
+    else:
+        sys.stdout.write(printable(str(report)) + "\n")

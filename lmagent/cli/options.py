@@ -6,13 +6,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from importlib import import_module
 from inspect import signature
 from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
 from lmagent.agent.result import Allow, Decision, Deny
-from lmagent.core.json_text import JSONError, loads
+from lmagent.core.json_text import JSONError, dumps_text, loads
 from lmagent.core.messages import ToolCall
 from lmagent.engines.printer import printable
 from lmagent.errors import (
@@ -27,25 +28,31 @@ from lmagent.errors import (
 from lmagent.models.loading import load_from_model_id
 from lmagent.models.model import ChatModel
 from lmagent.toolkit.registry import ToolRegistry
+from lmagent.toolkit.sources import ready_made_names
 
 __all__ = [
     "EXIT_CODES",
     "FAILED",
     "INTERRUPTED",
+    "MODEL_HELP",
     "OK",
     "USAGE",
     "ApproveOption",
+    "JSONOption",
     "ModelOption",
     "ParameterOption",
+    "SystemOption",
     "ToolOption",
     "approver",
     "build_model",
     "build_tools",
+    "factories",
     "fail",
     "leave",
     "read_parameters",
     "read_stdin",
     "value_of",
+    "write_json",
 ]
 
 OK = 0
@@ -82,14 +89,10 @@ def leave(error: BaseException) -> NoReturn:
     raise SystemExit(code) from None
 
 
-ModelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        "-m",
-        help="Model id, e.g. openai/gpt-5.4-mini. Default: LMAGENT_MODEL, the first key found, or local.",
-    ),
-]
+MODEL_HELP = "Model id, e.g. openai/gpt-5.4-mini. Default: LMAGENT_MODEL, the first key found, or local."
+ModelOption = Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP)]
+SystemOption = Annotated[str, typer.Option("--system", "-s", help="System prompt.")]
+JSONOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
 ToolOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -137,19 +140,18 @@ def build_tools(sources: list[str] | None) -> ToolRegistry:
     return registry
 
 
+def factories(name: str) -> dict[str, str]:
+    """Return the factories of a ready-made module that needs settings, with an example of each; else `{}`."""
+    return getattr(import_module(f"lmagent.tools.{name}"), "FACTORIES", {})
+
+
 def _made(name: str, settings: str) -> list[Any]:
     """Build the tools of a ready-made module that needs settings: `files:root=./notes`."""
-    from importlib import import_module
-
-    from lmagent.toolkit.sources import ready_made_names
-
     if name not in ready_made_names():
         raise ConfigurationError(
             f"There is no ready-made tool {name!r}; the ready-made tools are {', '.join(ready_made_names())}."
         )
-    module = import_module(f"lmagent.tools.{name}")
-    factories: dict[str, str] = getattr(module, "FACTORIES", {})
-    if not factories:
+    if not (found := factories(name)):
         raise ConfigurationError(f"The tool {name!r} takes no settings.")
     values: dict[str, Any] = {}
     for item in settings.split(","):
@@ -160,8 +162,8 @@ def _made(name: str, settings: str) -> list[Any]:
     for key in ("hosts", "programs"):
         if isinstance(values.get(key), str):
             values[key] = values[key].split("+")
-    factory, example = next(iter(factories.items()))
-    build = getattr(module, factory)
+    factory, example = next(iter(found.items()))
+    build = getattr(import_module(f"lmagent.tools.{name}"), factory)
     if "approve" in signature(build).parameters:
         values["approve"] = _confirmed
     try:
@@ -182,11 +184,11 @@ def _setting(text: str) -> Any:
 
 
 def _confirmed(command: Sequence[str]) -> bool:
-    """Ask the user at the terminal for permission to run a command. Without a terminal: no."""
     return _asked(f"The model wants to run {shlex.join(command)}")
 
 
 def _asked(about: str) -> bool:
+    """Ask the user at the terminal for permission. Without a terminal: no."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     sys.stderr.write(f"\n{printable(about)}\nAllow? [y/N] ")
@@ -211,6 +213,11 @@ def value_of(text: str) -> Any:
         return loads(text)
     except JSONError:
         return text
+
+
+def write_json(value: Any) -> None:
+    """Print `value` as indented JSON."""
+    sys.stdout.write(dumps_text(value, indent=2) + "\n")
 
 
 def read_stdin() -> str:

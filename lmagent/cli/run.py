@@ -19,6 +19,7 @@ from lmagent.cli.options import (
     ApproveOption,
     ModelOption,
     ParameterOption,
+    SystemOption,
     ToolOption,
     approver,
     build_model,
@@ -28,9 +29,9 @@ from lmagent.cli.options import (
     read_stdin,
 )
 from lmagent.cli.trace import ContentOption, TraceOption, trace_file
-from lmagent.core.events import Event, TextDelta, TextEnd, TextStart
+from lmagent.core.events import Event, RoundEnd, TextDelta, TextEnd, TextStart
 from lmagent.core.json_text import dumps_text
-from lmagent.core.messages import Reply, ToolCall, ToolMessage, Usage, message_to_dict
+from lmagent.core.messages import AssistantMessage, Reply, ToolCall, ToolMessage, Usage, message_to_dict
 from lmagent.engines.chat import ChatEngine
 from lmagent.engines.printer import Printer, printable
 from lmagent.errors import LMAgentError
@@ -51,7 +52,7 @@ def run(
     ] = None,
     model: ModelOption = None,
     tool: ToolOption = None,
-    system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
+    system: SystemOption = "",
     param: ParameterOption = None,
     tool_choice: Annotated[str, typer.Option(help="auto, required, none or the name of a tool.")] = "auto",
     tool_mode: Annotated[str, typer.Option(help="auto, native or prompt.")] = "auto",
@@ -85,13 +86,18 @@ def run(
         )
         with agent.model:
             if as_jsonl:
-                _print_lines(agent, prompt, out)
+                with closing(cast("Any", agent.stream_run(prompt))) as events:
+                    for event in events:
+                        out.write(dumps_text(event_to_dict(event)) + "\n")
+                        out.flush()
             elif as_json:
                 out.write(dumps_text(result_to_dict(agent.run(prompt)), indent=2) + "\n")
             elif out.isatty() if stream is None else stream:
                 _stream_answer(agent, prompt, out, quiet=quiet)
             else:
-                _print_answer(agent, prompt, out, quiet=quiet)
+                aside = Printer(sys.stderr)
+                result = agent.run(prompt, on_event=None if quiet else lambda event: _aside(aside, event))
+                out.write(printable(result.reply) + "\n")
 
 
 def _question(given: str | None) -> str:
@@ -103,14 +109,8 @@ def _question(given: str | None) -> str:
     return text
 
 
-def _print_answer(agent: Agent, prompt: str, out: TextIO, *, quiet: bool) -> None:
-    """Print the answer to `out`, tool calls and results to standard error."""
-    aside = Printer(sys.stderr)
-    result = agent.run(prompt, on_event=None if quiet else lambda event: _aside(aside, event))
-    out.write(printable(result.reply) + "\n")
-
-
 def _stream_answer(agent: Agent, prompt: str, out: TextIO, *, quiet: bool) -> None:
+    """Print the answer to `out`, tool calls and results to standard error."""
     aside = Printer(sys.stderr)
     with closing(cast("Any", agent.stream_run(prompt))) as events:
         for event in events:
@@ -128,24 +128,10 @@ def _aside(printer: Printer, event: Event) -> None:
     """Print tool calls and results, but not the answer."""
     if isinstance(event, TextStart | TextDelta | TextEnd):
         return
-    printer.event(_without_answer(event))
-
-
-def _without_answer(event: Any) -> Any:
-    messages = getattr(event, "messages", None)
-    if not messages or not hasattr(event, "reply"):
-        return event
-    kept = tuple(
-        dataclasses.replace(message, content="") if message.role == "assistant" else message for message in messages
-    )
-    return dataclasses.replace(event, messages=kept)
-
-
-def _print_lines(agent: Agent, prompt: str, out: TextIO) -> None:
-    with closing(cast("Any", agent.stream_run(prompt))) as events:
-        for event in events:
-            out.write(dumps_text(event_to_dict(event)) + "\n")
-            out.flush()
+    if isinstance(event, RoundEnd):
+        kept = (dataclasses.replace(m, content="") if isinstance(m, AssistantMessage) else m for m in event.messages)
+        event = dataclasses.replace(event, messages=tuple(kept))
+    printer.event(event)
 
 
 def result_to_dict(result: RunResult) -> dict[str, Any]:
@@ -196,7 +182,7 @@ def _plain(value: Any) -> Any:
 def chat(
     model: ModelOption = None,
     tool: ToolOption = None,
-    system: Annotated[str, typer.Option("--system", "-s", help="System prompt.")] = "",
+    system: SystemOption = "",
     param: ParameterOption = None,
     approve: ApproveOption = "ask",
     trace: TraceOption = None,

@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from lmagent.cli.options import ToolOption, build_tools, fail, read_stdin, value_of
+from lmagent.cli.options import JSONOption, ToolOption, build_tools, factories, fail, read_stdin, value_of, write_json
 from lmagent.core.json_text import dumps_text
 from lmagent.core.messages import ToolCall
 from lmagent.engines.printer import printable
 from lmagent.errors import ToolError
 from lmagent.toolkit.registry import ToolRegistry
+from lmagent.toolkit.sources import ready_made_names
 
 __all__ = ["tools_app"]
 
@@ -25,48 +26,28 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the tool, as shown by
 
 def _registry(sources: list[str] | None) -> ToolRegistry:
     """Return the given tools, by default all ready-made tools that need no settings."""
-    if sources:
-        return build_tools(sources)
-    from importlib import import_module
-
-    from lmagent.toolkit.sources import ready_made_names
-
-    registry = ToolRegistry()
-    for name in ready_made_names():
-        if not getattr(import_module(f"lmagent.tools.{name}"), "FACTORIES", None):
-            registry.load(name)
-    return registry
+    return build_tools(sources or [name for name in ready_made_names() if not factories(name)])
 
 
 @tools_app.command("list")
-def list_tools(
-    tool: ToolOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-) -> None:
+def list_tools(tool: ToolOption = None, as_json: JSONOption = False) -> None:
     """List the ready-made tools, or the tools given by --tool."""
     registry = _registry(tool)
     if as_json:
-        sys.stdout.write(dumps_text([each.json_schema for each in registry], indent=2) + "\n")
+        write_json([each.json_schema for each in registry])
         return
     width = max((len(each.name) for each in registry), default=0)
     for each in registry:
         sys.stdout.write(f"{each.name:<{width}}  {printable(each.description.partition(chr(10))[0])}\n")
-    if tool:
-        return
-    from importlib import import_module
-
-    from lmagent.toolkit.sources import ready_made_names
-
-    for name in ready_made_names():
-        factories: dict[str, str] = getattr(import_module(f"lmagent.tools.{name}"), "FACTORIES", {})
-        for example in factories.values():
+    for name in () if tool else ready_made_names():
+        for example in factories(name).values():
             sys.stderr.write(f"needs settings: --tool {name}:...   in Python {example}\n")
 
 
 @tools_app.command("show")
 def show_tool(name: NameArgument, tool: ToolOption = None) -> None:
     """Print the definition of a tool that the model gets, as JSON."""
-    sys.stdout.write(dumps_text(_registry(tool).get(name).json_schema, indent=2) + "\n")
+    write_json(_registry(tool).get(name).json_schema)
 
 
 @tools_app.command("call")
@@ -98,10 +79,7 @@ def _arguments(given: list[str], schemas: dict[str, Any]) -> str:
         key, equals, text = item.partition("=")
         if not equals:
             fail(f"Write arguments as one JSON object or as name=value pairs, not {item!r}.")
-        values[key] = text if _takes_text(schemas.get(key, {})) else value_of(text)
+        schema = schemas.get(key, {})
+        takes_text = any(each.get("type") == "string" for each in (schema, *schema.get("anyOf", ())))
+        values[key] = text if takes_text else value_of(text)
     return dumps_text(values)
-
-
-def _takes_text(schema: dict[str, Any]) -> bool:
-    """Whether the parameter accepts text, so that `17` is passed as text."""
-    return any(each.get("type") == "string" for each in (schema, *schema.get("anyOf", ())))

@@ -60,7 +60,11 @@ def show(
     if not roots:
         fail(f"{file} has no run{f' whose id starts with {run!r}' if run else ''}.")
     if sys.stdout.isatty():
-        _show_trees(roots)
+        from rich.console import Console  # slow import, needed for terminals only
+
+        console = Console(highlight=False)
+        for root in roots:
+            console.print(_tree(root), soft_wrap=True)
     else:
         for root in roots:
             _write_plain(root, "")
@@ -77,7 +81,7 @@ def _runs(events: list[dict[str, Any]], *, whole: bool) -> list[tuple[_Node, str
     for event in events:
         kind, run_id = event["event"], str(event.get("run"))
         if kind == "run_start":
-            node = runs[run_id] = _Node(_run_label(event))
+            node = runs[run_id] = _Node(f"run {run_id}  {event.get('agent', '')}  {event.get('model', '')} …")
             parent = open_calls.get((str(event.get("parent")), event.get("parent_call")))
             if parent is None:
                 roots.append((node, run_id))
@@ -91,15 +95,13 @@ def _runs(events: list[dict[str, Any]], *, whole: bool) -> list[tuple[_Node, str
             roots.append((owner, run_id))
         match kind:
             case "model_start":
-                open_asks[run_id] = node = _Node(f"ask {event.get('model', '')} …")
-                owner.children.append(node)
+                open_asks[run_id] = _added(owner, f"ask {event.get('model', '')} …")
             case "model_end":
                 node = open_asks.pop(run_id, None) or _added(owner)
                 _end(node, f"ask {event.get('model', '')}", event)
                 _add_texts(node, event, ("reasoning", "reply", "message"), whole)
             case "tool_start":
-                open_calls[run_id, event.get("call")] = node = _Node(f"call {event.get('tool', '')} …")
-                owner.children.append(node)
+                open_calls[run_id, event.get("call")] = node = _added(owner, f"call {event.get('tool', '')} …")
                 _add_texts(node, event, ("arguments",), whole)
             case "tool_end":
                 node = open_calls.get((run_id, event.get("call"))) or _added(owner)
@@ -108,23 +110,19 @@ def _runs(events: list[dict[str, Any]], *, whole: bool) -> list[tuple[_Node, str
             case "decision":
                 word = event.get("decision", "")
                 by = f" by {event['by']} ({event.get('rule', '')})" if event.get("by") else ""
-                owner.children.append(_Node(f"decision on {event.get('tool', '')}: {word}{by}", failed=word == "deny"))
+                _added(owner, f"decision on {event.get('tool', '')}: {word}{by}").failed = word == "deny"
             case "run_end":
                 _end(owner, owner.label.removesuffix(" …"), event)
                 _add_texts(owner, event, ("message",), whole)
             case _:  # written by a later version
-                owner.children.append(_Node(str(kind)))
+                _added(owner, str(kind))
     return roots
 
 
-def _added(owner: _Node) -> _Node:
-    node = _Node("")
+def _added(owner: _Node, label: str = "") -> _Node:
+    node = _Node(label)
     owner.children.append(node)
     return node
-
-
-def _run_label(event: dict[str, Any]) -> str:
-    return f"run {event.get('run', '')}  {event.get('agent', '')}  {event.get('model', '')} …"
 
 
 def _end(node: _Node, title: str, event: dict[str, Any]) -> None:
@@ -163,7 +161,7 @@ def _add_texts(node: _Node, event: dict[str, Any], names: tuple[str, ...], whole
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             if not whole and len(text) > _WIDTH:
                 text = f"{text[:_WIDTH]}… ({len(text)} characters; --full shows all)"
-            node.children.append(_Node(f"{name}: {text}"))
+            _added(node, f"{name}: {text}")
 
 
 def _one_line(text: str) -> str:
@@ -175,14 +173,6 @@ def _write_plain(node: _Node, indent: str) -> None:
     sys.stdout.write(f"{indent}{_one_line(node.label)}\n")
     for child in node.children:
         _write_plain(child, indent + "  ")
-
-
-def _show_trees(roots: list[_Node]) -> None:
-    from rich.console import Console  # slow import, needed for terminals only
-
-    console = Console(highlight=False)
-    for root in roots:
-        console.print(_tree(root), soft_wrap=True)
 
 
 def _tree(node: _Node) -> Tree:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing, contextmanager
 from typing import Any, Unpack, cast
 
 from lmagent.agent.agent import Agent
@@ -120,16 +120,20 @@ class ChatEngine:
         Raises:
             LMAgentError: See `Agent.run`.
         """
-        with _Turn(self._history, self._printer, prompt):
+        with _turn(self._history, self._printer, prompt):
             if not self._streams:
                 return self.agent.run(prompt, history=self._history, on_event=self._show, **options)
             events = self.agent.stream_run(prompt, history=self._history, **options)
             with closing(cast("Any", events)):
-                return self._watch(events)
+                for event in events:
+                    self._show(event)
+                    if isinstance(event, RunEnd):
+                        return event.result
+        raise AssertionError("a run ends with RunEnd or an exception")
 
     async def async_chat(self, prompt: Prompt | Resumption, **options: Unpack[ChatOptions]) -> RunResult:
         """Async version of `chat`."""
-        with _Turn(self._history, self._printer, prompt):
+        with _turn(self._history, self._printer, prompt):
             if not self._streams:
                 return await self.agent.async_run(prompt, history=self._history, on_event=self._show, **options)
             events = self.agent.async_stream_run(prompt, history=self._history, **options)
@@ -142,7 +146,7 @@ class ChatEngine:
 
     def stream_chat(self, prompt: Prompt | Resumption, **options: Unpack[ChatOptions]) -> Iterator[Event]:
         """Like `chat`, but yield events; the last is `RunEnd` with the result. Prints nothing."""
-        with _Turn(self._history, None, prompt):
+        with _turn(self._history, None, prompt):
             events = self.agent.stream_run(prompt, history=self._history, **options)
             with closing(cast("Any", events)):
                 yield from events
@@ -151,7 +155,7 @@ class ChatEngine:
         self, prompt: Prompt | Resumption, **options: Unpack[ChatOptions]
     ) -> AsyncIterator[Event]:
         """Async version of `stream_chat`."""
-        with _Turn(self._history, None, prompt):
+        with _turn(self._history, None, prompt):
             events = self.agent.async_stream_run(prompt, history=self._history, **options)
             async with aclosing(cast("Any", events)):
                 async for event in events:
@@ -163,41 +167,23 @@ class ChatEngine:
             return self._stream
         return self._printer is not None and self._printer.is_terminal and self.agent.model.codec.features.stream
 
-    def _watch(self, events: Iterable[Event]) -> RunResult:
-        for event in events:
-            self._show(event)
-            if isinstance(event, RunEnd):
-                return event.result
-        raise AssertionError("a run ends with RunEnd or an exception")
-
     def _show(self, event: Event) -> None:
         if self._printer:
             self._printer.event(event)
 
 
-class _Turn:
-    """One call of `chat`: print the prompt, and remove it from the history if the run adds nothing."""
-
-    __slots__ = ("_history", "_length", "_printer", "_prompt")
-
-    def __init__(self, history: History, printer: Printer | None, prompt: Prompt | Resumption) -> None:
-        self._history = history
-        self._printer = printer
-        self._prompt = prompt
-        self._length = 0
-
-    def __enter__(self) -> None:
-        prompt = self._prompt
-        if isinstance(prompt, Resumption):  # its pending calls stay unanswered if the run adds nothing
-            self._length = len(self._history)
-            return
-        self._history.answer_open_calls()
-        self._length = len(self._history)
-        if self._printer:
-            for message in as_messages(prompt):
-                if isinstance(message, UserMessage):
-                    self._printer.user(message)
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
-        if kind is not None and all(isinstance(m, UserMessage) for m in self._history.since(self._length)):
-            self._history.truncate(self._length)
+@contextmanager
+def _turn(history: History, printer: Printer | None, prompt: Prompt | Resumption) -> Generator[None]:
+    """Print the prompt, and remove it from the history if the run fails before it adds anything else."""
+    if not isinstance(prompt, Resumption):  # its pending calls stay unanswered
+        history.answer_open_calls()
+        for message in as_messages(prompt) if printer else ():
+            if printer and isinstance(message, UserMessage):
+                printer.user(message)
+    length = len(history)
+    try:
+        yield
+    except BaseException:
+        if all(isinstance(message, UserMessage) for message in history.since(length)):
+            history.truncate(length)
+        raise

@@ -118,7 +118,8 @@ class Printer:
 
     def _result(self, message: ToolMessage) -> None:
         self._shown.add(f"result {message.tool_call_id}")
-        self._line("function", _as_json(message.content))
+        is_json = message.content.startswith(("{", "["))
+        self._line("function", message.content if is_json else json.dumps(message.content, ensure_ascii=False))
 
     def _line(self, label: str, text: str) -> None:
         self.end_line()
@@ -172,10 +173,3 @@ def _indented(arguments: str) -> str:
         return json.dumps(json.loads(arguments), indent=4, ensure_ascii=False)
     except (ValueError, RecursionError):
         return arguments
-
-
-def _as_json(content: str) -> str:
-    """Return a result as JSON: text in quotes, objects and lists as they are."""
-    if content[:1] in "{[" and content:
-        return content
-    return json.dumps(content, ensure_ascii=False)
