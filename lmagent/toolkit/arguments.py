@@ -106,6 +106,8 @@ def read_object(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
             data = loads(text, max_bytes=MAX_BYTES, max_depth=MAX_DEPTH)
         except JSONError as error:
             raise JSONError(f"Input should be valid JSON: {error}") from error
+        if duplicate := _duplicate_key(text):
+            raise JSONError(f"Input should have each key once: got {duplicate}")
     if isinstance(data, dict):
         return cast("dict[str, Any]", data), ()
     if isinstance(data, str):
@@ -115,6 +117,12 @@ def read_object(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
         if isinstance(inner, dict):
             return cast("dict[str, Any]", inner), ("encoded as a string",)
     raise JSONError(f"Input should be an object (got {shown_value(data)})")
+
+
+def _duplicate_key(text: str) -> str:
+    from lmagent.toolkit.loose_json import duplicate_key  # flat arguments without colons in texts do not need it
+
+    return duplicate_key(text)
 
 
 Attempt: TypeAlias = Callable[[str], tuple[list[str], BoundArguments | None]]
@@ -177,7 +185,8 @@ class ArgumentReader:
                 values = self._validate(text, strict=True)
             except Exception:  # a validator of the user may raise anything; careful reading says what
                 values = None
-            if values is not None:
+            # A key has a colon: as many colons as values mean that no key stands there twice.
+            if values is not None and (text.count(":") <= len(values) or not _duplicate_key(text)):
                 return BoundArguments(values)
         return read_or_repair(lambda text: self._attempt(name, text), name, text, self._schema if repair else None)
 

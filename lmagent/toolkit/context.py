@@ -1,15 +1,17 @@
 """What goes into the run of a tool and what comes out: run context, injection marks, outcomes and their text.
 
-A result is text as it is, anything else strict JSON (None is `null`), never ASCII-escaped. A failure tells the model
+A result is text as it is, anything else strict JSON (None is `null`), never ASCII-escaped; what JSON cannot carry is
+written as text. A failure tells the model
 what went wrong and never shows a traceback, a path of this machine or a secret.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, field, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
@@ -105,10 +107,10 @@ class ToolOutcome:
 
 
 def render(value: Any) -> str:
-    """Return a tool's result as text for the model.
+    """Return a tool's result as text for the model. What JSON cannot carry becomes text, with a note at the end.
 
     Raises:
-        ValueError: It cannot be written as strict JSON.
+        ValueError: It is an object without a text of its own, such as a function, or contains itself.
     """
     if isinstance(value, str):
         return str(value) if value.isascii() else _storable(str(value))
@@ -117,14 +119,14 @@ def render(value: Any) -> str:
     to_json, from_json = _json()
     try:
         written = to_json(value)
-    except ValueError:  # PydanticSerializationError and UnicodeEncodeError are; lone surrogates can be mended
-        scrubbed = _scrubbed(value)
-        if scrubbed == value:
-            raise
-        written = to_json(scrubbed)
-    if b"NaN" in written or b"Infinity" in written:
-        from_json(written, allow_inf_nan=False)  # raises ValueError where it is a number and not a word in a text
-    return written.decode()
+        if b"NaN" in written or b"Infinity" in written:
+            from_json(written, allow_inf_nan=False)  # raises ValueError where it is a number and not a word in a text
+        return written.decode()
+    except ValueError:  # PydanticSerializationError and UnicodeEncodeError are
+        replaced: dict[str, None] = {}
+        plain = _plain(value, replaced)
+    text = plain if isinstance(plain, str) else to_json(plain).decode()
+    return f"{text}\n[Note: {', '.join(replaced)} written as text.]" if replaced else text
 
 
 @cache
@@ -143,19 +145,49 @@ def _storable(text: str) -> str:
     return storable(text)
 
 
-def _scrubbed(value: Any) -> Any:
-    """Return a value with lone surrogates replaced in its texts; objects that are not plain become dicts."""
+def _plain(value: Any, replaced: dict[str, None]) -> Any:
+    """Return a value of plain JSON types; the names of types that became text, or lists, go into `replaced`."""
+    if value is None or isinstance(value, bool | int):
+        return value
     if isinstance(value, str):
         return _storable(value)
+    if isinstance(value, float) and type(value) is float:
+        if math.isfinite(value):
+            return value
+        replaced["NaN or Infinity"] = None
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, Mapping):
-        return {_scrubbed(key): _scrubbed(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
+        items = cast("Mapping[Any, Any]", value).items()
+        return {_plain_key(key, replaced): _plain(inner, replaced) for key, inner in items}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_scrubbed(inner) for inner in cast("list[Any]", value)]
+        return [_plain(inner, replaced) for inner in cast("list[Any]", value)]
     if is_dataclass(value) and not isinstance(value, type):
-        return _scrubbed(asdict(value))
+        return {each.name: _plain(getattr(value, each.name), replaced) for each in fields(value)}
     from pydantic import BaseModel
 
-    return _scrubbed(value.model_dump()) if isinstance(value, BaseModel) else value
+    if isinstance(value, BaseModel):
+        return _plain(value.model_dump(), replaced)
+    to_json, from_json = _json()
+    try:
+        return from_json(to_json(value), allow_inf_nan=False)
+    except ValueError as error:
+        return _as_text(value, replaced, error)
+
+
+def _plain_key(key: Any, replaced: dict[str, None]) -> str:
+    plain = _plain(key, replaced)
+    return plain if isinstance(plain, str) else render(plain)
+
+
+def _as_text(value: Any, replaced: dict[str, None], cause: ValueError) -> Any:
+    """Return the text of an object, or the plain values of an array or a number of numpy and its like."""
+    kind = cast("type[Any]", type(value))
+    listed = None if isinstance(value, type) else getattr(value, "tolist", None)
+    text = "" if callable(listed) else str(value)
+    if text.startswith("<") and text.endswith(">") and kind.__str__ is object.__str__:
+        raise cause  # a standard representation says nothing
+    replaced[kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"] = None
+    return _plain(listed(), replaced) if callable(listed) else _storable(text)
 
 
 def cut(text: str, limit: int) -> str:

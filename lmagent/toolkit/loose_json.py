@@ -23,6 +23,7 @@ __all__ = [
     "JSONReadError",
     "PythonCall",
     "Reading",
+    "duplicate_key",
     "read_calls",
     "read_json",
     "read_literal",
@@ -153,13 +154,28 @@ def _unescape_throughout(text: str) -> str | None:
         at += 2
 
 
+class _DuplicateKey(ValueError):
+    pass
+
+
+def duplicate_key(text: str) -> str:
+    """Return what is wrong with a key that an object in strict JSON has twice with different values, else nothing."""
+    try:
+        json.loads(text, strict=False, object_pairs_hook=_pairs)
+    except _DuplicateKey as error:
+        return str(error)
+    except (ValueError, RecursionError):  # not for this function to judge
+        return ""
+    return ""
+
+
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         seen: dict[str, Any] = {}
         for key, item in pairs:
             if key in seen and not _same(seen[key], item):
-                raise ValueError(f"the key {key!r} twice with different values")
+                raise _DuplicateKey(f"the key {key!r} twice with different values")
             seen[key] = item
     return value
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from lmagent.core.json_text import JSONError, loads
-from lmagent.toolkit.loose_json import JSONReadError, read_json, read_literal
+from lmagent.toolkit.loose_json import JSONReadError, duplicate_key, read_json, read_literal
 from lmagent.toolkit.schema import (
     ALL_KINDS,
     branches_of,
@@ -171,7 +171,7 @@ def json_container(text: Any) -> Any:
     if not isinstance(text, str) or text.strip()[:1] not in ("{", "["):
         return None
     try:
-        return loads(text, max_bytes=_MAX_BYTES, max_depth=_MAX_DEPTH)
+        return None if duplicate_key(text) else loads(text, max_bytes=_MAX_BYTES, max_depth=_MAX_DEPTH)
     except JSONError:
         return None
 

@@ -216,8 +216,10 @@ def test_long_values_are_cut_in_the_error():
     assert len(line) < 250
 
 
-def test_duplicate_keys_have_one_reading():
-    assert transfer.call('{"account": "a", "amount": 1, "account": "b"}') == ("b", 1.0, None)
+def test_a_key_twice_is_refused_unless_both_values_are_the_same():
+    with pytest.raises(InvalidArguments, match="the key 'account' twice with different values"):
+        transfer.call('{"account": "a", "amount": 1, "account": "b"}')
+    assert transfer.call('{"account": "a", "amount": 1, "account": "a"}') == ("a", 1.0, None)
 
 
 def test_arguments_as_an_object():

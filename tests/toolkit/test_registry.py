@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
@@ -729,7 +729,45 @@ def test_results_are_text_or_strict_json(value: Any, text: str):
     assert render(value) == text
 
 
-@pytest.mark.parametrize("value", [object(), float("nan"), {"a": float("inf")}, [print]])
+class Money:
+    def __str__(self) -> str:
+        return "3 EUR"
+
+
+class Described:
+    def __repr__(self) -> str:
+        return "Described(3)"
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "note"),
+    [
+        (float("nan"), "NaN", "NaN or Infinity"),
+        ({"a": float("-inf"), "b": 1.5}, '{"a":"-Infinity","b":1.5}', "NaN or Infinity"),
+        (range(3), "range(0, 3)", "range"),
+        ([PurePosixPath("a/b")], '["a/b"]', "pathlib.PurePosixPath"),
+        (Money(), "3 EUR", f"{__name__}.Money"),
+        ({"m": [Money(), Described()]}, '{"m":["3 EUR","Described(3)"]}', f"{__name__}.Money, {__name__}.Described"),
+        ({Money(): 1, 2: Money()}, '{"3 EUR":1,"2":"3 EUR"}', f"{__name__}.Money"),
+        (ValueError("half"), "half", "ValueError"),
+        (b"\xff", "b'\\xff'", "bytes"),
+        (Spot(Money()), '{"name":"3 EUR"}', f"{__name__}.Money"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_json_cannot_carry_reaches_the_model_as_text_with_a_note(value: Any, text: str, note: str):
+    assert render(value) == f"{text}\n[Note: {note} written as text.]"
+
+
+def test_numpy_values_reach_the_model():
+    numpy = pytest.importorskip("numpy")
+    note = "\n[Note: numpy.{} written as text.]"
+    assert render(numpy.int64(3)) == "3" + note.format("int64")
+    assert render({"mean": numpy.float32(0.5)}) == '{"mean":0.5}' + note.format("float32")
+    assert render(numpy.array([[1, 2], [3, 4]])) == "[[1,2],[3,4]]" + note.format("ndarray")
+    assert render([numpy.bool_(True), numpy.float64("nan")]).startswith('[true,"NaN"]')
+
+
+@pytest.mark.parametrize("value", [object(), [print], {"a": object}, lambda: None])
 def test_a_result_that_json_cannot_carry_is_an_error(value: Any, run: Run):
     @function
     def f() -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lmagent import Agent, function
-from lmagent.core.messages import ToolMessage
+from lmagent.core.messages import AssistantMessage, Reply, ToolCall, ToolMessage
 from lmagent.testing import ScriptedModel, calls
 from lmagent.toolkit.registry import ToolRegistry
 from lmagent.toolkit.tool import Tool
@@ -319,3 +319,78 @@ def test_in_thread_false_holds_with_a_timeout_and_one_at_a_time(verb: AgentVerb)
 
     answers(verb, [where], [("where", {})], [("where", {}), ("where", {})])
     assert set(threads) == {threading.get_ident()}
+
+
+# Results and arguments
+
+
+@pytest.mark.parametrize("verb", AGENT_VERBS)
+def test_results_that_json_cannot_carry_are_no_errors(verb: AgentVerb):
+    @function
+    def span() -> Any:
+        """A."""
+        return range(2)
+
+    @function
+    async def ratio() -> float:
+        """A."""
+        return float("nan")
+
+    @function
+    def points() -> Iterator[Any]:
+        """A."""
+        yield complex(1, 2)
+        yield float("inf")
+
+    for mode in MODES:
+        found = answers(verb, [span, ratio, points], [("span", {}), ("ratio", {}), ("points", {})], mode=mode)
+        assert [message.is_error for message in found] == [False] * 3
+        assert found[0].content == "range(0, 2)\n[Note: range written as text.]"
+        assert found[1].content.startswith("NaN\n")
+        assert found[2].content.startswith('["1+2j","Infinity"]')
+
+
+DUPLICATES = [
+    '{"amount":1,"amount":1000}',
+    '{"amount": 1, "note": {"to": "a", "to": "b"}}',
+    '{"amount":1,"note":{"list":[{"x":1},{"x":1,"x":2}]}}',
+    '"{\\"amount\\":1,\\"amount\\":2}"',
+    '{"amount":1,"note":"{\\"to\\":1,\\"to\\":2}"}',
+    '{"amount":1,"\\u0061mount":2}',
+]
+
+
+@pytest.mark.parametrize("verb", AGENT_VERBS)
+@pytest.mark.parametrize("text", DUPLICATES)
+def test_native_arguments_with_a_key_twice_are_refused(verb: AgentVerb, text: str):
+    paid: list[Any] = []
+
+    @function
+    def pay(amount: int, note: dict[str, Any] | None = None) -> str:
+        """A."""
+        paid.append(amount)
+        return "paid"
+
+    given = ToolRegistry(Tool.from_schema("pay_by_schema", "A.", pay.parameters, lambda **v: paid.append(v) or "paid"))
+    for tool in (pay, given.get("pay_by_schema")):
+        for repair in (False, True):
+            call = ToolCall(id="1", name=tool.name, arguments=text)
+            script = [Reply(message=AssistantMessage("", tool_calls=(call,)), finish_reason="tool_calls"), "end"]
+            result = verb(Agent(ScriptedModel(script), tools=[tool], repair=repair), "go")
+            message = next(m for m in result.messages if isinstance(m, ToolMessage))
+            assert message.is_error
+            assert paid == []
+            if text.startswith("{") and "\\" not in text:
+                assert "twice with different values" in message.content
+
+
+@pytest.mark.parametrize(
+    "text", ['{"amount":1,"note":{"a":1,"b":{"a":1}}}', '{"amount":1,"note":{"url":"http://a:1"}}']
+)
+def test_keys_that_stand_once_in_each_object_are_accepted(text: str):
+    @function
+    def pay(amount: int, note: dict[str, Any] | None = None) -> str:
+        """A."""
+        return "paid"
+
+    assert pay.call(text) == "paid"
