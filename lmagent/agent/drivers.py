@@ -243,11 +243,7 @@ def _context(run: Run, round: int) -> RunContext[Any]:
     )
 
 
-def _same(reply: Any) -> Any:
-    return reply
-
-
-_NO_SPAN: AbstractContextManager[Callable[[Any], Any]] = nullcontext(_same)
+_NO_SPAN: AbstractContextManager[Callable[[Any], Any]] = nullcontext(lambda reply: reply)
 
 
 def _span(run: Run, call: ChatCall) -> AbstractContextManager[Callable[[Any], Any]]:

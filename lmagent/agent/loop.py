@@ -95,11 +95,14 @@ def agent_flow(run: Run) -> Generator[RunStep, Any, RunResult]:
             schema = run.output.schema if run.output else None
             step = AskModel(run.history.messages, _choice(run), schema, run.rounds)
             reply = yield step
-            if _is_lost(reply):
+            if reply.finish_reason == "error" and not (reply.message.content or reply.message.tool_calls):
+                # The provider failed without any content, as Gemini does after a malformed call. One retry helps.
                 _count(run, reply)
                 reply = yield step
             reply = _with_own_ids(run, reply)
-            _take(run, reply)
+            run.last = reply
+            run.history.append(reply.message)
+            _count(run, reply)
             calls = _calls_to_run(run, reply)
             if calls:
                 yield from _tool_round(run, calls)
@@ -133,17 +136,6 @@ def _with_own_ids(run: Run, reply: Reply) -> Reply:
     assert run.ids is not None
     run.ids.update(call.id for call in own)
     return reply if own == calls else replace(reply, message=replace(reply.message, tool_calls=own))
-
-
-def _is_lost(reply: Reply) -> bool:
-    """Whether the provider failed without any content, as Gemini does after a malformed call. One retry helps."""
-    return reply.finish_reason == "error" and not (reply.message.content or reply.message.tool_calls)
-
-
-def _take(run: Run, reply: Reply) -> None:
-    run.last = reply
-    run.history.append(reply.message)
-    _count(run, reply)
 
 
 def _count(run: Run, reply: Reply) -> None:
@@ -310,16 +302,13 @@ def _refusal(run: Run, call: ToolCall, index: int) -> str:
     if not earlier or call.id != run.repeated[1][-1] or len(earlier) + 1 != run.limits.identical_calls:
         return ""
     # One more repetition would end the run. Send the known result instead of running the call again.
-    known = next((m.content for m in reversed(run.history.messages) if _answers(m, earlier)), "")
+    results = (message for message in reversed(run.history.messages) if isinstance(message, ToolMessage))
+    known = next((result.content for result in results if result.tool_call_id in earlier), "")
     return (
         f"Not run: the same call came {len(earlier) + 1} times in a row."
         + (f" Its result was: {known}" if known else "")
         + " Answer the user, or call with other arguments."
     )
-
-
-def _answers(message: Message, ids: tuple[str, ...]) -> bool:
-    return isinstance(message, ToolMessage) and message.tool_call_id in ids
 
 
 def _decided(
@@ -352,7 +341,7 @@ def _read_output(run: Run, reply: Reply) -> bool:
     run.output_retries += 1
     if run.output_retries > run.limits.output_retries:
         raise OutputError(
-            f"The answer did not fit after {run.limits.output_retries} re-asks: {'; '.join(problems)}",
+            f"The answer did not fit after {run.limits.output_retries} retries: {'; '.join(problems)}",
             problems=problems,
             run=run.result(),
         )

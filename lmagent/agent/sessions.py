@@ -1,7 +1,7 @@
-"""Stored conversations: one small interface, three stores, and a history that writes each change to a store.
+"""Stored conversations: one interface, three stores, and a history that writes each change to a store.
 
-Each message is on disk before the run continues, so a killed process loses at most the current round. Calls without a
-result are answered when the session is opened again.
+Each message is on disk before the run continues, so a crash loses at most the current round. Calls without a result are
+answered when the session is opened again.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _VERSION = 1
 
 
 class SessionStore(Protocol):
-    """Where conversations are kept. A session is a list of messages under an id."""
+    """Stores conversations. A session is a list of messages under an id."""
 
     def load(self, session: str) -> tuple[Message, ...]:
-        """Return the messages as they were stored; none for an unknown id."""
+        """Return the stored messages; none for an unknown id."""
         ...
 
     def append(self, session: str, messages: Sequence[Message]) -> None:
@@ -48,7 +48,7 @@ class SessionStore(Protocol):
         ...
 
     def delete(self, session: str) -> None:
-        """Forget a session."""
+        """Delete a session."""
         ...
 
 
@@ -56,8 +56,8 @@ class StoredHistory(History):
     """A history that writes every change to a store.
 
     Args:
-        store: Where to.
-        session: Its id; its stored messages are loaded, and repaired if the last process was killed.
+        store: The store.
+        session: The id; its stored messages are loaded, and repaired if the last process crashed.
     """
 
     __slots__ = ("session", "store")
@@ -108,7 +108,7 @@ class StoredHistory(History):
         """Return a new session that begins with this one's first `length` messages (default: all).
 
         Raises:
-            JournalError: The new id is taken.
+            JournalError: The new id exists.
         """
         if self.store.load(session):
             raise JournalError(f"The session {session!r} exists already.")
@@ -117,7 +117,7 @@ class StoredHistory(History):
 
 
 class MemorySessions:
-    """Sessions for as long as the process lives."""
+    """Sessions in memory."""
 
     def __init__(self) -> None:
         self._sessions: dict[str, list[Message]] = {}
@@ -139,12 +139,12 @@ class MemorySessions:
 
 
 class JSONLSessions:
-    """One file a session in a folder, one line a change: readable with any tool.
+    """One file per session in a folder, one line of JSON per change.
 
-    A last line that a killed process left torn is ignored and cut off at the next write.
+    An incomplete last line, which a crash may leave, is ignored, and removed at the next write.
 
     Args:
-        folder: Made when the first message is stored.
+        folder: Created with the first message.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -161,7 +161,7 @@ class JSONLSessions:
         messages: list[Message] = []
         with _as_journal_error(path):
             content = path.read_bytes() if path.exists() else b""
-            for line in _whole_lines(content):
+            for line in content.split(b"\n")[:-1]:  # what follows the last newline is incomplete
                 try:
                     data = json.loads(line)
                     if "truncate" in data:
@@ -187,10 +187,12 @@ class JSONLSessions:
             self._folder.mkdir(parents=True, exist_ok=True)
             with open(path, "ab+") as file:
                 size = file.seek(0, os.SEEK_END)
-                if size:
-                    _cut_torn_line(file, size)
-                else:
+                if not size:
                     changes = [{"version": _VERSION}, *changes]
+                file.seek(max(size - 1, 0))
+                if size and file.read(1) != b"\n":  # remove the incomplete last line
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
                 text = "".join(json.dumps(change, ensure_ascii=False) + "\n" for change in changes)
                 file.write(text.encode("utf-8", "surrogatepass"))
                 file.flush()
@@ -206,35 +208,21 @@ class JSONLSessions:
         return self._folder / (quote(session, safe="") + ".jsonl")
 
 
-def _whole_lines(content: bytes) -> list[bytes]:
-    """The lines that end with a newline: what a killed process left behind it is not there."""
-    return content.split(b"\n")[:-1]
-
-
-def _cut_torn_line(file: Any, size: int) -> None:
-    file.seek(max(size - 1, 0))
-    if file.read(1) == b"\n":
-        return
-    file.seek(0)
-    whole = file.read().rfind(b"\n") + 1
-    file.truncate(whole)
-
-
 class SQLiteSessions:
     """All sessions in one SQLite file: the store to use when in doubt.
 
     Args:
-        path: Of the file; made when it is not there.
+        path: The file; created if it does not exist.
 
     Raises:
-        JournalError: The file is foreign, of a newer version, or locked.
+        JournalError: The file belongs to another program or a newer version, or is locked.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
         self._lock = threading.Lock()
         with _as_journal_error(self._path):
-            # One connection for all threads: every use is under the lock.
+            # One connection for all threads; each use holds the lock.
             self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10.0)
             self._prepare()
 

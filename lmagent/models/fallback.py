@@ -22,7 +22,7 @@ __all__ = ["FallbackModel"]
 
 
 class FallbackModel(ChatModel):
-    """Asks the first model, and the next one when it fails for good (its own repeats are over).
+    """Asks the first model, and the next one when its retries are used up.
 
         model = FallbackModel([OpenAIChat(), WenxinChat(), LocalChat()])
 
@@ -82,6 +82,38 @@ def _common(*features: Features) -> Features:
     )
 
 
+class _Attempt:
+    """The attempt of one model, as a context that ends its errors in `on` and logs them, until an item was passed on.
+
+    Args:
+        model: Is asked.
+        call: The call; the model's own defaults are put under its parameters.
+        on: Errors after which the next model is asked; none for the last model.
+        failed: Number of requests of the models before.
+    """
+
+    def __init__(self, model: ChatModel, call: ChatCall, on: tuple[type[ProviderError], ...], failed: int) -> None:
+        self.exchange = model.exchange
+        self.call = replace(call, parameters=model.check_parameters(call.parameters))
+        self.failed = failed
+        self._model_id = model.model_id
+        self._on = on
+
+    def passed(self, item: Any) -> Any:
+        """Return an item of the answer. An error that comes later leaves: the consumer has seen a part."""
+        self._on = ()
+        return replace(item, attempts=item.attempts + self.failed) if self.failed and isinstance(item, Reply) else item
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if not isinstance(error, self._on):
+            return False
+        library_logger("fallback").warning("%s failed, asking the next model: %s", self._model_id, error)
+        self.failed += error.attempts
+        return True
+
+
 class _Chain:
     """The exchanges of several models, tried in order."""
 
@@ -89,55 +121,39 @@ class _Chain:
         self._models = models
         self._on = on
 
-    def ask(self, call: ChatCall) -> Reply:
+    def _attempts(self, call: ChatCall) -> Iterator[_Attempt]:
         failed = 0
-        for model in self._models[:-1]:
-            try:
-                return _counted(model.exchange.ask(_own(model, call)), failed)
-            except self._on as error:
-                failed += _noted(model, error)
-        last = self._models[-1]
-        return _counted(last.exchange.ask(_own(last, call)), failed)
+        for index, model in enumerate(self._models, 1):
+            attempt = _Attempt(model, call, self._on if index < len(self._models) else (), failed)
+            yield attempt
+            failed = attempt.failed
+
+    def ask(self, call: ChatCall) -> Reply:
+        for attempt in self._attempts(call):
+            with attempt:
+                return attempt.passed(attempt.exchange.ask(attempt.call))
+        raise AssertionError("the last attempt returns or raises")
 
     async def async_ask(self, call: ChatCall) -> Reply:
-        failed = 0
-        for model in self._models[:-1]:
-            try:
-                return _counted(await model.exchange.async_ask(_own(model, call)), failed)
-            except self._on as error:
-                failed += _noted(model, error)
-        last = self._models[-1]
-        return _counted(await last.exchange.async_ask(_own(last, call)), failed)
+        for attempt in self._attempts(call):
+            with attempt:
+                return attempt.passed(await attempt.exchange.async_ask(attempt.call))
+        raise AssertionError("the last attempt returns or raises")
 
     def stream(self, call: ChatCall) -> Iterator[Event | Reply]:
-        failed = 0
-        for model in self._models:
-            handed = False
-            try:
-                with closing(cast("Any", model.exchange.stream(_own(model, call)))) as items:
-                    for item in items:
-                        handed = True
-                        yield _counted(item, failed) if isinstance(item, Reply) else item
+        for attempt in self._attempts(call):
+            with attempt, closing(cast("Any", attempt.exchange.stream(attempt.call))) as items:
+                for item in items:
+                    yield attempt.passed(item)
                 return
-            except self._on as error:
-                if handed or model is self._models[-1]:
-                    raise
-                failed += _noted(model, error)
 
     async def async_stream(self, call: ChatCall) -> AsyncIterator[Event | Reply]:
-        failed = 0
-        for model in self._models:
-            handed = False
-            try:
-                async with aclosing(cast("Any", model.exchange.async_stream(_own(model, call)))) as items:
+        for attempt in self._attempts(call):
+            with attempt:
+                async with aclosing(cast("Any", attempt.exchange.async_stream(attempt.call))) as items:
                     async for item in items:
-                        handed = True
-                        yield _counted(item, failed) if isinstance(item, Reply) else item
-                return
-            except self._on as error:
-                if handed or model is self._models[-1]:
-                    raise
-                failed += _noted(model, error)
+                        yield attempt.passed(item)
+                    return
 
     def close(self) -> None:
         for model in self._models:
@@ -146,17 +162,3 @@ class _Chain:
     async def aclose(self) -> None:
         for model in self._models:
             await model.exchange.aclose()
-
-
-def _own(model: ChatModel, call: ChatCall) -> ChatCall:
-    """Return the call with the model's own defaults under its parameters."""
-    return replace(call, parameters=model.check_parameters(call.parameters))
-
-
-def _counted(reply: Reply, failed: int) -> Reply:
-    return replace(reply, attempts=reply.attempts + failed) if failed else reply
-
-
-def _noted(model: ChatModel, error: ProviderError) -> int:
-    library_logger("fallback").warning("%s failed, asking the next model: %s", model.model_id, error)
-    return error.attempts

@@ -16,7 +16,7 @@ from lmagent.providers.vendors import VENDORS
 __all__ = ["HunyuanApi", "HunyuanChat"]
 
 HunyuanApi = Literal["compatible", "tokenhub", "tc3", "hyllm"]
-"""OpenAI's language, the same on the TokenHub platform, the cloud API with its signature, the API of 2023."""
+"""The OpenAI-compatible API, the same on the TokenHub platform, the signed cloud API, the API of 2023."""
 
 _API_OF_MODEL: Sequence[tuple[str, HunyuanApi]] = (("v1", "hyllm"), ("hy3*", "tokenhub"))
 """Model names that only one API has."""
@@ -31,14 +31,14 @@ class HunyuanChat(ChatModel):
         HunyuanChat().chat_completion("你好").reply
 
     Args:
-        model: Any model name; none is checked against a list. `"v1"` is the API of 2023, since shut down by the vendor.
+        model: Any model name; none is checked against a list. `"v1"` is the API of 2023, which Tencent has shut down.
         api: Which API; None: by the model's name, else `"compatible"` if there is an API key, else `"tc3"`.
         api_key: For `"compatible"` (default: `HUNYUAN_API_KEY`) and `"tokenhub"` (`TOKENHUB_API_KEY`).
         secret_id: For `"tc3"` and `"hyllm"`. Default: `HUNYUAN_SECRET_ID` or `TENCENTCLOUD_SECRET_ID`.
         secret_key: Default: `HUNYUAN_SECRET_KEY` or `TENCENTCLOUD_SECRET_KEY`.
         token: Session token of a temporary cloud key. Default: `TENCENTCLOUD_TOKEN`.
         app_id: For `"hyllm"`. Default: `HUNYUAN_APP_ID`.
-        base_url: Default: `HUNYUAN_BASE_URL` for `"compatible"`, else the vendor's.
+        base_url: Default: `HUNYUAN_BASE_URL` for `"compatible"`, else Tencent's host.
         region: For `"tc3"`, rarely needed.
         native_tools: Whether the model has function calls; None: by its name.
         **options: See `ModelOptions`.

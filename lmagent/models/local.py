@@ -82,10 +82,10 @@ class LocalChat(ChatModel):
 
     def _with_tool_mode(self, codec: Codec) -> Codec:
         wrapped = super()._with_tool_mode(codec)
-        if self._tiny and self._settings.prompt_format is None:
+        if self._tiny and self._prompt_format is None:
             return TinyPrompted(codec)
         # Any other file: the whole reply is one JSON object under a grammar, so that a call cannot be malformed.
-        return Prompted(codec, format=self._settings.prompt_format, bounded=True) if wrapped is not codec else wrapped
+        return Prompted(codec, format=self._prompt_format, bounded=True) if wrapped is not codec else wrapped
 
 
 @cache

@@ -47,7 +47,7 @@ class MinimaxChat(ChatModel):
         api: `classic` (chatcompletion), `v2` (chatcompletion_v2) or `current`; None: by the table `APIS`.
         api_key: Default: `MINIMAX_API_KEY`.
         group_id: Classic only. Default: `MINIMAX_GROUP_ID`.
-        base_url: Default: `MINIMAX_API_HOST` or `MINIMAX_BASE_URL`, else MiniMax's host. Keys of the Chinese platform
+        base_url: Default: `MINIMAX_API_HOST` or `MINIMAX_BASE_URL`, else MiniMax's host. Keys from China
             need `https://api.minimaxi.com/v1` for current models.
         user_name: Classic only: name of the user in a system prompt.
         bot_name: Classic only: name of the model in a system prompt.

@@ -1,10 +1,9 @@
-"""A model: a codec, credentials and a transport behind four verbs. It asks once; it never runs a tool."""
+"""A model: a codec, credentials and a transport behind four verbs. A verb sends one question and never runs a tool."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import aclosing, closing
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack, cast
 
@@ -50,12 +49,6 @@ class ModelOptions(TypedDict, total=False):
     """Answers repeated requests; off unless given. Any models may share one."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    tool_mode: ToolMode
-    prompt_format: str | PromptFormat | None
-
-
 class ChatModel:
     """Asks one model: `chat_completion`, and the same with `async_`, `stream_` and `async_stream_` in front.
 
@@ -91,13 +84,19 @@ class ChatModel:
             )
         if not isinstance(codec.model, str) or not codec.model:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"{type(self).__name__} needs the name of a model, not {codec.model!r}.")
-        self._settings = _Settings(options.get("tool_mode", "auto"), options.get("prompt_format"))
+        self._tool_mode: ToolMode = options.get("tool_mode", "auto")
+        self._prompt_format = options.get("prompt_format")
         self._defaults: Mapping[str, Any] = {}
         self._defaults = self.check_parameters(options.get("parameters"))
         self.codec = self._with_tool_mode(codec)
+        transport = options.get("transport")
+        if not transport:
+            from lmagent.http.transport import HttpTransport  # httpx2 is loaded when the first request needs it
+
+            transport = HttpTransport()
         self.exchange = Exchange(
             with_leaked_calls(self.codec, options.get("leaked_calls")) if self.codec is codec else self.codec,
-            transport=options.get("transport") or _default_transport(),
+            transport=transport,
             auth=auth,
             retry=_retry_policy(options.get("max_retries")),
             timeouts=_timeouts(options.get("timeout")),
@@ -106,17 +105,17 @@ class ChatModel:
         )
 
     def _with_tool_mode(self, codec: Codec) -> Codec:
-        mode = self._settings.tool_mode
+        mode = self._tool_mode
         if mode not in ("auto", "native", "prompt"):
             raise ConfigurationError(f"tool_mode is 'auto', 'native' or 'prompt', not {mode!r}.")
         if mode == "native" and not codec.features.tools:
             raise ConfigurationError(
-                f"{codec.model_id} has no function calls of its own; use tool_mode='auto' or 'prompt'."
+                f"{codec.model_id} has no native function calls; use tool_mode='auto' or 'prompt'."
             )
         if mode == "prompt" or (mode == "auto" and not codec.features.tools):
             from lmagent.prompting.prompted import Prompted  # loaded only for models that need it
 
-            return Prompted(codec, format=self._settings.prompt_format)
+            return Prompted(codec, format=self._prompt_format)
         return codec
 
     @property
@@ -187,13 +186,14 @@ class ChatModel:
             StreamInterrupted: The stream ended early; `.partial` is what came.
         """
         call = self.call(prompt, tools, tool_choice, output_schema, parameters, stream=True)
-        return self._chunks(call)
 
-    def _chunks(self, call: ChatCall) -> Iterator[ReplyChunk | Reply]:
-        chunk = _Chunker()
-        with closing(cast("Any", self.exchange.stream(call))) as items:
-            for item in items:
-                yield from chunk(item)
+        def chunks() -> Iterator[ReplyChunk | Reply]:
+            chunk = _Chunker()
+            with closing(cast("Any", self.exchange.stream(call))) as items:
+                for item in items:
+                    yield from chunk(item)
+
+        return chunks()  # not a generator itself, so that a wrong argument raises at once
 
     async def async_stream_chat_completion(
         self,
@@ -302,12 +302,6 @@ def _retry_policy(given: Any) -> RetryPolicy:
     if isinstance(given, bool) or not isinstance(given, int) or given < 0:
         raise ConfigurationError(f"max_retries is a number from 0 on or RetryPolicy(...), not {given!r}.")
     return RetryPolicy(max_retries=given)
-
-
-def _default_transport() -> Transport:
-    from lmagent.http.transport import HttpTransport  # httpx is loaded when the first request needs it
-
-    return HttpTransport()
 
 
 def tool_specs(tools: Iterable[Any]) -> tuple[ToolSpec, ...]:

@@ -1,4 +1,4 @@
-"""Everything that speaks OpenAI's language: OpenAI itself, Azure, and any compatible vendor or server.
+"""Everything behind OpenAI's wire format: OpenAI itself, Azure, and any compatible provider or server.
 
 Codecs load with the first model that needs them: `import lmagent` and a model of one kind do not pay for the others.
 """
@@ -37,7 +37,7 @@ class OpenAIChat(ChatModel):
             `/chat/completions`, e.g. `http://localhost:8000/v1`.
         organization: Default: `OPENAI_ORG_ID`.
         project: Default: `OPENAI_PROJECT_ID`.
-        legacy_functions: Speak the old `functions` form instead of `tools`, for servers that know only that.
+        legacy_functions: Use the old `functions` form instead of `tools`, for servers that know only that.
         model_rules: Which parameters the model refuses; default: a table of OpenAI's reasoning models. `()` sends all.
         stream_usage: Whether a stream asks for its usage (`stream_options`); None: yes.
         **options: See `ModelOptions`.
@@ -125,7 +125,7 @@ class OpenAIResponsesChat(ChatModel):
 
 
 def _url_and_auth(prefix: str, base_url: str | None, api_key: str | Secret | None) -> tuple[str, Auth | None]:
-    """Return address and credentials. Only OpenAI itself must have a key; a server of your own may need none."""
+    """Return address and credentials. Only OpenAI itself needs a key; another server may need none."""
     env, default = VENDORS[prefix].env, VENDORS[prefix].api().address
     url = find_setting(base_url, env["base_url"]) or default
     own = url.rstrip("/") == default
@@ -211,20 +211,20 @@ class OpenAICompatibleChat(ChatModel):
         OpenAICompatibleChat("my-model", base_url="http://localhost:8000/v1", vendor="vllm")
 
     Args:
-        model: Any model name; none is checked against a list. Default: the vendor's usual one, where it has one.
+        model: Any model name; none is checked against a list. Default: the provider's usual one, if it has one.
         vendor: A name of the table (`deepseek`, `moonshot`, `qwen`, `mistral`, `groq`, `openrouter`, `together`,
             `xai`, `stepfun`, `yi`, `siliconflow`, `volcengine`, `ollama`, `vllm`, `llamacpp`, `lmstudio`,
-            `compatible`) or a `Profile` of your own. `compatible` sends only what every server takes.
-        base_url: Everything up to `/chat/completions`. Default: the vendor's environment variable, else its address.
-        api_key: Default: the vendor's environment variables. Servers on your own machine need none.
-        legacy_functions: Speak the old `functions` form instead of `tools`.
+            `compatible`) or your own `Profile`. `compatible` sends only what every server takes.
+        base_url: Everything up to `/chat/completions`. Default: the provider's environment variable, else its address.
+        api_key: Default: the provider's environment variables. Servers on your machine need none.
+        legacy_functions: Use the old `functions` form instead of `tools`.
         headers: Sent with every request, e.g. OpenRouter's `X-Title`.
-        model_rules: Which parameters the model refuses; default: the vendor's table. `()` sends all.
+        model_rules: Which parameters the model refuses; default: the provider's table. `()` sends all.
         stream_usage: Whether a stream asks for its usage (`stream_options`); None: as the profile says.
         **options: See `ModelOptions`.
 
     Raises:
-        ConfigurationError: Unknown vendor, no model, no address, or no key where one is needed.
+        ConfigurationError: Unknown provider, no model, no address, or no key where one is needed.
     """
 
     parameters_type: ClassVar[str] = "lmagent.models.parameters:OpenAICompatibleChatParameters"
@@ -243,7 +243,7 @@ class OpenAICompatibleChat(ChatModel):
         **options: Unpack[ModelOptions],
     ) -> None:
         from lmagent.providers.openai.chat import OpenAICodec
-        from lmagent.providers.openai.vendor_profiles import profile_of  # every vendor's profile: not for OpenAIChat
+        from lmagent.providers.openai.vendor_profiles import profile_of  # all profiles: not for OpenAIChat
 
         profile = profile_of(vendor) if isinstance(vendor, str) else vendor
         url = _address(profile, find_setting(base_url, profile.base_url_env, profile.base_url))

@@ -179,7 +179,7 @@ class OpenAIResponsesChatParameters(ChatParameters):
 
 
 class OpenAICompatibleChatParameters(OpenAIChatParameters):
-    """Parameters of `OpenAICompatibleChat`. One that the vendor has no word for is a `ParameterError`."""
+    """Parameters of `OpenAICompatibleChat`. One that the provider does not have is a `ParameterError`."""
 
     thinking: dict[str, Any] | None = None
     """DeepSeek, Moonshot, Zhipu, Volcengine: `{"type": "enabled"}` or `{"type": "disabled"}`."""
@@ -288,11 +288,11 @@ class WenxinChatParameters(ChatParameters):
     response_format: dict[str, Any] | None = None
     """`{"type": "json_object"}`."""
     disable_search: bool | None = None
-    """Classic: do not let the platform search."""
+    """Classic: do not search the web."""
     enable_citation: bool | None = None
     """Classic: mark sources in the answer."""
     web_search: dict[str, Any] | None = None
-    """v2: how the platform searches."""
+    """v2: how to search the web."""
     repetition_penalty: float | None = None
     """v2, models of others: repetition is less likely."""
     enable_thinking: bool | None = None
@@ -324,11 +324,11 @@ class MinimaxProChatParameters(ChatParameters):
     bot_setting: Annotated[list[dict[str, str]], Field(min_length=1)] | None = None
     """The bots, each `{"bot_name": ..., "content": ...}`; with several there is no system prompt."""
     sample_messages: list[dict[str, Any]] | None = None
-    """Examples in the platform's own form."""
+    """Examples in the provider's own form."""
     plugins: list[str] | None = None
-    """What the platform runs by itself, e.g. `["plugin_web_search"]`."""
+    """What the provider runs by itself, e.g. `["plugin_web_search"]`."""
     mask_sensitive_info: bool | None = None
-    """Mask what may be private; the platform's default is to do so."""
+    """Mask what may be private; the provider does so by default."""
     glyph: dict[str, Any] | None = None
     """Forces the form of the answer; goes with no stream, tools or plugins."""
 
@@ -373,7 +373,7 @@ class HunyuanChatParameters(ChatParameters):
     """
 
     enable_enhancement: bool | None = None
-    """Let the platform search before it answers."""
+    """Search the web before answering."""
     force_search_enhancement: bool | None = None
     """Search for every question."""
     search_info: bool | None = None
@@ -397,7 +397,7 @@ class HunyuanChatParameters(ChatParameters):
 class BailianChatParameters(ChatParameters):
     """Parameters of `BailianChat`.
 
-    `temperature=2` is sent as 1.99 and `top_p=0` as 0.01, the nearest values the platform takes. `reasoning_effort`
+    `temperature=2` is sent as 1.99 and `top_p=0` as 0.01, the nearest values that the API takes. `reasoning_effort`
     only switches: `"none"` thinks not, all else thinks; `thinking_budget` says how long.
     """
 
@@ -435,7 +435,7 @@ class BaichuanChatParameters(ChatParameters):
     """Parameters of `BaichuanChat`. The API of 2023 has no `max_tokens` and sends `top_p=1` as 0.99."""
 
     with_search_enhance: bool | None = None
-    """API of 2023: let the platform search."""
+    """API of 2023: search the web."""
     response_format: dict[str, Any] | None = None
     """Current API: `{"type": "json_object"}`."""
 

@@ -1,11 +1,11 @@
 """OpenTelemetry: spans and metrics of runs, named as the GenAI semantic conventions name them. Extra: `otel`.
 
     invoke_agent {agent}          a run
-      chat {model}                one ask
-      execute_tool {tool}         one call; spans that the tool makes, and runs that it starts, hang under it
+      chat {model}                one request to the model
+      execute_tool {tool}         one call; parent of the spans that the tool makes and of the runs that it starts
 
-Metrics: `gen_ai.client.token.usage` and `gen_ai.client.operation.duration`, of asks. No prompt, answer, argument,
-result or error text is in any of them unless asked for, and a secret of this process never is.
+Metrics: `gen_ai.client.token.usage` and `gen_ai.client.operation.duration`, of requests to the model. Prompts, answers,
+arguments, results and error texts are included only with `content=True`; secrets of this process never are.
 """
 
 from __future__ import annotations
@@ -36,28 +36,19 @@ _PROVIDERS = {
     "moonshot": "moonshot_ai",
     "xai": "x_ai",
 }
-"""Our provider -> the conventions' name, where they have another."""
+"""Provider -> its name in the conventions, where that differs."""
 
-_PARAMETERS = {
-    "temperature": "temperature",
-    "top_p": "top_p",
-    "top_k": "top_k",
-    "max_tokens": "max_tokens",
-    "seed": "seed",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "n": "choice.count",
-}
-"""Our parameter -> `gen_ai.request.` what. Stop sequences are text of the user's, and left out."""
+_PARAMETERS = ("temperature", "top_p", "top_k", "max_tokens", "seed", "presence_penalty", "frequency_penalty", "n")
+"""Parameters that become `gen_ai.request.<name>`. Stop sequences are text of the user, so they are left out."""
 
 _TOKEN_BUCKETS = tuple(4**power for power in range(14))
 _SECOND_BUCKETS = tuple(0.01 * 2**power for power in range(14))
 
 
 class OpenTelemetry(Observer):
-    """Makes a span of every run, ask and tool call: `Agent(..., hooks=OpenTelemetry().hooks)`.
+    """Makes a span of every run, request and tool call: `Agent(..., hooks=OpenTelemetry().hooks)`.
 
-    Runs nested in such a run are seen with it. Exporting is the program's to set up, with the OpenTelemetry SDK.
+    Runs nested in such a run are included. The program sets up exporting, with the OpenTelemetry SDK.
 
     Args:
         tracer_provider: Default: the process's own.
@@ -104,11 +95,11 @@ class OpenTelemetry(Observer):
 
     @property
     def hooks(self) -> Hooks:
-        """The hooks of an agent whose runs are seen; add them to others with `+`."""
+        """Hooks for an agent; add them to others with `+`."""
         return Hooks(observers=(self,))
 
     def started(self, span: Span) -> None:
-        """Begin the span, under the one it belongs to."""
+        """Start the span, as a child of its parent's."""
         name, attributes = _BEGINNINGS[span.kind](span)
         if self.content:
             attributes |= _given_content(span)
@@ -123,7 +114,7 @@ class OpenTelemetry(Observer):
         span.notes[self] = (made, self._timer())
 
     def ended(self, span: Span) -> None:
-        """End the span and, for an ask, record the metrics."""
+        """End the span; record the metrics of a request."""
         noted = span.notes.pop(self, None)
         if noted is None:
             return
@@ -142,12 +133,12 @@ class OpenTelemetry(Observer):
             self._measure(span, self._timer() - started, attributes)
 
     def entered(self, span: Span) -> Any:
-        """Make the call's span the current one, for what the tool does."""
+        """Make the span of the call the current one, for spans that the tool makes."""
         noted = span.notes.get(self)
         return self._context.attach(self._trace.set_span_in_context(noted[0])) if noted else None
 
     def left(self, span: Span, token: Any) -> None:
-        """Undo it."""
+        """Restore the span that was current before."""
         if token is not None:
             self._context.detach(token)
 
@@ -174,17 +165,17 @@ def _model_attributes(operation: str, model_id: str) -> Attributes:
 
 
 def _begin_run(span: Span) -> tuple[str, Attributes]:
-    attributes = {**_model_attributes("invoke_agent", span.model_id), "gen_ai.agent.name": span.agent}
-    return f"invoke_agent {span.agent}", attributes
+    attributes = _model_attributes("invoke_agent", span.model_id)
+    return f"invoke_agent {span.agent}", {**attributes, "gen_ai.agent.name": span.agent}
 
 
-def _begin_ask(span: Span) -> tuple[str, Attributes]:
+def _begin_request(span: Span) -> tuple[str, Attributes]:
     attributes = _model_attributes("chat", span.model_id)
     call = span.given
     given: Mapping[str, Any] = call.parameters
-    for name, shown in _PARAMETERS.items():
+    for name in _PARAMETERS:
         if isinstance(given.get(name), int | float):
-            attributes[f"gen_ai.request.{shown}"] = given[name]
+            attributes[f"gen_ai.request.{'choice.count' if name == 'n' else name}"] = given[name]
     if call.stream:
         attributes["gen_ai.request.stream"] = True
     attributes["gen_ai.output.type"] = "json" if call.output_schema else "text"
@@ -209,7 +200,7 @@ def _end_run(span: Span) -> Attributes:
     return attributes
 
 
-def _end_ask(span: Span) -> Attributes:
+def _end_request(span: Span) -> Attributes:
     reply: Reply | None = span.outcome
     if reply is None:
         return {}
@@ -221,16 +212,16 @@ def _end_ask(span: Span) -> Attributes:
     return attributes
 
 
-def _end_call(span: Span) -> Attributes:
-    return {}
-
-
 _BEGINNINGS: Mapping[str, Callable[[Span], tuple[str, Attributes]]] = {
     "run": _begin_run,
-    "model": _begin_ask,
+    "model": _begin_request,
     "tool": _begin_call,
 }
-_ENDINGS: Mapping[str, Callable[[Span], Attributes]] = {"run": _end_run, "model": _end_ask, "tool": _end_call}
+_ENDINGS: Mapping[str, Callable[[Span], Attributes]] = {
+    "run": _end_run,
+    "model": _end_request,
+    "tool": lambda span: {},
+}
 
 
 def _usage_attributes(usage: Usage | None) -> Attributes:
@@ -248,7 +239,7 @@ def _usage_attributes(usage: Usage | None) -> Attributes:
 
 
 def _failure(span: Span) -> str:
-    """Return the class of what went wrong, one of few words, or nothing."""
+    """Return the class of the error, or ""; the attribute must have few values."""
     if span.error is not None:
         return type(span.error).__name__
     outcome = span.outcome

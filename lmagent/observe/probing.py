@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from lmagent.asking.exchange import Exchange
 from lmagent.asking.retry import RetryPolicy
-from lmagent.core.messages import Reply, ToolCall
+from lmagent.core.messages import Reply
 from lmagent.errors import AuthenticationFailed, ConfigurationError, LMAgentError, ParameterError, ProviderError
 from lmagent.models.model import ChatModel
 from lmagent.prompting.formats import format_for
@@ -60,16 +60,16 @@ _Advice: TypeAlias = Literal["auto", "native", "prompt", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question to the model and how it did."""
+    """One request to the model and its outcome."""
 
     name: str
     about: str
     ok: bool
     detail: str = ""
-    """What was wrong, or what is to be known."""
+    """What was wrong, or a note."""
     seconds: float = 0.0
     tokens: int = 0
-    """Of input and output, where the provider tells."""
+    """Input and output, if the provider reports them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class ProbeReport:
     tool_mode: _Advice
     """The `tool_mode=` to use; `none`: no way of calling tools worked."""
     prompt_format: str | None
-    """The `prompt_format=` to use; None: the model's own choice."""
+    """The `prompt_format=` to use; None: the model's default."""
     reason: str
     requests: int
     tokens: int
@@ -120,23 +120,19 @@ class _Question:
 
 
 def _wrong_calls(reply: Reply, cities: list[str]) -> str:
-    """Return what is wrong with the calls of a reply, or nothing."""
+    """Return what is wrong with the calls of a reply, or ""."""
     calls = reply.tool_calls
     if not calls:
         return f"no call; it said {reply.reply[:80]!r}" if reply.reply else "no call and no text"
     problems = [call.problem for call in calls if call.problem]
     if problems:
         return problems[0].partition("\n")[0]
-    given = [_city(call) for call in calls]
+    try:
+        given = [(call.name, str(json.loads(call.arguments).get("city", "")).strip().lower()) for call in calls]
+    except (ValueError, AttributeError):
+        given = []
     wanted = [("get_weather", city.lower()) for city in cities]
     return "" if given == wanted else "it called " + ", ".join(f"{call.name}({call.arguments[:60]})" for call in calls)
-
-
-def _city(call: ToolCall) -> tuple[str, str]:
-    try:
-        return call.name, str(json.loads(call.arguments).get("city", "")).strip().lower()
-    except (ValueError, AttributeError):
-        return call.name, ""
 
 
 def _wrong_text(reply: Reply) -> str:
@@ -160,17 +156,17 @@ def _native_codec(model: ChatModel) -> Codec:
 
 
 def plan(model: ChatModel) -> tuple[tuple[str, str], ...]:
-    """Return name and purpose of every request that `probe` would make at most."""
+    """Return name and purpose of every request that `probe` may make."""
     return tuple((question.name, question.about) for question in _questions(model))
 
 
 def _questions(model: ChatModel) -> Iterator[_Question]:
     codec = _native_codec(model)
     features = codec.features
-    yield _Question("as configured", "a call, in the mode the model has now", "configured")
+    yield _Question("as configured", "a call, in the present mode", "configured")
     yield _Question("plain answer", "no call where none is needed", "configured", _NONE, judge=_wrong_text)
     if features.tools:
-        yield _Question("native tools", "a call by the provider's own function calls", "native")
+        yield _Question("native tools", "a call by native function calling", "native")
         yield _Question(
             "native parallel", "two calls in one reply", "native", _TWO,
             judge=lambda reply: _wrong_calls(reply, ["Paris", "Tokyo"]),
@@ -193,14 +189,14 @@ def _preferred(codec: Codec) -> str:
 
 
 def probe(model: ChatModel, *, on_check: Callable[[Check], None] | None = None) -> ProbeReport:
-    """Ask `model` a few small questions and report what it can do. `plan` lists them beforehand.
+    """Make a few small requests to `model` and report what it can do. `plan` lists them beforehand.
 
     Args:
         model: Any chat model; it is not changed.
         on_check: Called with each check as it finishes.
 
     Raises:
-        AuthenticationFailed: The key is refused.
+        AuthenticationFailed: The key is rejected.
         ConfigurationError: The model cannot be used at all.
     """
     checks: list[Check] = []
@@ -253,7 +249,7 @@ def _reply(model: ChatModel, question: _Question) -> Reply:
 
 
 def _variant(model: ChatModel, question: _Question) -> ChatModel:
-    """Return the model in another mode: same credentials and transport, one repeat at most."""
+    """Return the model in another mode: same credentials and transport, one retry at most."""
     native = _native_codec(model)
     made = copy(model)
     if question.mode == "prompt":
@@ -280,20 +276,20 @@ def _recommend(model: ChatModel, checks: dict[str, Check]) -> tuple[_Advice, str
 
     codec = _native_codec(model)
     if ok("native tools") and "leaked" not in checks["native tools"].detail:
-        return "native", None, "its own function calls work" + ("" if ok("native parallel") else ", one at a time")
+        return "native", None, "native function calls work" + ("" if ok("native parallel") else ", one at a time")
     family = _preferred(codec)
     formats = [name for name in dict.fromkeys((family, *_FORMATS)) if ok(f"prompt: {name}")]
     clean = [name for name in formats if not checks[f"prompt: {name}"].detail]
     if ok("native tools"):
-        return "native", None, "its server leaks the calls into the text, from where they are read"
+        return "native", None, "its server leaks the calls into the text; they are read from there"
     if type(model.codec) is not Prompted and isinstance(model.codec, Prompted) and ok("as configured"):
-        return "auto", None, "the mode it has now works"
+        return "auto", None, "the present mode works"
     if formats:
         form = (clean or formats)[0]
-        what = (
-            "decoding is constrained, so a call cannot be malformed" if codec.features.constrained else "it writes it"
-        )
-        return "prompt", None if form == family else form, what if form == "object" else f"it writes the format {form}"
+        what = f"it writes the format {form}"
+        if form == "object" and codec.features.constrained:
+            what = "decoding is constrained, so a call cannot be malformed"
+        return "prompt", None if form == family else form, what
     if ok("as configured"):
-        return "auto", None, "the mode it has now works"
-    return "none", None, "it called no tool in any way"
+        return "auto", None, "the present mode works"
+    return "none", None, "it called no tool in any mode"

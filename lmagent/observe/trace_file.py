@@ -1,8 +1,8 @@
-"""A local trace of runs: one line of JSON an event, readable by `lmagent trace show`.
+"""A local trace of runs: one line of JSON per event, shown by `lmagent trace show`.
 
-No line holds a prompt, an answer, arguments, a result or the text of an error unless asked for; none ever holds a
-secret of this process. A line is written whole, in one piece, and the file is open only while it is written: a killed
-program leaves at most its last line torn, and several programs may write to one file.
+Prompts, answers, arguments, results and error texts are included only with `content=True`; secrets of this process
+never are. A line is written in one piece, and the file is open only while it is written: after a crash at most the last
+line is incomplete, and several programs may write to one file.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ["TraceFile", "read_trace"]
 
 
 class TraceFile(Observer):
-    """Writes what runs do to a file, a line an event: `Agent(..., hooks=TraceFile("run.jsonl").hooks)`.
+    """Writes the events of runs to a file: `Agent(..., hooks=TraceFile("run.jsonl").hooks)`.
 
-    Runs that are nested in a traced run are traced with it. A file that exists is continued. A line that cannot be
-    written (a full disk) is logged once it fails and never ends a run.
+    Runs that are nested in a traced run are included. An existing file is continued. A line that cannot be written (a
+    full disk) is logged and never ends a run.
 
     Args:
-        path: The file; made when the first line is written, for its owner only.
+        path: The file; created with the first line, for its owner only.
         content: Also write prompts, answers, arguments, results and error texts.
         clock: Seconds since 1970, for the `time` of each line.
         timer: Seconds, for durations.
@@ -60,23 +60,27 @@ class TraceFile(Observer):
 
     @property
     def hooks(self) -> Hooks:
-        """The hooks of an agent whose runs are traced; add them to others with `+`."""
+        """Hooks for an agent; add them to others with `+`."""
         return Hooks(observers=(self,))
 
     def started(self, span: Span) -> None:
-        """Write the start of a run, an ask or a call."""
+        """Write the start of a run, a request or a call."""
         span.notes[self] = self._timer()
         match span.kind:
             case "run":
                 facts = _run_given(span, content=self.content)
             case "model":
-                facts = _ask_given(span)
+                call = span.given
+                facts = {"agent": span.agent, "model": span.model_id, "messages": len(call.messages)}
+                facts |= {"tools": len(call.tools), "stream": call.stream}
             case "tool":
-                facts = _call_given(span.given, content=self.content)
+                facts = {"call": span.given.id, "tool": span.given.name}
+                if self.content:
+                    facts["arguments"] = span.given.arguments
         self._write(f"{span.kind}_start", span, facts)
 
     def ended(self, span: Span) -> None:
-        """Write the end of it, with what it cost and how it went."""
+        """Write its end, with duration, tokens and outcome."""
         seconds = round(self._timer() - span.notes.get(self, self._timer()), 6)
         match span.kind:
             case "run":
@@ -89,7 +93,7 @@ class TraceFile(Observer):
         self._write(f"{span.kind}_end", span, {"seconds": seconds, **facts, **error})
 
     def decided(self, span: Span, decided: ToolDecided) -> None:
-        """Write a decision on a call that needed one."""
+        """Write a decision on a call."""
         call, decision = decided.call, decided.decision
         facts: dict[str, Any] = {"call": call.id, "tool": call.name, "decision": type(decision).__name__.lower()}
         facts |= {"rule": decided.rule, "by": decided.by}
@@ -102,7 +106,7 @@ class TraceFile(Observer):
         written = dumps(redact_value(line)) + b"\n"
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         with self._lock:
-            if not self._begun and _is_torn(self.path):
+            if not self._begun and _is_incomplete(self.path):
                 written = b"\n" + written
             descriptor = os.open(self.path, flags, 0o600)
             try:
@@ -112,7 +116,8 @@ class TraceFile(Observer):
                 os.close(descriptor)
 
 
-def _is_torn(path: Path) -> bool:
+def _is_incomplete(path: Path) -> bool:
+    """Whether the last line has no end."""
     try:
         with path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
@@ -145,17 +150,6 @@ def _run_outcome(span: Span, *, content: bool) -> dict[str, Any]:
     return facts | ({"reply": result.reply} if content else {})
 
 
-def _ask_given(span: Span) -> dict[str, Any]:
-    call = span.given
-    return {
-        "agent": span.agent,
-        "model": span.model_id,
-        "messages": len(call.messages),
-        "tools": len(call.tools),
-        "stream": call.stream,
-    }
-
-
 def _reply_facts(reply: Reply | None, *, content: bool) -> dict[str, Any]:
     if reply is None:
         return {}
@@ -170,10 +164,6 @@ def _reply_facts(reply: Reply | None, *, content: bool) -> dict[str, Any]:
         if getattr(reply, name):
             facts[name] = getattr(reply, name)
     return facts | ({"reply": reply.reply, "reasoning": reply.message.reasoning} if content else {})
-
-
-def _call_given(call: ToolCall, *, content: bool) -> dict[str, Any]:
-    return {"call": call.id, "tool": call.name} | ({"arguments": call.arguments} if content else {})
 
 
 def _tool_outcome(span: Span, *, content: bool) -> dict[str, Any]:
@@ -200,7 +190,7 @@ def _tokens(usage: Usage | None) -> dict[str, int] | None:
 
 
 def _error_facts(error: BaseException, *, content: bool) -> dict[str, Any]:
-    """Say what failed; the text may quote a prompt or an answer, so it is content."""
+    """Return the facts of an error. Its text may quote a prompt or an answer, so it counts as content."""
     facts: dict[str, Any] = {"error": type(error).__name__}
     for name in ("status", "code", "limit", "attempts", "request_id"):
         value = getattr(error, name, None)
@@ -210,7 +200,7 @@ def _error_facts(error: BaseException, *, content: bool) -> dict[str, Any]:
 
 
 def read_trace(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], int]:
-    """Return the events of a trace and how many lines could not be read (a torn last one, for example).
+    """Return the events of a trace, and the number of lines that could not be read (an incomplete last one, say).
 
     Raises:
         OSError: There is no such file.
@@ -218,14 +208,11 @@ def read_trace(path: str | os.PathLike[str]) -> tuple[list[dict[str, Any]], int]
     events: list[dict[str, Any]] = []
     unread = 0
     with Path(path).open("rb") as file:
-        for line in file:
-            if not line.strip():
-                continue
+        for line in filter(bytes.strip, file):
             try:
                 event = loads(line)
             except JSONError:
-                unread += 1
-                continue
+                event = None
             if isinstance(event, dict) and isinstance(event.get("event"), str):  # pyright: ignore[reportUnknownMemberType]
                 events.append(event)  # pyright: ignore[reportUnknownArgumentType]
             else:

@@ -1,4 +1,4 @@
-"""Which calls need a decision, who makes it, and what happens when nobody does."""
+"""Which calls need a decision, who makes it, and what happens without a decision."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_rule_that_is_none_is_refused_at_once():
 
 
 @every_verb
-def test_nobody_is_asked_about_a_call_that_cannot_run(verb: AgentVerb):
+def test_a_call_that_cannot_run_needs_no_decision(verb: AgentVerb):
     script = [calls(("pay", {"amount": "much"}), ("pya", {}), ("pay", '{"amount": 3,}')), "done"]
     asked: list[str] = []
     agent = Agent(ScriptedModel(script), [pay], approve=lambda call, context: asked.append(call.arguments) or True)
@@ -132,7 +132,7 @@ def test_a_decision_is_an_event_of_a_run_that_is_not_streamed_too():
 
 
 @every_verb
-def test_a_denial_is_told_in_one_line(verb: AgentVerb):
+def test_a_denial_is_sent_in_one_line(verb: AgentVerb):
     result = verb(_paying(approve=lambda call, context: Deny("No:\n  not\ttoday.\n")), "Go.")
     assert _contents(result) == ["No: not today."]
 

@@ -54,7 +54,7 @@ def describe(name: str) -> dict[str, str]:
 
 
 def _one_call(mode: str) -> list[Any]:
-    # A reply that is one JSON object, or one list, has no room for text beside its calls.
+    # A reply that is one JSON object, or one list, cannot hold text beside its calls.
     content = "" if mode in ("object", "python") else "Let me see."
     return [calls(("add", {"a": 1, "b": 2}), content=content), "It is 3."]
 

@@ -1,4 +1,4 @@
-"""Structured answers: every kind of type, asked for natively, by a tool and by the prompt; re-asks and giving up."""
+"""Structured answers: every kind of type, asked for natively, by a tool and by the prompt; retries and giving up."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_an_answer_that_does_not_fit_is_asked_for_again(verb: AgentVerb, mode: O
 @every_mode
 def test_giving_up_is_an_error_with_the_problems_and_the_run(verb: AgentVerb, mode: OutputMode):
     model = ScriptedModel([_line(mode, {"name": "A"})] * 3)
-    with pytest.raises(OutputError, match="did not fit after 2 re-asks: age") as caught:
+    with pytest.raises(OutputError, match="did not fit after 2 retries: age") as caught:
         verb(Agent(model, output_type=Person, output_mode=mode), "?")
     assert caught.value.problems
     assert caught.value.run.rounds == 3

@@ -1,4 +1,4 @@
-"""Stored conversations: whole after any kill, mended on load, forked and rewound."""
+"""Stored conversations: whole after any kill, repaired on load, forked and rewound."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_fork_rewind_and_reset(store):
     assert store.load("t") == ()
 
 
-def test_what_a_kill_left_open_is_mended_on_load(store):
+def test_what_a_kill_left_open_is_repaired_on_load(store):
     asked = AssistantMessage("", tool_calls=(ToolCall(id="c", name="add", arguments="{}"),))
     store.append("s", [UserMessage("hi"), asked])
     history = StoredHistory(store, "s")

@@ -75,7 +75,7 @@ def test_events_of_nested_runs_are_in_the_stream(how):
     assert "".join(e.text for e in events if isinstance(e, TextDelta)) == "42!"
 
 
-def test_limits_of_the_nested_agent_are_told_to_the_outer_model():
+def test_limits_of_the_nested_agent_are_reported_to_the_outer_model():
     outer, _ = family(limits=Limits(rounds=1))
     result = outer.run("go", deps=42)
     assert result.messages[2].is_error

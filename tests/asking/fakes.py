@@ -1,4 +1,4 @@
-"""A small dialect and helpers for tests of the transport. Nothing here knows a real provider."""
+"""A small dialect, a recorded sleep and more for tests of the exchange. Knows no real provider."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class EchoCodec(Codec):
         return None
 
 
-class Naps:
+class RecordedSleeps:
     """A sleep that takes no time and remembers."""
 
     def __init__(self) -> None:
@@ -77,9 +77,9 @@ class Naps:
         self.taken.append(seconds)
 
 
-def exchange(url: str, *, naps: Naps | None = None, transport: Any = None, **options: Any) -> Exchange:
+def exchange(url: str, *, naps: RecordedSleeps | None = None, transport: Any = None, **options: Any) -> Exchange:
     """Return an exchange that does not really sleep."""
-    naps = naps or Naps()
+    naps = naps or RecordedSleeps()
     return Exchange(
         options.pop("codec", None) or EchoCodec(url),
         transport=transport or HttpTransport(),

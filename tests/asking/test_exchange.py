@@ -31,7 +31,7 @@ from lmagent.errors import (
 from lmagent.http.base import Timeouts
 from lmagent.http.transport import HttpTransport
 from lmagent.providers.base import Auth, BearerAuth, Request
-from tests.asking.fakes import ASKS, CALL, HI, STREAM, STREAMS, VERBS, EchoCodec, Naps, exchange, quick
+from tests.asking.fakes import ASKS, CALL, HI, STREAM, STREAMS, VERBS, EchoCodec, RecordedSleeps, exchange, quick
 from tests.loopback import CLOSE, RESET, STALL, LoopbackServer, Received, json_answer, raw, sse_answer
 
 verbs = pytest.mark.parametrize("verb", VERBS.values(), ids=list(VERBS))
@@ -74,7 +74,7 @@ def test_a_whole_body_in_place_of_a_stream_is_replayed_as_events(verb):
 @verbs
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
 def test_retryable_statuses_are_retried_until_they_succeed(verb, status):
-    naps = Naps()
+    naps = RecordedSleeps()
     busy = json_answer(FAILED, status, {"connection": "close"})
     with LoopbackServer([busy, raw(RESET), json_answer(HI)]) as server:
         reply = verb(exchange(server.url, naps=naps))
@@ -115,7 +115,7 @@ def test_the_last_error_is_raised_after_all_retries(verb):
     ],
 )
 def test_the_wait_that_the_server_asks_for_is_used(verb, headers, wait):
-    naps = Naps()
+    naps = RecordedSleeps()
     with LoopbackServer([json_answer(FAILED, 429, headers), json_answer(HI)]) as server:
         verb(exchange(server.url, naps=naps, wall_clock=lambda: 1_000_000.0))
     assert naps.taken == [wait]
@@ -124,7 +124,7 @@ def test_the_wait_that_the_server_asks_for_is_used(verb, headers, wait):
 @asks
 @pytest.mark.parametrize("value", ["-3", "nan", "inf", "0", "soon", "", "1e999", formatdate(5), "Mon, 99 Nov 2026"])
 def test_an_invalid_retry_after_is_replaced_by_our_own_wait(verb, value):
-    naps = Naps()
+    naps = RecordedSleeps()
     with LoopbackServer([json_answer(FAILED, 429, {"retry-after": value}), json_answer(HI)]) as server:
         verb(exchange(server.url, naps=naps))
     assert 0.375 <= naps.taken[0] <= 0.625
@@ -150,7 +150,7 @@ def test_x_should_retry_overrides_the_status(verb):
 
 @asks
 def test_a_wait_that_ends_after_the_deadline_raises_at_once(verb):
-    naps = Naps()
+    naps = RecordedSleeps()
     with LoopbackServer(json_answer(FAILED, 500, {"retry-after": "30"})) as server:
         with pytest.raises(ServerFailed):
             verb(exchange(server.url, naps=naps, timeouts=Timeouts(total=20)))
@@ -249,7 +249,7 @@ def _all_locals(error: BaseException | None) -> str:
 
 
 class TokenAuth(Auth):
-    """Fetches a token once; forgets it when told that it is bad."""
+    """Fetches a token once; drops it when it is rejected."""
 
     def __init__(self, url: str) -> None:
         self.url = url

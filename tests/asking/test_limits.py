@@ -14,7 +14,7 @@ from lmagent.asking.limits import RateLimiter
 from lmagent.core.messages import Usage
 from lmagent.errors import ConfigurationError, RateLimited
 from lmagent.http.base import Timeouts
-from tests.asking.fakes import CALL, HI, Naps, exchange
+from tests.asking.fakes import CALL, HI, RecordedSleeps, exchange
 from tests.loopback import LoopbackServer, json_answer
 
 
@@ -124,7 +124,7 @@ def test_a_limit_must_be_above_zero(wrong):
 
 def test_every_attempt_takes_a_permit_sync_and_async():
     for verb in ("ask", "async_ask"):
-        naps = Naps()
+        naps = RecordedSleeps()
         with LoopbackServer([json_answer({}, 500), json_answer({}, 500), json_answer(HI)]) as server:
             made = exchange(server.url, naps=naps, limiter=RateLimiter(1, window=100))
             if verb == "ask":

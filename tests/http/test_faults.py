@@ -28,7 +28,7 @@ from lmagent.errors import (
 )
 from lmagent.http.base import Timeouts
 from lmagent.http.transport import HttpTransport
-from tests.asking.fakes import ASKS, HI, STREAMS, VERBS, Naps, exchange, quick
+from tests.asking.fakes import ASKS, HI, STREAMS, VERBS, RecordedSleeps, exchange, quick
 from tests.loopback import (
     CLOSE,
     RESET,
@@ -62,7 +62,7 @@ def fault(script, kind: type[LMAgentError], verb, **options) -> LMAgentError:
 def test_refused(verb):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    naps = Naps()
+    naps = RecordedSleeps()
     with pytest.raises(ConnectionFailed) as caught:
         verb(exchange(f"http://127.0.0.1:{port}", naps=naps))
     assert caught.value.attempts == 3

@@ -34,7 +34,7 @@ def url_of(model: OpenAICompatibleChat) -> str:
 
 
 @pytest.mark.parametrize("vendor", sorted(PROFILES))
-def test_every_vendor_is_built_from_its_environment(vendor: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_provider_is_built_from_its_environment(vendor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = PROFILES[vendor]
     address = None if profile.base_url else "http://localhost:9/v1"
     if profile.needs_key:

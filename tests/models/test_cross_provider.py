@@ -1,4 +1,4 @@
-"""A conversation with tool calls goes from platform to platform, over real HTTP; fallback models go where they must."""
+"""A conversation with tool calls goes from provider to provider, over real HTTP; a fallback model goes on with it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CALLS = (("get_weather", {"city": "北京"}), ("add", {"a": 1, "b": 2}))
 
 
 def _tour(stack: ExitStack, names: Sequence[str], verb: Any) -> tuple[Message, ...]:
-    """Ask one question on each platform in turn, each going on where the last one stopped."""
+    """Ask each provider one question in turn, each time with the history so far."""
     servers = {name: stack.enter_context(DialectServer(ALL[name], calls_then(*CALLS))) for name in dict.fromkeys(names)}
     models = {name: server.model() for name, server in servers.items()}
     history: tuple[Message, ...] = ()
@@ -65,7 +65,7 @@ def test_from_wenxin_to_openai_to_a_prompted_model_to_anthropic_and_back(verb: A
     assert len(ids) == 10
 
 
-def test_wenxin_hears_its_own_thoughts_again():
+def test_wenxin_gets_its_own_thoughts_back():
     with DialectServer(DIALECTS["wenxin"], calls_then(*CALLS)) as server:
         first = Agent(server.model(), tools=TOOLS).run("北京?")
         with DialectServer(DIALECTS["anthropic"], answers("ok")) as other:
@@ -79,7 +79,7 @@ def test_wenxin_hears_its_own_thoughts_again():
 
 
 @pytest.mark.parametrize("verb", AGENT_VERBS)
-def test_a_tour_of_all_platforms_and_back(verb: Any):
+def test_a_history_goes_through_all_providers_and_back(verb: Any):
     """Each of them reads what all before it have left, through prompts and native calls; the last one is the first."""
     with ExitStack() as stack:
         # TC3 takes 40 messages at most, and says so; a tour is longer than that.

@@ -1,4 +1,4 @@
-"""The front doors of three platforms: which door a name leads to, keys, ids, and a whole call through each."""
+"""The models of three providers: which API a name means, keys, ids, and a whole call through each."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def served(*cases: Case) -> FakeTransport:
     return FakeTransport(answer)
 
 
-DOORS: dict[str, tuple[Any, str, str, str, Any]] = {
-    # name: how it is built, platform, plain case, stream case, rules
+APIS: dict[str, tuple[Any, str, str, str, Any]] = {
+    # name: how it is built, provider, plain case, stream case, rules
     "tc3": (lambda **k: HunyuanChat(**PAIR, **k), "hunyuan", "20-tc3-plain", "23-tc3-stream", rules_hunyuan),
     "hyllm": (
         lambda **k: HunyuanChat("v1", app_id=1300000000, **PAIR, **k),
@@ -113,9 +113,9 @@ DOORS: dict[str, tuple[Any, str, str, str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_all_four_verbs_through_each_door(door: str):
-    build, platform, plain, stream, rules = DOORS[door]
+@pytest.mark.parametrize("api_name", APIS)
+def test_all_four_verbs_through_each_api(api_name: str):
+    build, platform, plain, stream, rules = APIS[api_name]
     transport = served(load(platform, plain))
     model: ChatModel = build(transport=transport)
     assert model.chat_completion("你好", temperature=0).reply == "The Qiantang River."
@@ -139,9 +139,9 @@ def test_all_four_verbs_through_each_door(door: str):
             rules.check(json.loads(request.content))
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_no_secret_is_shown(door: str):
-    model = DOORS[door][0]()
+@pytest.mark.parametrize("api_name", APIS)
+def test_no_secret_is_shown(api_name: str):
+    model = APIS[api_name][0]()
     shown = repr(model) + repr(vars(model)) + repr(vars(model.exchange.auth))
     for secret in ("fakesecretkey", "fakesecret0123456789", "fake-dashscope", "fake-bailian", "fake-hunyuan"):
         assert secret not in shown
@@ -369,6 +369,6 @@ def test_models_without_function_calls_get_them_through_the_prompt():
     for model in (HunyuanChat(**PAIR), ZhiPuChat(api_key=ZHIPU_KEY), BailianChat(api_key="k")):
         body = json.loads(model.exchange.codec.build_request(model.call("weather?", (GET_WEATHER,))).content)
         assert "get_weather" in str(body.get("Tools") or body.get("tools") or body["parameters"]["tools"])
-    with pytest.raises(ConfigurationError, match="no function calls of its own"):
+    with pytest.raises(ConfigurationError, match="no native function calls"):
         HunyuanChat("hunyuan-lite", **PAIR, tool_mode="native")
     assert HunyuanChat("hunyuan-lite", **PAIR, tool_mode="native", native_tools=True)

@@ -1,4 +1,4 @@
-"""Anthropic, Gemini and the Responses API from the front door to a loopback server, in all four verbs."""
+"""Anthropic, Gemini and the Responses API from the public API to a loopback server, in all four verbs."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_four_verbs_over_http(platform: str):
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-def test_a_busy_provider_is_asked_again_and_then_told(platform: str):
+def test_a_busy_provider_is_asked_again_and_then_reported(platform: str):
     names = {"anthropic": "24-error-529", "gemini": "23-error-503", "openai-responses": "11-failed"}
     case = load(platform, names[platform])
     build, _ = PLATFORMS[platform]
@@ -193,7 +193,7 @@ def test_parameters_reach_the_wire(platform: str, given: dict[str, Any], sent: d
         assert {name: body[name] for name in sent} == sent
 
 
-def test_every_switch_of_a_codec_is_at_its_front_door():
+def test_every_option_of_a_codec_is_an_argument_of_its_model():
     plumbing = {"self", "base_url", "provider", "profile", "store", "headers", "params", "any_url"}
     for door, codec in (
         (OpenAIChat, OpenAICodec),
@@ -207,7 +207,7 @@ def test_every_switch_of_a_codec_is_at_its_front_door():
         assert switches <= set(inspect.signature(door.__init__).parameters), door.__name__
 
 
-def test_what_a_model_refuses_can_be_overridden_at_the_front_door():
+def test_what_a_model_refuses_can_be_overridden_by_model_rules():
     with pytest.raises(ParameterError, match=r"pass model_rules=\(\)"):
         OpenAIResponsesChat("o3", api_key="k").chat_completion("hi", temperature=0)
     with (

@@ -151,7 +151,7 @@ class _TinyChat(ChatModel):
 def test_a_run_with_a_tool_where_decoding_is_constrained(url: str, verb: Any):
     features = replace(GENERIC.features, tools=False, constrained="json_schema", json_schema="schema")
     codec = _ConstrainedCodec("smollm2", base_url=url, profile=replace(GENERIC, features=features))
-    # The server punishes repetition unless told otherwise, and arguments are copied from the request.
+    # The server punishes repetition by default, and arguments are copied from the request.
     parameters = {"temperature": 0, "extra_body": {"repeat_penalty": 1.0}}
     with _TinyChat(codec, parameters=parameters, max_retries=0) as model:
         result = verb(Agent(model, tools=[calculator]), "Calculate 17 * 23.")

@@ -108,7 +108,7 @@ def test_an_unknown_provider_lists_the_known_ones():
         ("Zhipu/a/b", "zhipu/a/b"),
     ],
 )
-def test_a_slip_in_the_provider_is_told(written: str, meant: str):
+def test_a_misspelt_provider_is_named_with_the_closest_one(written: str, meant: str):
     with pytest.raises(ConfigurationError, match=f"Did you mean '{meant}'"):
         load_from_model_id(written)
 

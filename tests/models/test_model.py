@@ -78,7 +78,7 @@ def test_tool_modes():
     codec = OpenAICodec("m", base_url="http://127.0.0.1:9/v1")
     codec.features = Features(tools=False)
     assert isinstance(ChatModel(codec).codec, Prompted)
-    with pytest.raises(ConfigurationError, match="has no function calls of its own"):
+    with pytest.raises(ConfigurationError, match="has no native function calls"):
         ChatModel(codec, tool_mode="native")
     with pytest.raises(ConfigurationError, match="tool_mode is 'auto', 'native' or 'prompt', not 'text'"):
         ScriptedModel([], tool_mode="text")  # type: ignore[arg-type]

@@ -78,7 +78,7 @@ def test_a_call_plain_and_streamed_in_both_forms() -> None:
                 assert item.finish_reason == "tool_calls"
 
 
-def test_quota_is_not_tried_again_and_a_cut_stream_is_told() -> None:
+def test_quota_is_not_tried_again_and_a_cut_stream_is_reported() -> None:
     body = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
     with LoopbackServer(json_answer(body, status=429)) as server:
         with OpenAIChat("m", base_url=server.url + "/v1") as model, pytest.raises(QuotaExceeded) as caught:

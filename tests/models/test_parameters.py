@@ -37,7 +37,7 @@ def test_a_wrong_parameter_is_an_error_that_names_field_and_range(name: str):
         ScriptedModel([]).chat_completion("?", **{name: value})
 
 
-def test_several_wrong_parameters_are_told_at_once():
+def test_several_wrong_parameters_are_reported_together():
     with pytest.raises(ParameterError, match=r"temperature=-1.*top_p=2"):
         ChatParameters(temperature=-1, top_p=2)
 

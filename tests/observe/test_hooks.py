@@ -1,4 +1,4 @@
-"""Hooks at each point, in both colours; what they return takes effect."""
+"""Hooks at each point, sync and async; what they return takes effect."""
 
 from __future__ import annotations
 

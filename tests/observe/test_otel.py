@@ -163,7 +163,7 @@ def test_nesting_across_threads_and_tasks(verb: Any):
     )
     with seen.tracer.start_as_current_span("program"):
         verb(outer, "go")
-        assert getattr(otel_trace.get_current_span(), "name", "") == "program"  # nothing of ours is left behind
+        assert getattr(otel_trace.get_current_span(), "name", "") == "program"  # no span of lmagent is left behind
     boss, helper = seen.named("invoke_agent boss"), seen.named("invoke_agent helper")
     assert is_under(boss, seen.named("program"))
     asked = seen.named("execute_tool helper")

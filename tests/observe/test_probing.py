@@ -135,7 +135,7 @@ def test_a_refused_key_ends_it():
         assert len(loopback.requests) == 1
 
 
-def test_nobody_there_ends_it():
+def test_a_server_that_does_not_answer_ends_it():
     def refuse(_: Any) -> FakeAnswer:
         raise ConnectionFailed("nobody there")
 

@@ -340,7 +340,7 @@ def test_a_file_that_cannot_be_written_never_ends_a_run(tmp_path: Path, caplog: 
 
 
 @every_verb
-def test_nothing_is_made_when_nobody_watches(verb: Any, monkeypatch: pytest.MonkeyPatch):
+def test_no_span_is_made_without_observers(verb: Any, monkeypatch: pytest.MonkeyPatch):
     def forbidden(*_: Any, **__: Any) -> None:
         raise AssertionError
 

@@ -1,4 +1,4 @@
-"""Structured answers on every platform, over real HTTP: by JSON schema, by a forced tool, by the prompt."""
+"""Structured answers from every provider, over real HTTP: by JSON schema, by a forced tool, by the prompt."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def expected_way(name: str) -> str:
     return "tool" if features.tools and "required" in features.tool_choice else "prompt"
 
 
-def test_there_is_a_platform_of_each_kind():
+def test_there_is_a_provider_of_each_kind():
     assert {
         name: expected_way(name) for name in ("openai", "anthropic", "gemini", "openai-responses")
     } == dict.fromkeys(("openai", "anthropic", "gemini", "openai-responses"), "native")
@@ -92,7 +92,7 @@ def test_there_is_a_platform_of_each_kind():
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("name", ALL)
-def test_every_platform_gives_every_type(name: str, kind: str):
+def test_every_provider_gives_every_type(name: str, kind: str):
     output_type, answer, value = TYPES[kind]
     model = Model(answer)
     with DialectServer(ALL[name], model) as server:
