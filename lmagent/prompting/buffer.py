@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 __all__ = [
     "TICK",
     "Extent",
+    "PrefixTable",
     "Scan",
     "TextBuffer",
     "find_char",
@@ -23,6 +24,7 @@ __all__ = [
     "find_text",
     "json_extent",
     "match_literal",
+    "prefix_table",
     "skip_space",
     "take_while",
 ]
@@ -101,17 +103,29 @@ def take_while(buffer: TextBuffer, at: int, pattern: re.Pattern[str], limit: int
         yield
 
 
+class PrefixTable(NamedTuple):
+    """Words prepared for `match_literal`."""
+
+    longest: int
+    prefixes: frozenset[str]
+    """All proper prefixes."""
+    words: frozenset[str]
+    lengths: tuple[int, ...]
+    """From long to short."""
+
+
 @lru_cache(maxsize=256)
-def _prefix_table(options: tuple[str, ...]) -> tuple[int, frozenset[str], frozenset[str], tuple[int, ...]]:
-    """Return the greatest length, all proper prefixes, the words, and their lengths from long to short."""
+def prefix_table(options: tuple[str, ...]) -> PrefixTable:
+    """Prepare words for `match_literal`. It does so itself, but to look up a long tuple takes a microsecond."""
     prefixes = frozenset(option[:end] for option in options for end in range(len(option)))
     lengths = tuple(sorted({len(option) for option in options}, reverse=True))
-    return (lengths[0] if lengths else 0), prefixes, frozenset(options), lengths
+    return PrefixTable(lengths[0] if lengths else 0, prefixes, frozenset(options), lengths)
 
 
-def match_literal(buffer: TextBuffer, at: int, options: tuple[str, ...]) -> Scan[str | None]:
+def match_literal(buffer: TextBuffer, at: int, options: tuple[str, ...] | PrefixTable) -> Scan[str | None]:
     """Return the longest of `options` at `at`, or None; waits while a longer one is still possible."""
-    longest, prefixes, words, lengths = _prefix_table(options)
+    table = options if isinstance(options, PrefixTable) else prefix_table(options)
+    longest, prefixes, words, lengths = table
     if buffer.text[at : at + 2] not in prefixes and len(buffer.text) >= at + 2 and lengths and lengths[-1] > 2:
         return None
     while True:

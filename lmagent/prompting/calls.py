@@ -64,8 +64,8 @@ class Envelope:
 
 
 def clean_name(name: str) -> str:
-    """Return the name without white space and without the prefix `functions.` of some wire formats."""
-    return name.strip().removeprefix("functions.").strip()
+    """Return the name without white space and without the prefix `functions.` or `default_api.` of some families."""
+    return name.strip().removeprefix("functions.").removeprefix("default_api.").strip()
 
 
 def is_placeholder(name: str) -> bool:
@@ -148,7 +148,7 @@ class Tools:
         return self.clean(name) in self.schemas
 
     def clean(self, name: str) -> str:
-        """Return the tool's name: without white space, and without `functions.` unless the tool has that prefix."""
+        """Return the tool's name: without white space, and without a prefix of `clean_name` unless the tool has it."""
         trimmed = name.strip()
         return trimmed if trimmed in self.schemas else clean_name(trimmed)
 
@@ -191,6 +191,8 @@ class Tools:
         except JSONReadError as error:
             return self._unreadable(raw, error, marked)
         envelopes = read_envelopes(value)
+        if not envelopes and marked:
+            envelopes = self._keyed(value)
         if not envelopes:
             return self._no_call(raw, value, marked)
         texts = [text for key, text in spans if key in ("arguments", "parameters", "params", "args", "input")]
@@ -201,6 +203,19 @@ class Tools:
         if not marked and not self._clearly_calls(envelopes):
             return None
         return [self._call(item, raw, repairs, text) for item, text in zip(envelopes, texts, strict=True)]
+
+    def _keyed(self, value: Any) -> list[Envelope] | None:
+        """Return calls written as `{"name": {...}}`, one or a list of them, as Apertus does; only of known tools."""
+        items = cast("list[Any]", value) if isinstance(value, list) else [value]
+        calls: list[Envelope] = []
+        for item in items[: MAX_CALLS + 1]:
+            if not isinstance(item, dict) or len(cast("dict[str, Any]", item)) != 1:
+                return None
+            [(name, arguments)] = cast("dict[str, Any]", item).items()
+            if not self.knows(name) or not isinstance(arguments, dict):
+                return None
+            calls.append(Envelope(name, arguments, True, False, (), True, True))
+        return calls if len(calls) <= MAX_CALLS else None
 
     def final_answer(self, raw: str, names: tuple[str, ...]) -> str | None:
         """Return the text of an envelope whose tool is the final answer; None for any other."""

@@ -2,7 +2,8 @@
 
 Shared by the family modules: `Context` (the text, the tools), `CallSite` (the result of reading one call site) and the
 readers of a JSON value that names its calls or holds the arguments of a named one. The families here are the code
-fence that `json` prompts ask for, Gemma's `tool_code` fence, and replies that are nothing but calls.
+fence that `json` prompts ask for, Gemma's `tool_code` fence, and replies that are nothing but calls. Over 400 lines
+because the families here and the readers that all others share build on the same few functions.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ __all__ = [
     "Context",
     "bare_calls",
     "close_fence",
+    "encoded_end",
     "envelope_json",
     "envelope_site",
     "fenced_calls",
     "json_value",
     "named_call",
+    "open_arguments",
     "open_fence",
     "site_of",
 ]
@@ -57,6 +60,8 @@ _WORD = re.compile(r"\w")
 _NAME = re.compile(r"[\w.-]")
 _KEY = re.compile(r"[\w\s]")
 _SEPARATORS = re.compile(r"[;,\s]")
+_ENCODING = re.compile(r'["\\\s]')
+_TILDE = re.compile("~")
 _AFTER_CALLS = (*END_WORDS, "<|python_end|>", *RESULTS)
 """Words that may follow a reply of bare calls: tokens that end it, and invented results."""
 
@@ -212,6 +217,37 @@ def close_fence(context: Context, end: int, ticks: str) -> Scan[int]:
     return close if ticks and (close - after >= len(ticks) or close >= len(buffer.text)) else end
 
 
+def open_arguments(context: Context, at: int) -> Scan[tuple[str, int] | None]:
+    """Return the backticks before the arguments at `at`, and where their JSON begins; None when none begin there.
+
+    The JSON is an object, perhaps in a code fence, perhaps encoded as a string.
+    """
+    buffer = context.buffer
+    ticks, body = yield from open_fence(context, at)
+    if len(ticks) in (1, 2):
+        return None
+    char = buffer.text[body : body + 1]
+    if char == '"':
+        inside = yield from take_while(buffer, body, _ENCODING, 20)
+        char = buffer.text[inside : inside + 1] or "{"
+    return (ticks, body) if char and char in "{｛" else None
+
+
+def encoded_end(buffer: TextBuffer, at: int) -> Scan[int]:
+    """Return the index after the JSON string at `at`; -1 when it does not end."""
+    end = at + 1
+    while True:
+        end = yield from find_text(buffer, end, '"')
+        if end < 0:
+            return -1
+        slashes = end
+        while slashes > at + 1 and buffer.text[slashes - 1] == "\\":
+            slashes -= 1
+        end += 1
+        if (end - 1 - slashes) % 2 == 0:
+            return end
+
+
 def envelope_json(context: Context, extent: Extent, *, marked: bool = True) -> list[Outcome] | None:
     """Read the calls in a JSON value that names them itself; None when it is data or a template."""
     buffer, tools = context.buffer, context.tools
@@ -224,10 +260,10 @@ def envelope_json(context: Context, extent: Extent, *, marked: bool = True) -> l
     return tools.from_envelopes(raw, spans, closed=not extent.balanced, marked=marked)
 
 
-def envelope_site(context: Context, at: int, delimiters: tuple[str, ...]) -> Scan[CallSite]:
+def envelope_site(context: Context, at: int, delimiters: tuple[str, ...], *, marked: bool = True) -> Scan[CallSite]:
     """Read the JSON value at `at`, which names its calls itself; data and templates are plain text."""
     extent = yield from json_value(context, at, delimiters)
-    outcomes = envelope_json(context, extent)
+    outcomes = envelope_json(context, extent, marked=marked)
     if outcomes is None:
         return CallSite(extent.end, text=context.raw(at, extent.end), plain_text=True)
     return CallSite(extent.end, outcomes)
@@ -246,6 +282,8 @@ def named_call(
 ) -> Scan[CallSite | None]:
     """Read the JSON arguments at `at` of a call whose name stood before them; None for a template.
 
+    They are an object, or a string that holds one.
+
     Args:
         context: The text and the tools.
         name: Of the tool.
@@ -257,7 +295,11 @@ def named_call(
         drop_template: Return a site without calls instead of None, so that the markup does not show.
     """
     buffer, tools = context.buffer, context.tools
-    extent = yield from json_value(context, at, (*delimiters, ticks) if ticks else delimiters, name=name)
+    if buffer.text[at] == '"':
+        end = yield from encoded_end(buffer, at)
+        extent = Extent(at, len(buffer.text) if end < 0 else end, balanced=end >= 0)
+    else:
+        extent = yield from json_value(context, at, (*delimiters, ticks) if ticks else delimiters, name=name)
     if not extent.balanced and extent.delimiter is None:
         return context.unfinished(start, extent.end, name=name)
     raw, arguments = context.raw(start, extent.end), context.raw(at, extent.end)
@@ -290,7 +332,7 @@ def fenced_calls(context: Context, ticks: str, info: str, body: int) -> Scan[tup
     if info == "tool_code":
         return (yield from _tool_code(context, ticks, body))
     outcomes: list[Outcome] = []
-    at = yield from skip_space(buffer, body)
+    at = yield from _skip_comments(buffer, body)
     if at >= len(buffer.text) and buffer.truncated and info:
         return context.unfinished(at, at), at
     while at < len(buffer.text) and buffer.text[at] in "{[｛［":
@@ -301,19 +343,31 @@ def fenced_calls(context: Context, ticks: str, info: str, body: int) -> Scan[tup
         if not found:
             return None, extent.end
         outcomes.extend(found)
-        at = yield from skip_space(buffer, extent.end)
+        at = yield from _skip_comments(buffer, extent.end)
         if not extent.balanced and extent.delimiter is None:
             return CallSite(at, outcomes), at
         if at < len(buffer.text) and buffer.text[at] in ",;":
-            at = yield from skip_space(buffer, at + 1)
+            at = yield from _skip_comments(buffer, at + 1)
     if not outcomes:
         return None, at
     if at >= len(buffer.text):
         return CallSite(at, outcomes), at
-    close = yield from take_while(buffer, at, TICK, 40)
+    close = yield from take_while(buffer, at, TICK if ticks[0] == "`" else _TILDE, 40)
     if close - at < len(ticks) and close < len(buffer.text):
         return None, at
     return CallSite(close, outcomes), close
+
+
+def _skip_comments(buffer: TextBuffer, at: int) -> Scan[int]:
+    """Return the index of the first character at or after `at` that is neither white space nor in a comment."""
+    while True:
+        at = yield from skip_space(buffer, at)
+        opening = yield from match_literal(buffer, at, ("//", "/*", "#"))
+        if not opening:
+            return at
+        closing = "*/" if opening == "/*" else "\n"
+        end = yield from find_text(buffer, at + len(opening), closing)
+        at = len(buffer.text) if end < 0 else end + len(closing)
 
 
 def _tool_code(context: Context, ticks: str, body: int) -> Scan[tuple[CallSite | None, int]]:

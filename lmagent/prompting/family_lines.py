@@ -12,16 +12,36 @@ from lmagent.prompting.family_json import (
     envelope_json,
     json_value,
     named_call,
+    open_arguments,
     open_fence,
     site_of,
 )
 from lmagent.toolkit.loose_json import CALL_START
 
-__all__ = ["functionary", "harmony_header", "qwen_star", "react_action", "react_keyword"]
+__all__ = [
+    "REACT_STARTS",
+    "functionary",
+    "harmony_header",
+    "plain_harmony",
+    "qwen_star",
+    "react_action",
+    "react_keyword",
+]
 
-_REACT_KEYWORDS = ("Thought", "Action Input", "Action", "Observation", "Final Answer")
+_REACT_KEYWORDS = {
+    **{word: word for word in ("Thought", "Action Input", "Action", "Observation", "Final Answer")},
+    **{"思考": "Thought", "想法": "Thought", "动作": "Action", "行动": "Action", "观察": "Observation"},
+    **{"动作输入": "Action Input", "行动输入": "Action Input", "最终答案": "Final Answer", "最终回答": "Final Answer"},
+}
+"""Keyword, English or Chinese -> the English one."""
+_REACT_WORDS = tuple(_REACT_KEYWORDS)
+REACT_STARTS = frozenset({word[0] for word in _REACT_WORDS} | set("*_#"))
+"""Characters that a line with a keyword begins with."""
 _DECORATION = re.compile(r"[*_# ]")
 _AFTER_KEYWORD = re.compile(r"[*_ ]")
+_DIGIT = re.compile(r"[0-9]")
+_PLAIN_NAME = re.compile(r"[\w.:-]")
+_SMALL = re.compile(r"[a-z]")
 _EMPHASIS = re.compile(r"[*_]")
 _COLON = re.compile(r"[:： ]")
 _COLON_OR_SPACE = re.compile(r"[:：\s]")
@@ -36,20 +56,22 @@ _HARMONY_ENDS = ("<|call|>", "<|end|>", "<|return|>")
 def react_keyword(context: Context, at: int) -> Scan[tuple[str, int] | None]:
     """Return the ReAct keyword that begins the line at `at` and the index after its colon.
 
-    Markdown decoration may surround the keyword.
+    Markdown decoration may surround the keyword, and a number may follow it (`Action 1:`).
     """
     buffer = context.buffer
     here = yield from take_while(buffer, at, _DECORATION, 6)
-    word = yield from match_literal(buffer, here, _REACT_KEYWORDS)
+    word = yield from match_literal(buffer, here, _REACT_WORDS)
     if not word:
         return None
     here = yield from take_while(buffer, here + len(word), _AFTER_KEYWORD, 4)
+    here = yield from take_while(buffer, here, _DIGIT, 3)
+    here = yield from take_while(buffer, here, _AFTER_KEYWORD, 4)
     while here >= len(buffer.text) and not buffer.ended:
         yield
     if buffer.text[here : here + 1] not in (":", "："):
         return None
     here = yield from take_while(buffer, here + 1, _EMPHASIS, 2)
-    return word, here
+    return _REACT_KEYWORDS[word], here
 
 
 def react_action(context: Context, start: int, at: int) -> Scan[CallSite | None]:
@@ -202,9 +224,31 @@ def functionary(context: Context, start: int, at: int) -> Scan[CallSite | None]:
         return CallSite(here, text=" ")
     if here >= len(buffer.text):
         return context.unfinished(start, here, name=name) if buffer.truncated else None
-    if buffer.text[here] not in "{｛" or " " in name:
+    opened = None if " " in name else (yield from open_arguments(context, here))
+    if not opened:
         return None
-    return (yield from named_call(context, name, start, here, (">>>",)))
+    return (yield from named_call(context, name, start, opened[1], (">>>",), ticks=opened[0]))
+
+
+def plain_harmony(context: Context, start: int, at: int) -> Scan[CallSite | None]:
+    """Read a harmony call without its special tokens; `at` is after `to=functions.`.
+
+    The tool's name, then the words `commentary` and `json`, glued to it or not, then JSON.
+    """
+    buffer, tools = context.buffer, context.tools
+    end = yield from take_while(buffer, at, _PLAIN_NAME, 100)
+    name = buffer.text[at:end]
+    for word in ("json", "code", "commentary"):
+        name = name if tools.knows(name) else name.removesuffix(word)
+    here = yield from skip_space(buffer, end)
+    for _ in range(2):
+        after = yield from take_while(buffer, here, _SMALL, 12)
+        if buffer.text[here:after] in ("commentary", "json", "code"):
+            here = yield from skip_space(buffer, after)
+    opened = yield from open_arguments(context, here)
+    if opened:
+        return (yield from named_call(context, name, start, opened[1], ticks=opened[0]))
+    return context.unfinished(start) if buffer.truncated and here >= len(buffer.text) else None
 
 
 def harmony_header(context: Context, start: int, at: int, word: str) -> Scan[tuple[str, CallSite | None]]:
@@ -230,10 +274,14 @@ def harmony_header(context: Context, start: int, at: int, word: str) -> Scan[tup
         return ("analysis" if words and words[0] == "analysis" else "text"), CallSite(body)
     name = recipient.group(1)
     here = yield from skip_space(buffer, body)
-    if here < len(buffer.text) and buffer.text[here] in "{｛":
+    opened = yield from open_arguments(context, here)
+    if opened:
         return "call", (
-            yield from named_call(context, name, start, here, _HARMONY_ENDS, closers=_HARMONY_ENDS, drop_template=True)
-        )
+            yield from named_call(
+                context, name, start, opened[1], _HARMONY_ENDS,
+                ticks=opened[0], closers=_HARMONY_ENDS, drop_template=True,
+            )
+        )  # fmt: skip
     mark = yield from match_literal(buffer, here, ("<|call|>", "<|end|>"))
     if not mark:
         return "call", context.unfinished(start, here, name=name)

@@ -36,12 +36,21 @@ from lmagent.prompting.buffer import (
     find_pattern,
     find_text,
     match_literal,
+    prefix_table,
     skip_space,
     take_while,
 )
 from lmagent.prompting.calls import MAX_CALLS, Outcome, Tools
 from lmagent.prompting.family_json import CALL_INFOS, CallSite, Context, bare_calls, fenced_calls
-from lmagent.prompting.family_lines import functionary, harmony_header, qwen_star, react_action, react_keyword
+from lmagent.prompting.family_lines import (
+    REACT_STARTS,
+    functionary,
+    harmony_header,
+    plain_harmony,
+    qwen_star,
+    react_action,
+    react_keyword,
+)
 from lmagent.prompting.family_tags import one_call, wrapped_calls
 from lmagent.prompting.markers import (
     CLOSERS,
@@ -49,6 +58,7 @@ from lmagent.prompting.markers import (
     END_WORDS,
     MARKERS,
     OPENERS,
+    PLAIN_HARMONY,
     RESULTS,
     THINK_CLOSERS,
     THINKING,
@@ -70,7 +80,29 @@ from lmagent.prompting.thinking_tags import (
 __all__ = ["MAX_REPLY_CHARS", "Scanner"]
 
 MAX_REPLY_CHARS = 4_000_000
-_TRIGGER = re.compile(r"[<\[✿◁`\n>]|(?<!\w)f(?=u|$)")
+
+
+def _begins(word: str) -> str:
+    """Return the pattern of `word`, or of its beginning where the text ends; not after a small letter."""
+    pattern = ""
+    for char in reversed(word[1:]):
+        pattern = rf"(?:{re.escape(char)}{pattern}|\Z)"
+    first = re.escape(word[0])
+    return f"{first}(?<![a-z]{first})(?={pattern})"
+
+
+_TRIGGER = re.compile(
+    "|".join(
+        (
+            r"[<\[✿◁`\n>]",
+            r"f(?<!\wf)(?=u|$)",
+            r"\](?=[<~]|\Z)",
+            *map(_begins, ("assistantcommentary", "assistant to=", "-> tool/")),
+        )
+    )
+)
+"""First characters of markers, line ends and backticks."""
+_MARKERS = prefix_table(MARKERS)
 _FENCE_CHAR = {"`": TICK, "~": re.compile("~")}
 _INFO = re.compile(r"[\w+.#-]")
 _INDENT = re.compile(r"[ \t]")
@@ -119,6 +151,7 @@ class Scanner:
         self._thought: list[str] | None = None
         """Text of a `Thought:` line, held until it is known whether an action follows."""
         self._name_lines = tuple(name + "\n" for name in tools)
+        self._arrow_lines = tuple(f">>>{name}\n" for name in tools)
         self._line_start = True
         self._blank_line = True
         """Only white space so far in this line."""
@@ -175,20 +208,23 @@ class Scanner:
 
     def _drain(self) -> list[Piece]:
         """Return the collected pieces, with adjacent text joined."""
-        pieces: list[Piece] = []
+        pieces = self._pieces[:]
+        self._pieces.clear()
+        if len(pieces) < 2:
+            return pieces
+        joined: list[Piece] = []
         text: list[str] = []
-        for piece in self._pieces:
+        for piece in pieces:
             if isinstance(piece, TextPiece):
                 text.append(piece.text)
                 continue
             if text:
-                pieces.append(TextPiece("".join(text)))
+                joined.append(TextPiece("".join(text)))
                 text.clear()
-            pieces.append(piece)
+            joined.append(piece)
         if text:
-            pieces.append(TextPiece("".join(text)))
-        self._pieces.clear()
-        return pieces
+            joined.append(TextPiece("".join(text)))
+        return joined
 
     def _emit_calls(self) -> None:
         if self._draft_calls and not self._pending and not self._text_shown:
@@ -260,6 +296,9 @@ class Scanner:
                 self._line_start, self._code_ticks = True, 0
             elif buffer.text[end] == "`":
                 yield from self._backticks()
+            elif buffer.text[end] == ">" and not self._native and not self._code_ticks:
+                if not (yield from self._arrow(end)):
+                    self._emit_until(end + 1)
             elif not (yield from self._read_marker()):
                 self._emit_until(end + 1)
 
@@ -275,7 +314,7 @@ class Scanner:
             return above >= 0
         char = buffer.text[at]
         if char in "{[｛［":
-            if char == "[" and (yield from match_literal(buffer, at, MARKERS)):
+            if char == "[" and (yield from match_literal(buffer, at, _MARKERS)):
                 return False
             self._at_reply_start = False
             if not self._bare_json or not self._reads_calls:
@@ -308,7 +347,7 @@ class Scanner:
         elif char == ">":
             yield from self._quoted(at)
             return True
-        elif char and (char in "*_#" or char in "TAOF") and at - buffer.position <= 3:
+        elif char in REACT_STARTS and at - buffer.position <= 3:
             found = yield from react_keyword(self._context, at)
             if found and (not self._native or found[0] == "Observation"):
                 return (yield from self._react_line(found[0], at, found[1]))
@@ -323,6 +362,13 @@ class Scanner:
                 self._accept(site, at)
                 return
         yield from self._emit_line()
+
+    def _arrow(self, at: int) -> Scan[bool]:
+        """Read Functionary's `>>>name` in mid-line; False when something else stands there."""
+        if not (yield from match_literal(self._buffer, at, self._arrow_lines)):
+            return False
+        site = yield from functionary(self._context, at, at + 3)
+        return site is not None and self._accept(site, at)
 
     def _emit_line(self) -> Scan[None]:
         buffer = self._buffer
@@ -350,6 +396,8 @@ class Scanner:
             if self._call_sites or self._thought is not None:
                 self._flush_thought(thinking=True)
                 self._result_invented = True
+            elif any(char.isdigit() for char in buffer.text[at:after]):
+                return False  # `Observation 1:` is a heading of prose
             else:
                 self._text_only = True
             return True
@@ -381,7 +429,7 @@ class Scanner:
         if info in ("tool_output", "tool_response", "tool_result"):
             self._result_invented, self._text_only = bool(self._call_sites), not self._call_sites
             return
-        callable_here = ticks[0] == "`" and indent <= 3 and info in CALL_INFOS and self._reads_calls
+        callable_here = indent <= 3 and info in CALL_INFOS and self._reads_calls and (ticks[0] == "`" or info != "")
         if callable_here and not self._native and buffer.offset + at >= self._fences_checked_to:
             fresh = self._at_reply_start
             site, reached = yield from fenced_calls(self._context, ticks, info, end)
@@ -489,7 +537,7 @@ class Scanner:
         """Read the marker at the current position; False when there is none."""
         buffer = self._buffer
         at = buffer.position
-        mark = yield from match_literal(buffer, at, MARKERS)
+        mark = yield from match_literal(buffer, at, _MARKERS)
         tag = None
         if mark in _THINK_WORDS or (mark is None and not other_tag(buffer.text, at)):
             tag = yield from self._think_tag(mark, at)
@@ -567,6 +615,8 @@ class Scanner:
         context = self._context
         if mark == "✿FUNCTION✿":
             return (yield from qwen_star(context, at, after))
+        if mark in PLAIN_HARMONY:
+            return (yield from plain_harmony(context, at, after))
         if mark in WRAPPERS:
             return (yield from wrapped_calls(context, mark, at, after))
         return (yield from one_call(context, "", at, 0))
@@ -615,7 +665,7 @@ class Scanner:
         at = yield from skip_space(buffer, after, lines=False)
         ends = at >= len(buffer.text) or buffer.text[at] in "\r\n<"
         if mark in END_WORDS:
-            begins = mark == "<|START_RESPONSE|>" and self._blank_line
+            begins = mark in ("<|START_RESPONSE|>", "<|open|>response<|sep|>") and self._blank_line
             if self._native or not (ends or begins):
                 return False
         elif not self._call_sites or not self._blank_line:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from itertools import permutations
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,8 @@ CALLS: list[Call] = [
     ("stock_quote", {"ticker": "0700.HK"}),
 ]
 PING = '<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>'
+CLOSED_PAIRS = ("glm45", "glm47")
+"""Families whose last closing tag may be missing when the model stops: all pairs of key and value are closed."""
 families = pytest.mark.parametrize("family", list(RENDER))
 
 
@@ -103,6 +106,14 @@ def test_an_unknown_tool_is_reported_never_run(family: str):
         assert found["errors"] == ["unknown_tool"]
 
 
+def _are_prefixes(found: Any, calls: list[Call]) -> bool:
+    """Return whether the calls are the wanted ones, each with the first of its arguments: the model stopped there."""
+    return len(found) <= len(calls) and all(
+        one["name"] == name and list(arguments.items())[: len(one["arguments"])] == list(one["arguments"].items())
+        for one, (name, arguments) in zip(found, calls, strict=False)
+    )
+
+
 @families
 @pytest.mark.parametrize("finish_reason", ["length", "stop"])
 def test_a_reply_cut_anywhere_never_runs_half_a_call(family: str, finish_reason: str):
@@ -111,6 +122,9 @@ def test_a_reply_cut_anywhere_never_runs_half_a_call(family: str, finish_reason:
             text = prose + RENDER[family](calls)
             for cut in range(len(text)):
                 found = read(text[:cut], TOOLS, finish_reason)
+                if family in CLOSED_PAIRS and finish_reason == "stop":
+                    assert _are_prefixes(found["calls"], calls), text[:cut]
+                    continue
                 assert found["calls"] in ([], expected(calls[:1]), expected(calls)), text[:cut]
                 if finish_reason == "length":
                     assert found["errors"] in ([], ["truncated"])
