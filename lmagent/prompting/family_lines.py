@@ -39,6 +39,7 @@ REACT_STARTS = frozenset({word[0] for word in _REACT_WORDS} | set("*_#"))
 """Characters that a line with a keyword begins with."""
 _DECORATION = re.compile(r"[*_# ]")
 _AFTER_KEYWORD = re.compile(r"[*_ ]")
+_ENCODED = re.compile(r'"[\\"\s]{0,20}[{\[]')
 _DIGIT = re.compile(r"[0-9]")
 _PLAIN_NAME = re.compile(r"[\w.:-]")
 _SMALL = re.compile(r"[a-z]")
@@ -168,7 +169,7 @@ def _action_input(context: Context, name: str, start: int, at: int) -> Scan[Call
     if end >= len(buffer.text) and buffer.truncated:
         return context.unfinished(start, end, name=name)
     text, raw = buffer.text[at:end].strip(), context.raw(start, end)
-    if text.startswith(('"{', '"[')):
+    if _ENCODED.match(text):
         outcome = tools.from_arguments(name, text, raw)
     else:
         outcome = tools.from_text(name, text.strip("`").strip() if ticks else text.strip('"'), raw)

@@ -415,7 +415,7 @@ def _element_body(context: Context, name: str, start: int, at: int, form: Elemen
         if at < len(buffer.text):
             if not fields and not tools.knows(name):
                 return None
-            if buffer.truncated and any(word.startswith(buffer.text[at:]) for word in (*openings, closer)):
+            if buffer.truncated and any(word.startswith(buffer.text[at:]) for word in (*openings, form.whole, closer)):
                 return CallSite(len(buffer.text), context.unfinished(start, at, name=name).outcomes)
             if not fields and buffer.text[at] != "<" and (yield from find_text(buffer, at, closer, _MAX_PROSE)) < 0:
                 return None  # a sentence names the tag
@@ -540,7 +540,7 @@ def _python_call(context: Context, opener: str, name: str, at: int, bracket: int
     """Read `name(key=value)`, or `name({...})` with JSON; OLMo 3 writes one a line, LFM2 after `[Calling tool:`."""
     buffer, tools = context.buffer, context.tools
     inside = yield from skip_space(buffer, bracket + 1)
-    if tools.knows(name) and inside < len(buffer.text) and buffer.text[inside] in "{｛":
+    if inside < len(buffer.text) and buffer.text[inside] in "{｛":
         return (yield from named_call(context, name, at, inside, CLOSERS, closers=(")",)))
     end, complete = yield from _call_end(buffer, bracket, (*WRAPPERS.get(opener, ()), *CLOSERS))
     if not complete:
