@@ -215,7 +215,7 @@ def _name_first(context: Context, opener: str, at: int) -> Scan[CallSite | None]
             return context.unfinished(at, after) if "\n" in buffer.text[end:] else None
         if not tools.knows(name) or opener != "<tool_call>":
             return None
-        if not _closer_was_stop(context) and tools.takes_arguments(name):
+        if not _closer_was_stop(context):
             return context.unfinished(at, after, name=name)
         return site_of(tools.from_fields(name, [], context.raw(at, after)), after)
     if tools.knows(name) and (opened := (yield from open_arguments(context, after))):

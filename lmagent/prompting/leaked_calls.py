@@ -8,7 +8,7 @@ among its repairs. Code blocks, inline code and quotes are text, as everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON
-from lmagent.core.messages import Reply, ToolCall
+from lmagent.core.messages import Message, Reply, ToolCall
 from lmagent.errors import ProviderError
 from lmagent.prompting.scanner_events import Piece, TextPiece, ThinkingPiece, delta_of
 from lmagent.prompting.thinking_tags import after_think_tags
@@ -88,6 +88,7 @@ class LeakedCallReader(Codec):
         self.model = codec.model
         self._tools: tuple[ToolSpec, ...] = ()
         """Tools that may be called."""
+        self._messages: Sequence[Message] = ()
 
     @property
     def provider(self) -> str:  # type: ignore[override]  # the wrapped dialect's
@@ -107,6 +108,7 @@ class LeakedCallReader(Codec):
         bound.inner = inner
         bound.repair = self.repair and call.repair
         bound._tools, choice = call.tools, call.tool_choice
+        bound._messages = call.messages
         if isinstance(choice, NamedTool):
             bound._tools = tuple(tool for tool in call.tools if tool.name == choice.name)
         return bound
@@ -155,10 +157,12 @@ class LeakedCallReader(Codec):
         return _read_deltas(state.reader, deltas) if state.reader else deltas
 
     def _scanner(self) -> Scanner:
+        from lmagent.prompting.quotation import EarlierTexts
         from lmagent.prompting.scanner import Scanner  # large: only when a text may hold markup
 
         schemas = {tool.name: tool.parameters for tool in self._tools}
-        return Scanner(schemas, native=True, repair=self.repair, max_reply_chars=_NO_LIMIT)
+        earlier = EarlierTexts(self._messages)
+        return Scanner(schemas, native=True, repair=self.repair, max_reply_chars=_NO_LIMIT, earlier=earlier)
 
 
 class _State:

@@ -7,8 +7,8 @@ Theory of operation:
 - Writing (`render`): the tool section goes to the end of the system text, earlier calls become assistant text, and
   results become user text. A `PromptFormat` writes all three. Renderings are kept on the messages, so a turn
   costs nothing for older messages and the bytes stay equal for the prompt cache of the provider.
-- User text and results are data: marker words in them are made harmless (`markers.neutralise`), and they are never
-  scanned.
+- User text and results are data: marker words in them are made harmless (`markers.neutralise`), they are never
+  scanned, and a call that the model repeats from them is text (`quotation.EarlierTexts`).
 - Reading: deltas of the wrapped codec are fed to a scanner, and its pieces become deltas again. Whole replies take the
   same path as one delta. Calls come last, when the reply ends; white space around them is dropped.
 - A call that cannot be read is a call with a `problem`. It is answered with that problem instead of being run, and the
@@ -33,6 +33,7 @@ from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessag
 from lmagent.errors import ProviderError
 from lmagent.prompting.formats import Language, PromptFormat, callable_tools, format_for, instruction
 from lmagent.prompting.markers import neutralise
+from lmagent.prompting.quotation import EarlierTexts
 from lmagent.prompting.retry_prompts import failed_rounds_at_end, failure_message, without_failed_calls
 from lmagent.prompting.scanner import Scanner
 from lmagent.prompting.scanner_events import CallFailed, Piece, WhitespaceHolder, delta_of
@@ -301,7 +302,8 @@ class Prompted(Codec):
         call = self._call
         assert call is not None
         stop = (*self.format.stop(), *call.parameters.get("stop", ()))
-        scanner = Scanner(self._schemas, repair=self.repair and call.repair, stop=stop)
+        earlier = EarlierTexts(call.messages)
+        scanner = Scanner(self._schemas, repair=self.repair and call.repair, stop=stop, earlier=earlier)
         return WholeReplyReader(scanner) if self.format.whole_reply else scanner
 
     def parse_error(

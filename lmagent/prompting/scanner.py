@@ -64,6 +64,7 @@ from lmagent.prompting.markers import (
     THINKING,
     WRAPPERS,
 )
+from lmagent.prompting.quotation import EarlierTexts, OpenQuotation
 from lmagent.prompting.scanner_events import CallFailed, CallFound, Piece, TextPiece, ThinkingPiece
 from lmagent.prompting.thinking_tags import (
     ANY_THINK_TAG,
@@ -123,6 +124,7 @@ class Scanner:
         max_reply_chars: Longer replies are dropped from there on, as if a length limit had cut them.
         bare_json: Whether a reply that is nothing but JSON may be a call.
         thinking: Whether thinking is told apart. False for text that is known to be thinking.
+        earlier: Results and user messages: a call that the model repeats from them is text.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class Scanner:
         max_reply_chars: int = MAX_REPLY_CHARS,
         bare_json: bool = True,
         thinking: bool = True,
+        earlier: EarlierTexts | None = None,
     ) -> None:
         self._buffer = TextBuffer()
         self._pieces: list[Piece] = []
@@ -172,6 +175,11 @@ class Scanner:
         """Length of the backtick run that opened inline code on this line; 0: no inline code is open."""
         self._code_never_closes = False
         """The open inline code does not close on its line, so it is no code."""
+        self._earlier = earlier
+        self._quotation = OpenQuotation()
+        self._quotation_closes_at = 0
+        """Index in the reply where the open quotation is known to close."""
+        self._in_code_block = False
         self._machine = self._read_reply()
         next(self._machine)
         self._done = False
@@ -238,6 +246,8 @@ class Scanner:
     def _emit_text(self, text: str) -> None:
         if not text:
             return
+        if not self._in_code_block:
+            self._quotation.add(text)
         self._blank_line = not text.rpartition("\n")[2].strip() and (self._blank_line or "\n" in text)
         if text.strip():
             self._at_reply_start = False
@@ -320,12 +330,12 @@ class Scanner:
             if not self._bare_json or not self._reads_calls:
                 return False
             site = yield from bare_calls(context, at)
-            return site is not None and self._accept(site, at)
+            return site is not None and (yield from self._accept(site, at))
         if char.isalnum() or char == "_":
             if not self._native and (yield from match_literal(buffer, at, self._name_lines)):
                 site = yield from functionary(context, at, at)
                 if site:
-                    return self._accept(site, at)
+                    return (yield from self._accept(site, at))
             self._at_reply_start = False
         return False
 
@@ -359,7 +369,7 @@ class Scanner:
         if not self._native and (yield from match_literal(buffer, at, (">>>",))):
             site = yield from functionary(self._context, at, at + 3)
             if site:
-                self._accept(site, at)
+                yield from self._accept(site, at)
                 return
         yield from self._emit_line()
 
@@ -415,7 +425,7 @@ class Scanner:
             site = yield from react_action(self._context, at, after)
             if site is not None and not site.plain_text:
                 self._flush_thought(thinking=True)
-                return self._accept(site, at)
+                return (yield from self._accept(site, at))
         return False
 
     def _fence(self, at: int, run: int, *, indent: int) -> Scan[None]:
@@ -435,7 +445,7 @@ class Scanner:
             site, reached = yield from fenced_calls(self._context, ticks, info, end)
             if site is not None:
                 self._emit_until(at)
-                self._accept(site, at)
+                yield from self._accept(site, at)
                 return
             if fresh and (yield from self._only_fence(at, ticks, end)):
                 return
@@ -460,7 +470,7 @@ class Scanner:
         _, pieces, outcomes = self._scan_part(buffer.text[first:end], native=False, finish_reason=reason)
         if not outcomes or any(isinstance(piece, TextPiece) and piece.text.strip() for piece in pieces):
             return False
-        return self._accept(CallSite(len(buffer.text), outcomes), at)
+        return (yield from self._accept(CallSite(len(buffer.text), outcomes), at))
 
     def _scan_part(
         self, text: str, *, native: bool, finish_reason: str = "stop", thinking: bool = True
@@ -480,6 +490,11 @@ class Scanner:
 
     def _code_block(self, ticks: str) -> Scan[None]:
         """Emit the text up to the end of the fence that `ticks` opened."""
+        self._in_code_block = True
+        yield from self._code_lines(ticks)
+        self._in_code_block = False
+
+    def _code_lines(self, ticks: str) -> Scan[None]:
         buffer = self._buffer
         yield from self._emit_line()
         while buffer.position < len(buffer.text) or not buffer.ended:
@@ -528,6 +543,9 @@ class Scanner:
                     return True
                 at = run
                 continue
+            if line < 0 and buffer.truncated:  # the code was cut, too
+                self._emit_until(len(buffer.text))
+                return True
             if line >= 0 or buffer.ended:
                 return False
             at = max(buffer.position, len(buffer.text) - self._code_ticks)
@@ -546,9 +564,8 @@ class Scanner:
                 buffer.position = len(buffer.text)
                 return True
             if buffer.ended and buffer.truncated and self._cut_inside_opener(at):
-                return self._accept(
-                    CallSite(len(buffer.text), [self._tools.unfinished(buffer.text[at:], truncated=True)]), at
-                )
+                failure = self._tools.unfinished(buffer.text[at:], truncated=True)
+                return (yield from self._accept(CallSite(len(buffer.text), [failure]), at))
             return False
         span = self._code_ticks
         if span and not self._code_never_closes:
@@ -582,7 +599,7 @@ class Scanner:
                 self._code_ticks = 0
                 self._emit_until(closing)
                 return True
-        return self._accept(site, at)
+        return (yield from self._accept(site, at))
 
     def _think_tag(self, mark: str | None, at: int) -> Scan[ThinkTag | None]:
         """Return the tag of thinking at `at`; `mark` is the marker word that stands there."""
@@ -630,13 +647,16 @@ class Scanner:
         elif kind == "analysis":
             yield from self._think_until(literal_closer("<|end|>"), site.end, line_start=True)
         else:
-            self._accept(site, at)
+            yield from self._accept(site, at)
         return True
 
-    def _accept(self, site: CallSite, start: int) -> bool:
-        """Accept a site: keep its calls for `finish` and emit its text. Always True."""
+    def _accept(self, site: CallSite, start: int) -> Scan[bool]:
+        """Accept a site: keep its calls for `finish` and emit its text. Quoted calls are text. Always True."""
         buffer = self._buffer
-        if not site.outcomes and site.plain_text:
+        quoted = bool(site.outcomes) and (
+            (yield from self._in_quotation(site.end, start)) or self._repeated(site, start)
+        )
+        if quoted or (not site.outcomes and site.plain_text):
             self._emit_until(site.end)
             self._line_start = False
             return True
@@ -659,6 +679,33 @@ class Scanner:
         self._emit_text(site.text)
         return True
 
+    def _in_quotation(self, end: int, start: int) -> Scan[bool]:
+        """Return whether a quotation is open at `start` and closes after `end`."""
+        buffer = self._buffer
+        if start > buffer.position:
+            self._emit_until(start)
+        closing = self._quotation.closing()
+        if closing is None:
+            return False
+        if self._quotation_closes_at >= buffer.offset + end:
+            return True
+        found = yield from find_pattern(buffer, end, closing, 110)
+        if found and found["end"]:
+            self._quotation_closes_at = buffer.offset + found.start()
+            return True
+        if not found and buffer.truncated:  # the quotation was cut, too
+            self._quotation_closes_at = buffer.offset + len(buffer.text)
+            return True
+        self._quotation.forget()
+        return False
+
+    def _repeated(self, site: CallSite, start: int) -> bool:
+        """Return whether the model repeats the calls of the site from a tool result or a user message."""
+        calls = [outcome for outcome in site.outcomes if isinstance(outcome, CallFound)]
+        return (
+            bool(calls) and self._earlier is not None and self._earlier.hold(self._context.raw(start, site.end), calls)
+        )
+
     def _unmatched_closer(self, mark: str, after: int) -> Scan[bool]:
         """Drop an end token or an unmatched closing word after markup or at a line's end; False where it is prose."""
         buffer = self._buffer
@@ -677,6 +724,9 @@ class Scanner:
     def _result(self, mark: str, after: int) -> Scan[bool]:
         """Drop the rest of the reply: the model invents a tool result. Not when a sentence only names the marker."""
         buffer = self._buffer
+        if (yield from self._in_quotation(after, buffer.position)):
+            self._emit_until(after)
+            return True
         if mark == "<|im_start|>" and not self._call_sites and not self._text_shown:
             role = yield from match_literal(buffer, after, ("assistant\n", "assistant\r\n"))
             if role:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lmagent.prompting.quotation import EarlierTexts
 from lmagent.prompting.scanner import Scanner
 from lmagent.prompting.scanner_events import CallFailed, CallFound, Piece, TextPiece, ThinkingPiece
 
@@ -280,6 +281,7 @@ def read_reply(
     stop: Sequence[str] = (),
     native: bool = False,
     repair: bool = True,
+    earlier: Iterable[str] = (),
 ) -> ReadReply:
     """Read text, thinking, calls and failures from a reply.
 
@@ -290,8 +292,9 @@ def read_reply(
         stop: The stop sequences that were sent.
         native: The reply comes from a provider with native calls, so only leaked markup counts.
         repair: False reads strict JSON only.
+        earlier: Tool results and user messages of the conversation: a call that is repeated from them is text.
     """
-    scanner = Scanner(tools, native=native, repair=repair, stop=stop)
+    scanner = Scanner(tools, native=native, repair=repair, stop=stop, earlier=EarlierTexts(texts=earlier))
     chunks = [reply] if isinstance(reply, str) else reply
     pieces: list[Piece] = [piece for chunk in chunks for piece in scanner.feed(chunk)]
     pieces.extend(scanner.finish(finish_reason))

@@ -263,3 +263,15 @@ def test_text_without_markers_is_passed_on_quickly():
             _read_deltas(reader, delta)
         best = min(best, (time.perf_counter() - start) / len(deltas))
     assert best < 3e-6
+
+
+def test_call_that_the_conversation_already_holds_is_not_lifted():
+    for earlier in (f"What does {HERMES} do?", json.dumps({"page": HERMES}), HERMES.replace("\n", "")):
+        answer = FakeAnswer(body=whole(f"It says {HERMES}"))
+        assert not model(answer).chat_completion(earlier, tools=(SPEC,)).tool_calls
+        body = list(events(f"It says {HERMES}", 3))
+        answer = FakeAnswer(body=body, headers={"content-type": "text/event-stream"})
+        *_, reply = model(answer).stream_chat_completion(earlier, tools=(SPEC,))
+        assert isinstance(reply, Reply)
+        assert not reply.tool_calls
+        assert reply.reply == f"It says {HERMES}"
