@@ -73,7 +73,8 @@ class MinimaxChat(ChatModel):
     ) -> None:
         key = require_secret("minimax", api_key, _MINIMAX.env["api_key"])
         url = find_setting(base_url, _MINIMAX.env["base_url"])
-        api = api or (_api_of(model) if model else "current")
+        if api is None:
+            api = next((api for pattern, api in APIS if fnmatchcase(model or "", pattern)), "current")
         codec: Codec
         if api == "classic":
             from lmagent.providers.minimax import BOT_NAME, USER_NAME, MinimaxCodec
@@ -97,13 +98,6 @@ class MinimaxChat(ChatModel):
         else:
             raise ConfigurationError(f"api is 'classic', 'v2' or 'current', not {api!r}.")
         super().__init__(codec, auth=BearerAuth(key), **options)
-
-
-def _api_of(model: str) -> MinimaxAPI:
-    for pattern, api in APIS:
-        if fnmatchcase(model, pattern):
-            return api
-    return "current"
 
 
 class MinimaxProChat(ChatModel):

@@ -85,7 +85,9 @@ class WenxinChat(ChatModel):
     ) -> None:
         iam = _iam(iam_access_key, iam_secret_key)
         if api is None:
-            api = _api_of(model) if model else _api_by_keys(api_key, secret_key, access_token)
+            api = _api_by_keys(api_key, secret_key, access_token)
+            if model:
+                api = "classic" if any(fnmatchcase(model, pattern) for pattern in CLASSIC_MODELS) else "v2"
         codec: Codec
         if api == "classic":
             from lmagent.providers.wenxin import WenxinCodec
@@ -108,10 +110,6 @@ class WenxinChat(ChatModel):
         else:
             raise ConfigurationError(f"api is 'classic' or 'v2', not {api!r}.")
         super().__init__(codec, auth=auth, **options)
-
-
-def _api_of(model: str) -> WenxinAPI:
-    return "classic" if any(fnmatchcase(model, pattern) for pattern in CLASSIC_MODELS) else "v2"
 
 
 def _api_by_keys(

@@ -10,7 +10,7 @@ from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError
 from lmagent.models.loading import find_setting, require_secret, with_default_path
 from lmagent.models.model import ChatModel, ModelOptions
-from lmagent.providers.base import Auth, BearerAuth
+from lmagent.providers.base import Auth, BearerAuth, Codec
 from lmagent.providers.vendors import VENDORS
 from lmagent.providers.zhipu import CharacterCodec, ZhipuAuth, ZhipuCodec
 
@@ -56,14 +56,14 @@ class ZhiPuChat(ChatModel):
         signed: bool = False,
         **options: Unpack[ModelOptions],
     ) -> None:
-        version = _version(model, api)
-        auth = _auth(version, require_secret("zhipu", api_key, _CHAT.env["api_key"]), signed)
+        version, url, auth = _connection("zhipu", model, api, api_key, base_url, signed)
         if version == "v3":
-            super().__init__(ZhipuCodec(model, base_url=_v3_url(base_url)), auth=auth, **options)
+            codec: Codec = ZhipuCodec(model, base_url=url)
         else:
             from lmagent.providers.openai.variants import ZhipuV4Codec
 
-            super().__init__(ZhipuV4Codec(model, base_url=_v4_url(base_url)), auth=auth, **options)
+            codec = ZhipuV4Codec(model, base_url=url)
+        super().__init__(codec, auth=auth, **options)
 
 
 class ZhiPuCharacterChat(ChatModel):
@@ -97,32 +97,26 @@ class ZhiPuCharacterChat(ChatModel):
         signed: bool = False,
         **options: Unpack[ModelOptions],
     ) -> None:
-        version = _version(model, api)
-        key = require_secret("zhipu-character", api_key, _CHARACTER.env["api_key"])
-        auth = _auth(version, key, signed)
+        version, url, auth = _connection("zhipu-character", model, api, api_key, base_url, signed)
         if version == "v3":
-            super().__init__(CharacterCodec(model, base_url=_v3_url(base_url), meta=meta), auth=auth, **options)
+            codec: Codec = CharacterCodec(model, base_url=url, meta=meta)
         else:
             from lmagent.providers.openai.variants import CharacterV4Codec
 
-            super().__init__(CharacterV4Codec(model, base_url=_v4_url(base_url), meta=meta), auth=auth, **options)
+            codec = CharacterV4Codec(model, base_url=url, meta=meta)
+        super().__init__(codec, auth=auth, **options)
 
 
-def _version(model: str, api: ZhipuApi | None) -> ZhipuApi:
+def _connection(
+    prefix: str, model: str, api: ZhipuApi | None, api_key: str | Secret | None, base_url: str | None, signed: bool
+) -> tuple[ZhipuApi, str, Auth]:
+    """Return version, address and credentials."""
     if api not in (None, "v3", "v4"):
         raise ConfigurationError(f"api is 'v3' or 'v4', not {api!r}.")
-    return api or next(version for pattern, version in _API_OF_MODEL if fnmatchcase(model, pattern))
-
-
-def _v3_url(base_url: str | None) -> str:
-    return with_default_path(base_url, _CHAT.api("v3").address)
-
-
-def _v4_url(base_url: str | None) -> str:
-    return with_default_path(find_setting(base_url, _CHAT.env["base_url"]), _CHAT.api("v4").address)
-
-
-def _auth(version: ZhipuApi, key: Secret, signed: bool) -> Auth:
+    version: ZhipuApi = api or next(each for pattern, each in _API_OF_MODEL if fnmatchcase(model, pattern))
+    key = require_secret(prefix, api_key, VENDORS[prefix].env["api_key"])
     if version == "v3":
-        return ZhipuAuth(key)
-    return ZhipuAuth(key, scheme="Bearer", lifetime_s=_V4_LIFETIME_S) if signed else BearerAuth(key)
+        return version, with_default_path(base_url, _CHAT.api("v3").address), ZhipuAuth(key)
+    url = with_default_path(find_setting(base_url, _CHAT.env["base_url"]), _CHAT.api("v4").address)
+    auth = ZhipuAuth(key, scheme="Bearer", lifetime_s=_V4_LIFETIME_S) if signed else BearerAuth(key)
+    return version, url, auth
