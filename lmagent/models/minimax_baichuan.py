@@ -74,7 +74,7 @@ class MinimaxChat(ChatModel):
         key = require_secret("minimax", api_key, _MINIMAX.env["api_key"])
         url = find_setting(base_url, _MINIMAX.env["base_url"])
         if api is None:
-            api = next((api for pattern, api in APIS if fnmatchcase(model or "", pattern)), "current")
+            api = next((each for pattern, each in APIS if fnmatchcase(model or "", pattern)), None) or "current"
         codec: Codec
         if api == "classic":
             from lmagent.providers.minimax import BOT_NAME, USER_NAME, MinimaxCodec
