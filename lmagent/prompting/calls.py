@@ -15,7 +15,7 @@ from lmagent.core.json_text import dumps_text
 from lmagent.prompting.scanner_events import CallFailed, CallFound, FailureReason
 from lmagent.toolkit.loose_json import JSONReadError, read_calls, read_json
 from lmagent.toolkit.repair import coerce, raw_value, read_arguments, unwrap
-from lmagent.toolkit.schema import canonical, closest, problems
+from lmagent.toolkit.schema import CheckedSchema, canonical, closest, problems
 
 __all__ = [
     "ARGUMENT_KEYS",
@@ -349,6 +349,9 @@ class Tools:
         fields = cast("dict[str, Any]", arguments)
         fitted = coerce(fields, schema, notes) if self.repair else fields
         wrong = problems(fitted, schema)
+        if wrong and isinstance(schema, CheckedSchema):  # the tool's own validator decides, as for native calls
+            for accepted in filter(schema.accepts, map(canonical, (fitted, fields))):
+                return CallFound(-1, name, accepted, tuple(dict.fromkeys(notes)))
         if wrong:
             failure = self.failed(raw, "invalid_arguments", "; ".join(wrong[:8]), name)
             failure.arguments = dumps_text(fields)

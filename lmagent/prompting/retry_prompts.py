@@ -9,6 +9,7 @@ from typing import Any
 from lmagent.core.json_text import JSONError, dumps_text, loads
 from lmagent.core.messages import AssistantMessage, Message, ToolMessage
 from lmagent.prompting.scanner_events import CallFailed
+from lmagent.toolkit.schema import inline_refs
 
 __all__ = ["failed_rounds_at_end", "failure_message", "without_failed_calls"]
 
@@ -54,7 +55,8 @@ def _expected(piece: CallFailed, schema: Mapping[str, Any]) -> str:
     properties: Mapping[str, Any] = schema.get("properties") or {}
     parameters = dict.fromkeys(re.split(r"[.\[]", name)[0] for name in _PARAMETER.findall(piece.message))
     named = {name: properties[name] for name in parameters if name in properties}
-    text = dumps_text(named or dict(properties))
+    whole = inline_refs({"properties": named or dict(properties), "$defs": schema.get("$defs", {})})
+    text = dumps_text(whole["properties"])
     return f"Expected: {text}" if len(text) <= _MAX_SCHEMA else f"Expected the parameters: {', '.join(properties)}."
 
 

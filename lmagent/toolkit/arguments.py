@@ -71,6 +71,7 @@ _AUTHORS_WORDS = ("value_error", "assertion_error")
 _TELLING = frozenset(("type", "enum", "const", "anyOf", "oneOf"))
 _INSIDE = {"object": ("additionalProperties",), "array": ("items", "prefixItems")}
 """What must say of a container what it holds."""
+_MEMBER_EXPECTED = ("literal_error", "enum")
 _NUMBER_EXPECTED = ("int_type", "float_type")
 _UNCHECKED = frozenset(("pattern", "patternProperties", "uniqueItems", "multipleOf", "minProperties", "maxProperties"))
 
@@ -207,13 +208,19 @@ class ArgumentReader:
                 return [f"arguments: {error}"], None
             except Exception as error:  # of a validator: no ValueError, but the values are to blame as far as we know
                 raise invalid_arguments(name, [f"arguments: {failure_text(error, expose=True)[1]}"]) from error
-            if errors and _has_second_chance(errors, data, chances):
+            if errors and (_has_second_chance(errors, data, chances) or self._has_literal(errors, data, chances)):
                 continue
             if errors or unknown:
                 return [*_problem_lines(errors, data), *unknown], None
             repairs = (*repairs, *chances.names)
             return [], BoundArguments({}, repairs, values) if self._is_model else BoundArguments(values, repairs)
         return ["arguments: too many values need repair"], None
+
+    def _has_literal(self, errors: list[Any], data: dict[str, Any], chances: SecondChances) -> bool:
+        """Read "2" as 2 where only 2 is allowed; return whether anything changed."""
+        keys = {item["loc"][0] for item in errors if item["type"] in _MEMBER_EXPECTED and item["loc"]}
+        changed = [chances.fit(key) for key in keys if key in data]
+        return any(changed)
 
     def _checked(self, data: dict[str, Any]) -> tuple[Any, list[Any]]:
         """Validate strictly, then with pydantic's conversions, save that no boolean becomes a number."""

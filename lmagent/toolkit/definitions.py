@@ -23,9 +23,9 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from lmagent.core.fast_dataclass import fast_dataclass
-from lmagent.errors import ConfigurationError
+from lmagent.errors import ConfigurationError, InvalidArguments
 from lmagent.toolkit.context import Inject, RunContext
-from lmagent.toolkit.schema import ToolSpec
+from lmagent.toolkit.schema import CheckedSchema, ToolSpec
 
 if TYPE_CHECKING:
     from lmagent.toolkit.arguments import Binder, BoundArguments
@@ -152,6 +152,14 @@ class Definition:
                 plan = self.plan = self._make_plan()
         return plan
 
+    def _accepts(self, arguments: str) -> bool:
+        plan = self.make_plan()
+        try:
+            plan.read(plan.name, arguments, False)
+        except InvalidArguments:
+            return False
+        return True
+
     def _build(self) -> ToolSpec:
         from lmagent.toolkit.schema_builder import clean_name, describe
         from lmagent.toolkit.signature import read_signature
@@ -170,7 +178,7 @@ class Definition:
         spec = ToolSpec(
             name=clean_name(signature.name),
             description=description.description,
-            parameters=description.parameters,
+            parameters=CheckedSchema(description.parameters, self._accepts),
             strict=self.options.strict,
         )
         self._spec = spec  # assigned last; publishes the other fields (lock-free read)
@@ -215,7 +223,10 @@ class SchemaTool(Definition):
         name, description = self.options.name or "", self.options.description or ""
         self._signature = Signature(name=name)
         self._spec = ToolSpec(
-            name=clean_name(name), description=description, parameters=self._parameters, strict=self.options.strict
+            name=clean_name(name),
+            description=description,
+            parameters=CheckedSchema(self._parameters, self._accepts),
+            strict=self.options.strict,
         )
         return self._spec
 

@@ -220,6 +220,16 @@ class SecondChances:
         self._names[f"string to {kind_of(inner)}"] = None
         return True
 
+    def fit(self, key: str) -> bool:
+        """Convert one argument to the type its schema asks for, if that is exact; return whether it changed."""
+        notes: list[str] = []
+        fitted = coerce(self._data[key], property_schema(self._schema, key), notes, self._schema)
+        if not notes or problems(fitted, property_schema(self._schema, key), self._schema):
+            return False
+        self._data[key] = fitted
+        self._names.update(dict.fromkeys(notes))
+        return True
+
 
 def _parent_of(data: Any, path: Path) -> Any:
     """Return the container that holds the value at `path`, or None if there is none (any more)."""

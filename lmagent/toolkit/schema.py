@@ -21,6 +21,7 @@ from lmagent.core.fast_dataclass import fast_dataclass
 __all__ = [
     "ALL_KINDS",
     "POSITIONS",
+    "CheckedSchema",
     "OutputSchema",
     "ToolSpec",
     "branches_of",
@@ -62,6 +63,15 @@ ALL_KINDS = frozenset({"string", "integer", "number", "boolean", "null", "object
 _MAX_REFS = 40
 _MAX_DEPTH = 100
 _MAX_SHOWN = 80
+
+
+class CheckedSchema(dict[str, Any]):
+    """The parameters schema of a tool together with the validator of the tool, which decides what is accepted."""
+
+    def __init__(self, schema: Mapping[str, Any], accepts: Callable[[str], bool]) -> None:
+        super().__init__(schema)
+        self.accepts = accepts
+        """Whether the tool takes these arguments, given as JSON text."""
 
 
 @fast_dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ Over 400 lines because the table and pydantic must give the same schema for the 
 from __future__ import annotations
 
 import datetime
+import enum
 import hashlib
 import json
 import math
@@ -339,8 +340,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _is_indescribable(hint: Any) -> bool:
-    """Return whether a hint holds what pydantic describes all the same: `complex` as text, `Self` as our own dict."""
-    return hint is complex or hint is _SELF or any(map(_is_indescribable, typing.get_args(hint)))
+    """Return whether a hint holds what pydantic describes all the same: `complex` as text, classes as anything."""
+    is_class = hint is type or typing.get_origin(hint) is type
+    return is_class or hint is complex or hint is _SELF or any(map(_is_indescribable, typing.get_args(hint)))
 
 
 def _adapter(module: str, hints: dict[str, Any], extra: Any = OMITTED) -> TypeAdapter[Any]:
@@ -383,13 +385,33 @@ def _typed_dict_adapter(module: str, hints: dict[str, Any], extra: Any) -> TypeA
 
 
 def _checkable(hint: Any) -> Any:
-    """Return a hint without `Iterable`: pydantic checks the items of one while the body runs, not before."""
+    """Return a hint that pydantic checks fully before the body runs: no `Iterable`, and enums with values from JSON."""
     if hint is EMPTY:
         return Any
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return _enum_from_json(hint)
     if (typing.get_origin(hint) or hint) is Iterable:
         items = typing.get_args(hint)
         return Sequence[_checkable(items[0])] if items else Sequence
     return mapped(hint, _checkable)
+
+
+def _enum_from_json(kind: type[enum.Enum]) -> Any:
+    """Return the enum; one with values that JSON cannot carry, such as tuples, is found by their JSON form."""
+    values: dict[enum.Enum, Any] = {member: member.value for member in kind}
+    members = {json.dumps(_as_json(v)): m for m, v in values.items() if isinstance(v, tuple | list | dict | frozenset)}
+    if not members:
+        return kind
+    from pydantic import BeforeValidator
+
+    return Annotated[kind, BeforeValidator(lambda value: members.get(_json_of(value), value))]
+
+
+def _json_of(value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError):
+        return ""
 
 
 def _schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
@@ -409,6 +431,10 @@ def _generator() -> Any:
         def sort(self, value: Any, parent_key: str | None = None) -> Any:
             return value  # the order of making is as stable, and free
 
+        def enum_schema(self, schema: Any) -> dict[str, Any]:
+            made = super().enum_schema(schema)
+            return _flags(made, schema["cls"]) if issubclass(schema["cls"], enum.Flag) else made
+
         def model_schema(self, schema: Any) -> dict[str, Any]:
             return _described(super().model_schema(schema), schema["cls"])
 
@@ -419,6 +445,18 @@ def _generator() -> Any:
             return _described(super().typed_dict_schema(schema), schema.get("cls"))
 
     return Generator
+
+
+def _flags(schema: dict[str, Any], cls: type[enum.Flag]) -> dict[str, Any]:
+    """Return the schema of a combination of flags: any sum of their values."""
+    kept = {key: value for key, value in schema.items() if key not in ("enum", "const", "type")}
+    values: dict[str, int] = {name: member.value for name, member in cls.__members__.items()}
+    highest = 0
+    for value in values.values():
+        highest |= value
+    listed = "Sum of: " + ", ".join(f"{value} ({name})" for name, value in values.items())
+    text = "\n\n".join(part for part in (schema.get("description"), listed) if part)
+    return {**kept, "type": "integer", "minimum": 0, "maximum": highest, "description": text}
 
 
 def _described(schema: dict[str, Any], cls: Any) -> dict[str, Any]:

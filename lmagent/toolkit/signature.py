@@ -371,9 +371,10 @@ def _add(signature: Signature, parameter: inspect.Parameter, reader: _HintReader
     required = default is EMPTY
     if kind is _Kind.VAR_POSITIONAL:
         text = annotated_text(marks_of(hint))
-        hint = list[Any] if hint is EMPTY else list[hint]
+        hint, required = _items_hint(hint)
+        default = EMPTY if required else OMITTED
         signature.arguments.append(
-            Argument(name=name, kind=kind, hint=hint, default=OMITTED, required=False, text=text)
+            Argument(name=name, kind=kind, hint=hint, default=default, required=required, text=text)
         )
         return
     if dataclasses.is_dataclass(reader.function) and reader.has_factory(name):
@@ -400,6 +401,20 @@ def _add(signature: Signature, parameter: inspect.Parameter, reader: _HintReader
             inject=inject,
         )
     )
+
+
+def _items_hint(hint: Any) -> tuple[Any, bool]:
+    """Return the type of what `*args: hint` takes, as a list or a tuple, and whether it must be given."""
+    if hint is EMPTY:
+        return list[Any], False
+    if typing.get_origin(hint) in _unpacks():  # *args: Unpack[tuple[int, str]]
+        (hint,) = typing.get_args(hint)
+    elif not getattr(hint, "__unpacked__", False):
+        return list[hint], False
+    items = typing.get_args(hint)
+    if len(items) == 2 and items[1] is ...:
+        return list[items[0]], False
+    return tuple[items], bool(items)
 
 
 def _add_keywords(signature: Signature, name: str, hint: Any, reader: _HintReader) -> None:

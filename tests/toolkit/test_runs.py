@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
 from lmagent import Agent, function
 from lmagent.core.messages import AssistantMessage, Reply, ToolCall, ToolMessage
@@ -394,3 +396,147 @@ def test_keys_that_stand_once_in_each_object_are_accepted(text: str):
         return "paid"
 
     assert pay.call(text) == "paid"
+
+
+# The tool's own validator decides, native and prompted
+
+
+class Inner(BaseModel):
+    x: int = 3
+    words: list[str] = []
+
+
+class Node(BaseModel):
+    name: str
+    children: list[Node] = []
+
+
+class City(BaseModel):
+    """A."""
+
+    city: str = Field(validation_alias=AliasChoices("city", "town"))
+
+
+class Pair(enum.Enum):
+    LOW = (1, 2)
+    HIGH = (3, 4)
+
+
+class Access(enum.IntFlag):
+    READ = 1
+    WRITE = 2
+    RUN = 4
+
+
+class Style(enum.Flag):
+    BOLD = 1
+    THIN = 2
+
+
+def _by_name(value: Any) -> Any:
+    return 7 if value == "seven" else value
+
+
+@function
+def default(n: int = 1, unit: str = "c", where: tuple[int, int] = (1, 2)) -> str:
+    """A."""
+    return f"{n} {unit} {where}"
+
+
+@function
+def nested(inner: Inner, more: dict[str, Inner] | None = None) -> str:
+    """A."""
+    return f"{inner.x} {inner.words} {more}"
+
+
+@function
+def before(day: Annotated[int, BeforeValidator(_by_name)]) -> str:
+    """A."""
+    return str(day)
+
+
+@function
+def unique(words: set[str], numbers: frozenset[int] = frozenset()) -> str:
+    """A."""
+    return f"{sorted(words)} {sorted(numbers)}"
+
+
+@function
+def chosen(n: Literal[1, 2], pair: Pair = Pair.LOW, pairs: list[Pair] = [], m: Literal[3] | None = None) -> str:
+    """A."""
+    return f"{n} {pair.name} {[each.name for each in pairs]} {m}"
+
+
+@function
+def flagged(access: Access, style: Style = Style.BOLD) -> str:
+    """A."""
+    return f"{access.value} {style.value}"
+
+
+JUDGED = [
+    (default, {"unit": None}, "1 c (1, 2)"),
+    (default, {"n": None, "unit": "f", "where": None}, "1 f (1, 2)"),
+    (default, {"where": "[3, 4]"}, "1 c (3, 4)"),
+    (nested, {"inner": {"x": None, "words": None}}, "3 [] None"),
+    (nested, {"inner": {}, "more": {"a": {"x": None}}}, "3 [] {'a': Inner(x=3, words=[])}"),
+    (nested, {"inner": {"words": None}, "more": None}, "3 [] None"),
+    (before, {"day": "seven"}, "7"),
+    (before, {"day": "8"}, "8"),
+    (before, {"day": 9}, "9"),
+    (function(City, name="city"), {"town": "Rom"}, '{"city":"Rom"}'),
+    (function(City, name="city"), {"city": "Rom"}, '{"city":"Rom"}'),
+    (unique, {"words": ["a", "b", "a"]}, "['a', 'b'] []"),
+    (unique, {"words": [], "numbers": [1, 1]}, "[] [1]"),
+    (chosen, {"n": "2"}, "2 LOW [] None"),
+    (chosen, {"n": "1", "m": "3"}, "1 LOW [] 3"),
+    (chosen, {"n": 1, "pair": [3, 4]}, "1 HIGH [] None"),
+    (chosen, {"n": 1, "pairs": [[3, 4], [1, 2]]}, "1 LOW ['HIGH', 'LOW'] None"),
+    (flagged, {"access": 3}, "3 1"),
+    (flagged, {"access": 7, "style": 3}, "7 3"),
+    (flagged, {"access": 0}, "0 1"),
+]
+
+
+@pytest.mark.parametrize(("tool", "given", "wanted"), JUDGED)
+def test_native_and_prompted_calls_accept_the_same_arguments(tool: AnyTool, given: dict[str, Any], wanted: str):
+    for mode in MODES:
+        (message,) = answers(run, [tool], [(tool.name, given)], mode=mode)
+        assert (message.content, message.is_error) == (wanted, False)
+
+
+@pytest.mark.parametrize("verb", AGENT_VERBS)
+@pytest.mark.parametrize(("tool", "given", "wanted"), [JUDGED[0], JUDGED[6], JUDGED[11]])
+def test_each_verb_accepts_the_same_arguments(verb: AgentVerb, tool: AnyTool, given: dict[str, Any], wanted: str):
+    for mode in MODES:
+        (message,) = answers(verb, [tool], [(tool.name, given)], mode=mode)
+        assert (message.content, message.is_error) == (wanted, False)
+
+
+@function
+def tree(node: Node, where: Inner | None = None) -> str:
+    """A."""
+    return node.name
+
+
+@pytest.mark.parametrize(
+    ("tool", "given"),
+    [
+        (tree, {"node": {"name": 1}}),
+        (tree, {"node": 3}),
+        (tree, {"node": {"name": "a", "children": [{"nam": 3}]}}),
+        (tree, {"node": {"name": "a"}, "where": {"x": "much"}}),
+        (chosen, {"n": 3}),
+        (chosen, {"n": 1, "pair": [5, 6]}),
+        (flagged, {"access": 1, "style": 8}),
+        (default, {"n": True}),
+        (unique, {"words": "a"}),
+    ],
+)
+def test_both_modes_refuse_the_same_arguments_without_an_unresolved_reference(tool: AnyTool, given: dict[str, Any]):
+    for mode in MODES:
+        model = ScriptedModel([calls((tool.name, given)), "end"], tool_mode=mode)  # type: ignore[arg-type]
+        result = run(Agent(model, tools=[tool]), "go")
+        message = next(m for m in result.messages if isinstance(m, ToolMessage))
+        assert message.is_error
+        assert "$ref" not in message.content
+        assert next(key for key in reversed(given)) in message.content

@@ -24,6 +24,7 @@ from typing import (
     Optional,
     TypeVar,
     Union,
+    Unpack,
 )
 
 import pytest
@@ -32,7 +33,7 @@ from hypothesis import strategies as st
 from pydantic import AnyUrl, BaseModel, ConfigDict, SecretStr
 from typing_extensions import Doc, TypeAliasType, TypedDict
 
-from lmagent.errors import ConfigurationError, InvalidArguments
+from lmagent.errors import ConfigurationError, FunctionDefinitionError, InvalidArguments
 from lmagent.toolkit import schema_builder as schemas
 from lmagent.toolkit.tool import function
 from tests.toolkit.callables import (
@@ -311,3 +312,62 @@ def test_options_and_changes():
         function(3)  # pyright: ignore
     with pytest.raises(TypeError):
         function(nme="x")  # pyright: ignore
+
+
+def test_unpacked_tuples_of_star_args_are_lists_or_tuples():
+    @function
+    def many(*args: *tuple[int, ...]) -> Any:
+        """A."""
+        return args
+
+    @function
+    def both(*args: Unpack[tuple[int, str]]) -> Any:  # noqa: UP044
+        """A."""
+        return args
+
+    @function
+    def after(first: str, *args: "*tuple[bool, ...]") -> Any:  # noqa: F722
+        """A."""
+        return first, args
+
+    assert many.parameters["properties"] == {"args": {"type": "array", "items": {"type": "integer"}}}
+    assert many.call({"args": [1, 2]}) == (1, 2)
+    assert many.call({}) == ()
+    assert both.parameters["required"] == ["args"]
+    assert both.call({"args": [1, "x"]}) == (1, "x")
+    with pytest.raises(InvalidArguments):
+        both.call({"args": [1]})
+    assert after.call({"first": "a", "args": [True]}) == ("a", (True,))
+
+
+@pytest.mark.parametrize("hint", [type[int], type, type[Any] | None, list[type[str]]])
+def test_a_class_with_a_default_is_hidden_and_a_required_one_is_refused(hint: Any):
+    def hidden(kind=None, n: int = 1) -> str:  # type: ignore[no-untyped-def]
+        return f"{kind} {n}"
+
+    def needed(kind) -> str:  # type: ignore[no-untyped-def]
+        return ""
+
+    hidden.__annotations__["kind"] = needed.__annotations__["kind"] = hint
+    assert list(function(hidden).parameters["properties"]) == ["n"]
+    assert function(hidden).call({"n": 2}) == "None 2"
+    with pytest.raises(FunctionDefinitionError, match=r"'kind'.*cannot be described as JSON"):
+        function(needed).check()
+
+
+def test_flags_are_described_as_a_sum_of_values():
+    class Access(enum.IntFlag):
+        READ = 1
+        WRITE = 2
+
+    @function
+    def f(access: Access) -> str:
+        """A."""
+        return str(int(access))
+
+    assert f.parameters["$defs"]["Access"] == {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 3,
+        "description": "Sum of: 1 (READ), 2 (WRITE)",
+    }
