@@ -5,24 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from lmagent import errors
 from lmagent.core.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON, JSONError, loads
 from lmagent.core.messages import FinishReason, Usage
-from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ContextTooLong,
-    NotFound,
-    Overloaded,
-    PermissionDenied,
-    ProviderError,
-    QuotaExceeded,
-    RateLimited,
-    RequestTimeout,
-    ServerFailed,
-)
+from lmagent.errors import ProviderError
 from lmagent.providers.base import Codec, error_for_status
-from lmagent.providers.fields import arguments_text, first_text, mapping, objects, quoted, text
+from lmagent.providers.fields import arguments_text, by_code, first_text, mapping, objects, quoted, text
 
 __all__ = ["AnthropicReplyState", "sort_error"]
 
@@ -36,18 +25,18 @@ _FINISH: dict[object, FinishReason] = {
 }
 """`pause_turn` and undocumented reasons are `other`; `raw_finish_reason` keeps the wire's value."""
 
-_BY_TYPE: dict[str, type[ProviderError]] = {
-    "invalid_request_error": BadRequest,
-    "authentication_error": AuthenticationFailed,
-    "billing_error": QuotaExceeded,
-    "permission_error": PermissionDenied,
-    "not_found_error": NotFound,
-    "request_too_large": ContextTooLong,
-    "rate_limit_error": RateLimited,
-    "api_error": ServerFailed,
-    "timeout_error": RequestTimeout,
-    "overloaded_error": Overloaded,
-}
+_BY_TYPE = by_code(
+    (errors.BadRequest, "invalid_request_error"),
+    (errors.AuthenticationFailed, "authentication_error"),
+    (errors.QuotaExceeded, "billing_error"),
+    (errors.PermissionDenied, "permission_error"),
+    (errors.NotFound, "not_found_error"),
+    (errors.ContextTooLong, "request_too_large"),
+    (errors.RateLimited, "rate_limit_error"),
+    (errors.ServerFailed, "api_error"),
+    (errors.RequestTimeout, "timeout_error"),
+    (errors.Overloaded, "overloaded_error"),
+)
 _TOO_LONG = ("prompt is too long", "exceed context limit")
 """Context length has no error type of its own; only the message tells."""
 
@@ -249,9 +238,9 @@ def sort_error(
     said = quoted(error.get("message") or (given if isinstance(given, str) else words))
     found = _BY_TYPE.get(cast("str", kind)) or error_for_status(status or 200)
     if status == 402:
-        found = QuotaExceeded
-    if found is BadRequest and any(text in said.lower() for text in _TOO_LONG):
-        found = ContextTooLong
+        found = errors.QuotaExceeded
+    if found is errors.BadRequest and any(text in said.lower() for text in _TOO_LONG):
+        found = errors.ContextTooLong
     return codec.failure(
         found,
         said,

@@ -11,37 +11,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from lmagent import errors
 from lmagent.core.events import Delta, Done, TextDelta
 from lmagent.core.json_text import JSON, LineDecoder, storable
 from lmagent.core.messages import Reply, Usage
 from lmagent.core.redaction import Secret
-from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ParameterError,
-    ProviderError,
-    RateLimited,
-    ServerFailed,
-)
+from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.base import ChatCall, ParameterRule, Request, SigningAuth, error_for_status
 from lmagent.providers.conversation import TextOnlyCodec
-from lmagent.providers.fields import ended, mapping, objects, text, usage_of, within
+from lmagent.providers.fields import by_code, ended, mapping, objects, text, usage_of, within
 from lmagent.providers.vendors import VENDORS
 
 __all__ = ["BASE_URL", "BaichuanCodec", "BaichuanSignatureAuth"]
 
 BASE_URL = VENDORS["baichuan"].api("classic").address
 
-_ERRORS: Mapping[str, type[ProviderError]] = {
-    "1": ServerFailed,
-    "10000": BadRequest,
-    "10100": AuthenticationFailed,
-    "10101": AuthenticationFailed,
-    "10102": AuthenticationFailed,
-    "10103": AuthenticationFailed,
-    "10104": AuthenticationFailed,
-    "10105": AuthenticationFailed,
-}
+_ERRORS = by_code(
+    (errors.ServerFailed, "1"),
+    (errors.BadRequest, "10000"),
+    (errors.AuthenticationFailed, "10100 10101 10102 10103 10104 10105"),
+)
 _CLOCK = frozenset({"10103", "10104"})
 """Codes for a timestamp that the server rejects."""
 _LIMIT_WORDS = ("limit", "frequen", "too many", "限", "频")
@@ -175,7 +164,7 @@ def _class_of(status: int, code: str, message: str) -> type[ProviderError]:
     if code in _ERRORS:
         return _ERRORS[code]
     if len(code) == 5 and code.startswith("102"):  # a failure of the service; only the message says which
-        return RateLimited if any(word in message.lower() for word in _LIMIT_WORDS) else ServerFailed
+        return errors.RateLimited if any(word in message.lower() for word in _LIMIT_WORDS) else errors.ServerFailed
     return error_for_status(status)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmagent import errors
 from lmagent.core.events import Delta, ReasoningDelta, TextDelta
 from lmagent.core.json_text import JSON, dumps, dumps_text
 from lmagent.core.messages import (
@@ -26,20 +27,7 @@ from lmagent.core.messages import (
     ToolMessage,
     UserMessage,
 )
-from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ContentFiltered,
-    ContextTooLong,
-    NotFound,
-    Overloaded,
-    PermissionDenied,
-    ProviderError,
-    QuotaExceeded,
-    RateLimited,
-    RequestTimeout,
-    ServerFailed,
-)
+from lmagent.errors import ProviderError
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, error_for_status
 from lmagent.providers.conversation import (
     RAW_ARGUMENTS,
@@ -53,6 +41,7 @@ from lmagent.providers.conversation import (
 from lmagent.providers.fields import (
     CallPieces,
     arguments_text,
+    by_code,
     class_of,
     encoded,
     ended,
@@ -70,33 +59,19 @@ from lmagent.toolkit.schema import ToolSpec
 
 __all__ = ["BASE_URL", "BailianCodec", "BailianState", "bailian_error_class"]
 
-_ERRORS: dict[str, type[ProviderError]] = {
-    "InvalidApiKey": AuthenticationFailed,
-    "InvalidParameter": BadRequest,
-    "InvalidURL": BadRequest,
-    "BadRequest": BadRequest,
-    "DataInspectionFailed": ContentFiltered,
-    "Arrearage": QuotaExceeded,
-    "PrepaidBillOverdue": QuotaExceeded,
-    "PostpaidBillOverdue": QuotaExceeded,
-    "CommodityNotPurchased": QuotaExceeded,
-    "AllocationQuota.FreeTierOnly": QuotaExceeded,
-    "AccessDenied": PermissionDenied,
-    "Model.AccessDenied": PermissionDenied,
-    "App.AccessDenied": PermissionDenied,
-    "Workspace.AccessDenied": PermissionDenied,
-    "ModelNotFound": NotFound,
-    "WorkSpaceNotFound": NotFound,
-    "Throttling": RateLimited,
-    "InternalError": ServerFailed,
-    "InternalError.Algo.InvalidParameter": BadRequest,
-    "InternalError.Timeout": RequestTimeout,
-    "RequestTimeOut": RequestTimeout,
-    "ResponseTimeout": RequestTimeout,
-    "ModelServingError": Overloaded,
-    "ModelServiceFailed": ServerFailed,
-    "ModelUnavailable": Overloaded,
-}
+_ERRORS = by_code(
+    (errors.AuthenticationFailed, "InvalidApiKey"),
+    (errors.BadRequest, "InvalidParameter InvalidURL BadRequest InternalError.Algo.InvalidParameter"),
+    (errors.ContentFiltered, "DataInspectionFailed"),
+    (errors.QuotaExceeded, "Arrearage PrepaidBillOverdue PostpaidBillOverdue CommodityNotPurchased"),
+    (errors.QuotaExceeded, "AllocationQuota.FreeTierOnly"),
+    (errors.PermissionDenied, "AccessDenied Model.AccessDenied App.AccessDenied Workspace.AccessDenied"),
+    (errors.NotFound, "ModelNotFound WorkSpaceNotFound"),
+    (errors.RateLimited, "Throttling"),
+    (errors.ServerFailed, "InternalError ModelServiceFailed"),
+    (errors.RequestTimeout, "InternalError.Timeout RequestTimeOut ResponseTimeout"),
+    (errors.Overloaded, "ModelServingError ModelUnavailable"),
+)
 """Code -> class; the fallback of `A.B` is `A`."""
 
 _TOO_LONG = re.compile(r"range of input length|maximum context|input.*too long", re.IGNORECASE)
@@ -106,9 +81,9 @@ _FREE_QUOTA = re.compile(r"\bfree\b|免费", re.IGNORECASE)
 def bailian_error_class(code: str, message: str) -> type[ProviderError] | None:
     """Return the class of a native code; None if it is not known."""
     kind = class_of(code, _ERRORS)
-    if kind is RateLimited and "AllocationQuota" in code and _FREE_QUOTA.search(message):
-        return QuotaExceeded  # tokens per minute recover, the free quota does not
-    return ContextTooLong if kind is BadRequest and _TOO_LONG.search(message) else kind
+    if kind is errors.RateLimited and "AllocationQuota" in code and _FREE_QUOTA.search(message):
+        return errors.QuotaExceeded  # tokens per minute recover, the free quota does not
+    return errors.ContextTooLong if kind is errors.BadRequest and _TOO_LONG.search(message) else kind
 
 
 BASE_URL = VENDORS["bailian"].api("native").address
@@ -371,20 +346,6 @@ _PARAMETERS: dict[str, ParameterRule] = {
     "top_p": within("top_p", 0, 1, sent=(0.01, 1)),
     "n": within("n", 1, 4),
     "reasoning_effort": switched("enable_thinking"),  # `thinking_budget` sets how long
-    **same(
-        "top_k",
-        "max_tokens",
-        "seed",
-        "stop",
-        "presence_penalty",
-        "repetition_penalty",
-        "parallel_tool_calls",
-        "logprobs",
-        "top_logprobs",
-        "enable_search",
-        "search_options",
-        "enable_thinking",
-        "thinking_budget",
-        "response_format",
-    ),
+    **same("top_k max_tokens seed stop presence_penalty repetition_penalty parallel_tool_calls logprobs top_logprobs"),
+    **same("enable_search search_options enable_thinking thinking_budget response_format"),
 }

@@ -15,26 +15,13 @@ from contextlib import contextmanager
 from dataclasses import field, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, cast
 
+from lmagent import errors
 from lmagent.core.events import Delta, ReplyBuilder
 from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.json_text import JSON, Framing, JSONError, SSEDecoder, loads
 from lmagent.core.messages import Message, Reply
 from lmagent.core.redaction import Secret
-from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    InvalidResponse,
-    MessageError,
-    NotFound,
-    Overloaded,
-    ParameterError,
-    PermissionDenied,
-    ProviderError,
-    QuotaExceeded,
-    RateLimited,
-    RequestTimeout,
-    ServerFailed,
-)
+from lmagent.errors import InvalidResponse, MessageError, ParameterError, ProviderError
 from lmagent.providers.fields import ParameterRule, failure
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 
@@ -359,24 +346,24 @@ class Codec(ABC):
 
 
 _BY_STATUS: dict[int, type[ProviderError]] = {
-    400: BadRequest,
-    401: AuthenticationFailed,
-    402: QuotaExceeded,
-    403: PermissionDenied,
-    404: NotFound,
-    408: RequestTimeout,
-    413: BadRequest,
-    422: BadRequest,
-    429: RateLimited,
-    503: Overloaded,
-    529: Overloaded,
+    400: errors.BadRequest,
+    401: errors.AuthenticationFailed,
+    402: errors.QuotaExceeded,
+    403: errors.PermissionDenied,
+    404: errors.NotFound,
+    408: errors.RequestTimeout,
+    413: errors.BadRequest,
+    422: errors.BadRequest,
+    429: errors.RateLimited,
+    503: errors.Overloaded,
+    529: errors.Overloaded,
 }
 
 
 def error_for_status(status: int) -> type[ProviderError]:
     """Return the error class of an HTTP status; codecs refine it by the provider's code."""
     return _BY_STATUS.get(status) or (
-        ServerFailed if status >= 500 else BadRequest if status >= 400 else InvalidResponse
+        errors.ServerFailed if status >= 500 else errors.BadRequest if status >= 400 else InvalidResponse
     )
 
 
@@ -490,7 +477,7 @@ class TokenAuth(Auth):
 
     def is_stale(self, error: ProviderError) -> bool:
         """Whether the error means that the token is no longer valid."""
-        return isinstance(error, AuthenticationFailed)
+        return isinstance(error, errors.AuthenticationFailed)
 
     def flow(self, request: Request, now: float) -> AuthFlow:
         token = self._token

@@ -22,6 +22,7 @@ __all__ = [
     "CallPieces",
     "ParameterRule",
     "arguments_text",
+    "by_code",
     "call_arguments",
     "class_of",
     "data_url",
@@ -242,6 +243,11 @@ def data_url(url: str) -> tuple[str, str] | None:
 _MAX_QUOTE = 200
 
 
+def by_code(*rows: tuple[type[ProviderError], str]) -> dict[str, type[ProviderError]]:
+    """Return code -> class, from rows of a class and its codes, separated by blanks."""
+    return {code: kind for kind, codes in rows for code in codes.split()}
+
+
 def class_of(code: str, table: Mapping[str, type[ProviderError]]) -> type[ProviderError] | None:
     """Return the class of a dotted code: the table's entry for `A.B.C`, else for `A.B`, else for `A`."""
     while code and code not in table:
@@ -334,9 +340,9 @@ ParameterRule: TypeAlias = "str | Callable[[Any], dict[str, Any]]"
 _Rule: TypeAlias = "Callable[[Any], dict[str, Any]]"
 
 
-def same(*names: str) -> dict[str, ParameterRule]:
-    """Return rules for parameters that are sent unchanged, under their own names."""
-    return {name: name for name in names}
+def same(*words: str) -> dict[str, ParameterRule]:
+    """Return rules for parameters that are sent unchanged, under their own names, which are separated by blanks."""
+    return {name: name for names in words for name in names.split()}
 
 
 def elsewhere(value: object) -> dict[str, Any]:

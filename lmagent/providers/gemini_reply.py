@@ -5,25 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+from lmagent import errors
 from lmagent.core.events import Delta, Done, ReasoningDelta, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON
 from lmagent.core.messages import FinishReason, Usage
-from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ContentFiltered,
-    ContextTooLong,
-    NotFound,
-    Overloaded,
-    PermissionDenied,
-    ProviderError,
-    QuotaExceeded,
-    RateLimited,
-    RequestTimeout,
-    ServerFailed,
-)
+from lmagent.errors import ProviderError
 from lmagent.providers.base import Codec, error_for_status
-from lmagent.providers.fields import arguments_text, mapping, objects, quoted, seconds, text
+from lmagent.providers.fields import arguments_text, by_code, mapping, objects, quoted, seconds, text
 
 __all__ = ["GeminiReplyState", "blocked", "sort_error"]
 
@@ -47,20 +35,16 @@ _FINISH: dict[object, FinishReason] = {
 }
 """Undocumented reasons are `other`; `raw_finish_reason` keeps the wire's value."""
 
-_BY_STATUS: dict[str, type[ProviderError]] = {
-    "INVALID_ARGUMENT": BadRequest,
-    "FAILED_PRECONDITION": BadRequest,
-    "OUT_OF_RANGE": BadRequest,
-    "UNAUTHENTICATED": AuthenticationFailed,
-    "PERMISSION_DENIED": PermissionDenied,
-    "NOT_FOUND": NotFound,
-    "RESOURCE_EXHAUSTED": RateLimited,
-    "CANCELLED": BadRequest,
-    "INTERNAL": ServerFailed,
-    "UNKNOWN": ServerFailed,
-    "UNAVAILABLE": Overloaded,
-    "DEADLINE_EXCEEDED": RequestTimeout,
-}
+_BY_STATUS = by_code(
+    (errors.BadRequest, "INVALID_ARGUMENT FAILED_PRECONDITION OUT_OF_RANGE CANCELLED"),
+    (errors.AuthenticationFailed, "UNAUTHENTICATED"),
+    (errors.PermissionDenied, "PERMISSION_DENIED"),
+    (errors.NotFound, "NOT_FOUND"),
+    (errors.RateLimited, "RESOURCE_EXHAUSTED"),
+    (errors.ServerFailed, "INTERNAL UNKNOWN"),
+    (errors.Overloaded, "UNAVAILABLE"),
+    (errors.RequestTimeout, "DEADLINE_EXCEEDED"),
+)
 _BAD_KEY = frozenset({"API_KEY_INVALID", "API_KEY_EXPIRED", "ACCESS_TOKEN_EXPIRED", "CREDENTIALS_MISSING"})
 _TOO_LONG = ("input token count", "exceeds the maximum number of tokens")
 """Context length has no status of its own; a message with both texts tells."""
@@ -180,7 +164,7 @@ def blocked(codec: Codec, body: JSON) -> None:
     given = mapping(body)
     reason = mapping(given.get("promptFeedback")).get("blockReason")
     if reason and not given.get("candidates"):
-        raise ContentFiltered(
+        raise errors.ContentFiltered(
             f"The prompt was blocked: {quoted(reason, 'no reason given')}.",
             provider=codec.provider,
             model=codec.model,
@@ -222,15 +206,15 @@ def _objects(value: object) -> list[dict[str, Any]]:
 
 
 def _refined(found: type[ProviderError], said: str, details: list[dict[str, Any]]) -> type[ProviderError]:
-    if found is BadRequest:
+    if found is errors.BadRequest:
         if _reason(details) in _BAD_KEY:
-            return AuthenticationFailed
+            return errors.AuthenticationFailed
         if all(part in said.lower() for part in _TOO_LONG):
-            return ContextTooLong
-    if found is RateLimited:
+            return errors.ContextTooLong
+    if found is errors.RateLimited:
         quotas = [str(broken.get("quotaId")) for item in details for broken in _objects(item.get("violations"))]
         if any("PerDay" in quota or "PerMonth" in quota for quota in quotas):
-            return QuotaExceeded  # free and paid tiers also have quotas per day; waiting a minute does not help
+            return errors.QuotaExceeded  # free and paid tiers also have quotas per day; waiting a minute does not help
     return found
 
 

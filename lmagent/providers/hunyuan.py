@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from lmagent import errors
 from lmagent.core.events import Delta, ReasoningDelta, TextDelta
 from lmagent.core.json_text import JSON, dumps, dumps_text
 from lmagent.core.messages import (
@@ -31,19 +32,7 @@ from lmagent.core.messages import (
     UserMessage,
 )
 from lmagent.core.redaction import Secret
-from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ContentFiltered,
-    NotFound,
-    Overloaded,
-    PermissionDenied,
-    ProviderError,
-    QuotaExceeded,
-    RateLimited,
-    RequestTimeout,
-    ServerFailed,
-)
+from lmagent.errors import ProviderError
 from lmagent.providers.base import (
     ChatCall,
     Codec,
@@ -66,6 +55,7 @@ from lmagent.providers.conversation import (
 from lmagent.providers.fields import (
     CallPieces,
     arguments_text,
+    by_code,
     class_of,
     ended,
     mapping,
@@ -137,44 +127,27 @@ _WITHOUT_TOOLS = re.compile(r"-(lite|standard|code|role|translation|vision)\b")
 """Models that ignore `Tools`. The vendor's pages contradict each other; `tools=` overrides it."""
 _IMAGE_MARK = "vision"
 
-_ERRORS: dict[str, type[ProviderError]] = {
-    "AuthFailure": AuthenticationFailed,
-    "AuthFailure.UnauthorizedOperation": PermissionDenied,
-    "UnauthorizedOperation": PermissionDenied,
-    "OperationDenied": PermissionDenied,
-    "OperationDenied.TextIllegalDetected": ContentFiltered,
-    "OperationDenied.ImageIllegalDetected": ContentFiltered,
-    "RequestLimitExceeded": RateLimited,
-    "LimitExceeded": RateLimited,
-    "FailedOperation": ServerFailed,
-    "FailedOperation.EngineServerLimitExceeded": Overloaded,
-    "FailedOperation.EngineRequestTimeout": RequestTimeout,
-    "FailedOperation.EngineServerError": ServerFailed,
-    "FailedOperation.ConsoleServerError": ServerFailed,
-    "FailedOperation.ResourcePackExhausted": QuotaExceeded,
-    "FailedOperation.FreeResourcePackExhausted": QuotaExceeded,
-    "FailedOperation.ServiceStopArrears": QuotaExceeded,
-    "FailedOperation.ServiceNotActivated": PermissionDenied,
-    "FailedOperation.ServiceStop": PermissionDenied,
-    "FailedOperation.UserUnAuthError": PermissionDenied,
-    "InternalError": ServerFailed,
-    "ServiceUnavailable": Overloaded,
-    "ResourceInsufficient.ChargeResourceExhaust": QuotaExceeded,
-    "ResourceUnavailable.InArrears": QuotaExceeded,
-    "ResourceUnavailable.LowBalance": QuotaExceeded,
-    "InvalidParameter": BadRequest,
-    "InvalidParameterValue": BadRequest,
-    "InvalidParameterValue.Model": NotFound,
-    "InvalidAction": NotFound,
-    "MissingParameter": BadRequest,
-    "UnknownParameter": BadRequest,
-    "UnsupportedOperation": BadRequest,
-    "RequestSizeLimitExceeded": BadRequest,
-    "ResourceNotFound": NotFound,
+_ERRORS = by_code(
+    (errors.AuthenticationFailed, "AuthFailure"),
+    (errors.PermissionDenied, "AuthFailure.UnauthorizedOperation UnauthorizedOperation OperationDenied"),
+    (errors.PermissionDenied, "FailedOperation.ServiceNotActivated FailedOperation.ServiceStop"),
+    (errors.PermissionDenied, "FailedOperation.UserUnAuthError"),
+    (errors.ContentFiltered, "OperationDenied.TextIllegalDetected OperationDenied.ImageIllegalDetected"),
+    (errors.RateLimited, "RequestLimitExceeded LimitExceeded"),
+    (errors.ServerFailed, "FailedOperation FailedOperation.EngineServerError FailedOperation.ConsoleServerError"),
+    (errors.ServerFailed, "InternalError"),
+    (errors.Overloaded, "FailedOperation.EngineServerLimitExceeded ServiceUnavailable"),
+    (errors.RequestTimeout, "FailedOperation.EngineRequestTimeout"),
+    (errors.QuotaExceeded, "FailedOperation.ResourcePackExhausted FailedOperation.FreeResourcePackExhausted"),
+    (errors.QuotaExceeded, "FailedOperation.ServiceStopArrears ResourceInsufficient.ChargeResourceExhaust"),
+    (errors.QuotaExceeded, "ResourceUnavailable.InArrears ResourceUnavailable.LowBalance"),
+    (errors.BadRequest, "InvalidParameter InvalidParameterValue MissingParameter UnknownParameter"),
+    (errors.BadRequest, "UnsupportedOperation RequestSizeLimitExceeded"),
+    (errors.NotFound, "InvalidParameterValue.Model InvalidAction ResourceNotFound"),
     # `ErrorMsg.Code` inside a stream
-    "4000": ServerFailed,
-    "4001": RequestTimeout,
-}
+    (errors.ServerFailed, "4000"),
+    (errors.RequestTimeout, "4001"),
+)
 """Code -> class; the fallback of `A.B.C` is `A.B`, then `A`."""
 
 

@@ -14,17 +14,12 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from lmagent import errors
 from lmagent.core.events import Delta, Done, TextDelta
 from lmagent.core.json_text import JSON, dumps, loads
 from lmagent.core.messages import Reply
 from lmagent.core.redaction import Secret
-from lmagent.errors import (
-    AuthenticationFailed,
-    ProviderError,
-    QuotaExceeded,
-    RateLimited,
-    ServerFailed,
-)
+from lmagent.errors import ProviderError
 from lmagent.providers.base import (
     ChatCall,
     ParameterRule,
@@ -42,10 +37,10 @@ BASE_URL = VENDORS["hunyuan"].api("hyllm").address
 
 _LIFETIME_S = 86400
 _WORDS: tuple[tuple[tuple[str, ...], type[ProviderError]], ...] = (
-    (("authori", "signature", "secret", "鉴权", "签名"), AuthenticationFailed),
-    (("quota", "arrear", "balance", "欠费", "余额"), QuotaExceeded),
-    (("limit", "frequen", "concurren", "too many", "频率", "并发"), RateLimited),
-    (("internal", "server error", "timeout", "内部"), ServerFailed),
+    (("authori", "signature", "secret", "鉴权", "签名"), errors.AuthenticationFailed),
+    (("quota", "arrear", "balance", "欠费", "余额"), errors.QuotaExceeded),
+    (("limit", "frequen", "concurren", "too many", "频率", "并发"), errors.RateLimited),
+    (("internal", "server error", "timeout", "内部"), errors.ServerFailed),
 )
 """Words of a message -> class; the vendor never published a table of codes."""
 

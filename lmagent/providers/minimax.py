@@ -10,20 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from lmagent import errors
 from lmagent.core.events import Delta, Done, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON
 from lmagent.core.messages import AssistantMessage, Message, Reply, ToolMessage, Usage
-from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ContentFiltered,
-    ParameterError,
-    ProviderError,
-    QuotaExceeded,
-    RateLimited,
-    RequestTimeout,
-    ServerFailed,
-)
+from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status
 from lmagent.providers.conversation import (
     TextOnlyCodec,
@@ -36,6 +27,7 @@ from lmagent.providers.conversation import (
     tools_as_text,
 )
 from lmagent.providers.fields import (
+    by_code,
     call_arguments,
     elsewhere,
     encoded,
@@ -62,23 +54,15 @@ USER_NAME = "用户"
 _BOT_CONTENT = "{}是MiniMax的大语言模型助手。"
 """The pro API requires a text about the bot; this one is sent if there is no system prompt."""
 
-MINIMAX_ERRORS: Mapping[str, type[ProviderError]] = {
-    "1000": ServerFailed,
-    "1001": RequestTimeout,
-    "1002": RateLimited,
-    "1004": AuthenticationFailed,
-    "1008": QuotaExceeded,
-    "1013": ServerFailed,
-    "1024": ServerFailed,
-    "1026": ContentFiltered,
-    "1027": ContentFiltered,
-    "1033": ServerFailed,
-    "1039": RateLimited,
-    "1041": RateLimited,
-    "2013": BadRequest,
-    "2049": AuthenticationFailed,
-    "2056": QuotaExceeded,
-}
+MINIMAX_ERRORS = by_code(
+    (errors.ServerFailed, "1000 1013 1024 1033"),
+    (errors.RequestTimeout, "1001"),
+    (errors.RateLimited, "1002 1039 1041"),
+    (errors.AuthenticationFailed, "1004 2049"),
+    (errors.QuotaExceeded, "1008 2056"),
+    (errors.ContentFiltered, "1026 1027"),
+    (errors.BadRequest, "2013"),
+)
 """`base_resp.status_code`, the same at every MiniMax endpoint."""
 
 _SHARED: Mapping[str, ParameterRule] = {

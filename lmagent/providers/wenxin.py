@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
+from lmagent import errors
 from lmagent.core.events import Delta, Done, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON, JSONError, dumps_text, loads
 from lmagent.core.messages import (
@@ -30,18 +31,7 @@ from lmagent.core.messages import (
     UserMessage,
 )
 from lmagent.core.redaction import Secret
-from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ContextTooLong,
-    Overloaded,
-    ParameterError,
-    PermissionDenied,
-    ProviderError,
-    QuotaExceeded,
-    RateLimited,
-    ServerFailed,
-)
+from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.base import (
     ChatCall,
     Codec,
@@ -64,6 +54,7 @@ from lmagent.providers.conversation import (
     tools_as_text,
 )
 from lmagent.providers.fields import (
+    by_code,
     call_arguments,
     encoded,
     ended,
@@ -132,16 +123,16 @@ MODELS: Mapping[str, WenxinModel] = {
 }
 """Lower-case model name -> its facts. Any other name is its own endpoint, in lower case and without functions."""
 
-_ERRORS: Mapping[str, type[ProviderError]] = {
-    **dict.fromkeys(("1", "2", "15", "336000"), ServerFailed),
-    **dict.fromkeys(("3", "336001", "336002", "336003", "336006"), BadRequest),
-    **dict.fromkeys(("4", "18", "336501", "336502"), RateLimited),
-    **dict.fromkeys(("6", "336004", "336005"), PermissionDenied),
-    **dict.fromkeys(("13", "14", "100", "110", "111"), AuthenticationFailed),
-    **dict.fromkeys(("17", "19"), QuotaExceeded),
-    **dict.fromkeys(("336007", "336103"), ContextTooLong),
-    "336100": Overloaded,
-}
+_ERRORS = by_code(
+    (errors.ServerFailed, "1 2 15 336000"),
+    (errors.BadRequest, "3 336001 336002 336003 336006"),
+    (errors.RateLimited, "4 18 336501 336502"),
+    (errors.PermissionDenied, "6 336004 336005"),
+    (errors.AuthenticationFailed, "13 14 100 110 111"),
+    (errors.QuotaExceeded, "17 19"),
+    (errors.ContextTooLong, "336007 336103"),
+    (errors.Overloaded, "336100"),
+)
 
 
 def wenxin_error(
@@ -163,7 +154,7 @@ def wenxin_error(
     elif fields.get("error"):
         # The token endpoint's codes (invalid_client, invalid_request, unauthorized_client) all mean wrong keys.
         code, message = fields["error"], fields.get("error_description")
-        kind = AuthenticationFailed if (status or 200) < 500 else ServerFailed
+        kind = errors.AuthenticationFailed if (status or 200) < 500 else errors.ServerFailed
     elif (status or 200) < 400:
         return None
     else:
@@ -501,7 +492,7 @@ def _secret(body: JSON, name: str) -> Secret:
     value = fields.get(name)
     if isinstance(value, str) and value:
         return Secret(value)
-    raise AuthenticationFailed(
+    raise errors.AuthenticationFailed(
         f"The token endpoint gave no token: {quoted(fields.get('message') or fields.get('msg'), 'unknown answer')}.",
         provider="wenxin",
         code=str(fields["code"]) if fields.get("code") else None,

@@ -12,24 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lmagent import errors
 from lmagent.core.events import Delta, Done, TextDelta
 from lmagent.core.json_text import JSON, MAX_EVENT, Frame, FramingError, JSONError, SSEDecoder, dumps, loads
 from lmagent.core.messages import Reply
 from lmagent.core.redaction import Secret
-from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ConfigurationError,
-    ContentFiltered,
-    ContextTooLong,
-    NotFound,
-    Overloaded,
-    PermissionDenied,
-    ProviderError,
-    QuotaExceeded,
-    RateLimited,
-    ServerFailed,
-)
+from lmagent.errors import ConfigurationError, ProviderError
 from lmagent.providers.base import (
     ChatCall,
     ParameterRule,
@@ -38,7 +26,7 @@ from lmagent.providers.base import (
     error_for_status,
 )
 from lmagent.providers.conversation import TextOnlyCodec
-from lmagent.providers.fields import ended, mapping, objects, same, text, usage_of, within
+from lmagent.providers.fields import by_code, ended, mapping, objects, same, text, usage_of, within
 from lmagent.providers.vendors import VENDORS
 
 __all__ = [
@@ -55,20 +43,18 @@ __all__ = [
 
 BASE_URL = VENDORS["zhipu"].api("v3").address
 
-ERRORS: Mapping[str, type[ProviderError]] = {
-    **dict.fromkeys(("1000", "1001", "1002", "1003", "1004"), AuthenticationFailed),
-    **dict.fromkeys(("1110", "1111", "1112", "1121"), PermissionDenied),
-    "1113": QuotaExceeded,
-    **dict.fromkeys(("1200", "1230", "1234"), ServerFailed),
-    **dict.fromkeys(("1210", "1213", "1214", "1215", "1231"), BadRequest),
-    **dict.fromkeys(("1211", "1222"), NotFound),
-    **dict.fromkeys(("1212", "1220", "1221"), PermissionDenied),
-    "1261": ContextTooLong,
-    **dict.fromkeys(("1300", "1301"), ContentFiltered),
-    **dict.fromkeys(("1302", "1303"), RateLimited),
-    **dict.fromkeys(("1304", "1308", "1310"), QuotaExceeded),
-    **dict.fromkeys(("1305", "1312"), Overloaded),
-}
+ERRORS = by_code(
+    (errors.AuthenticationFailed, "1000 1001 1002 1003 1004"),
+    (errors.PermissionDenied, "1110 1111 1112 1121 1212 1220 1221"),
+    (errors.QuotaExceeded, "1113 1304 1308 1310"),
+    (errors.ServerFailed, "1200 1230 1234"),
+    (errors.BadRequest, "1210 1213 1214 1215 1231"),
+    (errors.NotFound, "1211 1222"),
+    (errors.ContextTooLong, "1261"),
+    (errors.ContentFiltered, "1300 1301"),
+    (errors.RateLimited, "1302 1303"),
+    (errors.Overloaded, "1305 1312"),
+)
 """Business code -> class, the same for v3 (numbers) and v4 (texts). HTTP 429 covers several of them."""
 
 _EXPIRED = "1003"
@@ -108,7 +94,7 @@ class ZhipuAuth(SigningAuth):
 
     def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
         """Return True if the token arrived too late, so that the call is repeated once with a new one."""
-        return isinstance(error, AuthenticationFailed) and error.code == _EXPIRED
+        return isinstance(error, errors.AuthenticationFailed) and error.code == _EXPIRED
 
 
 def _parts(secret: Secret) -> bool:
@@ -225,7 +211,7 @@ class ZhipuCodec(TextOnlyCodec):
             case "interrupted":
                 # The platform stopped the answer because of its content; the text so far is kept.
                 error = self.parse_error(200, {}, _object(shown))
-                if error is None or isinstance(error, ContentFiltered):
+                if error is None or isinstance(error, errors.ContentFiltered):
                     state.done = True
                     return [_done(state.meta or {}, _object(shown) or shown, "interrupted")]
                 raise error
@@ -256,7 +242,7 @@ class ZhipuCodec(TextOnlyCodec):
         code, data = str(inner.get("code") or ""), mapping(answer.get("data"))
         task_failed = status < 400 and data.get("task_status") == "FAIL"
         return self.failure(
-            ERRORS.get(code, ServerFailed if task_failed else error_for_status(status)),
+            ERRORS.get(code, errors.ServerFailed if task_failed else error_for_status(status)),
             inner.get("msg") or inner.get("message"),
             status=status,
             headers=headers,

@@ -9,88 +9,44 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
+from lmagent import errors
 from lmagent.core.json_text import JSON, JSONError, dumps_text
-from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ContentFiltered,
-    ContextTooLong,
-    InvalidResponse,
-    NotFound,
-    Overloaded,
-    PermissionDenied,
-    ProviderError,
-    QuotaExceeded,
-    RateLimited,
-    RequestTimeout,
-    ServerFailed,
-)
+from lmagent.errors import InvalidResponse, ProviderError
 from lmagent.providers.base import error_for_status
-from lmagent.providers.fields import failure, first_text, mapping, quoted
+from lmagent.providers.fields import by_code, failure, first_text, mapping, quoted
 from lmagent.providers.openai.profile import ErrorClass, Profile
 
 __all__ = ["sort_error"]
 
-ERROR_CODES: Mapping[str, ErrorClass] = {
-    "insufficient_quota": QuotaExceeded,
-    "insufficient_balance": QuotaExceeded,
-    "billing_hard_limit_reached": QuotaExceeded,
-    "billing_not_active": QuotaExceeded,
-    "exceeded_current_quota_error": QuotaExceeded,
-    "rate_limit_exceeded": RateLimited,
-    "rate_limit_reached_error": RateLimited,
-    "rate_limit_error": RateLimited,
-    "rpm_rate_limit_exceeded": RateLimited,
-    "tpm_rate_limit_exceeded": RateLimited,
-    "too_many_requests": RateLimited,
-    "context_length_exceeded": ContextTooLong,
-    "exceed_context_size_error": ContextTooLong,
-    "content_filter": ContentFiltered,
-    "content_policy_violation": ContentFiltered,
-    "responsibleaipolicyviolation": ContentFiltered,
-    "data_inspection_failed": ContentFiltered,
-    "invalid_api_key": AuthenticationFailed,
-    "authentication_error": AuthenticationFailed,
-    "invalid_authentication_error": AuthenticationFailed,
-    "unsupported_country_region_territory": PermissionDenied,
-    "permission_error": PermissionDenied,
-    "access_denied": PermissionDenied,
-    "model_not_found": NotFound,
-    "deploymentnotfound": NotFound,
-    "not_found_error": NotFound,
-    "unsupported_parameter": BadRequest,
-    "unsupported_value": BadRequest,
-    "invalid_function_parameters": BadRequest,
-    "tool_use_failed": BadRequest,
-    "server_error": ServerFailed,
-    "internal_error": ServerFailed,
-    "internal_server_error": ServerFailed,
-    "timeout": RequestTimeout,
-    "overloaded": Overloaded,
-    "overloaded_error": Overloaded,
-    "engine_overloaded_error": Overloaded,
-    "service_unavailable": Overloaded,
+ERROR_CODES = by_code(
+    (errors.QuotaExceeded, "insufficient_quota insufficient_balance billing_hard_limit_reached billing_not_active"),
+    (errors.QuotaExceeded, "exceeded_current_quota_error"),
+    (errors.RateLimited, "rate_limit_exceeded rate_limit_reached_error rate_limit_error rpm_rate_limit_exceeded"),
+    (errors.RateLimited, "tpm_rate_limit_exceeded too_many_requests"),
+    (errors.ContextTooLong, "context_length_exceeded exceed_context_size_error"),
+    (errors.ContentFiltered, "content_filter content_policy_violation responsibleaipolicyviolation"),
+    (errors.ContentFiltered, "data_inspection_failed"),
+    (errors.AuthenticationFailed, "invalid_api_key authentication_error invalid_authentication_error"),
+    (errors.PermissionDenied, "unsupported_country_region_territory permission_error access_denied"),
+    (errors.NotFound, "model_not_found deploymentnotfound not_found_error"),
+    (errors.BadRequest, "unsupported_parameter unsupported_value invalid_function_parameters tool_use_failed"),
+    (errors.ServerFailed, "server_error internal_error internal_server_error"),
+    (errors.RequestTimeout, "timeout"),
+    (errors.Overloaded, "overloaded overloaded_error engine_overloaded_error service_unavailable"),
     # Vague types; `_class_of` prefers a specific code.
-    "invalid_request_error": BadRequest,
-    "bad_request_error": BadRequest,
-    "badrequesterror": BadRequest,
-}
+    (errors.BadRequest, "invalid_request_error bad_request_error badrequesterror"),
+)
 """`error.code` or `error.type`, lower case -> class. For any other, the HTTP status decides."""
 
-ERROR_TEXTS: tuple[tuple[str, ErrorClass], ...] = (
-    ("maximum context length", ContextTooLong),
-    ("context length", ContextTooLong),
-    ("context window", ContextTooLong),
-    ("context size", ContextTooLong),
-    ("prompt is too long", ContextTooLong),
-    ("input length should be", ContextTooLong),
-    ("exceeded your current quota", QuotaExceeded),
-    ("insufficient account balance", QuotaExceeded),
-    ("insufficient balance", QuotaExceeded),
-    ("insufficient credits", QuotaExceeded),
-    ("余额不足", QuotaExceeded),
-    ("欠费", QuotaExceeded),
-)
+_TOO_LONG = ("context length", "context window", "context size", "prompt is too long", "input length should be")
+_NO_QUOTA = (
+    "exceeded your current quota", "insufficient account balance", "insufficient balance", "insufficient credits",
+    "余额不足", "欠费",
+)  # fmt: skip
+ERROR_TEXTS: Mapping[str, ErrorClass] = {
+    **dict.fromkeys(_TOO_LONG, errors.ContextTooLong),
+    **dict.fromkeys(_NO_QUOTA, errors.QuotaExceeded),
+}
 """Words of a 4xx message that are more specific than its status, lower case; tried in order."""
 
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-bc-request-id", "x-ds-trace-id")
@@ -222,7 +178,7 @@ def _class_of(profile: Profile, found: _Found, status: int) -> ErrorClass:
     if kind_of_code is not None:
         if kind_of_code is not ERROR_CODES["invalid_request_error"]:
             return kind_of_code
-        return _by_text(message, 400 if code in profile.error_codes else status)  # a vendor's own code is specific
+        return _by_text(message, 400 if code in profile.error_codes else status)  # a provider's own code is specific
     if not 400 <= status < 600 and code.isdecimal() and 400 <= int(code) < 600:
         status = int(code)  # a gateway's 200 with the real status inside
     kind_of_type = profile.error_codes.get((found.type or "").lower()) or ERROR_CODES.get((found.type or "").lower())
@@ -236,9 +192,9 @@ def _class_of(profile: Profile, found: _Found, status: int) -> ErrorClass:
 
 def _by_text(message: str, status: int) -> ErrorClass:
     if status < 500:
-        for words, kind in ERROR_TEXTS:
+        for words, kind in ERROR_TEXTS.items():
             if words in message:
                 return kind
     if status < 400:
-        return ServerFailed if "internal" in message and "error" in message else InvalidResponse
+        return errors.ServerFailed if "internal" in message and "error" in message else InvalidResponse
     return error_for_status(status)

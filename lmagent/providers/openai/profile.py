@@ -1,6 +1,6 @@
 """The differences between OpenAI-shaped servers, as data: `Profile`, and the profiles of OpenAI.
 
-The codec reads profiles and knows no vendor. Vendors' profiles are in `vendor_profiles`; your own profile is
+The codec reads profiles and knows no provider. The other providers' profiles are in `vendor_profiles`; your own is
 `replace(GENERIC, provider="acme", base_url="https://api.acme.example/v1")`.
 """
 
@@ -12,11 +12,9 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from lmagent.core.messages import FinishReason
-from lmagent.errors import (
-    ParameterError,
-    ProviderError,
-)
+from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.base import Features, ParameterRule
+from lmagent.providers.fields import same
 from lmagent.providers.vendors import VENDORS
 
 __all__ = [
@@ -79,44 +77,17 @@ def rules_of_model(model_id: str, rules: Sequence[ModelRule], given: Mapping[str
     return own
 
 
-COMMON_PARAMETERS: Mapping[str, ParameterRule] = {
-    name: name
-    for name in (
-        "temperature",
-        "top_p",
-        "max_tokens",
-        "stop",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "user",
-        "parallel_tool_calls",
-        "logit_bias",
-        "logprobs",
-        "top_logprobs",
-        "reasoning_effort",
-        "response_format",
-    )
-}
+COMMON_PARAMETERS: Mapping[str, ParameterRule] = same(
+    "temperature top_p max_tokens stop seed presence_penalty frequency_penalty user parallel_tool_calls",
+    "logit_bias logprobs top_logprobs reasoning_effort response_format",
+)
 """Names that nearly every OpenAI-shaped server accepts unchanged."""
 
 _OPENAI_PARAMETERS: Mapping[str, ParameterRule] = {
     **COMMON_PARAMETERS,
     "max_tokens": "max_completion_tokens",
-    **{
-        name: name
-        for name in (
-            "metadata",
-            "prediction",
-            "prompt_cache_key",
-            "prompt_cache_retention",
-            "safety_identifier",
-            "service_tier",
-            "store",
-            "verbosity",
-            "web_search_options",
-        )
-    },
+    **same("metadata prediction prompt_cache_key prompt_cache_retention safety_identifier service_tier store"),
+    **same("verbosity web_search_options"),
 }
 
 
@@ -254,7 +225,7 @@ GENERIC = Profile(
     **endpoint("compatible"),
     parameters={
         **COMMON_PARAMETERS,
-        **{n: n for n in ("top_k", "min_p", "repetition_penalty", "verbosity", "metadata", "service_tier")},
+        **same("top_k min_p repetition_penalty verbosity metadata service_tier"),
     },
     files=True,
 )
@@ -269,7 +240,7 @@ OPENAI_SHAPED = replace(
     parameters={**OPENAI.parameters, **GENERIC.parameters},
     stream_usage=True,
 )
-"""Another vendor's model at another address: `max_tokens` under its old name, no nulls, no strict schemas."""
+"""Another provider's model at another address: `max_tokens` under its old name, no nulls, no strict schemas."""
 
 _OPENAI_NAMES = ("gpt-[3-9]*", "chatgpt-*", "o[1-9]*", "ft:*", "openai/gpt-[3-9]*", "openai/o[1-9]*")
 

@@ -1,6 +1,6 @@
 """Write the members of a Chat Completions body. Each message and tool is encoded once and caches its bytes.
 
-The profile describes the server; nothing here knows a vendor.
+The profile describes the server; nothing here knows a provider.
 
 Over 400 lines because it is one half of a dialect: messages, tools, choices and formats of one body.
 """
@@ -37,19 +37,9 @@ from lmagent.toolkit.schema_dialects import openai_strict
 __all__ = ["MessageWriter", "choice_members", "format_members", "tool_bytes"]
 
 _FLAGS = (
-    "system_role",
-    "user_name",
-    "tool_name",
-    "text_parts",
-    "image_form",
-    "files",
-    "empty_content",
-    "arguments_must_be_json",
-    "call_ids",
-    "reasoning_placeholder",
-    "reasoning_details",
-    "think_tags",
-)
+    "system_role", "user_name", "tool_name", "text_parts", "image_form", "files", "empty_content",
+    "arguments_must_be_json", "call_ids", "reasoning_placeholder", "reasoning_details", "think_tags",
+)  # fmt: skip
 """Fields of a profile that change how a message is written."""
 _ALNUM9 = re.compile(r"[a-zA-Z0-9]{9}")
 _BASE62 = string.digits + string.ascii_letters

@@ -39,6 +39,7 @@ from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, Paramet
 from lmagent.providers.conversation import kept_items, settled
 from lmagent.providers.fields import (
     arguments_text,
+    by_code,
     elsewhere,
     encoded,
     joined,
@@ -49,40 +50,22 @@ from lmagent.providers.fields import (
     usage_of,
 )
 from lmagent.providers.openai.errors import sort_error
-from lmagent.providers.openai.profile import OPENAI, REASONING_MODELS, ErrorClass, ModelRule, rules_of_model
+from lmagent.providers.openai.profile import OPENAI, REASONING_MODELS, ModelRule, rules_of_model
 from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from lmagent.toolkit.schema_dialects import openai_strict
 
 __all__ = ["DEFAULT_URL", "ERROR_CODES", "ResponsesCodec", "ResponsesReplyState"]
 
-ERROR_CODES: Mapping[str, ErrorClass] = {
-    "invalid_prompt": ContentFiltered,
-    "bio_policy": ContentFiltered,
-    "cyber_policy": ContentFiltered,
-    "misalignment_policy_violation": ContentFiltered,
-    "image_content_policy_violation": ContentFiltered,
-    "data_residency_mismatch": PermissionDenied,
-    "vector_store_timeout": ServerFailed,
-    **dict.fromkeys(
-        (
-            "invalid_image",
-            "invalid_image_format",
-            "invalid_base64_image",
-            "invalid_image_url",
-            "image_too_large",
-            "image_too_small",
-            "image_parse_error",
-            "invalid_image_mode",
-            "image_file_too_large",
-            "unsupported_image_media_type",
-            "empty_image_file",
-            "failed_to_download_image",
-            "image_file_not_found",
-        ),
-        BadRequest,
-    ),
-}
+ERROR_CODES = by_code(
+    (ContentFiltered, "invalid_prompt bio_policy cyber_policy misalignment_policy_violation"),
+    (ContentFiltered, "image_content_policy_violation"),
+    (PermissionDenied, "data_residency_mismatch"),
+    (ServerFailed, "vector_store_timeout"),
+    (BadRequest, "invalid_image invalid_image_format invalid_base64_image invalid_image_url image_too_large"),
+    (BadRequest, "image_too_small image_parse_error invalid_image_mode image_file_too_large"),
+    (BadRequest, "unsupported_image_media_type empty_image_file failed_to_download_image image_file_not_found"),
+)
 """Codes of this API in addition to those of Chat Completions."""
 
 _INCOMPLETE: dict[object, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
@@ -234,13 +217,10 @@ REASONERS = ("o1*", "o3*", "o4*", "gpt-5*", "gpt-6*", "codex-*")
 NOT_REASONERS = ("*-chat*",)
 
 
-_SAME = (
-    "temperature", "top_p", "top_logprobs", "user", "max_tool_calls", "metadata", "previous_response_id",
-    "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "service_tier", "truncation",
-)  # fmt: skip
 _PLACED = ("include", "logprobs", "parallel_tool_calls", "reasoning", "reasoning_effort", "store", "text", "verbosity")
 _RULES: dict[str, ParameterRule] = {
-    **same(*_SAME),
+    **same("temperature top_p top_logprobs user max_tool_calls metadata previous_response_id prompt_cache_key"),
+    **same("prompt_cache_retention safety_identifier service_tier truncation"),
     **dict.fromkeys(_PLACED, elsewhere),
     "max_tokens": "max_output_tokens",
 }

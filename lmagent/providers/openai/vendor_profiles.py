@@ -1,8 +1,8 @@
-"""What each OpenAI-shaped vendor does differently from the others, as profiles. No code branches on a vendor's name.
+"""What each OpenAI-shaped provider does differently, as profiles. No code branches on a provider's name.
 
 Addresses, key names and usual models come from the vendor table (`providers/vendors.py`), which names the profile of
-each row. Facts as of November 2026, from the vendors' pages and current clients; each can be changed with
-`dataclasses.replace(DEEPSEEK, ...)`. Over 400 lines because it is a table.
+each row. Facts as of November 2026, from the providers' pages and current clients; each can be changed with
+`dataclasses.replace(DEEPSEEK, ...)`.
 """
 
 from __future__ import annotations
@@ -11,23 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, cast
 
-from lmagent.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    ConfigurationError,
-    ContentFiltered,
-    ContextTooLong,
-    NotFound,
-    Overloaded,
-    PermissionDenied,
-    QuotaExceeded,
-    RateLimited,
-    RequestTimeout,
-    ServerFailed,
-)
+from lmagent import errors
+from lmagent.errors import ConfigurationError
 from lmagent.providers.base import Features, ParameterRule
 from lmagent.providers.conversation import ACKNOWLEDGED
-from lmagent.providers.fields import only, same, within
+from lmagent.providers.fields import by_code, only, same, within
 from lmagent.providers.minimax import MINIMAX_ERRORS
 from lmagent.providers.openai.profile import COMMON_PARAMETERS, GENERIC, ModelRule, Profile, endpoint
 from lmagent.providers.vendors import VENDORS
@@ -69,12 +57,12 @@ _NO_REQUIRED: _Choices = frozenset({"auto", "none", "named"})
 
 
 def _with(*names: str, **rules: ParameterRule) -> dict[str, ParameterRule]:
-    """Return the common parameters and a vendor's own."""
+    """Return the common parameters and a provider's own; names are separated by blanks."""
     return {**COMMON_PARAMETERS, **same(*names), **rules}
 
 
 def _only_these(*names: str, **rules: ParameterRule) -> dict[str, ParameterRule]:
-    """Return a closed set: the vendor refuses or does not know other parameters."""
+    """Return a closed set: the provider refuses or does not know other parameters."""
     return {**same(*names), **rules}
 
 
@@ -106,34 +94,25 @@ QWEN = Profile(
     **endpoint("qwen"),
     features=Features(tool_choice=_NO_REQUIRED, json_schema="object", reasoning=True),
     parameters=_with(
-        "top_k",
-        "repetition_penalty",
-        "enable_thinking",
-        "thinking_budget",
-        "enable_search",
-        "search_options",
+        "top_k repetition_penalty enable_thinking thinking_budget enable_search search_options",
         temperature=within("temperature", 0, 2, sent=(0, 1.99)),
         top_p=within("top_p", 0, 1, sent=(0.01, 1)),
     ),
     stream_usage=True,
-    error_codes={
-        "invalidapikey": AuthenticationFailed,
-        "arrearage": QuotaExceeded,
-        "accessdenied": PermissionDenied,
-        "modelnotfound": NotFound,
-        "datainspectionfailed": ContentFiltered,
-        "limit_requests": RateLimited,
-        "limit_burst_rate": RateLimited,
-        "throttling": RateLimited,
-        "throttling.ratequota": RateLimited,
-        "throttling.allocationquota": RateLimited,
-        "insufficient_quota": RateLimited,  # tokens a minute; it recovers, unlike OpenAI's code of this name
-        "requesttimeout": RequestTimeout,
-        "internalerror": ServerFailed,
-        "modelservingerror": Overloaded,
-        "modelunavailable": Overloaded,
-    },
-    error_texts=(("free quota", QuotaExceeded), ("free tier", QuotaExceeded), ("free allocated", QuotaExceeded)),
+    error_codes=by_code(
+        (errors.AuthenticationFailed, "invalidapikey"),
+        (errors.QuotaExceeded, "arrearage"),
+        (errors.PermissionDenied, "accessdenied"),
+        (errors.NotFound, "modelnotfound"),
+        (errors.ContentFiltered, "datainspectionfailed"),
+        (errors.RateLimited, "limit_requests limit_burst_rate"),
+        (errors.RateLimited, "throttling throttling.ratequota throttling.allocationquota"),
+        (errors.RateLimited, "insufficient_quota"),  # tokens a minute; it recovers, unlike OpenAI's code of this name
+        (errors.RequestTimeout, "requesttimeout"),
+        (errors.ServerFailed, "internalerror"),
+        (errors.Overloaded, "modelservingerror modelunavailable"),
+    ),
+    error_texts=tuple((words, errors.QuotaExceeded) for words in ("free quota", "free tier", "free allocated")),
     merge_system=True,
     arguments_must_be_json=True,
 )
@@ -145,18 +124,8 @@ MISTRAL = Profile(
     **endpoint("mistral"),
     features=Features(reasoning=True),
     parameters=_only_these(
-        "temperature",
-        "top_p",
-        "max_tokens",
-        "stop",
-        "presence_penalty",
-        "frequency_penalty",
-        "parallel_tool_calls",
-        "response_format",
-        "reasoning_effort",
-        "safe_prompt",
-        "prompt_mode",
-        "prediction",
+        "temperature top_p max_tokens stop presence_penalty frequency_penalty parallel_tool_calls response_format",
+        "reasoning_effort safe_prompt prompt_mode prediction",
         seed="random_seed",
     ),
     user_name=False,
@@ -172,26 +141,17 @@ GROQ = Profile(
     **endpoint("groq"),
     # Schemas do not go together with streams or tools on most models.
     features=Features(json_schema="object", reasoning=True),
-    parameters=_with("reasoning_format", "include_reasoning", "service_tier"),
+    parameters=_with("reasoning_format include_reasoning service_tier"),
     stream_usage=True,
     # The model wrote a call that Groq could not read; on a retry it writes another one.
-    error_codes={"tool_use_failed": ServerFailed},
+    error_codes={"tool_use_failed": errors.ServerFailed},
 )
 
 OPENROUTER = Profile(
     **endpoint("openrouter"),
     features=Features(reasoning=True),
     parameters=_with(
-        "top_k",
-        "top_a",
-        "min_p",
-        "repetition_penalty",
-        "verbosity",
-        "reasoning",
-        "provider",
-        "models",
-        "plugins",
-        "transforms",
+        "top_k top_a min_p repetition_penalty verbosity reasoning provider models plugins transforms",
     ),
     stream_usage=True,
     text_parts=True,
@@ -203,7 +163,7 @@ OPENROUTER = Profile(
 TOGETHER = Profile(
     **endpoint("together"),
     features=Features(reasoning=True),
-    parameters=_with("top_k", "min_p", "repetition_penalty", "reasoning"),
+    parameters=_with("top_k min_p repetition_penalty reasoning"),
     stream_usage=True,
 )
 
@@ -213,8 +173,7 @@ XAI = Profile(
     parameters=_with("search_parameters"),
     model_rules=(
         ModelRule(
-            models=("grok-4*", "grok-code*"),
-            refuses=frozenset({"stop", "frequency_penalty", "presence_penalty"}),
+            models=("grok-4*", "grok-code*"), refuses=frozenset({"stop", "frequency_penalty", "presence_penalty"})
         ),
     ),
     stream_usage=True,
@@ -227,29 +186,26 @@ STEPFUN = Profile(
     stream_usage=True,
 )
 
-YI = Profile(
-    **endpoint("yi"),
-    features=Features(tool_choice=_AUTO_NONE, json_schema="object"),
-)
+YI = Profile(**endpoint("yi"), features=Features(tool_choice=_AUTO_NONE, json_schema="object"))
 
 SILICONFLOW = Profile(
     **endpoint("siliconflow"),
     features=Features(tool_choice=_AUTO_NONE, json_schema="object", reasoning=True),
-    parameters=_with("top_k", "min_p", "enable_thinking", "thinking_budget"),
+    parameters=_with("top_k min_p enable_thinking thinking_budget"),
     stream_usage=True,
 )
 
 VOLCENGINE = Profile(
     **endpoint("volcengine"),
     features=Features(json_schema="object", reasoning=True),
-    parameters=_with("thinking", "repetition_penalty", "service_tier"),
+    parameters=_with("thinking repetition_penalty service_tier"),
     stream_usage=True,
 )
 
 _LOCAL = Profile(
     provider="local-server",
     features=Features(reasoning=True, constrained="json_schema"),
-    parameters=_with("top_k", "min_p", "repetition_penalty"),
+    parameters=_with("top_k min_p repetition_penalty"),
     stream_usage=True,
     # A schema constrains everything the model writes, so that it could not call a tool.
     schema_with_tools=False,
@@ -265,13 +221,7 @@ VLLM = replace(
     _LOCAL,
     **endpoint("vllm"),
     parameters=_with(
-        "top_k",
-        "min_p",
-        "repetition_penalty",
-        "chat_template_kwargs",
-        "guided_json",
-        "guided_regex",
-        "guided_choice",
+        "top_k min_p repetition_penalty chat_template_kwargs guided_json guided_regex guided_choice",
         "structured_outputs",
     ),
     merge_system=True,
@@ -281,15 +231,11 @@ LLAMA_CPP = replace(
     _LOCAL,
     **endpoint("llamacpp"),
     features=Features(reasoning=True, constrained="grammar"),
-    parameters=_with("top_k", "min_p", repetition_penalty="repeat_penalty", grammar="grammar"),
+    parameters=_with("top_k min_p", repetition_penalty="repeat_penalty", grammar="grammar"),
     merge_system=True,
 )
 
-LM_STUDIO = replace(
-    _LOCAL,
-    **endpoint("lmstudio"),
-)
-
+LM_STUDIO = replace(_LOCAL, **endpoint("lmstudio"))
 
 _zhipu_range = within("temperature", 0, 1, sent=(0.01, 0.99))
 
@@ -303,16 +249,7 @@ ZHIPU = Profile(
     **endpoint("zhipu"),
     features=Features(tool_choice=_AUTO, json_schema="object", reasoning=True),
     parameters=_only_these(
-        "max_tokens",
-        "stop",
-        "seed",
-        "response_format",
-        "reasoning_effort",
-        "do_sample",
-        "thinking",
-        "tool_stream",
-        "request_id",
-        "meta",
+        "max_tokens stop seed response_format reasoning_effort do_sample thinking tool_stream request_id meta",
         "sensitive_word_check",
         temperature=_zhipu_temperature,
         top_p=within("top_p", 0, 1, sent=(0.01, 0.99)),
@@ -330,10 +267,7 @@ BAICHUAN = Profile(
     **endpoint("baichuan"),
     features=Features(tool_choice=_AUTO, images=False, json_schema="object", stop=False),
     parameters=_only_these(
-        "top_p",
-        "top_k",
-        "max_tokens",
-        "response_format",
+        "top_p top_k max_tokens response_format",
         temperature=within("temperature", 0, 1),
     ),
 )
@@ -342,7 +276,7 @@ BAICHUAN = Profile(
 HUNYUAN = Profile(
     **endpoint("hunyuan"),
     features=Features(tool_choice=_NO_REQUIRED, json_schema="none", reasoning=True),
-    parameters=_with("enable_enhancement", "enable_thinking", "search_info", "citation", "force_search_enhancement"),
+    parameters=_with("enable_enhancement enable_thinking search_info citation force_search_enhancement"),
 )
 """Hunyuan's OpenAI-compatible endpoint."""
 
@@ -350,8 +284,7 @@ MINIMAX = Profile(
     **endpoint("minimax"),
     features=Features(tool_choice=_AUTO_NONE, json_schema="none", reasoning=True),
     parameters=_with(
-        "reasoning_split",
-        "thinking",
+        "reasoning_split thinking",
         temperature=within("temperature", 0, 1, sent=(0.01, 1)),
         top_p=within("top_p", 0, 1, sent=(0.01, 1)),
     ),
@@ -384,18 +317,15 @@ MINIMAX_V2 = replace(
 WENXIN = Profile(
     **endpoint("wenxin"),
     features=Features(json_schema="object", reasoning=True),
-    parameters=_with("penalty_score", "repetition_penalty", "web_search", "metadata", "enable_thinking"),
+    parameters=_with("penalty_score repetition_penalty web_search metadata enable_thinking"),
     stream_usage=True,
-    error_codes={
-        "malformed_json": BadRequest,
-        "invalid_messages": BadRequest,
-        "invalid_argument": BadRequest,
-        "characters_too_long": ContextTooLong,
-        "tokens_too_long": ContextTooLong,
-        "unsafe_request": ContentFiltered,
-        "invalid_iam_token": AuthenticationFailed,
-        "no_parameter_permission": PermissionDenied,
-    },
+    error_codes=by_code(
+        (errors.BadRequest, "malformed_json invalid_messages invalid_argument"),
+        (errors.ContextTooLong, "characters_too_long tokens_too_long"),
+        (errors.ContentFiltered, "unsafe_request"),
+        (errors.AuthenticationFailed, "invalid_iam_token"),
+        (errors.PermissionDenied, "no_parameter_permission"),
+    ),
 )
 """Qianfan v2, Wenxin's current API."""
 
@@ -404,14 +334,14 @@ PROFILES: Mapping[str, Profile] = {
     for prefix, entry in VENDORS.items()
     if ("vendor", prefix) in entry.options
 }
-"""Vendor name -> profile, for the vendors without a model class of their own, in the order of the table."""
+"""Prefix -> profile, for the providers without a model class of their own, in the order of the table."""
 
 
 def profile_of(vendor: str) -> Profile:
-    """Return the profile of a vendor without a model class of its own.
+    """Return the profile of a provider without a model class of its own.
 
     Raises:
-        ConfigurationError: No such vendor; the message lists the known ones.
+        ConfigurationError: No such provider; the message lists the known ones.
     """
     profile = PROFILES.get(vendor)
     if profile is None:
