@@ -324,9 +324,7 @@ class AnthropicCodec(Codec):
         with self.reading(body):
             return state.take(body)
 
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
+    def parse_error(self, status: int, headers: Mapping[str, str], body: JSON, text: str = "") -> ProviderError | None:
         given = mapping(body)
         if status < 400 and ("content" in given or not (given.get("type") == "error" or given.get("error"))):
             return None

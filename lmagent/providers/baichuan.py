@@ -14,10 +14,9 @@ from typing import Any, ClassVar
 from lmagent import errors
 from lmagent.core.events import Delta, Done, TextDelta
 from lmagent.core.json_text import JSON, LineDecoder, storable
-from lmagent.core.messages import Reply, Usage
 from lmagent.core.redaction import Secret
-from lmagent.errors import ParameterError, ProviderError
-from lmagent.providers.base import ChatCall, ParameterRule, Request, SigningAuth, error_for_status
+from lmagent.errors import ParameterError
+from lmagent.providers.base import ChatCall, Fault, ParameterRule, ReplyState, Request, SigningAuth, error_for_status
 from lmagent.providers.conversation import TextOnlyCodec
 from lmagent.providers.fields import by_code, ended, mapping, objects, text, usage_of, within
 from lmagent.providers.vendors import VENDORS
@@ -68,13 +67,8 @@ class BaichuanSignatureAuth(SigningAuth):
 
 
 @dataclass(slots=True)
-class _State:
-    """What one stream has sent so far."""
-
-    usage: Usage | None = None
+class _State(ReplyState):
     reason: str = ""
-    last: JSON = None
-    ended: bool = False
 
     def done(self) -> Done:
         self.ended = True
@@ -91,6 +85,7 @@ class BaichuanCodec(TextOnlyCodec):
 
     provider: ClassVar[str] = "baichuan"
     framing = LineDecoder
+    state_class = _State
 
     def __init__(self, model: str, *, base_url: str = BASE_URL) -> None:
         self.model = model
@@ -109,24 +104,11 @@ class BaichuanCodec(TextOnlyCodec):
         body |= call.parameters.get("extra_body") or {}
         return self.post(f"{self.base_url}/v1/{'stream/chat' if call.stream else 'chat'}", _encoded(body), call)
 
-    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        self.check(body)
-        return self.reply_of(body, self._read(self.new_state(), body, whole=True), prefix=prefix)
-
-    def new_state(self) -> _State:
-        return _State()
-
-    def parse_event(self, state: _State, data: bytes, event: str = "") -> Iterable[Delta]:
-        body = self.object_of(data)
-        self.check(body)
-        with self.reading(body):
-            yield from self._read(state, body)
-
     def finish(self, state: _State) -> Iterable[Delta]:
         """Return `Done` for a stream that had a finish reason but no usage."""
         return (state.done(),) if state.reason and not state.ended else ()
 
-    def _read(self, state: _State, body: JSON, *, whole: bool = False) -> Iterator[Delta]:
+    def read(self, state: _State, body: JSON, *, whole: bool = False) -> Iterator[Delta]:
         messages = objects(mapping(body["data"]).get("messages"))
         usage = mapping(body.get("usage"))
         made = "answer_tokens" if "answer_tokens" in usage else "completion_tokens"
@@ -135,37 +117,22 @@ class BaichuanCodec(TextOnlyCodec):
         last = messages[-1]
         state.reason = text(last.get("finish_reason")) or state.reason
         said = text(last["content"])
-        if said and not state.ended:
+        if said:
             yield TextDelta(said)
-        if whole or (state.reason and state.usage is not None and not state.ended):
+        if whole or (state.reason and state.usage is not None):
             yield state.done()
 
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
-        fields = mapping(body)
-        code = fields.get("code")
+    def fault(self, status: int, headers: Mapping[str, str], body: dict[str, Any], text: str) -> Fault | None:
+        code = body.get("code")
         if status < 400 and code in (None, 0, "0"):
             return None
-        message = str(fields.get("msg") or text)
-        return self.failure(
-            _class_of(status, str(code), message),
-            message,
-            suffix=" (check the clock of this machine)" if str(code) in _CLOCK else "",
-            status=status,
-            headers=headers,
-            body=body,
-            code=code,
-            request_ids=(headers.get("x-bc-request-id"),),
-        )
-
-
-def _class_of(status: int, code: str, message: str) -> type[ProviderError]:
-    if code in _ERRORS:
-        return _ERRORS[code]
-    if len(code) == 5 and code.startswith("102"):  # a failure of the service; only the message says which
-        return errors.RateLimited if any(word in message.lower() for word in _LIMIT_WORDS) else errors.ServerFailed
-    return error_for_status(status)
+        message, word = str(body.get("msg") or text), str(code)
+        kind = _ERRORS.get(word) or error_for_status(status)
+        if len(word) == 5 and word.startswith("102"):  # a failure of the service; only the message says which
+            is_limit = any(part in message.lower() for part in _LIMIT_WORDS)
+            kind = errors.RateLimited if is_limit else errors.ServerFailed
+        suffix = " (check the clock of this machine)" if word in _CLOCK else ""
+        return Fault(kind, message, code, (headers.get("x-bc-request-id"),), suffix)
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:

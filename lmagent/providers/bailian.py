@@ -8,7 +8,7 @@ docs/providers/bailian.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,6 @@ from lmagent.core.messages import (
     ImagePart,
     Message,
     Part,
-    Reply,
     SystemMessage,
     TextPart,
     ToolCall,
@@ -28,7 +27,17 @@ from lmagent.core.messages import (
     UserMessage,
 )
 from lmagent.errors import ProviderError
-from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request, error_for_status
+from lmagent.providers.base import (
+    ChatCall,
+    EventCodec,
+    Fault,
+    Features,
+    NamedTool,
+    ParameterRule,
+    ReplyState,
+    Request,
+    error_for_status,
+)
 from lmagent.providers.conversation import (
     RAW_ARGUMENTS,
     arguments_object,
@@ -88,6 +97,7 @@ def bailian_error_class(code: str, message: str) -> type[ProviderError] | None:
 
 BASE_URL = VENDORS["bailian"].api("native").address
 
+_DETAILS = {"cached_in": "prompt_tokens_details", "reasoning_in": "output_tokens_details"}
 _TEXT_PATH = "/services/aigc/text-generation/generation"
 _MULTIMODAL_PATH = "/services/aigc/multimodal-generation/generation"
 _MULTIMODAL = re.compile(r"-vl|-omni|^qvq|^qwen3\.[5-9]|^qwen[4-9]")
@@ -95,7 +105,7 @@ _MULTIMODAL = re.compile(r"-vl|-omni|^qvq|^qwen3\.[5-9]|^qwen[4-9]")
 
 
 @dataclass(slots=True)
-class BailianState:
+class BailianState(ReplyState):
     """One stream. If each event repeats the text, the next event is compared with the text so far."""
 
     cumulative: bool = False
@@ -103,10 +113,9 @@ class BailianState:
     reasoning: str = ""
     arguments: dict[int, str] = field(default_factory=dict[int, str])
     calls: CallPieces = field(default_factory=CallPieces)
-    done: bool = False
 
 
-class BailianCodec(Codec):
+class BailianCodec(EventCodec):
     """DashScope's generation API.
 
     Args:
@@ -224,66 +233,37 @@ class BailianCodec(Codec):
             case _:
                 raise self.refuse("a user message with a file")
 
-    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        self.check(body)
-        return self.reply_of(body, _whole(body), prefix=prefix, request_id=mapping(body).get("request_id"))
-
     def new_state(self) -> BailianState:
         return BailianState(cumulative=not self.incremental)
 
-    def parse_event(self, state: BailianState, data: bytes, event: str = "") -> Iterable[Delta]:
-        if state.done or data.strip() == b"[DONE]":
-            return ()
-        chunk = self.object_of(data)
-        if event == "error" or "output" not in chunk:
-            self.check(chunk)
-        with self.reading(chunk):
-            return list(self._chunk(state, chunk))
+    def request_id_of(self, body: dict[str, Any]) -> Any:
+        return body.get("request_id")
 
-    def _chunk(self, state: BailianState, chunk: dict[str, Any]) -> Iterator[Delta]:
-        output = mapping(chunk.get("output"))
-        for choice in (objects(output.get("choices")) or [output])[:1]:
-            reason = _reason(choice)
-            message = mapping(choice.get("message") or {"content": choice.get("text")})
-            yield from _deltas(state, message, last=bool(reason))
-            if reason and not state.done:
-                state.done = True
-                yield from _end(state, reason, chunk)
+    def read(self, state: BailianState, body: JSON, *, whole: bool = False) -> Iterator[Delta]:
+        output = mapping(body["output"] if whole else body.get("output"))
+        choice = (objects(output.get("choices")) or [output])[0]
+        reason = text(choice.get("finish_reason"))
+        if reason == "null":  # before the end
+            reason = ""
+        message = choice.get("message") or {"content": choice["text"] if whole else choice.get("text")}
+        yield from _deltas(state, mapping(message), last=whole or bool(reason))
+        if whole or reason:
+            state.ended = True
+            yield from state.calls.end()
+            usage = usage_of(body.get("usage"), "input_tokens", "output_tokens", **_DETAILS)
+            yield ended(reason or "stop", body, usage=usage, response_id=body.get("request_id"))
 
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
-        answer = mapping(body)
-        inner = mapping(answer.get("error")) or answer
+    def fault(self, status: int, headers: Mapping[str, str], body: dict[str, Any], text: str) -> Fault | None:
+        inner = mapping(body.get("error")) or body
         code = str(inner.get("code") or "")
-        if status < 400 and (not code or code in ("200", "Success") or "output" in answer):
+        if status < 400 and (not code or code in ("200", "Success") or "output" in body):
             return None
         message = str(inner.get("message") or text)
-        return self.failure(
-            bailian_error_class(code, message) or error_for_status(status),
-            message,
-            status=status,
-            headers=headers,
-            body=body,
-            code=code,
-            request_ids=(answer.get("request_id"), headers.get("x-request-id")),
-        )
+        kind = bailian_error_class(code, message) or error_for_status(status)
+        return Fault(kind, message, code, (body.get("request_id"), headers.get("x-request-id")))
 
 
-def _reason(choice: Mapping[str, Any]) -> str:
-    """Return the finish reason; before the end it is the text `"null"`, which counts as none."""
-    reason = text(choice.get("finish_reason"))
-    return "" if reason == "null" else reason
-
-
-def _whole(body: JSON) -> Iterator[Delta]:
-    state, output = BailianState(), body["output"]
-    choice = output["choices"][0] if output.get("choices") else output
-    yield from _deltas(state, choice["message"] if "message" in choice else {"content": choice["text"]})
-    yield from _end(state, _reason(choice) or "stop", body)
-
-
-def _deltas(state: BailianState, message: Mapping[str, Any], *, last: bool = True) -> Iterator[Delta]:
+def _deltas(state: BailianState, message: Mapping[str, Any], *, last: bool) -> Iterator[Delta]:
     thought = text(message.get("reasoning_content"))
     content = _flat(message.get("content"))
     if state.cumulative:
@@ -314,18 +294,6 @@ def _flat(content: object) -> str:
     if isinstance(content, list):
         return "".join(text(part.get("text")) for part in objects(content))  # pyright: ignore[reportUnknownArgumentType]
     return text(content)
-
-
-def _end(state: BailianState, reason: str, body: dict[str, Any]) -> Iterator[Delta]:
-    yield from state.calls.end()
-    usage = usage_of(
-        body.get("usage"),
-        "input_tokens",
-        "output_tokens",
-        cached_in="prompt_tokens_details",
-        reasoning_in="output_tokens_details",
-    )
-    yield ended(reason, body, usage=usage, response_id=body.get("request_id"))
 
 
 def _call_out(call: ToolCall) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from uuid import uuid4
 
 from lmagent.core.events import Delta, Done, TextDelta
 from lmagent.core.json_text import JSON, dumps
-from lmagent.core.messages import Reply, Usage
+from lmagent.core.messages import Usage
 from lmagent.core.redaction import Secret
-from lmagent.errors import AuthenticationFailed, InvalidResponse, ProviderError
+from lmagent.errors import AuthenticationFailed, InvalidResponse
 from lmagent.providers.bailian import bailian_error_class
-from lmagent.providers.base import ChatCall, ParameterRule, Request, TokenAuth, error_for_status
+from lmagent.providers.base import ChatCall, Fault, ParameterRule, ReplyState, Request, TokenAuth, error_for_status
 from lmagent.providers.conversation import TextOnlyCodec
 from lmagent.providers.fields import first_text, mapping, objects, quoted, text
 from lmagent.providers.vendors import VENDORS
@@ -121,12 +121,10 @@ BASE_URL = VENDORS["bailian"].api("app").address
 
 
 @dataclass(slots=True)
-class BailianAppState:
+class BailianAppState(ReplyState):
     """One stream: the text so far, which each event repeats, and the last event, because the end has no mark."""
 
     shown: str = ""
-    last: dict[str, Any] | None = None
-    done: bool = False
 
 
 class BailianAppCodec(TextOnlyCodec):
@@ -141,6 +139,7 @@ class BailianAppCodec(TextOnlyCodec):
 
     provider = "bailian"
     features = replace(TextOnlyCodec.features, stop=True)
+    state_class = BailianAppState
 
     def __init__(
         self,
@@ -180,56 +179,36 @@ class BailianAppCodec(TextOnlyCodec):
         }
         return self.post(f"{self.base_url}/v2/app/completions", dumps({**body, **extra}), call, headers=headers)
 
-    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        self.check(body)
-        return self.reply_of(body, _whole(body), prefix=prefix, request_id=mapping(body).get("RequestId"))
-
-    def new_state(self) -> BailianAppState:
-        return BailianAppState()
-
     def parse_event(self, state: BailianAppState, data: bytes, event: str = "") -> Iterable[Delta]:
-        if data.strip() == b"[DONE]":
-            return self.finish(state)
-        chunk = self.object_of(data)
-        self.check(chunk)
-        with self.reading(chunk):
-            whole = text(mapping(chunk["Data"]).get("Text")).rstrip("\ufffd")
-            state.last = chunk
-        if len(whole) <= len(state.shown):
-            return ()
-        before, state.shown = state.shown, whole
-        return [TextDelta(whole[len(before) :])]
+        return self.finish(state) if data.strip() == b"[DONE]" else super().parse_event(state, data, event)
+
+    def request_id_of(self, body: dict[str, Any]) -> Any:
+        return body.get("RequestId")
+
+    def read(self, state: BailianAppState, body: JSON, *, whole: bool = False) -> Iterator[Delta]:
+        data = mapping(body["Data"])
+        so_far = text(data["Text"]) if whole else text(data.get("Text")).rstrip("\ufffd")
+        state.last = body
+        if len(so_far) > len(state.shown):
+            before, state.shown = state.shown, so_far
+            yield TextDelta(so_far[len(before) :])
+        if whole:
+            yield _done(body)
 
     def finish(self, state: BailianAppState) -> Iterable[Delta]:
         """Return `Done` if any event came: the protocol has no mark for the end except the end of the body."""
-        if state.done or state.last is None:
+        if state.ended or state.last is None:
             return ()
-        state.done = True
+        state.ended = True
         with self.reading(state.last):
             return [_done(state.last)]
 
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
-        answer = mapping(body)
-        if answer.get("Success") is not False and status < 400:
+    def fault(self, status: int, headers: Mapping[str, str], body: dict[str, Any], text: str) -> Fault | None:
+        if body.get("Success") is not False and status < 400:
             return None
-        code = str(answer.get("Code") or "")
-        message = str(answer.get("Message") or text)
-        return self.failure(
-            bailian_error_class(code, message) or error_for_status(status),
-            message,
-            status=status,
-            headers=headers,
-            body=body,
-            code=code,
-            request_ids=(answer.get("RequestId"),),
-        )
-
-
-def _whole(body: JSON) -> Iterator[Delta]:
-    yield TextDelta(text(body["Data"]["Text"]))
-    yield _done(body)
+        code, message = str(body.get("Code") or ""), str(body.get("Message") or text)
+        kind = bailian_error_class(code, message) or error_for_status(status)
+        return Fault(kind, message, code, (body.get("RequestId"),))
 
 
 def _done(body: dict[str, Any]) -> Done:

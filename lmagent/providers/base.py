@@ -13,16 +13,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import field, replace
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeAlias, cast
 
 from lmagent import errors
 from lmagent.core.events import Delta, ReplyBuilder
 from lmagent.core.fast_dataclass import fast_dataclass
 from lmagent.core.json_text import JSON, Framing, JSONError, SSEDecoder, loads
-from lmagent.core.messages import Message, Reply
+from lmagent.core.messages import Message, Reply, Usage
 from lmagent.core.redaction import Secret
 from lmagent.errors import InvalidResponse, MessageError, ParameterError, ProviderError
-from lmagent.providers.fields import ParameterRule, failure
+from lmagent.providers.fields import ParameterRule, failure, mapping
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 
 __all__ = [
@@ -31,11 +31,14 @@ __all__ = [
     "BearerAuth",
     "ChatCall",
     "Codec",
+    "EventCodec",
+    "Fault",
     "Features",
     "HeaderAuth",
     "Meter",
     "NamedTool",
     "ParameterRule",
+    "ReplyState",
     "Request",
     "SigningAuth",
     "TokenAuth",
@@ -192,9 +195,7 @@ class Codec(ABC):
         return ()
 
     @abstractmethod
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
+    def parse_error(self, status: int, headers: Mapping[str, str], body: JSON, text: str = "") -> ProviderError | None:
         """Return the error in an answer, also one in a body of status 200; None if the answer is no error.
 
         Args:
@@ -343,6 +344,71 @@ class Codec(ABC):
         """Raise `MessageError` if a history of `count` messages is longer than the API takes."""
         if most is not None and count > most:
             raise self.refuse(f"{count} messages; it takes at most {most} (shorten the history)")
+
+
+class Fault(NamedTuple):
+    """An error as a dialect reads it from an answer."""
+
+    kind: type[ProviderError]
+    message: object
+    code: object = None
+    """The provider's error code; 0 and the empty text mean none."""
+    request_ids: tuple[object, ...] = ()
+    """Where the request id may be, best place first."""
+    suffix: str = ""
+    """Put after the message."""
+
+
+@fast_dataclass()
+class ReplyState:
+    """The state of one reply: what most dialects keep."""
+
+    ended: bool = False
+    usage: Usage | None = None
+    last: JSON = None
+    """The last event that `Done` may be made from."""
+
+
+class EventCodec(Codec):
+    """A dialect whose answers and stream events are JSON objects of much the same shape: one `read` for both."""
+
+    state_class: ClassVar[type[Any]] = ReplyState
+
+    @abstractmethod
+    def read(self, state: Any, body: JSON, *, whole: bool = False) -> Iterable[Delta]:
+        """Yield the deltas of one event, or of a complete answer (`whole`)."""
+
+    @abstractmethod
+    def fault(self, status: int, headers: Mapping[str, str], body: dict[str, Any], text: str) -> Fault | None:
+        """Return the error in an answer, or None; the arguments are those of `parse_error`."""
+
+    def request_id_of(self, body: dict[str, Any]) -> Any:
+        """Return the id of the request in a complete answer, if the service puts it there."""
+        return None
+
+    def new_state(self) -> Any:
+        return self.state_class()
+
+    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
+        self.check(body)
+        deltas, request_id = self.read(self.new_state(), body, whole=True), self.request_id_of(mapping(body))
+        return self.reply_of(body, deltas, prefix=prefix, request_id=request_id)
+
+    def parse_event(self, state: Any, data: bytes, event: str = "") -> Iterable[Delta]:
+        if state.ended or data.strip() == b"[DONE]":
+            return ()
+        body = self.object_of(data)
+        self.check(body)
+        with self.reading(body):
+            return list(self.read(state, body))
+
+    def parse_error(self, status: int, headers: Mapping[str, str], body: JSON, text: str = "") -> ProviderError | None:
+        found = self.fault(status, headers, mapping(body), text)
+        if found is None:
+            return None
+        kind, message, code, ids, suffix = found
+        facts = {"text": text, "suffix": suffix, "code": code, "request_ids": ids}
+        return self.failure(kind, message, status=status, headers=headers, body=body, **facts)
 
 
 _BY_STATUS: dict[int, type[ProviderError]] = {

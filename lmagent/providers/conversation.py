@@ -35,7 +35,7 @@ from lmagent.core.messages import (
     UserMessage,
 )
 from lmagent.errors import MessageError
-from lmagent.providers.base import ChatCall, Codec, Features
+from lmagent.providers.base import ChatCall, EventCodec, Features
 from lmagent.toolkit.schema_dialects import schema_as_text
 
 __all__ = [
@@ -425,7 +425,7 @@ def fitting_name(name: str) -> str:
     return name if _NAME.fullmatch(name) else _NOT_IN_NAMES.sub("_", name)[:_MAX_NAME] or "unknown"
 
 
-class TextOnlyCodec(Codec):
+class TextOnlyCodec(EventCodec):
     """A dialect with only texts of a user and an assistant: no tools, images or system role."""
 
     features = Features(

@@ -307,9 +307,7 @@ class GeminiCodec(Codec):
         with self.reading(state.raw):
             return (state.done(),) if state.has_finished else ()
 
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
+    def parse_error(self, status: int, headers: Mapping[str, str], body: JSON, text: str = "") -> ProviderError | None:
         answers = [mapping(answer) for answer in _answers(body)]
         given = next((answer for answer in answers if answer.get("error")), answers[0] if answers else {})
         if status >= 400 or given.get("error"):

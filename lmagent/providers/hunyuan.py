@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -25,20 +25,20 @@ from lmagent.core.messages import (
     AssistantMessage,
     ImagePart,
     Message,
-    Reply,
     TextPart,
     ToolCall,
     ToolMessage,
     UserMessage,
 )
 from lmagent.core.redaction import Secret
-from lmagent.errors import ProviderError
 from lmagent.providers.base import (
     ChatCall,
-    Codec,
+    EventCodec,
+    Fault,
     Features,
     NamedTool,
     ParameterRule,
+    ReplyState,
     Request,
     SigningAuth,
     error_for_status,
@@ -152,16 +152,15 @@ _ERRORS = by_code(
 
 
 @dataclass(slots=True)
-class HunyuanState:
-    """One stream: the slot of each call, the pieces of the calls, whether it has ended."""
+class HunyuanState(ReplyState):
+    """One stream: the slot of each call and the pieces of the calls."""
 
     slots: dict[str, int] = field(default_factory=dict[str, int])
     at_index: dict[int, int] = field(default_factory=dict[int, int])
     calls: CallPieces = field(default_factory=CallPieces)
-    done: bool = False
 
 
-class HunyuanCodec(Codec):
+class HunyuanCodec(EventCodec):
     """The cloud API `ChatCompletions`.
 
     Args:
@@ -175,6 +174,7 @@ class HunyuanCodec(Codec):
     """
 
     provider = "hunyuan"
+    state_class = HunyuanState
 
     def __init__(
         self,
@@ -264,50 +264,31 @@ class HunyuanCodec(Codec):
             return {"Tools": tools, "ToolChoice": "custom", "CustomTool": chosen}
         return {"Tools": tools} if choice == "auto" else {"Tools": tools, "ToolChoice": choice}
 
-    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        self.check(body)
-        with self.reading(body):
-            response = mapping(body.get("Response", body))
-        return self.reply_of(body, _whole(response, body), prefix=prefix, request_id=response.get("RequestId"))
+    def request_id_of(self, body: dict[str, Any]) -> Any:
+        return mapping(body.get("Response", body)).get("RequestId")
 
-    def new_state(self) -> HunyuanState:
-        return HunyuanState()
-
-    def parse_event(self, state: HunyuanState, data: bytes, event: str = "") -> Iterable[Delta]:
-        if state.done or data.strip() == b"[DONE]":
-            return ()
-        chunk = self.object_of(data)
-        self.check(chunk)
-        with self.reading(chunk):
-            return list(self._chunk(state, mapping(chunk.get("Response", chunk))))
-
-    def _chunk(self, state: HunyuanState, chunk: dict[str, Any]) -> Iterator[Delta]:
-        for choice in objects(chunk.get("Choices"))[:1]:
-            yield from _deltas(state, mapping(choice.get("Delta") or choice.get("Message")))
+    def read(self, state: HunyuanState, body: JSON, *, whole: bool = False) -> Iterator[Delta]:
+        response = mapping(body.get("Response", body))
+        choices = objects(response.get("Choices"))
+        for choice in [choices[0]] if whole else choices[:1]:
+            message = choice.get("Delta") or (choice["Message"] if whole else choice.get("Message"))
+            yield from _deltas(state, mapping(message))
             reason = text(choice.get("FinishReason"))
-            if reason and not state.done:
-                state.done = True
-                yield from _end(state, chunk, reason, raw=chunk)
+            if whole or reason:
+                state.ended = True
+                yield from state.calls.end()
+                usage = usage_of(response.get("Usage"), "PromptTokens", "CompletionTokens", "TotalTokens")
+                yield ended(reason or "stop", body, usage=usage, response_id=response.get("Id"))
 
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
-        answer = mapping(body)
-        answer = mapping(answer.get("Response", answer))
+    def fault(self, status: int, headers: Mapping[str, str], body: dict[str, Any], text: str) -> Fault | None:
+        answer = mapping(body.get("Response", body))
         fault = mapping(answer.get("Error") or answer.get("ErrorMsg"))
         if not fault and status < 400:
             return None
         code = str(fault.get("Code") or "")
-        return self.failure(
-            class_of(code, _ERRORS) or error_for_status(status),
-            fault.get("Message") or fault.get("Msg"),
-            status=status,
-            headers=headers,
-            body=body,
-            text=text,
-            code=code,
-            request_ids=(answer.get("RequestId"), headers.get("x-tc-requestid")),
-        )
+        kind = class_of(code, _ERRORS) or error_for_status(status)
+        ids = (answer.get("RequestId"), headers.get("x-tc-requestid"))
+        return Fault(kind, fault.get("Message") or fault.get("Msg"), code, ids)
 
 
 def obeys_tools(model: str) -> bool:
@@ -327,12 +308,6 @@ def _tool_out(tool: ToolSpec) -> dict[str, Any]:
             function["Description"] = tool.description
         known = tool.encoded["hunyuan"] = {"Type": "function", "Function": function}
     return known
-
-
-def _whole(response: dict[str, Any], body: JSON) -> Iterator[Delta]:
-    state, choice = HunyuanState(), response["Choices"][0]
-    yield from _deltas(state, mapping(choice.get("Message") or choice["Delta"]))
-    yield from _end(state, response, text(choice.get("FinishReason")) or "stop", raw=body)
 
 
 def _deltas(state: HunyuanState, message: dict[str, Any]) -> Iterator[Delta]:
@@ -360,12 +335,6 @@ def _slot(state: HunyuanState, call: dict[str, Any]) -> int:
     slot = state.slots.setdefault(f" {index}", len(state.slots))
     state.at_index[index if isinstance(index, int) else slot] = slot
     return slot
-
-
-def _end(state: HunyuanState, response: dict[str, Any], reason: str, raw: JSON) -> Iterator[Delta]:
-    yield from state.calls.end()
-    usage = usage_of(response.get("Usage"), "PromptTokens", "CompletionTokens", "TotalTokens")
-    yield ended(reason, raw, usage=usage, response_id=response.get("Id"))
 
 
 _PARAMETERS: dict[str, ParameterRule] = {

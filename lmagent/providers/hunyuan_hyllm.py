@@ -9,24 +9,17 @@ from __future__ import annotations
 import base64
 import hmac
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from lmagent import errors
-from lmagent.core.events import Delta, Done, TextDelta
+from lmagent.core.events import Delta, TextDelta
 from lmagent.core.json_text import JSON, dumps, loads
-from lmagent.core.messages import Reply
 from lmagent.core.redaction import Secret
 from lmagent.errors import ProviderError
-from lmagent.providers.base import (
-    ChatCall,
-    ParameterRule,
-    Request,
-    SigningAuth,
-    error_for_status,
-)
+from lmagent.providers.base import ChatCall, Fault, ParameterRule, ReplyState, Request, SigningAuth, error_for_status
 from lmagent.providers.conversation import TextOnlyCodec
 from lmagent.providers.fields import ended, mapping, objects, text, usage_of
 from lmagent.providers.vendors import VENDORS
@@ -122,58 +115,28 @@ class HyllmCodec(TextOnlyCodec):
         }
         return self.post(f"{self.base_url}/chat/completions", dumps(body), call)
 
-    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        self.check(body)
-        return self.reply_of(body, _whole(body), prefix=prefix, request_id=mapping(body).get("req_id"))
+    def request_id_of(self, body: dict[str, Any]) -> Any:
+        return body.get("req_id")
 
-    def new_state(self) -> list[bool]:
-        """Return a list of one item: whether the reply has ended."""
-        return [False]
+    def read(self, state: ReplyState, body: JSON, *, whole: bool = False) -> Iterator[Delta]:
+        choices = objects(body.get("choices"))
+        for choice in [choices[0]] if whole else choices[:1]:
+            # In a complete answer the field is `messages`, an object.
+            message = mapping(choice.get("delta") or choice.get("messages") or choice.get("message"))
+            if content := text(message["content"] if whole else message.get("content")):
+                yield TextDelta(content)
+            reason = text(choice.get("finish_reason"))
+            if whole or reason:
+                state.ended = True
+                yield ended(reason or "stop", body, usage=usage_of(body.get("usage")), response_id=body.get("id"))
 
-    def parse_event(self, state: list[bool], data: bytes, event: str = "") -> Iterable[Delta]:
-        if state[0] or data.strip() == b"[DONE]":
-            return ()
-        chunk = self.object_of(data)
-        self.check(chunk)
-        deltas: list[Delta] = []
-        with self.reading(chunk):
-            for choice in objects(chunk.get("choices")):
-                if content := text(mapping(choice.get("delta") or choice.get("messages")).get("content")):
-                    deltas.append(TextDelta(content))
-                if reason := text(choice.get("finish_reason")):
-                    state[0] = True
-                    deltas.append(_done(chunk, reason))
-        return deltas
-
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
-        answer = mapping(body)
-        if not answer.get("error") and status < 400:
+    def fault(self, status: int, headers: Mapping[str, str], body: dict[str, Any], text: str) -> Fault | None:
+        if not body.get("error") and status < 400:
             return None
-        fault = mapping(answer.get("error"))
+        fault = mapping(body.get("error"))
         message = str(fault.get("message") or text)
         by_words = (kind for words, kind in _WORDS if any(word in message.lower() for word in words))
-        return self.failure(
-            next(by_words, error_for_status(status)),
-            message,
-            status=status,
-            headers=headers,
-            body=body,
-            code=fault.get("code"),
-            request_ids=(answer.get("req_id"),),
-        )
-
-
-def _whole(body: JSON) -> Iterator[Delta]:
-    choice = body["choices"][0]
-    # The field is `messages`, an object.
-    yield TextDelta(text((choice.get("messages") or choice["message"])["content"]))
-    yield _done(body, text(choice.get("finish_reason")) or "stop")
-
-
-def _done(body: dict[str, Any], reason: str) -> Done:
-    return ended(reason, body, usage=usage_of(body.get("usage")), response_id=body.get("id"))
+        return Fault(next(by_words, error_for_status(status)), message, fault.get("code"), (body.get("req_id"),))
 
 
 _PARAMETERS: dict[str, ParameterRule] = {"temperature": "temperature", "top_p": "top_p"}

@@ -13,9 +13,18 @@ from typing import Any, ClassVar, Literal
 from lmagent import errors
 from lmagent.core.events import Delta, Done, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON
-from lmagent.core.messages import AssistantMessage, Message, Reply, ToolMessage, Usage
-from lmagent.errors import ParameterError, ProviderError
-from lmagent.providers.base import ChatCall, Codec, Features, ParameterRule, Request, error_for_status
+from lmagent.core.messages import AssistantMessage, Message, ToolMessage
+from lmagent.errors import ParameterError
+from lmagent.providers.base import (
+    ChatCall,
+    EventCodec,
+    Fault,
+    Features,
+    ParameterRule,
+    ReplyState,
+    Request,
+    error_for_status,
+)
 from lmagent.providers.conversation import (
     TextOnlyCodec,
     alternating,
@@ -85,21 +94,16 @@ _PRO_PARAMETERS: Mapping[str, ParameterRule] = {
 
 
 @dataclass(slots=True)
-class _State:
-    """What one stream has sent so far."""
-
+class _State(ReplyState):
     shown: int = 0
     """Characters of the answer that were passed on."""
     called: bool = False
-    usage: Usage | None = None
-    last: JSON = None
-    """The last event with a finish reason."""
-    ended: bool = False
 
 
-class _OldCodec(Codec):
+class _OldCodec(EventCodec):
     """Base of both dialects: address, envelope, errors, streams whose last event repeats the whole answer."""
 
+    state_class = _State
     path: ClassVar[str]
 
     def __init__(
@@ -125,68 +129,39 @@ class _OldCodec(Codec):
     def _answer(self, body: JSON, *, whole: bool) -> tuple[str, Mapping[str, Any] | None]:
         """Return the text and the function call of a reply (`whole`) or of one event."""
 
-    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        self.check(body)
-        return self.reply_of(body, self._whole(body), prefix=prefix)
-
-    def _whole(self, body: JSON) -> Iterator[Delta]:
-        state = _State(usage=usage_of(body.get("usage")))
-        yield from self._deltas(state, *self._answer(body, whole=True))
-        yield _done(state, body)
-
-    def new_state(self) -> _State:
-        return _State()
-
-    def parse_event(self, state: _State, data: bytes, event: str = "") -> Iterable[Delta]:
-        if state.ended or data.strip() == b"[DONE]":
-            return
-        body = self.object_of(data)
-        self.check(body)
-        with self.reading(body):
-            usage = usage_of(body.get("usage"))
-            if usage is not None and usage.total_tokens:
-                state.usage = usage
-            # The last event repeats the whole answer; only the text that was not passed on yet is new.
-            whole = bool(body.get("reply")) or bool(usage and usage.total_tokens)
-            said, call = self._answer(body, whole=whole)
-            yield from self._deltas(state, said[state.shown :] if whole else said, call)
-            if any(choice.get("finish_reason") for choice in objects(body.get("choices"))) or whole:
-                state.last = body
-            if whole:
-                state.ended = True
-                yield _done(state, body)
-
-    def finish(self, state: _State) -> Iterable[Delta]:
-        if not state.ended and state.last is not None:
-            state.ended = True
-            yield _done(state, state.last)
-
-    def _deltas(self, state: _State, said: str, call: Mapping[str, Any] | None) -> Iterator[Delta]:
+    def read(self, state: _State, body: JSON, *, whole: bool = False) -> Iterator[Delta]:
+        usage = usage_of(body.get("usage"))
+        is_last = bool(body.get("reply")) or bool(usage and usage.total_tokens)
+        if usage is not None and (whole or usage.total_tokens):
+            state.usage = usage
+        # The last event repeats the whole answer; only the text that was not passed on yet is new.
+        whole = whole or is_last
+        said, call = self._answer(body, whole=whole)
+        said = said[state.shown :] if whole else said
         if said:
             state.shown += len(said)
             yield TextDelta(said)
         if call and not state.called:
             state.called = True
             yield ToolCallDelta(0, name=call["name"], arguments=call_arguments(call.get("arguments")))
+        if any(choice.get("finish_reason") for choice in objects(body.get("choices"))) or whole:
+            state.last = body
+        if whole:
+            yield from self.finish(state)
 
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
-        fields = mapping(body)
-        resp = mapping(fields.get("base_resp"))
+    def finish(self, state: _State) -> Iterable[Delta]:
+        if not state.ended and state.last is not None:
+            state.ended = True
+            yield _done(state, state.last)
+
+    def fault(self, status: int, headers: Mapping[str, str], body: dict[str, Any], text: str) -> Fault | None:
+        resp = mapping(body.get("base_resp"))
         code = resp.get("status_code")
         if status < 400 and code in (None, 0, "0"):
             return None
-        return self.failure(
-            MINIMAX_ERRORS.get(str(code)) or error_for_status(status),
-            resp.get("status_msg"),
-            status=status,
-            headers=headers,
-            body=body,
-            text=text,
-            code=code,
-            request_ids=(fields.get("id"), fields.get("request_id"), headers.get("trace-id")),
-        )
+        kind = MINIMAX_ERRORS.get(str(code)) or error_for_status(status)
+        ids = (body.get("id"), body.get("request_id"), headers.get("trace-id"))
+        return Fault(kind, resp.get("status_msg"), code, ids)
 
 
 def _done(state: _State, body: JSON) -> Done:

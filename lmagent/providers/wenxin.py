@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -24,20 +24,20 @@ from lmagent.core.messages import (
     AssistantMessage,
     FinishReason,
     Message,
-    Reply,
     ToolCall,
     ToolMessage,
-    Usage,
     UserMessage,
 )
 from lmagent.core.redaction import Secret
 from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.base import (
     ChatCall,
-    Codec,
+    EventCodec,
+    Fault,
     Features,
     NamedTool,
     ParameterRule,
+    ReplyState,
     Request,
     SigningAuth,
     TokenAuth,
@@ -83,7 +83,7 @@ __all__ = [
     "KeyPairAuth",
     "WenxinCodec",
     "WenxinModel",
-    "wenxin_error",
+    "wenxin_fault",
 ]
 
 BASE_URL = VENDORS["wenxin"].api("classic").address
@@ -135,42 +135,25 @@ _ERRORS = by_code(
 )
 
 
-def wenxin_error(
-    status: int | None, headers: Mapping[str, str], body: JSON, start: str = "", *, model: str | None = None
-) -> ProviderError | None:
+def wenxin_fault(status: int | None, headers: Mapping[str, str], body: Mapping[str, Any]) -> Fault | None:
     """Return the error in a body of the classic API or of its token endpoint; None if it is no error.
 
     Errors come with HTTP 200 as `{"error_code", "error_msg"}`, from the gateway as `{"code", "msg"}`, from the token
     endpoint as `{"error", "error_description"}`. `status` is None if it is not known.
     """
-    fields = mapping(body)
-    code: Any = fields.get("error_code")
-    message: Any = fields.get("error_msg")
-    if code in (None, 0) and "msg" in fields:
-        code, message = fields.get("code"), fields["msg"]
-    by_status = error_for_status(status or 200)
+    code, message = body.get("error_code"), body.get("error_msg")
+    if code in (None, 0) and "msg" in body:
+        code, message = body.get("code"), body["msg"]
+    kind = error_for_status(status or 200)
     if code not in (None, 0):
-        kind = _ERRORS.get(str(code), by_status)
-    elif fields.get("error"):
+        kind = _ERRORS.get(str(code), kind)
+    elif body.get("error"):
         # The token endpoint's codes (invalid_client, invalid_request, unauthorized_client) all mean wrong keys.
-        code, message = fields["error"], fields.get("error_description")
+        code, message = body["error"], body.get("error_description")
         kind = errors.AuthenticationFailed if (status or 200) < 500 else errors.ServerFailed
     elif (status or 200) < 400:
         return None
-    else:
-        kind, code = by_status, None
-    return failure(
-        kind,
-        message,
-        provider="wenxin",
-        model=model,
-        status=status,
-        headers=headers,
-        body=body,
-        text=start,
-        code=code,
-        request_ids=(fields.get("id"), headers.get("x-bce-request-id")),
-    )
+    return Fault(kind, message, code, (body.get("id"), headers.get("x-bce-request-id")))
 
 
 def _max_tokens(value: int) -> dict[str, Any]:
@@ -203,17 +186,13 @@ _PARAMETERS: Mapping[str, ParameterRule] = {
 
 
 @dataclass(slots=True)
-class _State:
-    """What one stream has sent so far."""
-
-    usage: Usage | None = None
+class _State(ReplyState):
     thoughts: str = ""
     call: bool = False
     flagged: dict[str, Any] = field(default_factory=dict[str, Any])
-    ended: bool = False
 
 
-class WenxinCodec(Codec):
+class WenxinCodec(EventCodec):
     """The classic API of one model.
 
     Args:
@@ -224,6 +203,7 @@ class WenxinCodec(Codec):
     """
 
     provider: ClassVar[str] = "wenxin"
+    state_class = _State
 
     def __init__(
         self, model: str, *, base_url: str = BASE_URL, endpoint: str | None = None, tools: bool | None = None
@@ -274,22 +254,7 @@ class WenxinCodec(Codec):
             self.refuse_tools(call)
         return () if call.tool_choice == "none" else call.tools
 
-    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        self.check(body)
-        return self.reply_of(body, self._read(self.new_state(), body, last=True), prefix=prefix)
-
-    def new_state(self) -> _State:
-        return _State()
-
-    def parse_event(self, state: _State, data: bytes, event: str = "") -> Iterable[Delta]:
-        if state.ended or data.strip() == b"[DONE]":
-            return
-        body = self.object_of(data)
-        self.check(body)
-        with self.reading(body):
-            yield from self._read(state, body, last=bool(body.get("is_end")))
-
-    def _read(self, state: _State, body: JSON, *, last: bool) -> Iterator[Delta]:
+    def read(self, state: _State, body: JSON, *, whole: bool = False) -> Iterator[Delta]:
         call: Any = body.get("function_call")
         said = text(body.get("result") if call else body["result"])
         if said:
@@ -301,14 +266,12 @@ class WenxinCodec(Codec):
         state.usage = usage_of(body.get("usage")) or state.usage
         if body.get("need_clear_history"):
             state.flagged = {"need_clear_history": True, "ban_round": body.get("ban_round")}
-        if last:
+        if whole or body.get("is_end"):
             state.ended = True
             yield _done(state, body)
 
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
-        return wenxin_error(status, headers, body, text, model=self.model)
+    def fault(self, status: int, headers: Mapping[str, str], body: dict[str, Any], text: str) -> Fault | None:
+        return wenxin_fault(status, headers, body)
 
 
 def _rendered(message: Message) -> dict[str, Any]:
@@ -412,9 +375,16 @@ class KeyPairAuth(TokenAuth):
         )
 
     def bought(self, answer: JSON, now: float) -> tuple[Secret, float]:
-        error = wenxin_error(None, {}, answer)
-        if error is not None:
-            raise error
+        fault = wenxin_fault(None, {}, mapping(answer))
+        if fault is not None:
+            raise failure(
+                fault.kind,
+                fault.message,
+                provider="wenxin",
+                code=fault.code,
+                body=answer,
+                request_ids=fault.request_ids,
+            )
         token = _secret(answer, "access_token")
         life = seconds(mapping(answer).get("expires_in")) or _DAY
         return token, now + life - min(_DAY, life * _MARGIN)

@@ -15,16 +15,9 @@ from typing import Any
 from lmagent import errors
 from lmagent.core.events import Delta, Done, TextDelta
 from lmagent.core.json_text import JSON, MAX_EVENT, Frame, FramingError, JSONError, SSEDecoder, dumps, loads
-from lmagent.core.messages import Reply
 from lmagent.core.redaction import Secret
-from lmagent.errors import ConfigurationError, ProviderError
-from lmagent.providers.base import (
-    ChatCall,
-    ParameterRule,
-    Request,
-    SigningAuth,
-    error_for_status,
-)
+from lmagent.errors import ConfigurationError, InvalidResponse, ProviderError
+from lmagent.providers.base import ChatCall, Fault, ParameterRule, ReplyState, Request, SigningAuth, error_for_status
 from lmagent.providers.conversation import TextOnlyCodec
 from lmagent.providers.fields import by_code, ended, mapping, objects, same, text, usage_of, within
 from lmagent.providers.vendors import VENDORS
@@ -146,12 +139,11 @@ class MetaDecoder(SSEDecoder):
 
 
 @dataclass(slots=True)
-class ZhipuState:
-    """One stream: its meta, the text so far if each event repeats it, whether it has ended."""
+class ZhipuState(ReplyState):
+    """One stream: its meta, and the text so far if each event repeats it."""
 
     meta: dict[str, Any] | None = None
     shown: str = ""
-    done: bool = False
 
 
 class ZhipuCodec(TextOnlyCodec):
@@ -166,6 +158,7 @@ class ZhipuCodec(TextOnlyCodec):
 
     provider = "zhipu"
     framing = MetaDecoder
+    state_class = ZhipuState
 
     def __init__(self, model: str, *, base_url: str = BASE_URL, incremental: bool | None = None) -> None:
         self.model = model
@@ -187,16 +180,17 @@ class ZhipuCodec(TextOnlyCodec):
         """The rules for parameters."""
         return _PARAMETERS
 
-    def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        self.check(body)
-        request_id = mapping(mapping(body).get("data")).get("request_id")
-        return self.reply_of(body, _whole(body), prefix=prefix, request_id=request_id)
+    def request_id_of(self, body: dict[str, Any]) -> Any:
+        return mapping(body.get("data")).get("request_id")
 
-    def new_state(self) -> ZhipuState:
-        return ZhipuState()
+    def read(self, state: ZhipuState, body: JSON, *, whole: bool = False) -> Iterator[Delta]:
+        """Yield the deltas of a complete answer; the events of a stream are no JSON objects."""
+        data = body["data"]
+        yield TextDelta(unwrapped(text(objects(data["choices"])[0].get("content"))))
+        yield _done(data, body)
 
     def parse_event(self, state: ZhipuState, data: bytes, event: str = "") -> Iterable[Delta]:
-        if state.done:
+        if state.ended:
             return ()
         shown = data.decode("utf-8", "replace")
         match event:
@@ -205,18 +199,18 @@ class ZhipuCodec(TextOnlyCodec):
             case "add" | "":
                 return self._text(state, shown)
             case "finish":
-                state.done = True
+                state.ended = True
                 with self.reading(state.meta):
                     return [*self._text(state, shown), _done(state.meta or {}, state.meta)]
             case "interrupted":
                 # The platform stopped the answer because of its content; the text so far is kept.
                 error = self.parse_error(200, {}, _object(shown))
                 if error is None or isinstance(error, errors.ContentFiltered):
-                    state.done = True
+                    state.ended = True
                     return [_done(state.meta or {}, _object(shown) or shown, "interrupted")]
                 raise error
             case "error":
-                raise self.parse_error(200, {}, _object(shown)) or self._fault(200, {}, None, shown)
+                raise self.parse_error(200, {}, _object(shown)) or self.failure(InvalidResponse, shown, status=200)
             case _:
                 pass
         return ()
@@ -227,30 +221,18 @@ class ZhipuCodec(TextOnlyCodec):
             shown = shown[len(before) :]
         return [TextDelta(shown)] if shown else []
 
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
-        answer = mapping(body)
-        failed = bool(answer.get("error")) or answer.get("success") is False
-        failed = failed or answer.get("code") not in (None, 200, "200", 0, "0")
-        failed = failed or mapping(answer.get("data")).get("task_status") == "FAIL"
-        return self._fault(status, headers, body, text) if failed or status >= 400 else None
-
-    def _fault(self, status: int, headers: Mapping[str, str], body: JSON | None, text: str) -> ProviderError:
-        answer = mapping(body)
-        inner = mapping(answer.get("error")) or answer
-        code, data = str(inner.get("code") or ""), mapping(answer.get("data"))
-        task_failed = status < 400 and data.get("task_status") == "FAIL"
-        return self.failure(
-            ERRORS.get(code, errors.ServerFailed if task_failed else error_for_status(status)),
-            inner.get("msg") or inner.get("message"),
-            status=status,
-            headers=headers,
-            body=body,
-            text=text,
-            code=code,
-            request_ids=(answer.get("request_id"), data.get("request_id")),
-        )
+    def fault(self, status: int, headers: Mapping[str, str], body: dict[str, Any], text: str) -> Fault | None:
+        data, task_failed = mapping(body.get("data")), False
+        if status < 400:
+            task_failed = data.get("task_status") == "FAIL"
+            is_error = bool(body.get("error")) or body.get("success") is False
+            if not (is_error or task_failed or body.get("code") not in (None, 200, "200", 0, "0")):
+                return None
+        inner = mapping(body.get("error")) or body
+        code = str(inner.get("code") or "")
+        kind = ERRORS.get(code, errors.ServerFailed if task_failed else error_for_status(status))
+        ids = (body.get("request_id"), data.get("request_id"))
+        return Fault(kind, inner.get("msg") or inner.get("message"), code, ids)
 
 
 CHARACTER: Mapping[str, str] = {
@@ -309,12 +291,6 @@ def _object(shown: str) -> dict[str, Any] | None:
         return mapping(loads(shown)) or None
     except JSONError:
         return None
-
-
-def _whole(body: JSON) -> Iterator[Delta]:
-    data = body["data"]
-    yield TextDelta(unwrapped(text(objects(data["choices"])[0].get("content"))))
-    yield _done(data, body)
 
 
 def _done(data: dict[str, Any], raw: JSON, interrupted: str = "") -> Done:

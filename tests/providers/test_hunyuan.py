@@ -504,7 +504,7 @@ def test_hyllm_errors_are_sorted_by_their_words(message: str, kind: type[Excepti
     fault = {"error": {"code": 1, "message": message}, "req_id": "r"}
     assert type(HyllmCodec().parse_error(200, {}, fault)) is kind
     with pytest.raises(kind):
-        HyllmCodec().parse_event([False], json.dumps(fault).encode())
+        HyllmCodec().parse_event(HyllmCodec().new_state(), json.dumps(fault).encode())
     assert type(HyllmCodec().parse_error(500, {}, None, "x")) is ServerFailed
 
 

@@ -227,9 +227,7 @@ class OpenAICodec(Codec):
     def _no_answer(self, body: JSON, what: str) -> InvalidResponse:
         return InvalidResponse(f"{what}: {quoted(str(body))}", provider=self.provider, model=self.model, body=body)
 
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
+    def parse_error(self, status: int, headers: Mapping[str, str], body: JSON, text: str = "") -> ProviderError | None:
         """Return the error in an answer, also one in a body of status 200; None if the answer is no error."""
         return sort_error(self.profile, self.model, status, headers, body, text)
 

@@ -425,9 +425,7 @@ class ResponsesCodec(Codec):
         with self.reading(body):
             return state.take(body)
 
-    def parse_error(
-        self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
-    ) -> ProviderError | None:
+    def parse_error(self, status: int, headers: Mapping[str, str], body: JSON, text: str = "") -> ProviderError | None:
         error = sort_error(self._profile, self.model, status, headers, body, text)
         if error is None and mapping(body).get("status") in ("failed", "cancelled"):
             return self._failed(body)
