@@ -139,23 +139,14 @@ class AnthropicCodec(Codec):
             head = {"tool_choice": tool_choice, **head}
         if call.stream:
             head["stream"] = True
-        parts = {"messages": self._messages(messages, cached.get("messages"), bool(system)), "tools": tools}
-        return Request(
-            url=f"{self.base_url}/v1/messages",
-            content=joined(head, {name: items for name, items in parts.items() if items and name not in head}),
-            headers=self._headers(given),
-        )
-
-    def _headers(self, given: Mapping[str, Any]) -> dict[str, str]:
-        headers = {
-            "content-type": "application/json",
-            "accept": "application/json",
-            "anthropic-version": self.version,
-        }
+        parts = {"messages": self._messages(messages, cached.get("messages"), bool(system))}
+        if tools:
+            parts["tools"] = tools
+        headers = {"accept": "application/json", "anthropic-version": self.version}
         betas = dict.fromkeys([*self.betas, *(given.get("betas") or ())])
         if betas:
             headers["anthropic-beta"] = ",".join(betas)
-        return headers | dict(given.get("extra_headers") or {})
+        return self.post(f"{self.base_url}/v1/messages", joined(head, parts), call, headers=headers)
 
     def _settings(self, given: Mapping[str, Any], format_: JSON) -> dict[str, Any]:
         """Return the members made from parameters, `extra_body` last."""
@@ -168,10 +159,8 @@ class AnthropicCodec(Codec):
             config["effort"] = _EFFORT.get(effort, effort)
         if format_ is not None:
             config["format"] = format_
-        body: dict[str, Any] = {
-            "model": self.model,
-            "max_tokens": self.max_tokens + int(thinking.get("budget_tokens") or 0),
-        }
+        max_tokens = self.max_tokens + int(thinking.get("budget_tokens") or 0)
+        body: dict[str, Any] = {"model": self.model, "max_tokens": max_tokens}
         metadata = dict(given.get("metadata") or {})
         if given.get("user") is not None:
             metadata["user_id"] = given["user"]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from lmagent import errors
 from lmagent.core.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
-from lmagent.core.json_text import JSON, JSONError, loads
+from lmagent.core.json_text import JSON
 from lmagent.core.messages import FinishReason, Usage
 from lmagent.errors import ProviderError
 from lmagent.providers.base import Codec, error_for_status
-from lmagent.providers.fields import arguments_text, by_code, first_text, mapping, objects, quoted, text
+from lmagent.providers.fields import arguments_text, by_code, first_text, mapping, objects, parsed, quoted, text
 
 __all__ = ["AnthropicReplyState", "sort_error"]
 
@@ -41,16 +42,14 @@ _TOO_LONG = ("prompt is too long", "exceed context limit")
 """Context length has no error type of its own; only the message tells."""
 
 
+@dataclass(slots=True)
 class _Block:
     """One content block: its start event and the pieces after it."""
 
-    __slots__ = ("call", "pieces", "signature", "start")
-
-    def __init__(self, start: dict[str, Any], call: int | None) -> None:
-        self.start = start
-        self.call = call
-        self.pieces: list[str] = []
-        self.signature: list[str] = []
+    start: dict[str, Any]
+    call: int | None
+    pieces: list[str] = field(default_factory=list[str])
+    signature: list[str] = field(default_factory=list[str])
 
     def whole(self) -> dict[str, Any]:
         """Return the block as it must be sent back, without a call's input, which the message's call has."""
@@ -64,15 +63,9 @@ class _Block:
         if kind == "tool_use":
             block.pop("input", None)
         elif joined:
-            block["input"] = _value(joined)
+            value = parsed(joined)
+            block["input"] = {} if value is None else value
         return block
-
-
-def _value(json_text: str) -> JSON:
-    try:
-        return loads(json_text)
-    except JSONError:
-        return {}
 
 
 class AnthropicReplyState:

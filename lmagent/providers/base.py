@@ -296,6 +296,8 @@ class Codec(ABC):
             ParameterError: The dialect cannot express it, or no tool has that name.
         """
         choice, known = call.tool_choice, self.features.tool_choice
+        if choice == "auto":
+            return "auto"
         names = [tool.name for tool in call.tools]
         if choice == "required" and "required" not in known and len(names) == 1:
             choice = NamedTool(names[0])
@@ -305,7 +307,7 @@ class Codec(ABC):
                 f"{self.provider} has no tool_choice={call.tool_choice!r}; it takes {sorted(known)}. "
                 "With tool_mode='prompt' every choice works."
             )
-        if isinstance(choice, NamedTool) and choice.name not in names:
+        if (isinstance(choice, NamedTool) and choice.name not in names) or (choice == "required" and not names):
             raise ParameterError(f"tool_choice={choice!r} needs that tool among the tools, which are {names}.")
         return choice
 

@@ -23,7 +23,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 from lmagent.core.history import answered, result_as_text
-from lmagent.core.json_text import JSONError, loads
 from lmagent.core.messages import (
     AssistantMessage,
     Message,
@@ -36,6 +35,7 @@ from lmagent.core.messages import (
 )
 from lmagent.errors import MessageError
 from lmagent.providers.base import ChatCall, EventCodec, Features
+from lmagent.providers.fields import parsed
 from lmagent.toolkit.schema_dialects import schema_as_text
 
 __all__ = [
@@ -309,10 +309,7 @@ def arguments_object(text: str) -> dict[str, Any]:
     """Return the arguments of a call as an object: blank is `{}`, text that is no JSON object is `{"_raw": text}`."""
     if not text.strip():
         return {}
-    try:
-        value = loads(text)
-    except JSONError:
-        value = None
+    value = parsed(text)
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {RAW_ARGUMENTS: text}
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 
 from lmagent.core.events import Done, ToolCallDelta
 from lmagent.core.fast_dataclass import fast_dataclass
-from lmagent.core.json_text import JSON, dumps, dumps_text
+from lmagent.core.json_text import JSON, JSONError, dumps, dumps_text, loads
 from lmagent.core.messages import FinishReason, Usage
 from lmagent.errors import ParameterError, ProviderError
 
@@ -36,6 +36,7 @@ __all__ = [
     "objects",
     "one_call_a_reply",
     "only",
+    "parsed",
     "quoted",
     "retry_after",
     "same",
@@ -84,6 +85,14 @@ def call_arguments(value: object) -> str:
     """Return the arguments of a complete call as `ToolCall` keeps them: like `arguments_text`, but blank is `{}`."""
     arguments = arguments_text(value)
     return arguments if arguments.strip() else "{}"
+
+
+def parsed(text: str | bytes) -> JSON:
+    """Return the JSON value in a text; None if the text is not JSON."""
+    try:
+        return loads(text)
+    except JSONError:
+        return None
 
 
 def usage_of(
@@ -202,12 +211,14 @@ def joined(head: Mapping[str, Any], parts: Mapping[str, list[bytes]]) -> bytes:
 
     Args:
         head: Ordinary members.
-        parts: Members that are arrays, given as the bytes of their items.
+        parts: Members that are arrays, given as the bytes of their items; not sent if `head` has the name.
     """
     # Commas separate the members as well as the items, so one join copies a long body once instead of six times
     # (0.2 us less for each message of 300 characters).
     pieces: list[bytes] = []
     for name, items in parts.items():
+        if name in head:
+            continue
         first = len(pieces)
         pieces += items or [b""]
         pieces[first] = b'"' + name.encode() + b'":[' + pieces[first]

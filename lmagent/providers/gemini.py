@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, cast
 from urllib.parse import quote
 
 from lmagent.core.events import Delta
-from lmagent.core.json_text import JSON, JSONError, dumps, loads
+from lmagent.core.json_text import JSON, dumps
 from lmagent.core.messages import (
     AssistantMessage,
     FilePart,
@@ -38,7 +38,7 @@ from lmagent.core.messages import (
 from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.base import ChatCall, Codec, Features, NamedTool, ParameterRule, Request
 from lmagent.providers.conversation import BEGIN, CONTINUE, arguments_object, kept_items, settled, system_texts
-from lmagent.providers.fields import data_url, elsewhere, encoded, joined, mapping, same
+from lmagent.providers.fields import data_url, elsewhere, encoded, joined, mapping, parsed, same
 from lmagent.providers.gemini_reply import GeminiReplyState, blocked, sort_error
 from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
@@ -56,7 +56,7 @@ DUMMY_SIGNATURE = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 """`skip_thought_signature_validator`, encoded as the official SDK sends it."""
 
 _MAX_ID = 1 << 16
-_MODES = {"auto": "AUTO", "required": "ANY", "none": "NONE"}
+_MODES = {"required": "ANY", "none": "NONE"}
 _NEAREST_LEVELS = {"none": "MINIMAL", "max": "XHIGH"}
 _BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
 _URIS = ("https://generativelanguage.googleapis.com/", "gs://", "https://www.youtube.com/", "https://youtu.be/")
@@ -150,20 +150,11 @@ class GeminiCodec(Codec):
             key = f"gemini-{self.schemas}"
             declarations = b",".join(encoded(spec.encoded, key, self._declaration, spec) for spec in call.tools)
             parts["tools"] = [b'{"functionDeclarations":[' + declarations + b"]}"]
-        return Request(
-            url=self._url("streamGenerateContent" if call.stream else "generateContent"),
-            content=joined(head, {name: items for name, items in parts.items() if name not in head}),
-            headers={
-                "content-type": "application/json",
-                "accept": "application/json",
-                **mapping(given.get("extra_headers")),
-            },
-            params={"alt": "sse"} if call.stream else {},
-        )
-
-    def _url(self, verb: str) -> str:
         name = self.model if "/" in self.model else f"models/{self.model}"
-        return "/".join(piece for piece in (self.base_url, self.version, f"{quote(name, safe='/')}:{verb}") if piece)
+        path = f"{quote(name, safe='/')}:{'streamGenerateContent' if call.stream else 'generateContent'}"
+        url = "/".join(piece for piece in (self.base_url, self.version, path) if piece)
+        headers, params = {"accept": "application/json"}, {"alt": "sse"} if call.stream else None
+        return self.post(url, joined(head, parts), call, headers=headers, params=params)
 
     def _generation(self, given: Mapping[str, Any], format_: dict[str, Any]) -> dict[str, Any]:
         config = self.render_parameters({k: v for k, v in given.items() if k != "extra_body"}, _GENERATION)
@@ -186,22 +177,16 @@ class GeminiCodec(Codec):
         if call.tools and not self.schema_with_tools:
             system.append(schema_as_text(schema))
             return {}
-        if self.schemas == "openapi":
-            return {
-                "responseMimeType": "application/json",
-                "responseSchema": gemini_openapi(schema.schema, ordered=True),
-            }
-        return {"responseMimeType": "application/json", "responseJsonSchema": gemini_subset(schema.schema)}
+        is_old = self.schemas == "openapi"
+        rendered = gemini_openapi(schema.schema, ordered=True) if is_old else gemini_subset(schema.schema)
+        member = "responseSchema" if is_old else "responseJsonSchema"
+        return {"responseMimeType": "application/json", member: rendered}
 
     def _tool_config(self, call: ChatCall) -> dict[str, Any]:
         choice = call.tool_choice
-        if choice == "auto":
-            return {}
-        named = isinstance(choice, NamedTool)
-        calling: dict[str, Any] = {"mode": "ANY" if named else _MODES[cast("str", choice)]}
-        if named:
-            calling["allowedFunctionNames"] = [choice.name]
-        return {"toolConfig": {"functionCallingConfig": calling}}
+        if isinstance(choice, NamedTool):
+            return {"toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [choice.name]}}}
+        return {} if choice == "auto" else {"toolConfig": {"functionCallingConfig": {"mode": _MODES[choice]}}}
 
     def _declaration(self, spec: ToolSpec) -> dict[str, Any]:
         tool: dict[str, Any] = {"name": spec.name}
@@ -373,12 +358,9 @@ def _signed(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _response(message: ToolMessage, service_id: str | None) -> list[dict[str, Any]]:
-    value: JSON = message.content
+    value: JSON = None
     if not message.is_error and message.content[:1] in ("{", "["):
-        try:
-            value = loads(message.content)
-        except JSONError:
-            value = message.content
-    response = {"error" if message.is_error else "output": value}
+        value = parsed(message.content)
+    response = {"error" if message.is_error else "output": message.content if value is None else value}
     inner = {"name": message.name, "response": response}
     return [{"functionResponse": {"id": service_id, **inner} if service_id else inner}]

@@ -122,8 +122,7 @@ class _OldCodec(EventCodec):
         self.bot_name = bot_name
 
     def _request(self, call: ChatCall, head: Mapping[str, Any], parts: Mapping[str, list[bytes]]) -> Request:
-        content = joined(head, {name: items for name, items in parts.items() if name not in head})
-        return self.post(f"{self.base_url}{self.path}", content, call, params={"GroupId": self.group_id})
+        return self.post(f"{self.base_url}{self.path}", joined(head, parts), call, params={"GroupId": self.group_id})
 
     @abstractmethod
     def _answer(self, body: JSON, *, whole: bool) -> tuple[str, Mapping[str, Any] | None]:
@@ -214,12 +213,8 @@ class MinimaxCodec(_OldCodec):
         return "".join(text(choice.get("delta")) for choice in objects(body["choices"])[:1]), None
 
 
-def _chat_message(message: Message) -> dict[str, str]:
-    return {"sender_type": "BOT" if isinstance(message, AssistantMessage) else "USER", "text": _text(message)}
-
-
-def _text(message: Message) -> str:
-    return message.content if isinstance(message.content, str) else ""
+def _chat_message(message: Message) -> dict[str, Any]:
+    return {"sender_type": "BOT" if isinstance(message, AssistantMessage) else "USER", "text": message.content}
 
 
 class MinimaxProCodec(_OldCodec):
@@ -295,7 +290,7 @@ class MinimaxProCodec(_OldCodec):
                 name = _own_name(message.name) if self.function_sender == "function" else speaker
                 return {"sender_type": "FUNCTION", "sender_name": name, "text": message.content}
             case _:
-                return {"sender_type": "USER", "sender_name": self.user_name, "text": _text(message)}
+                return {"sender_type": "USER", "sender_name": self.user_name, "text": message.content}
 
     def _function(self, spec: ToolSpec) -> dict[str, Any]:
         if spec.name.startswith("plugin_"):
@@ -319,5 +314,5 @@ class MinimaxProCodec(_OldCodec):
 
 
 def _own_name(name: str) -> str:
-    """Return the name of a call in a history; names that begin with `plugin_` are reserved for the platform."""
+    """Return the name of a call in a history; names that begin with `plugin_` are reserved by the provider."""
     return f"_{name}"[:64] if name.startswith("plugin_") else name

@@ -19,12 +19,11 @@ from urllib.parse import quote, urlsplit
 
 from lmagent import errors
 from lmagent.core.events import Delta, Done, TextDelta, ToolCallDelta
-from lmagent.core.json_text import JSON, JSONError, dumps_text, loads
+from lmagent.core.json_text import JSON, dumps_text
 from lmagent.core.messages import (
     AssistantMessage,
     FinishReason,
     Message,
-    ToolCall,
     ToolMessage,
     UserMessage,
 )
@@ -63,6 +62,7 @@ from lmagent.providers.fields import (
     joined,
     mapping,
     one_call_a_reply,
+    parsed,
     quoted,
     same,
     seconds,
@@ -156,10 +156,6 @@ def wenxin_fault(status: int | None, headers: Mapping[str, str], body: Mapping[s
     return Fault(kind, message, code, (body.get("id"), headers.get("x-bce-request-id")))
 
 
-def _max_tokens(value: int) -> dict[str, Any]:
-    return {"max_output_tokens": max(value, 2)}  # 1 is refused by the server
-
-
 def _stop(value: list[str]) -> dict[str, Any]:
     if len(value) > 4 or any(len(text) > 20 for text in value):
         raise ParameterError(f"stop takes at most 4 texts of at most 20 characters, got {value!r}.")
@@ -175,7 +171,7 @@ def _response_format(value: Mapping[str, Any] | str) -> dict[str, Any]:
 
 _PARAMETERS: Mapping[str, ParameterRule] = {
     "temperature": within("temperature", 0, 1, sent=(0.01, 1)),
-    "max_tokens": _max_tokens,
+    "max_tokens": lambda value: {"max_output_tokens": max(value, 2)},  # 1 is refused by the server
     "stop": _stop,
     "user": "user_id",
     "parallel_tool_calls": one_call_a_reply,
@@ -221,12 +217,14 @@ class WenxinCodec(EventCodec):
         )
 
     def build_request(self, call: ChatCall) -> Request:
-        """Render `call` as one POST; the URL chooses the model.
+        """Render `call` as one POST.
 
-        Messages alternate and end with the input. System text has a field of its own; the API does not accept it
-        together with functions, so then it is put in front of the first user message.
+        The API does not accept its field for system text together with functions; the text is then put in front of the
+        first user message.
         """
-        specs = self._specs(call)
+        if not self.features.tools:
+            self.refuse_tools(call)
+        specs = () if call.tool_choice == "none" else call.tools
         messages = text_only(messages_of(call), self.refuse)
         head: dict[str, Any] = {}
         if specs:
@@ -246,13 +244,7 @@ class WenxinCodec(EventCodec):
         if call.stream:
             head["stream"] = True
         head |= self.render_parameters(call.parameters, _PARAMETERS)
-        content = joined(head, {name: items for name, items in parts.items() if name not in head})
-        return self.post(f"{self.base_url}{_PATH}{self.endpoint}", content, call)
-
-    def _specs(self, call: ChatCall) -> tuple[ToolSpec, ...]:
-        if not self.features.tools:
-            self.refuse_tools(call)
-        return () if call.tool_choice == "none" else call.tools
+        return self.post(f"{self.base_url}{_PATH}{self.endpoint}", joined(head, parts), call)
 
     def read(self, state: _State, body: JSON, *, whole: bool = False) -> Iterator[Delta]:
         call: Any = body.get("function_call")
@@ -276,10 +268,13 @@ class WenxinCodec(EventCodec):
 
 def _rendered(message: Message) -> dict[str, Any]:
     match message:
-        case AssistantMessage(tool_calls=(call, *_)):
-            return {"role": "assistant", "content": message.content, "function_call": _function_call(call, message)}
-        case AssistantMessage():
-            return {"role": "assistant", "content": message.content}
+        case AssistantMessage(tool_calls=calls):
+            body: dict[str, Any] = {"role": "assistant", "content": message.content}
+            if calls:
+                thoughts = mapping(message.details.get("wenxin")).get("thoughts")
+                function_call = {"name": calls[0].name, "arguments": calls[0].arguments}
+                body["function_call"] = function_call | ({"thoughts": thoughts} if thoughts else {})
+            return body
         case ToolMessage():
             return {"role": "function", "name": message.name, "content": _result(message)}
         case UserMessage():
@@ -288,19 +283,10 @@ def _rendered(message: Message) -> dict[str, Any]:
             raise TypeError("system messages are rendered by build_request")
 
 
-def _function_call(call: ToolCall, message: AssistantMessage) -> dict[str, Any]:
-    rendered = {"name": call.name, "arguments": call.arguments}
-    thoughts = mapping(message.details.get("wenxin")).get("thoughts")
-    return rendered | ({"thoughts": thoughts} if thoughts else {})
-
-
 def _result(message: ToolMessage) -> str:
     """Return the result as the text of a JSON object, which the API demands."""
-    try:
-        if isinstance(loads(message.content), dict):
-            return message.content
-    except JSONError:
-        pass
+    if isinstance(parsed(message.content), dict):
+        return message.content
     return dumps_text({"error" if message.is_error else "tool_result": message.content})
 
 
@@ -327,7 +313,7 @@ def _done(state: _State, body: JSON) -> Done:
 
 _IAM_URL = "https://iam.bj.baidubce.com/v1/BCE-BEARER/token"
 _BEARER_LIFE = 43200
-"""Seconds; the longest life that the vendor's own SDK requests."""
+"""Seconds; the longest life that the provider's own SDK requests."""
 _SIGNATURE_LIFE = 300
 _MARGIN = 0.1
 """A token is renewed when this fraction of its life is left, at most a day."""
@@ -363,16 +349,9 @@ class KeyPairAuth(TokenAuth):
         self.url = f"{base_url.rstrip('/')}/oauth/2.0/token"
 
     def asking(self, now: float) -> Request:
-        return Request(
-            url=self.url,
-            content=b"{}",
-            headers={"content-type": "application/json"},
-            params={
-                "grant_type": "client_credentials",
-                "client_id": self.api_key.reveal(),
-                "client_secret": self.secret_key.reveal(),
-            },
-        )
+        keys = {"client_id": self.api_key.reveal(), "client_secret": self.secret_key.reveal()}
+        params = {"grant_type": "client_credentials", **keys}
+        return Request(url=self.url, content=b"{}", headers={"content-type": "application/json"}, params=params)
 
     def bought(self, answer: JSON, now: float) -> tuple[Secret, float]:
         fault = wenxin_fault(None, {}, mapping(answer))
@@ -385,9 +364,8 @@ class KeyPairAuth(TokenAuth):
                 body=answer,
                 request_ids=fault.request_ids,
             )
-        token = _secret(answer, "access_token")
         life = seconds(mapping(answer).get("expires_in")) or _DAY
-        return token, now + life - min(_DAY, life * _MARGIN)
+        return _secret(answer, "access_token"), now + life - min(_DAY, life * _MARGIN)
 
     def carrying(self, request: Request, token: Secret) -> Request:
         return request.with_params(access_token=token.reveal())
@@ -444,17 +422,16 @@ class IamBearerAuth(TokenAuth):
         self.url = url
 
     def asking(self, now: float) -> Request:
-        asking = Request(
-            method="GET",
-            url=self.url,
-            params={"expireInSeconds": str(_BEARER_LIFE)},
-            headers={"content-type": "application/json"},
-        )
-        return self.signer.signed(asking, now)
+        params, headers = {"expireInSeconds": str(_BEARER_LIFE)}, {"content-type": "application/json"}
+        return self.signer.signed(Request(method="GET", url=self.url, params=params, headers=headers), now)
 
     def bought(self, answer: JSON, now: float) -> tuple[Secret, float]:
         token = _secret(answer, "token")
-        return token, now + _seconds_until(mapping(answer).get("expireTime"), now) * (1 - _MARGIN)
+        try:
+            life = datetime.fromisoformat(str(mapping(answer).get("expireTime"))).timestamp() - now
+        except ValueError:
+            life = float(_BEARER_LIFE)
+        return token, now + life * (1 - _MARGIN)
 
 
 def _secret(body: JSON, name: str) -> Secret:
@@ -469,13 +446,6 @@ def _secret(body: JSON, name: str) -> Secret:
         request_id=first_text(fields.get("requestId")),
         body=body,
     )
-
-
-def _seconds_until(moment: JSON, now: float) -> float:
-    try:
-        return datetime.fromisoformat(str(moment)).timestamp() - now
-    except ValueError:
-        return float(_BEARER_LIFE)
 
 
 def _encoded(text: str) -> str:

@@ -14,12 +14,12 @@ from typing import Any
 
 from lmagent import errors
 from lmagent.core.events import Delta, Done, TextDelta
-from lmagent.core.json_text import JSON, MAX_EVENT, Frame, FramingError, JSONError, SSEDecoder, dumps, loads
+from lmagent.core.json_text import JSON, MAX_EVENT, Frame, FramingError, SSEDecoder, dumps
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError, InvalidResponse, ProviderError
 from lmagent.providers.base import ChatCall, Fault, ParameterRule, ReplyState, Request, SigningAuth, error_for_status
 from lmagent.providers.conversation import TextOnlyCodec
-from lmagent.providers.fields import by_code, ended, mapping, objects, same, text, usage_of, within
+from lmagent.providers.fields import by_code, ended, mapping, objects, parsed, same, text, usage_of, within
 from lmagent.providers.vendors import VENDORS
 
 __all__ = [
@@ -67,7 +67,8 @@ class ZhipuAuth(SigningAuth):
     """
 
     def __init__(self, secret: Secret, *, scheme: str = "", lifetime_s: float = 180.0) -> None:
-        if not _parts(secret):
+        key_id, _, rest = secret.reveal().partition(".")
+        if not key_id or not rest or "." in rest:
             raise ConfigurationError(f"A Zhipu key has the form <id>.<secret>, with one dot; {secret} has not.")
         self.secret = secret
         self.scheme = scheme
@@ -88,11 +89,6 @@ class ZhipuAuth(SigningAuth):
     def forget(self, error: ProviderError, sent: Request | None = None) -> bool:
         """Return True if the token arrived too late, so that the call is repeated once with a new one."""
         return isinstance(error, errors.AuthenticationFailed) and error.code == _EXPIRED
-
-
-def _parts(secret: Secret) -> bool:
-    key_id, _, rest = secret.reveal().partition(".")
-    return bool(key_id and rest) and "." not in rest
 
 
 def _segment(content: bytes) -> str:
@@ -195,7 +191,7 @@ class ZhipuCodec(TextOnlyCodec):
         shown = data.decode("utf-8", "replace")
         match event:
             case "meta":
-                state.meta = _object(shown)
+                state.meta = mapping(parsed(shown)) or None
             case "add" | "":
                 return self._text(state, shown)
             case "finish":
@@ -203,14 +199,16 @@ class ZhipuCodec(TextOnlyCodec):
                 with self.reading(state.meta):
                     return [*self._text(state, shown), _done(state.meta or {}, state.meta)]
             case "interrupted":
-                # The platform stopped the answer because of its content; the text so far is kept.
-                error = self.parse_error(200, {}, _object(shown))
+                # The service stopped the answer because of its content; the text so far is kept.
+                body = mapping(parsed(shown))
+                error = self.parse_error(200, {}, body)
                 if error is None or isinstance(error, errors.ContentFiltered):
                     state.ended = True
-                    return [_done(state.meta or {}, _object(shown) or shown, "interrupted")]
+                    return [_done(state.meta or {}, body or shown, "interrupted")]
                 raise error
             case "error":
-                raise self.parse_error(200, {}, _object(shown)) or self.failure(InvalidResponse, shown, status=200)
+                body = mapping(parsed(shown))
+                raise self.parse_error(200, {}, body) or self.failure(InvalidResponse, shown, status=200)
             case _:
                 pass
         return ()
@@ -278,19 +276,9 @@ class CharacterCodec(ZhipuCodec):
 def unwrapped(content: str) -> str:
     """Return the text of an answer; v3 puts it in quotes, like a JSON string, with a space in front."""
     if len(content) >= 2 and content[0] == content[-1] == '"':
-        try:
-            value = loads(content)
-        except JSONError:
-            value = None
+        value = parsed(content)
         content = value if isinstance(value, str) else content[1:-1]
     return content.removeprefix(" ")
-
-
-def _object(shown: str) -> dict[str, Any] | None:
-    try:
-        return mapping(loads(shown)) or None
-    except JSONError:
-        return None
 
 
 def _done(data: dict[str, Any], raw: JSON, interrupted: str = "") -> Done:

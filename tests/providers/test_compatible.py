@@ -254,7 +254,7 @@ def test_forced_choices() -> None:
         (MOONSHOT, NamedTool("add")),
         (ZHIPU, "required"),
     ):
-        with pytest.raises(ParameterError, match=f"{profile.provider} has no tool choice"):
+        with pytest.raises(ParameterError, match=f"{profile.provider} has no tool_choice="):
             body_of(profile, tools=two, tool_choice=choice)
     for profile in (ZHIPU, OLLAMA, BAICHUAN):
         assert "tools" not in body_of(profile, tools=two, tool_choice="none")

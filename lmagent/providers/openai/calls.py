@@ -7,12 +7,12 @@ inside texts. Each case has one defined outcome. No call runs twice, and none ru
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lmagent.core.events import Delta, ReasoningDelta, TextDelta, ToolCallDelta
-from lmagent.core.json_text import JSONError, loads
 from lmagent.core.messages import ToolCall
-from lmagent.providers.fields import arguments_text, mapping
+from lmagent.providers.fields import arguments_text, mapping, parsed
 
 __all__ = ["CallState", "ThinkSplitter", "end_calls", "read_calls"]
 
@@ -100,23 +100,21 @@ def _sure(thought: str) -> int:
     return len(thought.rstrip())
 
 
+@dataclass(slots=True, eq=False)
 class _Call:
     """One tool call so far."""
 
-    __slots__ = ("blank", "id", "index", "name", "pieces", "placeholder", "settled", "size")
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.id = ""
-        self.name = ""
-        self.pieces: list[str] = []
-        self.size = 0
-        self.blank = ""
-        """White space before the first real piece."""
-        self.placeholder = False
-        """`{}` came as the first piece: no arguments, unless more follow."""
-        self.settled = False
-        """Passed on as a whole; nothing is left for the end."""
+    index: int
+    id: str = ""
+    name: str = ""
+    pieces: list[str] = field(default_factory=list[str])
+    size: int = 0
+    blank: str = ""
+    """White space before the first real piece."""
+    placeholder: bool = False
+    """`{}` came as the first piece: no arguments, unless more follow."""
+    settled: bool = False
+    """Passed on as a whole; nothing is left for the end."""
 
     @property
     def arguments(self) -> str:
@@ -125,26 +123,18 @@ class _Call:
     @property
     def is_complete(self) -> bool:
         """Whether the arguments so far are a complete JSON object, so that nothing can follow."""
-        return self.placeholder or (self.size > 1 and self.pieces[-1].rstrip()[-1:] == "}" and _is_object(self.pieces))
+        ends = self.size > 1 and self.pieces[-1].rstrip()[-1:] == "}"
+        return self.placeholder or (ends and isinstance(parsed(self.arguments), dict))
 
 
-def _is_object(pieces: list[str]) -> bool:
-    try:
-        return isinstance(loads("".join(pieces)), dict)
-    except JSONError:
-        return False
-
-
+@dataclass(slots=True, eq=False)
 class CallState:
     """The calls of ONE reply so far."""
 
-    __slots__ = ("by_id", "opened", "slots")
-
-    def __init__(self) -> None:
-        self.opened: list[_Call] = []
-        self.slots: dict[int, _Call] = {}
-        """By the server's index; the newest call if the index repeats."""
-        self.by_id: dict[str, _Call] = {}
+    opened: list[_Call] = field(default_factory=list[_Call])
+    slots: dict[int, _Call] = field(default_factory=dict[int, _Call])
+    """By the server's index; the newest call if the index repeats."""
+    by_id: dict[str, _Call] = field(default_factory=dict[str, _Call])
 
 
 def read_calls(state: CallState, items: list[dict[str, Any]], *, whole: bool) -> list[Delta]:
@@ -310,15 +300,8 @@ def _whole_call(call: _Call, text: str) -> ToolCall:
 
 def _unpacked(text: str) -> str | None:
     """Return the JSON inside a JSON string (`"{\\"a\\": 1}"`), or None if `text` is not a JSON string."""
-    if not text.lstrip().startswith('"'):
-        return None
-    try:
-        inner = loads(text)
-    except JSONError:
-        return None
-    if not isinstance(inner, str):
-        return None
-    return inner if inner.strip() else "{}"
+    inner = parsed(text) if text.lstrip().startswith('"') else None
+    return (inner if inner.strip() else "{}") if isinstance(inner, str) else None
 
 
 def end_calls(state: CallState) -> list[Delta]:

@@ -4,14 +4,14 @@ Also Azure OpenAI, by the dated API or by v1: bodies are OpenAI's; the address a
 service cannot know which model is behind the name of a deployment.
 
 Wire reference: docs/providers/openai.md and azure.md. `request` writes bodies, `reply` and `calls` read answers,
-`errors` sorts errors, `profile` and `vendors` hold the differences between servers.
+`errors` sorts errors, `profile` and `vendor_profiles` hold the differences between servers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 from lmagent.core.events import Delta
@@ -19,8 +19,9 @@ from lmagent.core.json_text import JSON, JSONError, loads
 from lmagent.core.messages import Reply, SystemMessage
 from lmagent.core.redaction import Secret
 from lmagent.errors import ConfigurationError, InvalidResponse, ParameterError, ProviderError
-from lmagent.providers.base import ChatCall, Codec, Features, Request, SigningAuth
+from lmagent.providers.base import ChatCall, Codec, Request, SigningAuth
 from lmagent.providers.fields import joined, quoted
+from lmagent.providers.openai.calls import ThinkSplitter
 from lmagent.providers.openai.errors import sort_error
 from lmagent.providers.openai.profile import (
     OPENAI,
@@ -33,7 +34,7 @@ from lmagent.providers.openai.profile import (
 )
 from lmagent.providers.openai.reply import ChatState, cut_delta, end_of, quick_delta, read_chunk
 from lmagent.providers.openai.request import MessageWriter, choice_members, format_members, tool_bytes
-from lmagent.toolkit.schema import OutputSchema, ToolSpec
+from lmagent.toolkit.schema import ToolSpec
 from lmagent.toolkit.schema_dialects import schema_as_text
 
 __all__ = ["AZURE", "OPENAI", "AzureCodec", "EntraAuth", "ModelRule", "OpenAICodec", "Profile"]
@@ -57,6 +58,9 @@ class OpenAICodec(Codec):
         stream_usage: Ask for usage in streams; default: as the profile says.
     """
 
+    default_profile: ClassVar[Profile | None] = None
+    """The profile of a subclass for one server."""
+
     def __init__(
         self,
         model: str,
@@ -68,13 +72,16 @@ class OpenAICodec(Codec):
         model_rules: Sequence[ModelRule] | None = None,
         stream_usage: bool | None = None,
     ) -> None:
-        profile = profile or profile_at(base_url, model)
+        profile = profile or self.default_profile or profile_at(base_url, model)
         self.model = model
         self.base_url = (base_url or profile.base_url).rstrip("/")
         self.profile = profile
         # One class serves many servers, so the name is the value's and not the class's.
         self.provider = profile.provider  # pyright: ignore[reportAttributeAccessIssue]
-        self.features = _legacy_features(profile.features) if legacy_functions else profile.features
+        self.features = profile.features
+        if legacy_functions:
+            choices = self.features.tool_choice - {"required"}
+            self.features = replace(self.features, parallel_calls=False, tool_choice=choices)
         self.legacy_functions = legacy_functions
         self.headers = {**_HEADERS, **(headers or {})}
         self.model_rules = tuple(profile.model_rules if model_rules is None else model_rules)
@@ -89,14 +96,10 @@ class OpenAICodec(Codec):
         return self.base_url if self.base_url.endswith(path) else self.base_url + path
 
     def build_request(self, call: ChatCall) -> Request:
-        """Render `call` as one POST.
-
-        Raises:
-            MessageError: The server does not accept a part of a message.
-            ParameterError: The server does not accept a parameter, tool choice or strict schema.
-        """
-        if call.output_schema is not None and call.tools and not self.profile.schema_with_tools:
-            call = _asked_in_words(call, call.output_schema)
+        schema = call.output_schema
+        if schema is not None and call.tools and not self.profile.schema_with_tools:
+            messages = (SystemMessage(schema_as_text(schema)), *call.messages)
+            call, schema = replace(call, messages=messages, output_schema=None), None
         given = call.parameters
         body = self._rendered(given)
         parts = {"messages": self._writer.messages(call, body)}
@@ -105,25 +108,18 @@ class OpenAICodec(Codec):
         if tools and call.tool_choice == "none" and "none" not in self.features.tool_choice:
             tools = ()  # the server has no "none"; without tools the model can call none
         if tools:
-            legacy = self.legacy_functions
-            parts["functions" if legacy else "tools"] = [self._tool_set(tools)]
-            if call.tool_choice != "auto":
-                head |= choice_members(self.profile, call, body, legacy=legacy)
+            parts["functions" if self.legacy_functions else "tools"] = [self._tool_set(tools)]
         else:
-            if call.tool_choice not in ("auto", "none"):
-                head |= choice_members(self.profile, call, body, legacy=False)
             body.pop("parallel_tool_calls", None)  # a 400 without tools, where it has no meaning
-        if call.output_schema is not None:
-            head |= format_members(self.profile, call.output_schema)
+        if tools or call.tool_choice != "none":
+            head |= choice_members(self.profile, self.choice_of(call), body, legacy=self.legacy_functions)
+        if schema is not None:
+            head |= format_members(self.profile, schema)
         if call.stream:
             head["stream"] = True
             if self.stream_usage:
                 head["stream_options"] = {"include_usage": True}
-        extra = given.get("extra_body")
-        head |= body
-        if extra:
-            head |= extra
-            parts = {name: items for name, items in parts.items() if name not in extra}
+        head |= {**body, **(given.get("extra_body") or {})}
         extra_headers = given.get("extra_headers")
         return Request(
             url=self.url,
@@ -135,8 +131,7 @@ class OpenAICodec(Codec):
         """Return the bytes of all tools. The last set is cached: an agent sends the same one every turn."""
         known, encoded = self._last_tools
         if known != tools:  # specs are compared by identity
-            legacy = self.legacy_functions
-            encoded = b",".join([tool_bytes(self.profile, spec, legacy=legacy) for spec in tools])
+            encoded = b",".join([tool_bytes(self.profile, spec, legacy=self.legacy_functions) for spec in tools])
             self._last_tools = (tools, encoded)  # one assignment: another thread reads the old pair or the new one
         return encoded
 
@@ -154,12 +149,6 @@ class OpenAICodec(Codec):
         return self.render_parameters({k: v for k, v in given.items() if k != "extra_body"}, rules)
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
-        """Read a whole answer.
-
-        Raises:
-            ProviderError: The body is an error.
-            InvalidResponse: The shape is unknown.
-        """
         self.check(body)
         return self.reply_of(body, self._whole(body), prefix=prefix)
 
@@ -174,23 +163,18 @@ class OpenAICodec(Codec):
         yield from end_of(self.profile, state)
 
     def new_state(self) -> ChatState:
-        """Return the state of ONE stream."""
-        return ChatState(self.profile)
+        return ChatState(ThinkSplitter() if self.profile.think_tags else None)
 
     def parse_event(self, state: ChatState, data: bytes, event: str = "") -> Sequence[Delta]:
-        """Translate one chunk.
-
-        Raises:
-            ProviderError: The chunk is an error.
-            InvalidResponse: It is not JSON, or its shape is unknown.
-        """
         if state.ended:
             return ()
         delta = cut_delta(state, data)
         if delta is not None:
             return (delta,)
         if data.strip() == _DONE:
-            return self._end(state)
+            if not state.seen:
+                raise self._no_answer(state.raw, "The stream ended without an answer")
+            return end_of(self.profile, state)
         try:
             chunk = loads(data)
         except JSONError as error:
@@ -219,26 +203,11 @@ class OpenAICodec(Codec):
             return ()
         return end_of(self.profile, state)
 
-    def _end(self, state: ChatState) -> Sequence[Delta]:
-        if not state.seen:
-            raise self._no_answer(state.raw, "The stream ended without an answer")
-        return end_of(self.profile, state)
-
     def _no_answer(self, body: JSON, what: str) -> InvalidResponse:
         return InvalidResponse(f"{what}: {quoted(str(body))}", provider=self.provider, model=self.model, body=body)
 
     def parse_error(self, status: int, headers: Mapping[str, str], body: JSON, text: str = "") -> ProviderError | None:
-        """Return the error in an answer, also one in a body of status 200; None if the answer is no error."""
         return sort_error(self.profile, self.model, status, headers, body, text)
-
-
-def _asked_in_words(call: ChatCall, schema: OutputSchema) -> ChatCall:
-    """Return the call with its output schema in the system text."""
-    return replace(call, messages=(SystemMessage(schema_as_text(schema)), *call.messages), output_schema=None)
-
-
-def _legacy_features(features: Features) -> Features:
-    return replace(features, parallel_calls=False, tool_choice=features.tool_choice - {"required"})
 
 
 _FIRST_WITH_USAGE = "2024-09-01"

@@ -8,6 +8,7 @@ calls are read in `calls`. Nothing here raises for what a *model* wrote; an undo
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from lmagent.core.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
@@ -20,47 +21,30 @@ from lmagent.providers.openai.profile import Profile
 __all__ = ["ChatState", "cut_delta", "end_of", "quick_delta", "read_chunk", "usage_of"]
 
 
+@dataclass(slots=True, eq=False)
 class ChatState:
     """The state of ONE reply so far."""
 
-    __slots__ = (
-        "calls",
-        "choice",
-        "details",
-        "ended",
-        "finish_reason",
-        "lessons",
-        "native_calls",
-        "pattern",
-        "raw",
-        "reasoning_size",
-        "response_id",
-        "seen",
-        "splitter",
-        "text_size",
-        "usage",
-    )
-
-    def __init__(self, profile: Profile) -> None:
-        self.calls = CallState()
-        self.choice: int | None = None
-        """Index of the choice that is read: the first one received."""
-        self.details: list[dict[str, Any]] = []
-        self.ended = False
-        self.finish_reason: str | None = None
-        self.lessons = 8
-        """How many more patterns may be learned; a limit for servers whose chunks all differ."""
-        self.native_calls = False
-        self.pattern: Any = None
-        """What the chunks look like, for `cut_delta`."""
-        self.raw: Any = None
-        self.reasoning_size = 0
-        self.response_id: str | None = None
-        self.seen = False
-        """Whether a choice came; without one there is no answer."""
-        self.splitter = ThinkSplitter() if profile.think_tags else None
-        self.text_size = 0
-        self.usage: Usage | None = None
+    splitter: ThinkSplitter | None = None
+    """Reads `<think>` blocks, if the server writes them."""
+    calls: CallState = field(default_factory=CallState)
+    choice: int | None = None
+    """Index of the choice that is read: the first one received."""
+    details: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    ended: bool = False
+    finish_reason: str | None = None
+    lessons: int = 8
+    """How many more patterns may be learned; a limit for servers whose chunks all differ."""
+    native_calls: bool = False
+    pattern: Any = None
+    """What the chunks look like, for `cut_delta`."""
+    raw: Any = None
+    reasoning_size: int = 0
+    response_id: str | None = None
+    seen: bool = False
+    """Whether a choice came; without one there is no answer."""
+    text_size: int = 0
+    usage: Usage | None = None
 
 
 def read_chunk(profile: Profile, state: ChatState, chunk: Mapping[str, Any], *, whole: bool = False) -> list[Delta]:

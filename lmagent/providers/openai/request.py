@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lmagent.core.history import in_order
-from lmagent.core.json_text import JSONError, dumps, dumps_text, loads
+from lmagent.core.json_text import dumps, dumps_text
 from lmagent.core.messages import (
     AssistantMessage,
     FilePart,
@@ -27,9 +27,9 @@ from lmagent.core.messages import (
     UserMessage,
 )
 from lmagent.errors import MessageError, ParameterError
-from lmagent.providers.base import ChatCall, NamedTool
-from lmagent.providers.conversation import answered, fitting_ids, fitting_name, one_call_each, split_system
-from lmagent.providers.fields import encoded
+from lmagent.providers.base import ChatCall, NamedTool, ToolChoice
+from lmagent.providers.conversation import answered, fitting_ids, fitting_name, one_call_each, split_system, with_system
+from lmagent.providers.fields import encoded, parsed
 from lmagent.providers.openai.profile import Profile
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from lmagent.toolkit.schema_dialects import openai_strict
@@ -110,7 +110,10 @@ class MessageWriter:
             messages = fitting_ids(answered(messages))
         pieces = [self._encoded(message, key) for message in messages]
         if profile.after_tool:
-            self._fill_after_tools(messages, pieces)
+            filler = dumps({"role": "assistant", "content": profile.after_tool})
+            for index in range(len(messages) - 1, 0, -1):
+                if isinstance(messages[index], UserMessage) and isinstance(messages[index - 1], ToolMessage):
+                    pieces.insert(index, filler)
         return pieces
 
     def _in_blocks(self, messages: Sequence[Message], key: str) -> list[bytes] | None:
@@ -148,12 +151,6 @@ class MessageWriter:
         if not mode or (isinstance(thinking, Mapping) and thinking.get("type") == "disabled"):  # pyright: ignore[reportUnknownMemberType]
             return False
         return mode == "calls" or bool(call.tools) or any(isinstance(item, ToolMessage) for item in call.messages)
-
-    def _fill_after_tools(self, messages: Sequence[Message], pieces: list[bytes]) -> None:
-        filler = dumps({"role": "assistant", "content": self.profile.after_tool})
-        for index in range(len(messages) - 1, 0, -1):
-            if isinstance(messages[index], UserMessage) and isinstance(messages[index - 1], ToolMessage):
-                pieces.insert(index, filler)
 
     def _encode(self, message: Message, key: str) -> bytes:
         match message:
@@ -210,8 +207,10 @@ class MessageWriter:
         if content or not (message.tool_calls or message.refusal) or profile.empty_content != "omit":
             empty = None if profile.empty_content == "null" and (message.tool_calls or message.refusal) else ""
             body["content"] = content or empty
-        if message.refusal:
-            self._add_refusal(body, message.refusal)
+        if message.refusal and profile.empty_content == "null":
+            body["refusal"] = message.refusal
+        elif message.refusal:  # other servers have no such key
+            body["content"] = body.get("content") or message.refusal
         if with_reasoning and (message.tool_calls or profile.reasoning_back == "tools"):
             # Reasoning of another provider is not sent; the server demands a placeholder.
             lost = bool(message.details) and not own
@@ -229,14 +228,8 @@ class MessageWriter:
             ]
         return body
 
-    def _add_refusal(self, body: dict[str, Any], refusal: str) -> None:
-        if self.profile.empty_content == "null":
-            body["refusal"] = refusal
-        else:  # other servers have no such key
-            body["content"] = body.get("content") or refusal
-
     def _function(self, call: ToolCall) -> dict[str, Any]:
-        broken = self.profile.arguments_must_be_json and not _is_object(call.arguments)
+        broken = self.profile.arguments_must_be_json and not isinstance(parsed(call.arguments), dict)
         return {"name": fitting_name(call.name), "arguments": "{}" if broken else call.arguments}
 
     def _call_id(self, call_id: str) -> str:
@@ -252,19 +245,8 @@ class MessageWriter:
         if self.legacy:
             return {"role": "function", "name": fitting_name(message.name), "content": message.content}
         name = {"name": fitting_name(message.name)} if message.name and self.profile.tool_name else {}
-        return {
-            "role": "tool",
-            "tool_call_id": self._call_id(message.tool_call_id),
-            "content": message.content,
-            **name,
-        }
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(loads(text), dict)
-    except JSONError:
-        return False
+        call_id = self._call_id(message.tool_call_id)
+        return {"role": "tool", "tool_call_id": call_id, "content": message.content, **name}
 
 
 def _derived(call_id: str, length: int) -> str:
@@ -283,8 +265,7 @@ def _system_merged(messages: Sequence[Message]) -> Sequence[Message]:
     count = sum(isinstance(message, SystemMessage) for message in messages)
     if count == 0 or (count == 1 and isinstance(messages[0], SystemMessage)):
         return messages
-    system, others = split_system(messages)
-    return [SystemMessage(system), *others] if system else others
+    return with_system(*split_system(messages))
 
 
 def tool_bytes(profile: Profile, spec: ToolSpec, *, legacy: bool = False) -> bytes:
@@ -332,54 +313,36 @@ def _without(schema: Any, keys: frozenset[str]) -> Any:
     return schema
 
 
-def choice_members(profile: Profile, call: ChatCall, body: Mapping[str, Any], *, legacy: bool) -> dict[str, Any]:
-    """Return `tool_choice` (or `function_call`) and what a forced choice needs; `auto`, the default, is left out.
+def choice_members(
+    profile: Profile, choice: ToolChoice, body: Mapping[str, Any], *, legacy: bool = False
+) -> dict[str, Any]:
+    """Return `tool_choice` (or `function_call`) and what a forced choice needs; the default `auto` is not sent.
 
     Raises:
-        ParameterError: The server cannot express the choice, or there is no such tool.
+        ParameterError: A parameter in `body` excludes a forced choice.
     """
-    choice = call.tool_choice
-    if choice == "auto" or (choice == "none" and not call.tools):
+    if choice == "auto":
         return {}
-    names = [spec.name for spec in call.tools]
-    if choice == "required" and len(names) == 1 and (legacy or "required" not in profile.features.tool_choice):
-        choice = NamedTool(names[0])  # means the same, and the server accepts it
-    if not names or (isinstance(choice, NamedTool) and choice.name not in names):
-        raise ParameterError(f"tool_choice={choice!r} needs that tool among the tools, which are {names}.")
-    word = "named" if isinstance(choice, NamedTool) else choice
-    known = profile.features.tool_choice - ({"required"} if legacy else set())
-    if word not in known:
-        raise ParameterError(
-            f"{profile.provider} has no tool choice {word!r}{' among functions' * legacy}; it takes {sorted(known)}. "
-            "With tool_mode='prompt' every choice works."
-        )
     if legacy:
         return {"function_call": {"name": choice.name} if isinstance(choice, NamedTool) else choice}
-    if isinstance(choice, NamedTool):
-        value: Any = {"type": "function", "function": {"name": choice.name}}
-    else:
-        value = profile.required_word if choice == "required" else choice
-    forced = choice != "none"
-    return {"tool_choice": value, **(_forced(profile, body) if forced else {})}
-
-
-def _forced(profile: Profile, body: Mapping[str, Any]) -> dict[str, Any]:
+    if choice == "none":
+        return {"tool_choice": choice}
     for name, value in profile.forced_adds.items():
         if body.get(name, value) != value:
             raise ParameterError(
                 f"{profile.provider} takes a forced tool_choice only with {name}={value!r}, got {body[name]!r}."
             )
-    return dict(profile.forced_adds)
+    named = isinstance(choice, NamedTool)
+    value = {"type": "function", "function": {"name": choice.name}} if named else profile.required_word
+    return {"tool_choice": value, **profile.forced_adds}
 
 
-def format_members(profile: Profile, wanted: OutputSchema | None) -> dict[str, Any]:
+def format_members(profile: Profile, wanted: OutputSchema) -> dict[str, Any]:
     """Return `response_format` for structured output, as far as the server supports it.
 
     Raises:
         ParameterError: The server has no structured output, or a schema that must be strict cannot be.
     """
-    if wanted is None:
-        return {}
     level = profile.features.json_schema
     if level == "none":
         raise ParameterError(f"{profile.provider} has no structured output of its own.")

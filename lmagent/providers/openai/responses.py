@@ -14,7 +14,7 @@ Over 400 lines because it is one dialect: the items of requests and replies are 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from typing import Any, cast
@@ -77,26 +77,24 @@ _REASONING_EVENTS: dict[object, str] = {
     "response.reasoning_summary_text.delta": "summary_index",
     "response.reasoning_text.delta": "content_index",
 }
+_DETAILS = {"cached_in": "input_tokens_details", "reasoning_in": "output_tokens_details"}
 _ENDS = ("response.completed", "response.incomplete")
 _BETWEEN = "\n\n"
 """Put between the parts of a reasoning summary."""
 
 
+@dataclass(slots=True, eq=False)
 class ResponsesReplyState:
     """The state of one reply, whole or streamed. An item's key is its index in the output."""
 
-    __slots__ = ("_calls", "_id", "_items", "_last_thought", "_provider", "_shown")
-
-    def __init__(self, provider: str) -> None:
-        self._provider = provider
-        self._calls: dict[int, int] = {}
-        """Index in the output -> index of the call."""
-        self._items: dict[int, dict[str, Any]] = {}
-        """Complete items."""
-        self._shown: set[int] = set()
-        """Items whose deltas came, so that their complete form is not shown again."""
-        self._last_thought: tuple[object, ...] | None = None
-        self._id: str | None = None
+    _provider: str
+    _calls: dict[int, int] = field(default_factory=dict[int, int])
+    """Index in the output -> index of the call."""
+    _items: dict[int, dict[str, Any]] = field(default_factory=dict[int, dict[str, Any]])
+    """Complete items."""
+    _shown: set[int] = field(default_factory=set[int])
+    """Items whose deltas came, so that their complete form is not shown again."""
+    _last_thought: tuple[object, ...] | None = None
 
     def take(self, event: dict[str, Any]) -> list[Delta]:
         """Return the deltas of one event; unknown events give none."""
@@ -109,7 +107,7 @@ class ResponsesReplyState:
         if kind == "response.output_item.done":
             return self._whole_item(event["output_index"], event["item"])
         if kind in _ENDS:
-            return self.end(event["response"])
+            return list(self.end(event["response"]))
         return []
 
     def _piece(self, event: dict[str, Any], kind: object, piece: str) -> list[Delta]:
@@ -125,34 +123,26 @@ class ResponsesReplyState:
         self._shown.add(place)
         return deltas
 
-    def end(self, response: dict[str, Any], *, whole: bool = False) -> list[Delta]:
-        """Return the new deltas of the final response object, `Done` last. If `whole`, it is the complete reply."""
-        deltas: list[Delta] = []
+    def end(self, response: dict[str, Any], *, whole: bool = False) -> Iterator[Delta]:
+        """Yield the new deltas of the final response object, `Done` last. If `whole`, it is the complete reply."""
         # Some servers leave the output of the last event empty; then the items received before are the answer.
         for place, item in enumerate(objects(response["output"] if whole else response.get("output"))):
             if place not in self._items:
-                deltas += self._whole_item(place, item)
+                yield from self._whole_item(place, item)
         status = response.get("status")
         if status in ("in_progress", "queued"):
             raise ValueError(f"status {status!r}: the answer is not ready yet (background mode)")
         reason = mapping(response.get("incomplete_details")).get("reason") if status == "incomplete" else None
         finish: FinishReason = _INCOMPLETE.get(reason, "other") if status == "incomplete" else "stop"
         raw_reason = reason or status
-        done = Done(
+        yield Done(
             finish_reason=finish,
             raw_finish_reason=raw_reason if isinstance(raw_reason, str) else None,
-            usage=usage_of(
-                response.get("usage"),
-                "input_tokens",
-                "output_tokens",
-                cached_in="input_tokens_details",
-                reasoning_in="output_tokens_details",
-            ),
+            usage=usage_of(response.get("usage"), "input_tokens", "output_tokens", **_DETAILS),
             details=self._details(response.get("id")),
             response_id=response.get("id"),
             raw=response,
         )
-        return [*deltas, done]
 
     def _begin(self, place: int, item: dict[str, Any]) -> list[Delta]:
         if item.get("type") != "function_call" or place in self._calls:
@@ -260,7 +250,7 @@ class ResponsesCodec(Codec):
         self.base_url = base_url.rstrip("/").removesuffix("/responses")
         self.store = store
         self.encrypted_reasoning = encrypted_reasoning
-        self.headers = {"content-type": "application/json", "accept": "application/json", **(headers or {})}
+        self.headers = {"accept": "application/json", **(headers or {})}
         self.params = dict(params or {})
         self.model_rules = tuple(model_rules)
         self._profile = replace(OPENAI, provider=provider, error_codes=ERROR_CODES)
@@ -286,12 +276,8 @@ class ResponsesCodec(Codec):
             head["stream"] = True
         head |= self._placed(given, call.output_schema)
         head |= self._rendered(given)
-        return Request(
-            url=f"{self.base_url}/responses",
-            content=joined(head, {name: items for name, items in parts.items() if name not in head}),
-            headers={**self.headers, **mapping(given.get("extra_headers"))},
-            params=self.params,
-        )
+        url = f"{self.base_url}/responses"
+        return self.post(url, joined(head, parts), call, headers=self.headers, params=self.params)
 
     def _rendered(self, given: Mapping[str, Any]) -> dict[str, Any]:
         return self.render_parameters(given, {**_RULES, **rules_of_model(self.model_id, self.model_rules, given)})
@@ -408,7 +394,7 @@ class ResponsesCodec(Codec):
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         self.check(body)
-        return self.reply_of(body, _whole(self.new_state(), body), prefix=prefix)
+        return self.reply_of(body, self.new_state().end(body, whole=True), prefix=prefix)
 
     def new_state(self) -> ResponsesReplyState:
         return ResponsesReplyState(self.provider)
@@ -436,10 +422,6 @@ class ResponsesCodec(Codec):
         words = "The response has failed or was cancelled, without an explanation."
         failed = self.failure(ServerFailed, words, status=200, body=body)
         return sort_error(self._profile, self.model, 200, {}, body) or failed
-
-
-def _whole(state: ResponsesReplyState, body: JSON) -> Iterator[Delta]:
-    yield from state.end(body, whole=True)
 
 
 def _plain(message: AssistantMessage) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""Platforms that speak OpenAI's dialect but need code of their own: Qianfan v2, MiniMax, Zhipu v4 and CharGLM, Hunyuan.
+"""Servers of OpenAI's dialect that need custom code: Qianfan v2, MiniMax, Zhipu v4 and CharGLM, Hunyuan.
 
-Differences in data only are in their profiles (`vendors`).
+Differences in data only are in their profiles (`vendor_profiles`).
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from lmagent.core.events import Delta, Done
-from lmagent.core.json_text import JSON, JSONError, dumps, loads
+from lmagent.core.json_text import JSON, dumps
 from lmagent.core.messages import AssistantMessage, Message, Reply, SystemMessage, ToolMessage, UserMessage
 from lmagent.errors import ProviderError, ServerFailed
 from lmagent.providers.base import ChatCall, Request
@@ -27,9 +27,10 @@ from lmagent.providers.conversation import (
     turns,
     with_system,
 )
-from lmagent.providers.fields import mapping, objects
+from lmagent.providers.fields import mapping, objects, parsed
 from lmagent.providers.hunyuan import obeys_tools
-from lmagent.providers.openai.chat import ModelRule, OpenAICodec, Profile
+from lmagent.providers.openai.calls import ThinkSplitter
+from lmagent.providers.openai.chat import OpenAICodec, Profile
 from lmagent.providers.openai.reply import ChatState
 from lmagent.providers.openai.vendor_profiles import HUNYUAN, MINIMAX, WENXIN, ZHIPU
 from lmagent.providers.zhipu import CHARACTER
@@ -44,12 +45,9 @@ __all__ = [
 ]
 
 
+@dataclass(slots=True, eq=False)
 class _State(ChatState):
-    __slots__ = ("flagged",)
-
-    def __init__(self, profile: Profile) -> None:
-        super().__init__(profile)
-        self.flagged: dict[str, Any] = {}
+    flagged: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 class FlaggedCodec(OpenAICodec):
@@ -77,12 +75,12 @@ class FlaggedCodec(OpenAICodec):
         return replace(reply, finish_reason="content_filter", message=replace(reply.message, details=details))
 
     def new_state(self) -> ChatState:
-        return _State(self.profile)
+        return _State(ThinkSplitter() if self.profile.think_tags else None)
 
     def parse_event(self, state: ChatState, data: bytes, event: str = "") -> Sequence[Delta]:
         if self._marked.search(data) and isinstance(state, _State):
-            with suppress(JSONError, TypeError):  # `super().parse_event` reports invalid data
-                state.flagged |= self._flags_of(loads(data))
+            with suppress(TypeError):  # `super().parse_event` reports invalid data
+                state.flagged |= self._flags_of(parsed(data))
         return self._with_flags(state, super().parse_event(state, data, event))
 
     def finish(self, state: ChatState) -> Sequence[Delta]:
@@ -119,9 +117,7 @@ class WenxinV2Codec(FlaggedCodec):
 
     flags = ("need_clear_history",)
     facts = ("ban_round",)
-
-    def __init__(self, model: str, *, profile: Profile = WENXIN, **options: Any) -> None:
-        super().__init__(model, profile=profile, **options)
+    default_profile = WENXIN
 
     def build_request(self, call: ChatCall) -> Request:
         """Render `call` as one POST. The API refuses system text alone and a blank last message."""
@@ -148,9 +144,7 @@ class MinimaxV2Codec(FlaggedCodec):
 
     flags = ("input_sensitive", "output_sensitive")
     facts = ("input_sensitive_type", "output_sensitive_type")
-
-    def __init__(self, model: str, *, profile: Profile = MINIMAX, **options: Any) -> None:
-        super().__init__(model, profile=profile, **options)
+    default_profile = MINIMAX
 
     def parse_event(self, state: ChatState, data: bytes, event: str = "") -> Sequence[Delta]:
         """Translate one chunk. Search results come as deltas of role `tool`, which are not part of the answer."""
@@ -160,10 +154,10 @@ class MinimaxV2Codec(FlaggedCodec):
 
 
 def _without_results(data: bytes) -> bytes:
+    body = mapping(parsed(data))
     try:
-        body = mapping(loads(data))
         choices = objects(body.get("choices"))
-    except (JSONError, TypeError):
+    except TypeError:
         return data
     kept = [choice for choice in choices if mapping(choice.get("delta")).get("role") != "tool"]
     if len(kept) == len(choices):
@@ -191,24 +185,9 @@ _BROKEN_OFF = "network_error"
 
 
 class ZhipuV4Codec(_OrderedCodec):
-    """Chat Completions of Zhipu v4, which refuses system or assistant messages alone and calls without results.
+    """Chat Completions of Zhipu v4, which refuses system or assistant messages alone and calls without results."""
 
-    Args:
-        model: Model name, such as `"glm-4.6"`.
-        base_url: Up to `/v4`.
-        model_rules: As in `OpenAICodec`.
-        profile: Describes the server.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        *,
-        base_url: str | None = None,
-        model_rules: Sequence[ModelRule] | None = None,
-        profile: Profile = ZHIPU,
-    ) -> None:
-        super().__init__(model, base_url=base_url, profile=profile, model_rules=model_rules)
+    default_profile = ZHIPU
 
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         reply = super().parse_reply(body, prefix=prefix)
@@ -229,8 +208,8 @@ class ZhipuV4Codec(_OrderedCodec):
         return deltas
 
     def _broken_off(self, body: JSON) -> ProviderError:
-        """Return the error for this finish reason: the platform failed, and the same request may succeed."""
-        words = "The platform broke the answer off (finish reason 'network_error')."
+        """Return the error for this finish reason: the service failed, and the same request may succeed."""
+        words = "The service broke the answer off (finish reason 'network_error')."
         return self.failure(ServerFailed, words, code=_BROKEN_OFF, body=body)
 
 
@@ -252,20 +231,14 @@ class CharacterV4Codec(ZhipuV4Codec):
 
     Args:
         model: Model name, such as `"charglm-4"`.
-        base_url: Up to `/v4`.
         meta: The card, over `CHARACTER`. The parameter `meta` of a call overrides it.
-        model_rules: As in `OpenAICodec`.
+        **options: As in `OpenAICodec`.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        base_url: str | None = None,
-        meta: Mapping[str, str] | None = None,
-        model_rules: Sequence[ModelRule] | None = None,
-    ) -> None:
-        super().__init__(model, base_url=base_url, model_rules=model_rules, profile=_ROLE_PLAY)
+    default_profile = _ROLE_PLAY
+
+    def __init__(self, model: str, *, meta: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(model, **options)
         self.meta = {**CHARACTER, **(meta or {})}
 
     def build_request(self, call: ChatCall) -> Request:
@@ -286,24 +259,15 @@ class HunyuanCompatibleCodec(_OrderedCodec):
 
     Args:
         model: Model name, such as `"hunyuan-turbos-latest"`.
-        base_url: Up to `/v1`.
         tools: Whether the model has function calls; None: by its name.
-        model_rules: As in `OpenAICodec`.
+        **options: As in `OpenAICodec`.
     """
 
     user_behind_result = False
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        base_url: str | None = None,
-        tools: bool | None = None,
-        model_rules: Sequence[ModelRule] | None = None,
-    ) -> None:
+    def __init__(self, model: str, *, tools: bool | None = None, **options: Any) -> None:
         has_tools = obeys_tools(model) if tools is None else tools
-        profile = HUNYUAN if has_tools else _without_tools(HUNYUAN)
-        super().__init__(model, base_url=base_url, profile=profile, model_rules=model_rules)
+        super().__init__(model, profile=HUNYUAN if has_tools else _without_tools(HUNYUAN), **options)
 
     def build_request(self, call: ChatCall) -> Request:
         if not self.features.tools:
