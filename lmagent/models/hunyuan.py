@@ -85,7 +85,7 @@ class HunyuanChat(ChatModel):
                 codec = HunyuanCodec(model, base_url=url, region=region, tools=native_tools)
                 auth = TC3Auth(*_pair(secret_id, secret_key), token=find_secret(token, _ENV["token"]))
             case "hyllm":
-                from lmagent.providers.hunyuan_hyllm import HyllmAuth, HyllmCodec
+                from lmagent.providers.hunyuan import HyllmAuth, HyllmCodec
 
                 number = None if app_id is None else str(app_id)
                 number = require_setting("hunyuan", "app id", "app_id", number, _ENV["app_id"])

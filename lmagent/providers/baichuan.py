@@ -1,6 +1,6 @@
 """Baichuan's dialect of 2023: signed `v1/chat`, streams of one JSON object per line, no tools, no system role.
 
-Wire reference: docs/providers/baichuan.md. The current endpoint speaks OpenAI's dialect (`vendors.BAICHUAN`).
+Wire reference: docs/providers/baichuan.md. The current endpoint speaks OpenAI's dialect (`BAICHUAN` of `openai`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class BaichuanSignatureAuth(SigningAuth):
             authorization=f"Bearer {self.api_key.reveal()}",
             x_bc_timestamp=timestamp,
             x_bc_sign_algo="MD5",
-            # The vendor's scheme has no stronger algorithm.
+            # The provider's scheme has no stronger algorithm.
             x_bc_signature=hashlib.md5(signed, usedforsecurity=False).hexdigest(),
         )
 
@@ -136,7 +136,7 @@ class BaichuanCodec(TextOnlyCodec):
 
 
 def _encoded(body: Mapping[str, Any]) -> bytes:
-    """Return the body in the layout of the vendor's example, so that signatures can be compared."""
+    """Return the body in the layout of the provider's example, so that signatures can be compared."""
     try:
         return storable(json.dumps(body, ensure_ascii=False, allow_nan=False)).encode()
     except (TypeError, ValueError) as error:

@@ -1,35 +1,33 @@
-"""Tencent Hunyuan: the cloud API `ChatCompletions` and its signature. Wire reference: docs/providers/hunyuan.md.
+"""Tencent Hunyuan: the cloud API `ChatCompletions`, the first API of 2023, and their signatures.
 
-Names are in PascalCase and tool schemas are text. A reply is wrapped in `Response`, a streamed one is not; an error
-before a stream starts is an HTTP 200 with JSON. The first API of 2023 is in `hunyuan_hyllm`, the endpoint that speaks
-OpenAI's dialect in `openai.variants`.
+Cloud API: names are in PascalCase and tool schemas are text. A reply is wrapped in `Response`, a streamed one is not;
+an error before a stream starts is an HTTP 200 with JSON. The endpoint that speaks OpenAI's dialect is in
+`openai.variants`. Wire reference: docs/providers/hunyuan.md.
 
-Over 400 lines because it is one dialect: signature, requests and replies are read side by side.
+First API (`Hyllm...`): credentials in the body, HMAC-SHA1 over the body's text in `Authorization`, no system role, no
+tools. The provider has switched it off. It is kept for private copies of the service and for replayed recordings, so
+that `hunyuan/v1` keeps its meaning.
+
+Over 400 lines because the two dialects of one provider are read side by side, each with its signature.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from lmagent import errors
 from lmagent.core.events import Delta, ReasoningDelta, TextDelta
-from lmagent.core.json_text import JSON, dumps, dumps_text
-from lmagent.core.messages import (
-    AssistantMessage,
-    ImagePart,
-    Message,
-    TextPart,
-    ToolCall,
-    ToolMessage,
-    UserMessage,
-)
+from lmagent.core.json_text import JSON, dumps, dumps_text, loads
+from lmagent.core.messages import AssistantMessage, ImagePart, Message, TextPart, ToolCall, ToolMessage, UserMessage
 from lmagent.core.redaction import Secret
 from lmagent.providers.base import (
     ChatCall,
@@ -45,6 +43,7 @@ from lmagent.providers.base import (
 )
 from lmagent.providers.conversation import (
     NO_OUTPUT,
+    TextOnlyCodec,
     messages_of,
     settled,
     split_system,
@@ -68,7 +67,16 @@ from lmagent.providers.fields import (
 from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import ToolSpec
 
-__all__ = ["BASE_URL", "HunyuanCodec", "HunyuanState", "TC3Auth", "obeys_tools"]
+__all__ = [
+    "BASE_URL",
+    "HunyuanCodec",
+    "HunyuanState",
+    "HyllmAuth",
+    "HyllmCodec",
+    "TC3Auth",
+    "obeys_tools",
+    "signed_text",
+]
 
 _ALGORITHM = "TC3-HMAC-SHA256"
 
@@ -124,7 +132,7 @@ BASE_URL = VENDORS["hunyuan"].api("tc3").address
 _VERSION = "2023-09-01"
 
 _WITHOUT_TOOLS = re.compile(r"-(lite|standard|code|role|translation|vision)\b")
-"""Models that ignore `Tools`. The vendor's pages contradict each other; `tools=` overrides it."""
+"""Models that ignore `Tools`. The provider's pages contradict each other; `tools=` overrides it."""
 _IMAGE_MARK = "vision"
 
 _ERRORS = by_code(
@@ -354,3 +362,119 @@ _PARAMETERS: dict[str, ParameterRule] = {
     "enable_thinking": "EnableThinking",
     "stream_moderation": "StreamModeration",
 }
+
+
+HYLLM_URL = VENDORS["hunyuan"].api("hyllm").address
+
+_LIFETIME_S = 86400
+_WORDS = (
+    (("authori", "signature", "secret", "鉴权", "签名"), errors.AuthenticationFailed),
+    (("quota", "arrear", "balance", "欠费", "余额"), errors.QuotaExceeded),
+    (("limit", "frequen", "concurren", "too many", "频率", "并发"), errors.RateLimited),
+    (("internal", "server error", "timeout", "内部"), errors.ServerFailed),
+)
+"""Words of a message -> class; the provider never published a table of codes."""
+
+
+class HyllmAuth(SigningAuth):
+    """Puts the credentials into the body and signs its text.
+
+    Args:
+        app_id: The account's number.
+        secret_id: Id of the cloud key.
+        secret_key: Secret of the cloud key.
+        new_query_id: Makes the id of one request.
+    """
+
+    def __init__(
+        self,
+        app_id: int,
+        secret_id: Secret,
+        secret_key: Secret,
+        *,
+        new_query_id: Callable[[], str] = lambda: f"query_id_{uuid.uuid4()}",
+    ) -> None:
+        self.app_id = app_id
+        self.secret_id = secret_id
+        self.secret_key = secret_key
+        self._new_query_id = new_query_id
+
+    def signed(self, request: Request, now: float) -> Request:
+        timestamp = int(now)
+        body = {
+            "app_id": self.app_id,
+            "secret_id": self.secret_id.reveal(),
+            "query_id": self._new_query_id(),
+            **loads(request.content),
+            "timestamp": timestamp,
+            "expired": timestamp + _LIFETIME_S,
+        }
+        signature = hmac.digest(self.secret_key.reveal().encode(), signed_text(request.url, body).encode(), "sha1")
+        return replace(request, content=dumps(body)).with_headers(authorization=base64.b64encode(signature).decode())
+
+
+def signed_text(url: str, body: Mapping[str, Any]) -> str:
+    """Return the text to sign: host, path and the sorted body.
+
+    Messages are not escaped, as in the provider's sample, so quotes inside a message are ambiguous.
+    """
+    address = urlsplit(url)
+    pairs = "&".join(f"{name}={_as_text(body[name])}" for name in sorted(body))
+    return f"{address.netloc}{address.path}?{pairs}"
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list):
+        turns = [f'{{"role":"{turn["role"]}","content":"{turn["content"]}"}}' for turn in objects(value)]  # pyright: ignore[reportUnknownArgumentType]
+        return f"[{','.join(turns)}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class HyllmCodec(TextOnlyCodec):
+    """Hunyuan's API of 2023.
+
+    Args:
+        model: A name for the model id; the API has one model and no name for it.
+        base_url: Up to `/v1`.
+    """
+
+    provider = "hunyuan"
+    max_messages = 40
+
+    def __init__(self, model: str = "v1", *, base_url: str = HYLLM_URL) -> None:
+        self.model = model
+        self.base_url = base_url.rstrip("/")
+
+    def build_request(self, call: ChatCall) -> Request:
+        body = {
+            "messages": self.turns(call),
+            "stream": int(call.stream),
+            **self.render_parameters(call.parameters, _HYLLM_PARAMETERS),
+        }
+        return self.post(f"{self.base_url}/chat/completions", dumps(body), call)
+
+    def request_id_of(self, body: dict[str, Any]) -> Any:
+        return body.get("req_id")
+
+    def read(self, state: ReplyState, body: JSON, *, whole: bool = False) -> Iterator[Delta]:
+        choices = objects(body.get("choices"))
+        for choice in [choices[0]] if whole else choices[:1]:
+            # In a complete answer the field is `messages`, an object.
+            message = mapping(choice.get("delta") or choice.get("messages") or choice.get("message"))
+            if content := text(message["content"] if whole else message.get("content")):
+                yield TextDelta(content)
+            reason = text(choice.get("finish_reason"))
+            if whole or reason:
+                state.ended = True
+                yield ended(reason or "stop", body, usage=usage_of(body.get("usage")), response_id=body.get("id"))
+
+    def fault(self, status: int, headers: Mapping[str, str], body: dict[str, Any], text: str) -> Fault | None:
+        if not body.get("error") and status < 400:
+            return None
+        fault = mapping(body.get("error"))
+        message = str(fault.get("message") or text)
+        by_words = (kind for words, kind in _WORDS if any(word in message.lower() for word in words))
+        return Fault(next(by_words, error_for_status(status)), message, fault.get("code"), (body.get("req_id"),))
+
+
+_HYLLM_PARAMETERS: dict[str, ParameterRule] = {"temperature": "temperature", "top_p": "top_p"}

@@ -232,11 +232,7 @@ class MinimaxProCodec(_OldCodec):
     provider: ClassVar[str] = "minimax_pro"
     path: ClassVar[str] = "/v1/text/chatcompletion_pro"
     features = Features(
-        parallel_calls=False,
-        tool_choice=frozenset({"auto", "none"}),
-        images=False,
-        json_schema="none",
-        stop=False,
+        parallel_calls=False, tool_choice=frozenset({"auto", "none"}), images=False, json_schema="none", stop=False
     )
 
     def __init__(self, model: str, *, function_sender: Literal["function", "bot"] = "function", **options: Any) -> None:

@@ -97,13 +97,7 @@ def _api(
     if profile and ":" not in profile:
         profile = _OF_VENDORS + profile
     return ProviderAPI(
-        name=name,
-        note=note,
-        address=address,
-        model=model,
-        example=example,
-        profile=profile,
-        needs=tuple(needs.split()),
+        name=name, note=note, address=address, model=model, example=example, profile=profile, needs=tuple(needs.split())
     )
 
 
@@ -165,7 +159,7 @@ BAILIAN_HOSTS: Mapping[str, str] = {
     "ap-southeast-1": "https://dashscope-intl.aliyuncs.com",
     "us-east-1": "https://dashscope-us.aliyuncs.com",
 }
-"""Regions of Alibaba's platform with a host of their own; in others each workspace has one."""
+"""Regions of Alibaba's service with their own host; in others each workspace has one."""
 
 _BEIJING = BAILIAN_HOSTS["cn-beijing"]
 _DASHSCOPE_KEY, _DASHSCOPE_URL = "DASHSCOPE_API_KEY", "DASHSCOPE_COMPATIBLE_BASE_URL"

@@ -20,13 +20,7 @@ from urllib.parse import quote, urlsplit
 from lmagent import errors
 from lmagent.core.events import Delta, Done, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON, dumps_text
-from lmagent.core.messages import (
-    AssistantMessage,
-    FinishReason,
-    Message,
-    ToolMessage,
-    UserMessage,
-)
+from lmagent.core.messages import AssistantMessage, FinishReason, Message, ToolMessage, UserMessage
 from lmagent.core.redaction import Secret
 from lmagent.errors import ParameterError, ProviderError
 from lmagent.providers.base import (

@@ -1,4 +1,4 @@
-"""The rules of Alibaba's DashScope for a request body, from the vendor's pages: native API and old app completions."""
+"""The rules of Alibaba's DashScope for a request body, from its own pages: native API and old app completions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of Hunyuan's own dialects for a request body, from the vendor's pages: cloud API and API of 2023."""
+"""The rules of Hunyuan's own dialects for a request body, from its own pages: cloud API and API of 2023."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of Zhipu for a request body, from the vendor's pages: v3 `invoke`, CharacterGLM, and v4."""
+"""The rules of Zhipu for a request body, from its own pages: v3 `invoke`, CharacterGLM, and v4."""
 
 from __future__ import annotations
 

@@ -301,7 +301,7 @@ def test_error_codes(status: int, code: str, message: str, kind: type[Exception]
     error = codec().parse_error(status, {}, fault)
     assert type(error) is kind
     assert (error.retryable, error.code, error.status) == (retryable, code, status)
-    with pytest.raises(type(codec().parse_error(200, {}, fault))):  # the same in a stream, half-way
+    with pytest.raises(type(codec().parse_error(200, {}, fault))):  # the same inside a stream
         read_pieces(codec(), [frames(piece(content="half")), frames(fault, event="error")])
 
 
@@ -527,7 +527,7 @@ def token_auth() -> BailianTokenAuth:
 
 
 def test_the_signature_of_the_token_call():
-    """The vector of the vendor's page on signature version 3 (2025-02)."""
+    """The vector of the provider's page on signature version 3 (2025-02)."""
     request = Request(
         url="https://ecs.cn-shanghai.aliyuncs.com/",
         headers={"x-acs-action": "RunInstances", "x-acs-version": "2014-05-26"},

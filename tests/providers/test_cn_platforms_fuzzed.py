@@ -19,8 +19,7 @@ from lmagent.errors import ProviderError
 from lmagent.providers.bailian import BailianCodec
 from lmagent.providers.bailian_app import BailianAppCodec
 from lmagent.providers.base import Codec
-from lmagent.providers.hunyuan import HunyuanCodec
-from lmagent.providers.hunyuan_hyllm import HyllmCodec
+from lmagent.providers.hunyuan import HunyuanCodec, HyllmCodec
 from lmagent.providers.openai.variants import CharacterV4Codec, HunyuanCompatibleCodec, ZhipuV4Codec
 from lmagent.providers.zhipu import CharacterCodec, ZhipuCodec
 from tests.providers import rules_bailian, rules_hunyuan, rules_zhipu

@@ -482,12 +482,12 @@ def test_mistral_streams_equal_the_sdk(name: str) -> None:
     wire.assert_cuts_do_not_matter(codec(MISTRAL), case.content)
 
 
-# Recordings: the Chinese platforms' compatible endpoints
+# Recordings: the compatible endpoints of Chinese providers
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Cases of one platform: their profile, and the members that the SDK adds."""
+    """Cases of one provider: their profile, and the members that the SDK adds."""
 
     profile: Profile
     platform: str

@@ -60,7 +60,7 @@ CODECS: dict[str, Codec] = {
 
 # Body members of the recordings that we leave out: telemetry, defaults said aloud.
 NOISE = ("extra_parameters", "tool_choice")
-# Without it these platforms tell no usage in streams.
+# Without it these providers send no usage in streams.
 USAGE = ("stream_options",)
 
 REQUESTS: list[tuple[str, str, ChatCall, tuple[str, ...]]] = [

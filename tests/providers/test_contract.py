@@ -1,6 +1,6 @@
 """One contract for every codec: answers it must read, answers it must refuse, histories it must be able to send.
 
-The public API makes the codecs, so those of platforms without function calls are `Prompted`. The answers come from
+The public API makes the codecs, so those of providers without function calls are `Prompted`. The answers come from
 `tests/dialects.py` and the recordings of `tests/wire/`; the histories are made of answers that a codec has read, and
 are sent to all the others.
 """
@@ -88,7 +88,7 @@ def bound(name: str, *, stream: bool = False) -> Codec:
 
 
 def fitting(name: str, said: Said) -> Said:
-    """Return the platform's answer for this reply."""
+    """Return the provider's answer for this reply."""
     dialect = ALL[name]
     if dialect.tool_free:
         request = codec_of(name).build_request(ChatCall(messages=(QUESTION,), tools=TOOLS))
@@ -328,12 +328,12 @@ RECORDED: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "bailian-app": ("bailian", ("40-app-plain", "41-app-stream-cumulative")),
 }
-"""Dialect -> its platform and the recorded answers of it."""
+"""Dialect -> its provider and the recorded answers of it."""
 
 
 @cache
 def recorded_by(name: str) -> tuple[Message, ...]:
-    """Return the history of all recorded answers of a platform, as its codec reads them."""
+    """Return the history of all recorded answers of a provider, as its codec reads them."""
     platform, cases = RECORDED[name]
     read: list[AssistantMessage] = []
     for number, case in enumerate(cases):

@@ -79,7 +79,7 @@ def test_streams(platform: str, name: str):
     for at, data in enumerate(frames):
         for path in paths(json.loads(data)):
             if platform == "openai-responses" and len(path) > 4:
-                continue  # the response object is the same as in whole answers
+                continue  # `response` is the same as in whole answers
             for odd in (*ODD[:7], MISSING):
                 stream(codec, [*frames[:at], json.dumps(changed(data, path, odd)), *frames[at + 1 :]])
 

@@ -33,8 +33,7 @@ from lmagent.errors import (
     ServerFailed,
 )
 from lmagent.providers.base import BearerAuth, ChatCall, Codec, NamedTool, Request
-from lmagent.providers.hunyuan import HunyuanCodec, TC3Auth
-from lmagent.providers.hunyuan_hyllm import HyllmAuth, HyllmCodec, signed_text
+from lmagent.providers.hunyuan import HunyuanCodec, HyllmAuth, HyllmCodec, TC3Auth, signed_text
 from lmagent.providers.openai.variants import HunyuanCompatibleCodec
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 from tests.providers import rules_hunyuan

@@ -103,13 +103,13 @@ def test_the_number_of_learned_patterns_is_limited():
 def test_unusual_chunks_are_read_by_the_full_reader(chunks: list[bytes]):
     begin = chunk({"role": "assistant", "content": ""})
 
-    def told(lessons: int) -> Any:
+    def outcome(lessons: int) -> Any:
         try:
             return read([begin, *chunks, chunk({}, usage={"total_tokens": 1})], lessons)
         except Exception as error:
             return type(error), str(error)
 
-    assert told(8) == told(0)
+    assert outcome(8) == outcome(0)
 
 
 words = st.text(max_size=5) | st.sampled_from(

@@ -1,4 +1,4 @@
-"""The official SDKs of the Chinese platforms as counterparts: one conversation, theirs and ours, equal on the wire.
+"""The official SDKs of Chinese providers as counterparts: one conversation, theirs and ours, equal on the wire.
 
 Both talk to the dialect's server on loopback; the SDK thereby checks the server, because it reads plain and streamed
 answers. Additional members of an SDK are documented in each comparison. The extra `test` brings dashscope, zai-sdk and
@@ -101,12 +101,12 @@ def stream(request: pytest.FixtureRequest) -> bool:
     return request.param
 
 
-@pytest.fixture(params=["asked", "told"])
-def told(request: pytest.FixtureRequest) -> bool:
-    return request.param == "told"
+@pytest.fixture(params=["asked", "with_result"])
+def with_result(request: pytest.FixtureRequest) -> bool:
+    return request.param == "with_result"
 
 
-def test_dashscope(stream: bool, told: bool):
+def test_dashscope(stream: bool, with_result: bool):
     sdk = pytest.importorskip("dashscope", reason="needs the extra test: dashscope")
     with server_of("bailian") as server:
         sdk.base_http_api_url = f"{server.url}/api/v1"
@@ -114,7 +114,7 @@ def test_dashscope(stream: bool, told: bool):
         answer = sdk.Generation.call(
             model="qwen-plus",
             api_key="fake-key",
-            messages=[*OPENAI_TOLD[:-1], {**OPENAI_TOLD[-1], "name": "get_weather"}] if told else OPENAI_ASK,
+            messages=[*OPENAI_TOLD[:-1], {**OPENAI_TOLD[-1], "name": "get_weather"}] if with_result else OPENAI_ASK,
             tools=[TOOL],
             result_format="message",
             seed=7,
@@ -123,7 +123,7 @@ def test_dashscope(stream: bool, told: bool):
             **options,
         )
         last = list(answer)[-1] if stream else answer
-        reply = ours(server, TOLD if told else ASK, stream=stream, seed=7, max_tokens=50, **PARAMETERS)
+        reply = ours(server, TOLD if with_result else ASK, stream=stream, seed=7, max_tokens=50, **PARAMETERS)
         assert_equal_bodies(server, {})
         theirs, mine = pair(server)
         assert mine.headers["authorization"] == theirs.headers["authorization"] == "Bearer fake-key"
@@ -136,7 +136,7 @@ SOURCES = {"zai": "the extra test: zai-sdk", "zhipuai": "pip install --no-deps z
 
 
 @pytest.mark.parametrize("package", SOURCES)
-def test_zhipu(package: str, stream: bool, told: bool):
+def test_zhipu(package: str, stream: bool, with_result: bool):
     sdk = pytest.importorskip(package, reason=f"needs {SOURCES[package]}")
     client_type = sdk.ZhipuAiClient if package == "zai" else sdk.ZhipuAI
     with server_of("zhipu") as server:
@@ -144,14 +144,14 @@ def test_zhipu(package: str, stream: bool, told: bool):
         given = {"temperature": 0, "max_tokens": 50}
         answer = client.chat.completions.create(
             model="glm-4.6",
-            messages=OPENAI_TOLD if told else OPENAI_ASK,
+            messages=OPENAI_TOLD if with_result else OPENAI_ASK,
             tools=[TOOL],
             stream=stream,
             stop=["END"],
             **given,
         )
         chunks = list(answer) if stream else [answer]
-        reply = ours(server, TOLD if told else ASK, stream=stream, stop=["END"], **given)
+        reply = ours(server, TOLD if with_result else ASK, stream=stream, stop=["END"], **given)
         # The SDK spells out what is not set, "not streamed" too.
         assert_equal_bodies(server, {"response_format": None, "thinking": None, "stream": False})
         theirs, mine = pair(server)
@@ -179,10 +179,10 @@ QIANFAN = {"extra_parameters": ...}
 """The SDK says who it is, in the body."""
 
 
-def test_qianfan_classic(qianfan_at: Callable[[str], Any], stream: bool, told: bool):
+def test_qianfan_classic(qianfan_at: Callable[[str], Any], stream: bool, with_result: bool):
     call = {"name": "get_weather", "arguments": ARGUMENTS}
     messages: list[dict[str, Any]] = [{"role": "user", "content": "天气?"}]
-    if told:
+    if with_result:
         messages += [
             {"role": "assistant", "content": "", "function_call": call},
             {"role": "function", "name": "get_weather", "content": RESULT},
@@ -201,7 +201,7 @@ def test_qianfan_classic(qianfan_at: Callable[[str], Any], stream: bool, told: b
         )
         chunks = list(answer) if stream else [answer]
         # Wenxin knows no system text beside functions: we put it before the question, so it is left out here.
-        asked = (TOLD if told else ASK)[1:]
+        asked = (TOLD if with_result else ASK)[1:]
         reply = ours(server, asked, stream=stream, max_tokens=50, penalty_score=1.5, **PARAMETERS)
         assert_equal_bodies(server, {**QIANFAN, "stream": False})
         assert server.tokens == 2  # each bought one, in the same way
@@ -212,27 +212,27 @@ def test_qianfan_classic(qianfan_at: Callable[[str], Any], stream: bool, told: b
         assert chunks[-1].body["finish_reason"] == reply.raw_finish_reason
 
 
-def test_qianfan_v2(qianfan_at: Callable[[str], Any], stream: bool, told: bool):
+def test_qianfan_v2(qianfan_at: Callable[[str], Any], stream: bool, with_result: bool):
     with server_of("wenxin-v2") as server:
         sdk = qianfan_at(server.url)
         options = {"stream_options": {"include_usage": True}} if stream else {}
         answer = sdk.ChatCompletion(version="2").do(
             model="ernie-4.5",
-            messages=OPENAI_TOLD if told else OPENAI_ASK,
+            messages=OPENAI_TOLD if with_result else OPENAI_ASK,
             tools=[TOOL],
             stream=stream,
             **PARAMETERS,
             **options,
         )
         chunks = list(answer) if stream else [answer]
-        ours(server, TOLD if told else ASK, stream=stream, **PARAMETERS)
+        ours(server, TOLD if with_result else ASK, stream=stream, **PARAMETERS)
         assert_equal_bodies(server, {**QIANFAN, "stream": False})
         theirs, mine = pair(server)
         assert mine.headers["authorization"] == theirs.headers["authorization"] == "Bearer fake-key"
         assert chunks[-1].body["id"] == "chatcmpl-1"
 
 
-def test_tencent(stream: bool, told: bool):
+def test_tencent(stream: bool, with_result: bool):
     pytest.importorskip("tencentcloud.hunyuan", reason="needs the extra test: tencentcloud-sdk-python-hunyuan")
     from tencentcloud.common import credential
     from tencentcloud.common.profile.client_profile import ClientProfile
@@ -241,7 +241,7 @@ def test_tencent(stream: bool, told: bool):
 
     function = {"Name": "get_weather", "Arguments": ARGUMENTS}
     messages: list[dict[str, Any]] = [{"Role": "system", "Content": "Be brief."}, {"Role": "user", "Content": "天气?"}]
-    if told:
+    if with_result:
         messages += [
             {
                 "Role": "assistant",
@@ -266,7 +266,7 @@ def test_tencent(stream: bool, told: bool):
         question.from_json_string(json.dumps(body))
         answer = client.ChatCompletions(question)
         last = json.loads(list(answer)[-1]["data"]) if stream else json.loads(answer.to_json_string())
-        reply = ours(server, TOLD if told else ASK, stream=stream, **PARAMETERS)
+        reply = ours(server, TOLD if with_result else ASK, stream=stream, **PARAMETERS)
         assert_equal_bodies(server, {"Stream": False})
         assert reply.raw_finish_reason == last["Choices"][0]["FinishReason"]
         theirs, mine = pair(server)

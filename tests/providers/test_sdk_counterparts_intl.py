@@ -303,7 +303,7 @@ def test_responses(stream: bool):
                     for item in theirs.output
                     if item.type == "function_call"
                 ]
-        # The streaming helper of the SDK adds what it has parsed to the items it gives back.
+        # The stream reader of the SDK adds what it has parsed to the items it gives back.
         drop = {"parsed": ..., "parsed_arguments": ...}
         assert bodies(server, "ours") == without(bodies(server, "sdk"), drop)
         assert paths(server, "ours") == paths(server, "sdk") == ["/v1/responses"] * 2

@@ -1,4 +1,4 @@
-"""The vendor table: every row loads what it says, and no fact about a vendor stands twice."""
+"""The vendor table: every row loads what it says, and no fact about a provider stands twice."""
 
 from __future__ import annotations
 

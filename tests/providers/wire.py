@@ -1,6 +1,6 @@
-"""Helpers for codec tests: load and compare the wire cases of the international platforms, sign requests, read streams.
+"""For codec tests: load and compare the wire cases of the international providers, sign requests, read streams.
 
-A case (`tests/wire/<platform>/NN-case.json`) has `request` {method, path, query, headers, body}, `real_base`,
+A case (`tests/wire/<provider>/NN-case.json`) has `request` {method, path, query, headers, body}, `real_base`,
 `response` {status, headers, file} and `expected`, the values that the official SDK read. `call_of` turns an
 OpenAI-shaped body into our `ChatCall`; tests of other dialects build their calls by hand.
 """
@@ -66,7 +66,7 @@ def load(platform: str, name: str) -> Case:
 
 
 def names(platform: str, *, streams: bool | None = None, errors: bool | None = None) -> list[str]:
-    """Return the names of a platform's cases; `streams` and `errors` (by status) select those that do or do not."""
+    """Return the names of a provider's cases; `streams` and `errors` (by status) select those that do or do not."""
     found: list[str] = []
     for path in sorted((WIRE / platform).glob("*.json")):
         if path.name.endswith(".response.json"):

@@ -1,4 +1,4 @@
-"""Load and compare the wire cases of the Chinese platforms (`tests/wire/<platform>/NN-case.json`).
+"""Load and compare the wire cases of Chinese providers (`tests/wire/<provider>/NN-case.json`).
 
 A case has `request` (as an SDK sent it), `volatile` (paths that are not compared), `response` (status, file) and
 `expect` (the values that a client should read). Most cases are one of four conversations, defined here as messages.
@@ -116,7 +116,7 @@ def load(platform: str, name: str) -> Case:
 
 
 def names(platform: str) -> list[str]:
-    """Return the names of all cases of a platform, so that a test can check that it covers them all."""
+    """Return the names of all cases of a provider, so that a test can check that it covers them all."""
     return sorted(path.stem for path in (WIRE / platform).glob("*.json") if not path.name.endswith(".response.json"))
 
 

@@ -1,4 +1,4 @@
-"""Calls and tools for the wire cases of the international platforms with dialects of their own.
+"""Calls and tools for the wire cases of the international providers with their own dialects.
 
 `wire` loads the cases.
 """

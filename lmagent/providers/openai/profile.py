@@ -223,10 +223,7 @@ OPENAI = Profile(
 
 GENERIC = Profile(
     **endpoint("compatible"),
-    parameters={
-        **COMMON_PARAMETERS,
-        **same("top_k min_p repetition_penalty verbosity metadata service_tier"),
-    },
+    parameters={**COMMON_PARAMETERS, **same("top_k min_p repetition_penalty verbosity metadata service_tier")},
     files=True,
 )
 """An unknown server: the most conservative body."""

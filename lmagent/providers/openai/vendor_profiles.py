@@ -150,9 +150,7 @@ GROQ = Profile(
 OPENROUTER = Profile(
     **endpoint("openrouter"),
     features=Features(reasoning=True),
-    parameters=_with(
-        "top_k top_a min_p repetition_penalty verbosity reasoning provider models plugins transforms",
-    ),
+    parameters=_with("top_k top_a min_p repetition_penalty verbosity reasoning provider models plugins transforms"),
     stream_usage=True,
     text_parts=True,
     files=True,
@@ -212,9 +210,7 @@ _LOCAL = Profile(
 )
 
 OLLAMA = replace(
-    _LOCAL,
-    **endpoint("ollama"),
-    features=Features(tool_choice=_AUTO, reasoning=True, constrained="json_schema"),
+    _LOCAL, **endpoint("ollama"), features=Features(tool_choice=_AUTO, reasoning=True, constrained="json_schema")
 )
 
 VLLM = replace(
@@ -266,10 +262,7 @@ ZHIPU = Profile(
 BAICHUAN = Profile(
     **endpoint("baichuan"),
     features=Features(tool_choice=_AUTO, images=False, json_schema="object", stop=False),
-    parameters=_only_these(
-        "top_p top_k max_tokens response_format",
-        temperature=within("temperature", 0, 1),
-    ),
+    parameters=_only_these("top_p top_k max_tokens response_format", temperature=within("temperature", 0, 1)),
 )
 """Baichuan's current API."""
 
@@ -303,8 +296,7 @@ MINIMAX_V2 = replace(
     **endpoint("minimax", "v2"),
     path="/text/chatcompletion_v2",
     parameters=_with(
-        temperature=within("temperature", 0, 1, sent=(0.01, 1)),
-        top_p=within("top_p", 0, 1, sent=(0.01, 1)),
+        temperature=within("temperature", 0, 1, sent=(0.01, 1)), top_p=within("top_p", 0, 1, sent=(0.01, 1))
     ),
     stream_usage=False,
     think_tags=False,
@@ -345,5 +337,5 @@ def profile_of(vendor: str) -> Profile:
     """
     profile = PROFILES.get(vendor)
     if profile is None:
-        raise ConfigurationError(f"No vendor {vendor!r}; known are {', '.join(sorted(PROFILES))}.")
+        raise ConfigurationError(f"No provider {vendor!r}; known are {', '.join(sorted(PROFILES))}.")
     return profile
