@@ -68,18 +68,16 @@ class _Block:
         return block
 
 
+@dataclass(slots=True, eq=False)
 class AnthropicReplyState:
     """The state of one reply, whole or streamed; both are read as blocks."""
 
-    __slots__ = ("_blocks", "_calls", "_id", "_open", "_stop", "_usage")
-
-    def __init__(self) -> None:
-        self._blocks: dict[int, _Block] = {}
-        self._open: dict[int, _Block] = {}
-        self._calls = 0
-        self._usage: dict[str, Any] = {}
-        self._stop: dict[str, Any] = {}
-        self._id: str | None = None
+    _blocks: dict[int, _Block] = field(default_factory=dict[int, _Block])
+    _open: dict[int, _Block] = field(default_factory=dict[int, _Block])
+    _calls: int = 0
+    _usage: dict[str, Any] = field(default_factory=dict[str, Any])
+    _stop: dict[str, Any] = field(default_factory=dict[str, Any])
+    _id: str | None = None
 
     def whole(self, body: JSON) -> Iterator[Delta]:
         """Yield the deltas of a whole answer."""

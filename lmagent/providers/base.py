@@ -26,25 +26,9 @@ from lmagent.providers.fields import ParameterRule, failure, mapping
 from lmagent.toolkit.schema import OutputSchema, ToolSpec
 
 __all__ = [
-    "Auth",
-    "AuthFlow",
-    "BearerAuth",
-    "ChatCall",
-    "Codec",
-    "EventCodec",
-    "Fault",
-    "Features",
-    "HeaderAuth",
-    "Meter",
-    "NamedTool",
-    "ParameterRule",
-    "ReplyState",
-    "Request",
-    "SigningAuth",
-    "TokenAuth",
-    "ToolChoice",
-    "error_for_status",
-]
+    "Auth", "AuthFlow", "BearerAuth", "ChatCall", "Codec", "EventCodec", "Fault", "Features", "HeaderAuth", "Meter",
+    "NamedTool", "ParameterRule", "ReplyState", "Request", "SigningAuth", "TokenAuth", "ToolChoice", "error_for_status",
+]  # fmt: skip
 
 
 @fast_dataclass(frozen=True)

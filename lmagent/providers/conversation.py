@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
-from lmagent.core.history import answered, result_as_text
+from lmagent.core.history import answered, in_order, result_as_text
 from lmagent.core.messages import (
     AssistantMessage,
     Message,
@@ -39,32 +39,11 @@ from lmagent.providers.fields import parsed
 from lmagent.toolkit.schema_dialects import schema_as_text
 
 __all__ = [
-    "ACKNOWLEDGED",
-    "BEGIN",
-    "CONTINUE",
-    "NO_OUTPUT",
-    "RAW_ARGUMENTS",
-    "TextOnlyCodec",
-    "alternating",
-    "answered",
-    "arguments_object",
-    "called_names",
-    "fitting_ids",
-    "fitting_name",
-    "kept_items",
-    "merged",
-    "messages_of",
-    "one_call_each",
-    "settled",
-    "split_system",
-    "system_apart",
-    "system_in_front",
-    "system_texts",
-    "text_only",
-    "tools_as_text",
-    "turns",
-    "with_system",
-]
+    "ACKNOWLEDGED", "BEGIN", "CONTINUE", "NO_OUTPUT", "RAW_ARGUMENTS", "TextOnlyCodec", "alternating", "answered",
+    "arguments_object", "called_names", "fitting_ids", "fitting_name", "kept_items", "merged", "messages_of",
+    "one_call_each", "settled", "split_system", "system_apart", "system_in_front", "system_texts", "text_only",
+    "tools_as_text", "turns", "with_system",
+]  # fmt: skip
 
 BEGIN = "(The conversation begins.)"
 """User message put before a history that begins with an answer."""
@@ -332,7 +311,7 @@ def settled(
 ) -> Sequence[Message]:
     """Return the messages with every call answered directly after it and valid ids: `answered`, then `fitting_ids`.
 
-    A history that is already in order is checked in one pass and returned unchanged.
+    A history that is already so is returned unchanged.
 
     Args:
         messages: Without system messages, or with them if the dialect takes them anywhere.
@@ -340,42 +319,24 @@ def settled(
         max_length: Longest id.
         key: Cache key of the codec's encoded bytes; a message that has them was checked before.
     """
-    if _in_order(messages, pattern, max_length, key):
+    if in_order(messages) and _all_fit(messages, pattern, max_length, key):
         return messages
     return fitting_ids(answered(messages), pattern, max_length)
 
 
-def _in_order(messages: Sequence[Message], pattern: re.Pattern[str], max_length: int, key: object) -> bool:
-    open_calls: tuple[ToolCall, ...] = ()
-    at = 0
-    taken: set[str] = set()
+def _all_fit(messages: Sequence[Message], pattern: re.Pattern[str], max_length: int, key: object) -> bool:
+    """Whether a history in order has valid ids and names, and the results have the names of their calls."""
+    names: list[str] = []
     for message in messages:
-        role = message.role
-        if role == "tool":
-            result = cast("ToolMessage", message)
-            if at == len(open_calls):
+        if isinstance(message, ToolMessage):
+            if message.name != names.pop():
                 return False
-            call = open_calls[at]
-            if result.tool_call_id != call.id or result.name != call.name:
-                return False
-            at += 1
-            continue
-        if at != len(open_calls):
-            return False
-        if role != "assistant":
-            continue
-        open_calls, at = cast("AssistantMessage", message).tool_calls, 0
-        for call in open_calls:
-            if call.id in taken:
-                return False
-            taken.add(call.id)
-            if key not in message.wire and not _fits(call, pattern, max_length):
-                return False
-    return at == len(open_calls)
-
-
-def _fits(call: ToolCall, pattern: re.Pattern[str], max_length: int) -> bool:
-    return bool(len(call.id) <= max_length and pattern.fullmatch(call.id) and _NAME.fullmatch(call.name))
+        elif isinstance(message, AssistantMessage) and message.tool_calls:
+            names = [call.name for call in reversed(message.tool_calls)]
+            for call in () if key in message.wire else message.tool_calls:
+                if len(call.id) > max_length or not pattern.fullmatch(call.id) or not _NAME.fullmatch(call.name):
+                    return False
+    return True
 
 
 def fitting_ids(messages: Iterable[Message], pattern: re.Pattern[str] = _ANY_ID, max_length: int = 64) -> list[Message]:

@@ -18,34 +18,11 @@ from lmagent.core.messages import FinishReason, Usage
 from lmagent.errors import ParameterError, ProviderError
 
 __all__ = [
-    "FINISH_REASONS",
-    "CallPieces",
-    "ParameterRule",
-    "arguments_text",
-    "by_code",
-    "call_arguments",
-    "class_of",
-    "data_url",
-    "elsewhere",
-    "encoded",
-    "ended",
-    "failure",
-    "first_text",
-    "joined",
-    "mapping",
-    "objects",
-    "one_call_a_reply",
-    "only",
-    "parsed",
-    "quoted",
-    "retry_after",
-    "same",
-    "seconds",
-    "switched",
-    "text",
-    "usage_of",
-    "within",
-]
+    "FINISH_REASONS", "CallPieces", "ParameterRule", "arguments_text", "by_code", "call_arguments", "class_of",
+    "data_url", "elsewhere", "encoded", "ended", "failure", "first_text", "joined", "known_objects", "mapping",
+    "objects", "one_call_a_reply", "only", "parsed", "quoted", "retry_after", "same", "seconds", "switched", "text",
+    "usage_of", "within",
+]  # fmt: skip
 
 
 def mapping(value: object) -> dict[str, Any]:
@@ -60,6 +37,12 @@ def objects(value: object) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in cast("list[object]", value)):
         raise TypeError(f"expected an array of objects, got {str(cast('object', value))[:80]!r}")
     return cast("list[dict[str, Any]]", value)
+
+
+def known_objects(value: object) -> list[dict[str, Any]]:
+    """Return the objects in an array, without its other items. Never raises."""
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
 
 
 def text(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from lmagent import errors
@@ -11,7 +12,7 @@ from lmagent.core.json_text import JSON
 from lmagent.core.messages import FinishReason, Usage
 from lmagent.errors import ProviderError
 from lmagent.providers.base import Codec, error_for_status
-from lmagent.providers.fields import arguments_text, by_code, mapping, objects, quoted, seconds, text
+from lmagent.providers.fields import arguments_text, by_code, known_objects, mapping, objects, quoted, seconds, text
 
 __all__ = ["GeminiReplyState", "blocked", "sort_error"]
 
@@ -50,20 +51,18 @@ _TOO_LONG = ("input token count", "exceeds the maximum number of tokens")
 """Context length has no status of its own; a message with both texts tells."""
 
 
+@dataclass(slots=True, eq=False)
 class GeminiReplyState:
     """The state of one reply, whole or streamed. Every chunk is a whole response object with the new parts."""
 
-    __slots__ = ("_calls", "_finish", "_id", "_parts", "_usage", "raw")
-
-    def __init__(self) -> None:
-        self._parts: list[tuple[dict[str, Any], list[str]]] = []
-        """Parts to send back, each with the pieces of its text."""
-        self._calls = 0
-        self._finish: JSON = None
-        self._usage: dict[str, Any] = {}
-        self._id: str | None = None
-        self.raw: JSON = None
-        """The last object."""
+    _parts: list[tuple[dict[str, Any], list[str]]] = field(default_factory=list[Any])
+    """Parts to send back, each with the pieces of its text."""
+    _calls: int = 0
+    _finish: JSON = None
+    _usage: dict[str, Any] = field(default_factory=dict[str, Any])
+    _id: str | None = None
+    raw: JSON = None
+    """The last object."""
 
     @property
     def has_finished(self) -> bool:
@@ -103,16 +102,13 @@ class GeminiReplyState:
             if "thoughtSignature" in part:
                 self._parts.append((part, [words]))
             return [ReasoningDelta(words)] if words else []
-        self._keep_text(part, words)
-        return [TextDelta(words)] if words else []
-
-    def _keep_text(self, part: dict[str, Any], words: str) -> None:
-        """Join plain text with the plain text before it; a part with a signature stays separate."""
+        # Plain text is joined with the plain text before it; a part with a signature stays separate.
         is_plain = part.keys() == {"text"}
         if is_plain and self._parts and self._parts[-1][0].keys() == {"text"}:
             self._parts[-1][1].append(words)
         elif words or not is_plain:
             self._parts.append((part, [words]))
+        return [TextDelta(words)] if words else []
 
     def done(self) -> Done:
         """Return the end of the reply."""
@@ -128,15 +124,15 @@ class GeminiReplyState:
     def _details(self) -> dict[str, Any]:
         """Return the parts in order, if text and calls alone are not enough to restore them."""
         parts = [{**part, "text": "".join(words)} if "text" in part else part for part, words in self._parts]
-        plain = [part.keys() == {"text"} or part == {"functionCall": {"name": _name(part)}} for part in parts]
+        call_keys = [mapping(part.get("functionCall")).keys() for part in parts]
+        plain = [
+            part.keys() == {"text"} or (part.keys() == {"functionCall"} and keys == {"name"})
+            for part, keys in zip(parts, call_keys, strict=True)
+        ]
         texts = [index for index, part in enumerate(parts) if "text" in part]
         if all(plain) and texts in ([], [0]):
             return {}
         return {"gemini": {"parts": parts}}
-
-
-def _name(part: dict[str, Any]) -> object:
-    return mapping(part.get("functionCall")).get("name")
 
 
 def _usage(counts: Mapping[str, Any]) -> Usage | None:
@@ -184,7 +180,7 @@ def sort_error(
     word = error.get("status") if isinstance(error.get("status"), str) else None
     number = error.get("code") if isinstance(error.get("code"), int) else None
     said = quoted(error.get("message") or (given if isinstance(given, str) else words))
-    details = _objects(error.get("details"))
+    details = known_objects(error.get("details"))
     found = _BY_STATUS.get(word or "") or error_for_status(status if status and status >= 400 else number or 200)
     found = _refined(found, said, details)
     return codec.failure(
@@ -199,12 +195,6 @@ def sort_error(
     )
 
 
-def _objects(value: object) -> list[dict[str, Any]]:
-    """Return the objects in a list. Never raises: an error body may have any shape."""
-    items = cast("list[object]", value) if isinstance(value, list) else []
-    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
-
-
 def _refined(found: type[ProviderError], said: str, details: list[dict[str, Any]]) -> type[ProviderError]:
     if found is errors.BadRequest:
         if _reason(details) in _BAD_KEY:
@@ -212,7 +202,7 @@ def _refined(found: type[ProviderError], said: str, details: list[dict[str, Any]
         if all(part in said.lower() for part in _TOO_LONG):
             return errors.ContextTooLong
     if found is errors.RateLimited:
-        quotas = [str(broken.get("quotaId")) for item in details for broken in _objects(item.get("violations"))]
+        quotas = [str(broken.get("quotaId")) for item in details for broken in known_objects(item.get("violations"))]
         if any("PerDay" in quota or "PerMonth" in quota for quota in quotas):
             return errors.QuotaExceeded  # free and paid tiers also have quotas per day; waiting a minute does not help
     return found
@@ -223,8 +213,5 @@ def _reason(details: list[dict[str, Any]]) -> str | None:
 
 
 def _delay(details: list[dict[str, Any]]) -> float | None:
-    for item in details:
-        if "retryDelay" in item:
-            given: object = item["retryDelay"]
-            return seconds(mapping(cast("object", given)).get("seconds") if isinstance(given, dict) else given)
-    return None
+    given: Any = next((item["retryDelay"] for item in details if "retryDelay" in item), None)
+    return seconds(mapping(cast("object", given)).get("seconds") if isinstance(given, dict) else given)

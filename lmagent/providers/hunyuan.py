@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from lmagent import errors
 from lmagent.core.events import Delta, ReasoningDelta, TextDelta
 from lmagent.core.json_text import JSON, dumps, dumps_text, loads
-from lmagent.core.messages import AssistantMessage, ImagePart, Message, TextPart, ToolCall, ToolMessage, UserMessage
+from lmagent.core.messages import AssistantMessage, ImagePart, Message, TextPart, ToolMessage, UserMessage
 from lmagent.core.redaction import Secret
 from lmagent.providers.base import (
     ChatCall,
@@ -244,7 +244,14 @@ class HunyuanCodec(EventCodec):
                 # `ReasoningContent` is never sent back: the API answers it with an error.
                 turn: dict[str, Any] = {"Role": "assistant", "Content": message.content}
                 if message.tool_calls:
-                    turn["ToolCalls"] = [_call_out(call) for call in message.tool_calls]
+                    turn["ToolCalls"] = [
+                        {
+                            "Id": call.id,
+                            "Type": "function",
+                            "Function": {"Name": call.name, "Arguments": call.arguments},
+                        }
+                        for call in message.tool_calls
+                    ]
                 return turn
             case UserMessage(content=str(text)):
                 return {"Role": "user", "Content": text}
@@ -302,10 +309,6 @@ class HunyuanCodec(EventCodec):
 def obeys_tools(model: str) -> bool:
     """Whether a model of this name is known to have function calls."""
     return not _WITHOUT_TOOLS.search(model)
-
-
-def _call_out(call: ToolCall) -> dict[str, Any]:
-    return {"Id": call.id, "Type": "function", "Function": {"Name": call.name, "Arguments": call.arguments}}
 
 
 def _tool_out(tool: ToolSpec) -> dict[str, Any]:

@@ -270,18 +270,14 @@ def _rendered(message: Message) -> dict[str, Any]:
                 body["function_call"] = function_call | ({"thoughts": thoughts} if thoughts else {})
             return body
         case ToolMessage():
-            return {"role": "function", "name": message.name, "content": _result(message)}
+            content = message.content
+            if not isinstance(parsed(content), dict):  # the API demands the text of a JSON object
+                content = dumps_text({"error" if message.is_error else "tool_result": content})
+            return {"role": "function", "name": message.name, "content": content}
         case UserMessage():
             return {"role": "user", "content": message.text}
         case _:
             raise TypeError("system messages are rendered by build_request")
-
-
-def _result(message: ToolMessage) -> str:
-    """Return the result as the text of a JSON object, which the API demands."""
-    if isinstance(parsed(message.content), dict):
-        return message.content
-    return dumps_text({"error" if message.is_error else "tool_result": message.content})
 
 
 def _function(spec: ToolSpec) -> dict[str, Any]:

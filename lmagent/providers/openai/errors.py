@@ -65,8 +65,9 @@ def sort_error(
     profile: Profile, model: str, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""
 ) -> ProviderError | None:
     """Return the error in an answer, also one in a body of status 200; None if the answer is no error."""
-    if status < 400 and _is_answer(body):
-        return None
+    fields = mapping(body)
+    if status < 400 and fields.get("choices") and not fields.keys() & _SIGNS and not _error_of_choice(fields):
+        return None  # like nearly every answer
     found = _find(body)
     if found is None and status < 400 and (body is not None or not text.strip()):
         return None
@@ -74,7 +75,6 @@ def sort_error(
         words = quoted(text)
         found = _Found(f"The answer is not JSON: {words}" if status < 400 else words)
     found = _with_code(profile, found)
-    fields = mapping(body)
     ids = (*(headers.get(name) for name in _REQUEST_ID_HEADERS), fields.get("request_id"), fields.get("id"))
     return failure(
         _class_of(profile, found, status),
@@ -89,12 +89,6 @@ def sort_error(
         request_ids=(first_text(*ids),),
         retryable=True if status == 409 else None,
     )
-
-
-def _is_answer(body: JSON | None) -> bool:
-    """Whether the body has choices and no sign of an error, like nearly every answer."""
-    data = mapping(body)
-    return bool(data.get("choices")) and not data.keys() & _SIGNS and not _error_of_choice(data)
 
 
 def _error_of_choice(data: Mapping[str, Any]) -> Any:

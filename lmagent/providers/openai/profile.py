@@ -18,19 +18,9 @@ from lmagent.providers.fields import same
 from lmagent.providers.vendors import VENDORS
 
 __all__ = [
-    "COMMON_PARAMETERS",
-    "GENERIC",
-    "OPENAI",
-    "OPENAI_SHAPED",
-    "REASONING_MODELS",
-    "Endpoint",
-    "ErrorClass",
-    "ModelRule",
-    "Profile",
-    "endpoint",
-    "profile_at",
-    "rules_of_model",
-]
+    "COMMON_PARAMETERS", "GENERIC", "OPENAI", "OPENAI_SHAPED", "REASONING_MODELS", "Endpoint", "ErrorClass",
+    "ModelRule", "Profile", "endpoint", "profile_at", "rules_of_model",
+]  # fmt: skip
 
 ErrorClass: TypeAlias = type[ProviderError]
 

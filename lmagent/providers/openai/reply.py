@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 from lmagent.core.events import Delta, Done, ReasoningDelta, RefusalDelta, TextDelta, ToolCallDelta
 from lmagent.core.json_text import JSON, JSONError, loads
 from lmagent.core.messages import FinishReason, Usage
-from lmagent.providers.fields import FINISH_REASONS, mapping, objects
+from lmagent.providers.fields import FINISH_REASONS, known_objects, mapping, objects
 from lmagent.providers.openai.calls import CallState, ThinkSplitter, end_calls, read_calls
 from lmagent.providers.openai.profile import Profile
 
@@ -98,8 +98,8 @@ def _read_message(profile: Profile, state: ChatState, message: Mapping[str, Any]
     details = message.get("reasoning_details")
     if details:
         # An invalid entry of the details is dropped; it must not fail the answer.
-        listed = _entries(details)
-        reasoning = reasoning or "".join(_detail_text(item) for item in listed)
+        listed = known_objects(details)
+        reasoning = reasoning or "".join(_string(item.get("text")) or _string(item.get("summary")) for item in listed)
         _join_details(state, listed, whole=whole)
     if whole:  # the last event of some streams repeats everything before it
         reasoning, text = reasoning[state.reasoning_size :], text[state.text_size :]
@@ -139,28 +139,15 @@ def _texts(message: Mapping[str, Any]) -> tuple[str, str, str]:
             continue
         inner = mapping(part)
         texts.append(_string(inner.get("text")))
-        reasoning += _thinking(inner.get("thinking"))
+        thought = inner.get("thinking")
+        pieces = cast("list[Any]", thought) if isinstance(thought, list) else [{"text": thought}]
+        reasoning += "".join(_string(mapping(piece).get("text")) for piece in pieces)
         refusal += _string(inner.get("refusal"))
     return reasoning, "".join(texts), refusal
 
 
 def _string(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _thinking(value: Any) -> str:
-    if isinstance(value, list):
-        return "".join(_string(mapping(item).get("text")) for item in cast("list[Any]", value))
-    return _string(value)
-
-
-def _entries(details: Any) -> list[dict[str, Any]]:
-    items = cast("list[Any]", details) if isinstance(details, list) else []
-    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
-
-
-def _detail_text(detail: Mapping[str, Any]) -> str:
-    return _string(detail.get("text")) or _string(detail.get("summary"))
 
 
 _JOINED_DETAILS = frozenset({"text", "summary", "data"})

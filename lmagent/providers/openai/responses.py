@@ -275,12 +275,10 @@ class ResponsesCodec(Codec):
         if call.stream:
             head["stream"] = True
         head |= self._placed(given, call.output_schema)
-        head |= self._rendered(given)
+        rules = {**_RULES, **rules_of_model(self.model_id, self.model_rules, given)}
+        head |= self.render_parameters(given, rules)
         url = f"{self.base_url}/responses"
         return self.post(url, joined(head, parts), call, headers=self.headers, params=self.params)
-
-    def _rendered(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        return self.render_parameters(given, {**_RULES, **rules_of_model(self.model_id, self.model_rules, given)})
 
     def _placed(self, given: Mapping[str, Any], schema: OutputSchema | None) -> dict[str, Any]:
         """Return the members that are made from several parameters."""

@@ -22,33 +22,10 @@ from lmagent.providers.vendors import VENDORS
 from lmagent.providers.zhipu import ERRORS as ZHIPU_ERRORS
 
 __all__ = [
-    "BAICHUAN",
-    "BAILIAN",
-    "DEEPSEEK",
-    "GENERIC",
-    "GROQ",
-    "HUNYUAN",
-    "LLAMA_CPP",
-    "LM_STUDIO",
-    "MINIMAX",
-    "MINIMAX_V2",
-    "MISTRAL",
-    "MOONSHOT",
-    "OLLAMA",
-    "OPENROUTER",
-    "PROFILES",
-    "QWEN",
-    "SILICONFLOW",
-    "STEPFUN",
-    "TOGETHER",
-    "VLLM",
-    "VOLCENGINE",
-    "WENXIN",
-    "XAI",
-    "YI",
-    "ZHIPU",
-    "profile_of",
-]
+    "BAICHUAN", "BAILIAN", "DEEPSEEK", "GENERIC", "GROQ", "HUNYUAN", "LLAMA_CPP", "LM_STUDIO", "MINIMAX", "MINIMAX_V2",
+    "MISTRAL", "MOONSHOT", "OLLAMA", "OPENROUTER", "PROFILES", "QWEN", "SILICONFLOW", "STEPFUN", "TOGETHER", "VLLM",
+    "VOLCENGINE", "WENXIN", "XAI", "YI", "ZHIPU", "profile_of",
+]  # fmt: skip
 
 _Choices: TypeAlias = frozenset[Literal["auto", "required", "none", "named"]]
 _AUTO: _Choices = frozenset({"auto"})
