@@ -68,15 +68,8 @@ from lmagent.providers.vendors import VENDORS
 from lmagent.toolkit.schema import ToolSpec
 
 __all__ = [
-    "BASE_URL",
-    "HunyuanCodec",
-    "HunyuanState",
-    "HyllmAuth",
-    "HyllmCodec",
-    "TC3Auth",
-    "obeys_tools",
-    "signed_text",
-]
+    "BASE_URL", "HunyuanCodec", "HunyuanState", "HyllmAuth", "HyllmCodec", "TC3Auth", "obeys_tools", "signed_text",
+]  # fmt: skip
 
 _ALGORITHM = "TC3-HMAC-SHA256"
 

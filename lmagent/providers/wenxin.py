@@ -69,16 +69,9 @@ from lmagent.toolkit.schema import ToolSpec
 from lmagent.toolkit.schema_dialects import never_blank, wenxin_subset
 
 __all__ = [
-    "BASE_URL",
-    "MODELS",
-    "AccessTokenAuth",
-    "BceSignatureAuth",
-    "IamBearerAuth",
-    "KeyPairAuth",
-    "WenxinCodec",
-    "WenxinModel",
-    "wenxin_fault",
-]
+    "BASE_URL", "MODELS", "AccessTokenAuth", "BceSignatureAuth", "IamBearerAuth", "KeyPairAuth", "WenxinCodec",
+    "WenxinModel", "wenxin_fault",
+]  # fmt: skip
 
 BASE_URL = VENDORS["wenxin"].api("classic").address
 _PATH = "/rpc/2.0/ai_custom/v1/wenxinworkshop/chat/"

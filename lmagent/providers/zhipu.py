@@ -23,16 +23,9 @@ from lmagent.providers.fields import by_code, ended, mapping, objects, parsed, s
 from lmagent.providers.vendors import VENDORS
 
 __all__ = [
-    "BASE_URL",
-    "CHARACTER",
-    "ERRORS",
-    "CharacterCodec",
-    "MetaDecoder",
-    "ZhipuAuth",
-    "ZhipuCodec",
-    "ZhipuState",
+    "BASE_URL", "CHARACTER", "ERRORS", "CharacterCodec", "MetaDecoder", "ZhipuAuth", "ZhipuCodec", "ZhipuState",
     "unwrapped",
-]
+]  # fmt: skip
 
 BASE_URL = VENDORS["zhipu"].api("v3").address
 

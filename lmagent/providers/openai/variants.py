@@ -36,13 +36,8 @@ from lmagent.providers.openai.vendor_profiles import HUNYUAN, MINIMAX, WENXIN, Z
 from lmagent.providers.zhipu import CHARACTER
 
 __all__ = [
-    "CharacterV4Codec",
-    "FlaggedCodec",
-    "HunyuanCompatibleCodec",
-    "MinimaxV2Codec",
-    "WenxinV2Codec",
-    "ZhipuV4Codec",
-]
+    "CharacterV4Codec", "FlaggedCodec", "HunyuanCompatibleCodec", "MinimaxV2Codec", "WenxinV2Codec", "ZhipuV4Codec",
+]  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)
