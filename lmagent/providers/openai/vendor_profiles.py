@@ -314,5 +314,5 @@ def profile_of(vendor: str) -> Profile:
     """
     profile = PROFILES.get(vendor)
     if profile is None:
-        raise ConfigurationError(f"No provider {vendor!r}; known are {', '.join(sorted(PROFILES))}.")
+        raise ConfigurationError(f"No vendor {vendor!r}; known are {', '.join(sorted(PROFILES))}.")
     return profile
