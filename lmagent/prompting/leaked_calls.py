@@ -18,7 +18,7 @@ from lmagent.core.events import Delta, Done, ReasoningDelta, ReplyBuilder, TextD
 from lmagent.core.json_text import JSON
 from lmagent.core.messages import Message, Reply, ToolCall
 from lmagent.errors import ProviderError
-from lmagent.prompting.scanner_events import Piece, TextPiece, ThinkingPiece, delta_of
+from lmagent.prompting.scanner_events import Piece, TextPiece, ThinkingPiece, call_in_thinking, delta_of
 from lmagent.prompting.thinking_tags import after_think_tags
 from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
 
@@ -31,10 +31,10 @@ __all__ = ["LEAKED", "LeakedCallReader", "has_no_leaks", "with_leaked_calls"]
 LEAKED = "leaked_markup"
 """The repair noted on a call that stood in the text of a native reply."""
 
-_MAY_BE_MARKUP = re.compile(r"[<\[✿◁]")
+_MAY_BE_MARKUP = re.compile(r"[<\[✿◁]|\](?=<)")
 """First characters of call markup, anywhere in the text."""
-_MAY_BE_CALL_AT_START = re.compile(r"\s*(?:[{｛［]|f(?:u|\Z))")
-"""First characters of call markup where the reply begins: bare JSON, `functools[`."""
+_MAY_BE_CALL_AT_START = re.compile(r"\s*(?:[{｛［\]]|f(?:u|\Z)|a(?:[ns]|\Z)|-(?:>|\Z))")
+"""First characters of call markup where the reply begins: bare JSON, `functools[`, harmony without its tokens."""
 
 _NO_LIMIT = 1 << 62
 _SEQUENCES = (list, tuple)
@@ -124,13 +124,16 @@ class LeakedCallReader(Codec):
     def parse_reply(self, body: JSON, *, prefix: str = "1") -> Reply:
         reply = self.inner.parse_reply(body, prefix=prefix)
         message = reply.message
-        begin = None if message.tool_calls or not self._tools else _find_markup(message.content)
-        if begin is None:
+        if message.tool_calls or not self._tools:
             return reply
+        begin = _find_markup(message.content)
+        if begin is None and (message.content.strip() or not _find_markup(message.reasoning)):
+            return reply
+        at = begin.start() if begin else len(message.content)
         reader = _TextReader(self._scanner)
         builder = ReplyBuilder(prefix)
         # Split where a stream would start the scanner, so that streamed and whole replies read the same.
-        text, rest = message.content[: begin.start()], message.content[begin.start() :]
+        text, rest = message.content[:at], message.content[at:]
         done = Done(finish_reason=reply.finish_reason)
         for delta in (ReasoningDelta(message.reasoning), TextDelta(text), TextDelta(rest), done):
             for read in reader.take(delta):
@@ -207,6 +210,7 @@ class _TextReader:
         "_holding",
         "_make_scanner",
         "_raw",
+        "_reasoning",
         "_scanner",
         "_shown_to",
         "idle",
@@ -224,6 +228,7 @@ class _TextReader:
         self.scanning = False
         self.off = False
         """The reply has native calls: the rest passes unchanged."""
+        self._reasoning: list[str] = []
         self._raw = ""
         self._shown_to = 0
         """Number of characters of the raw text that were shown, or are known to be thinking."""
@@ -241,10 +246,22 @@ class _TextReader:
         if isinstance(delta, ToolCallDelta):
             self.off, self.idle = True, False
             return (*self._held_text(), delta)
-        if isinstance(delta, Done) and self.scanning:
+        if isinstance(delta, ReasoningDelta):
+            self._reasoning.append(delta.text)
+        elif isinstance(delta, Done):
             self.off = True
-            return (*self._end(delta.finish_reason), delta)
+            ending = self._end(delta.finish_reason) if self.scanning else []
+            return (*ending, *self._call_in_thinking(delta.finish_reason), delta)
         return (delta,)
+
+    def _call_in_thinking(self, finish_reason: str) -> list[Delta]:
+        """Report a call in the reasoning of a reply that has no text: the model believes that it called."""
+        reasoning = "".join(self._reasoning)
+        if self.idle or self._raw.strip() or finish_reason == "length" or not _find_markup(reasoning):
+            return []
+        scanner = self._make_scanner()
+        failure = call_in_thinking((*scanner.feed(reasoning), *scanner.finish()))
+        return [] if failure is None else [delta_of(failure)]
 
     def _text(self, delta: TextDelta) -> Iterable[Delta]:
         if not self.scanning:

@@ -36,7 +36,7 @@ from lmagent.prompting.markers import neutralise
 from lmagent.prompting.quotation import EarlierTexts
 from lmagent.prompting.retry_prompts import failed_rounds_at_end, failure_message, without_failed_calls
 from lmagent.prompting.scanner import Scanner
-from lmagent.prompting.scanner_events import CallFailed, Piece, WhitespaceHolder, delta_of
+from lmagent.prompting.scanner_events import CallFailed, Piece, WhitespaceHolder, call_in_thinking, delta_of
 from lmagent.prompting.whole_reply import WholeReplyReader
 from lmagent.providers.base import ChatCall, Codec, NamedTool, Request
 from lmagent.toolkit.schema import OutputSchema, inline_refs
@@ -61,6 +61,9 @@ class _State:
     whole: bool = False
     """The reply is complete, so there is no stream to close."""
     done: bool = False
+    reasoning: list[str] = field(default_factory=list[str])
+    answered: bool = False
+    """Text or a call came."""
 
 
 class Prompted(Codec):
@@ -251,10 +254,15 @@ class Prompted(Codec):
             else:
                 if isinstance(delta, ToolCallDelta):
                     delta.index += _FIRST_NATIVE_INDEX
+                    state.answered = True
+                elif isinstance(delta, ReasoningDelta):
+                    state.reasoning.append(delta.text)
                 read.append(delta)
                 continue
             self._add_pieces(state, pieces, read)
             if isinstance(delta, Done):
+                if not state.answered and state.reasoning and delta.finish_reason != "length":
+                    self._add_pieces(state, self._call_in_thinking("".join(state.reasoning)), read)
                 read.extend(state.whitespace.end())
                 read.append(delta)
                 state.done = True
@@ -267,11 +275,20 @@ class Prompted(Codec):
                 break
         return read
 
+    def _call_in_thinking(self, reasoning: str) -> list[Piece]:
+        """Report a call in the reasoning of a reply that has nothing else: the model believes that it called."""
+        scanner = self._text_scanner()
+        failure = call_in_thinking((*scanner.feed(reasoning), *scanner.finish()))
+        return [] if failure is None else [failure]
+
     def _add_pieces(self, state: _State, pieces: Iterable[Piece], read: list[Delta]) -> None:
         for piece in pieces:
             delta = delta_of(piece)
             if isinstance(delta, ToolCallDelta) and delta.whole is not None:
                 self._check(piece, delta)
+                state.answered = True
+            elif isinstance(delta, TextDelta) and not state.answered:
+                state.answered = bool(delta.text.strip())
             read.extend(state.whitespace.feed(delta))
 
     def _check(self, piece: Piece, delta: ToolCallDelta) -> None:
@@ -299,12 +316,15 @@ class Prompted(Codec):
         return self._call is not None and bool(self._call.tools) and self._call.tool_choice != "none"
 
     def _scanner(self) -> Scanner | WholeReplyReader:
+        scanner = self._text_scanner()
+        return WholeReplyReader(scanner) if self.format.whole_reply else scanner
+
+    def _text_scanner(self) -> Scanner:
         call = self._call
         assert call is not None
         stop = (*self.format.stop(), *call.parameters.get("stop", ()))
         earlier = EarlierTexts(call.messages)
-        scanner = Scanner(self._schemas, repair=self.repair and call.repair, stop=stop, earlier=earlier)
-        return WholeReplyReader(scanner) if self.format.whole_reply else scanner
+        return Scanner(self._schemas, repair=self.repair and call.repair, stop=stop, earlier=earlier)
 
     def parse_error(
         self, status: int, headers: Mapping[str, str], body: JSON | None, text: str = ""

@@ -378,7 +378,7 @@ class Scanner:
         if not (yield from match_literal(self._buffer, at, self._arrow_lines)):
             return False
         site = yield from functionary(self._context, at, at + 3)
-        return site is not None and self._accept(site, at)
+        return site is not None and (yield from self._accept(site, at))
 
     def _emit_line(self) -> Scan[None]:
         buffer = self._buffer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from lmagent.core.events import Delta, ReasoningDelta, TextDelta, ToolCallDelta
@@ -20,6 +20,7 @@ __all__ = [
     "TextPiece",
     "ThinkingPiece",
     "WhitespaceHolder",
+    "call_in_thinking",
     "delta_of",
 ]
 
@@ -114,6 +115,19 @@ class WhitespaceHolder:
         text = "" if self._has_calls else "".join(self._held)
         self._held = []
         return (TextDelta(text),) if text else ()
+
+
+def call_in_thinking(pieces: Iterable[Piece]) -> CallFailed | None:
+    """Return the failure of a call that stood in the reasoning of a reply without text; None when there is no call.
+
+    Args:
+        pieces: What the scanner read in the reasoning.
+    """
+    for piece in pieces:
+        if isinstance(piece, CallFound):
+            message = "the call stands inside the thinking, where none runs; write it after the thinking has ended"
+            return CallFailed(0, piece.name, "", "malformed", message, piece.arguments)
+    return None
 
 
 def delta_of(piece: Piece) -> Delta:

@@ -275,3 +275,63 @@ def test_call_that_the_conversation_already_holds_is_not_lifted():
         assert isinstance(reply, Reply)
         assert not reply.tool_calls
         assert reply.reply == f"It says {HERMES}"
+
+
+def thought(reasoning: str, text: str = "", *, stream: bool, reason: str = "stop", **options: Any) -> Reply:
+    """Return a reply whose reasoning came in a field of its own."""
+    message = {"role": "assistant", "content": text, "reasoning_content": reasoning}
+    body: Any = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": reason}]}).encode()
+    headers: dict[str, str] = {}
+    if stream:
+        deltas = [{"reasoning_content": char} for char in reasoning] + [{"content": char} for char in text] + [{}]
+        body = [
+            b"data: " + json.dumps({"choices": [{"index": 0, "delta": one, "finish_reason": end}]}).encode() + b"\n\n"
+            for one, end in zip(deltas, [None] * (len(deltas) - 1) + [reason], strict=True)
+        ]
+        headers = {"content-type": "text/event-stream"}
+    made = model(FakeAnswer(body=body, headers=headers), **options)
+    if not stream:
+        return made.chat_completion("hi", tools=(SPEC,))
+    *_, reply = made.stream_chat_completion("hi", tools=(SPEC,))
+    assert isinstance(reply, Reply)
+    return reply
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("mode", ["native", "prompt"])
+def test_call_in_the_reasoning_of_a_reply_without_text_is_reported_and_never_runs(stream: bool, mode: str):
+    reply = thought(f"I call it.\n{HERMES}\n", "\n", stream=stream, tool_mode=mode)
+    [call] = reply.tool_calls
+    assert call.name == "get_weather"
+    assert call.problem is not None
+    assert "thinking" in call.problem
+    assert HERMES in reply.message.reasoning
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("mode", ["native", "prompt"])
+@pytest.mark.parametrize(
+    ("reasoning", "text", "reason"),
+    [
+        (f"Perhaps {HERMES}", "It is sunny.", "stop"),
+        (f"Perhaps {HERMES}", "", "length"),
+        ("Perhaps <tool_call>", "", "stop"),
+        ("No call.", "", "stop"),
+        (f"It looks like `{HERMES[:11]}` so.", "", "stop"),
+    ],
+)
+def test_reasoning_beside_text_or_without_a_whole_call_is_left_alone(
+    reasoning: str, text: str, reason: str, stream: bool, mode: str
+):
+    reply = thought(reasoning, text, stream=stream, reason=reason, tool_mode=mode)
+    assert reply.tool_calls == ()
+    assert reply.message.content == text
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_harmony_without_tokens_leaks_as_a_call(size: int):
+    text = 'assistantcommentary to=functions.get_weather json{"city": "Paris", "days": 2}'
+    shown, reply = streamed(text, size)
+    assert shown == ""
+    assert found(reply) == [CALL]
+    assert found(asked(text)) == [CALL]
