@@ -40,7 +40,7 @@ from lmagent.prompting.buffer import (
     skip_space,
     take_while,
 )
-from lmagent.prompting.calls import MAX_CALLS, Outcome, Tools
+from lmagent.prompting.calls import MAX_CALLS, NAME_KEYS, Outcome, Tools, is_placeholder
 from lmagent.prompting.family_json import CALL_INFOS, CallSite, Context, bare_calls, fenced_calls
 from lmagent.prompting.family_lines import (
     REACT_STARTS,
@@ -77,6 +77,7 @@ from lmagent.prompting.thinking_tags import (
     other_tag,
     think_tag,
 )
+from lmagent.toolkit.loose_json import CALL_START
 
 __all__ = ["MAX_REPLY_CHARS", "Scanner"]
 
@@ -104,6 +105,20 @@ _TRIGGER = re.compile(
 )
 """First characters of markers, line ends and backticks."""
 _MARKERS = prefix_table(MARKERS)
+_PROMPT_TRIGGER = re.compile(_TRIGGER.pattern.replace("[<", "[{<", 1))
+_KEYS = "|".join((*NAME_KEYS, "tool_call", "tool_calls", "function_call"))
+_BARE_HEAD = re.compile(
+    rf"""[\[\{{]\s{{0,40}}(?:\{{\s{{0,40}})?["'“](?:{_KEYS})["'”]\s{{0,9}}[:：]"""
+    r"""|\[\s{0,40}([^\W\d][\w.-]{0,63})[ \t]{0,9}\("""
+)
+_BARE_HEAD_BEGUN = re.compile(
+    r"""[\[{]\s{0,40}(?:\{\s{0,40})?(?:["'“]\w{0,16}(?:["'”]\s{0,9})?)?|\[\s{0,40}(?:[^\W\d][\w.-]{0,63}[ \t]{0,9})?"""
+)
+"""The beginning of a bare call, and the end of a text that may become one."""
+_MAX_BARE_TRIES = 8
+"""Each try may read to the end of the reply, so their number is bounded."""
+_MAX_UNREADABLE = 4000
+"""Longest content of a wrapper that is reported as an unreadable call."""
 _FENCE_CHAR = {"`": TICK, "~": re.compile("~")}
 _INFO = re.compile(r"[\w+.#-]")
 _INDENT = re.compile(r"[ \t]")
@@ -180,6 +195,9 @@ class Scanner:
         self._quotation_closes_at = 0
         """Index in the reply where the open quotation is known to close."""
         self._in_code_block = False
+        self._trigger = _TRIGGER if native else _PROMPT_TRIGGER
+        self._bare_tries = _MAX_BARE_TRIES if bare_json and not native else 0
+        """How often the reader may still look for a bare call after text."""
         self._machine = self._read_reply()
         next(self._machine)
         self._done = False
@@ -296,7 +314,7 @@ class Scanner:
                 continue
             if self._line_start and (yield from self._line()):
                 continue
-            found = _TRIGGER.search(buffer.text, buffer.position)
+            found = self._trigger.search(buffer.text, buffer.position)
             end = found.start() if found else len(buffer.text)
             if end > buffer.position:
                 self._emit_until(end)
@@ -306,6 +324,8 @@ class Scanner:
                 self._line_start, self._code_ticks = True, 0
             elif buffer.text[end] == "`":
                 yield from self._backticks()
+            elif buffer.text[end] in "{[" and (yield from self._bare_call_at_end(end)):
+                continue
             elif buffer.text[end] == ">" and not self._native and not self._code_ticks:
                 if not (yield from self._arrow(end)):
                     self._emit_until(end + 1)
@@ -338,6 +358,24 @@ class Scanner:
                     return (yield from self._accept(site, at))
             self._at_reply_start = False
         return False
+
+    def _bare_call_at_end(self, at: int) -> Scan[bool]:
+        """Read a bare call of known tools that ends the reply, after text; False for anything else."""
+        buffer = self._buffer
+        if not self._bare_tries or self._code_ticks:
+            return False
+        while not (head := _BARE_HEAD.match(buffer.text, at)):
+            if buffer.ended or not _BARE_HEAD_BEGUN.fullmatch(buffer.text, at):
+                return False
+            yield
+        if head[1] and not self._tools.knows(head[1]):
+            return False
+        self._bare_tries -= 1
+        site = yield from bare_calls(self._context, at)
+        known = site is not None and all(call.name and self._tools.knows(call.name) for call in site.outcomes)
+        if site is None or not site.outcomes or not known or site.end < len(buffer.text):
+            return False
+        return (yield from self._accept(site, at))
 
     def _line(self) -> Scan[bool]:
         """Read what only a line can begin with: a fence, a quote, a ReAct keyword, `>>>`; False for other lines."""
@@ -590,6 +628,8 @@ class Scanner:
         if mark in ("<|start|>", "<|channel|>"):
             return (yield from self._harmony(mark, at, after))
         site = yield from self._read_site(mark, at, after)
+        if site is None and mark in WRAPPERS and not self._native:
+            site = yield from self._unreadable(mark, at, after)
         if site is None:
             self._emit_until(after)
             return True
@@ -637,6 +677,37 @@ class Scanner:
         if mark in WRAPPERS:
             return (yield from wrapped_calls(context, mark, at, after))
         return (yield from one_call(context, "", at, 0))
+
+    def _unreadable(self, mark: str, at: int, after: int) -> Scan[CallSite | None]:
+        """Read a wrapper whose content is no call in any known form: a failure; None when a sentence names the marker.
+
+        The wrapper must be intact and stand where a call stands: on lines of its own, or around the name of a tool.
+        """
+        buffer, tools = self._buffer, self._tools
+        closers = re.compile("|".join(map(re.escape, (mark, *WRAPPERS[mark]))))
+        found = yield from find_pattern(buffer, after, closers, 40)
+        if mark == "<|python_tag|>" and not found:
+            end = start = len(buffer.text)
+        elif found and found.group() != mark and found.start() - after <= _MAX_UNREADABLE:
+            start, end = found.span()
+        else:
+            return None
+        content = buffer.text[after:start].strip()
+        if CALL_START.match(content) and content.endswith(")"):
+            outcomes = tools.from_python(content, marked=True)
+            if outcomes:
+                return CallSite(end, outcomes)
+        named = any(name in content for name in tools.schemas)
+        if is_placeholder(content) and content and not named:
+            return None
+        if not named and (not self._blank_line or (content and "\n" not in buffer.text[after:start])):
+            rest = yield from skip_space(buffer, end, lines=False)
+            if not self._blank_line or buffer.text[rest : rest + 1] not in ("", "\n", "\r"):
+                return None
+        if buffer.truncated and end >= len(buffer.text):
+            return CallSite(end, [tools.unfinished(buffer.text[at:end], truncated=True)])
+        message = f"the text in {mark} is no call in any known form"
+        return CallSite(end, [tools.failed(buffer.text[at:end], "malformed", message)])
 
     def _harmony(self, mark: str, at: int, after: int) -> Scan[bool]:
         kind, site = yield from harmony_header(self._context, at, after, mark)
