@@ -75,7 +75,11 @@ def file_tools(
         function(folder.search_files, name="search_files", effects="reads"),
     ]
     if write:
-        tools.append(function(folder.write_file, name="write_file", effects="writes", sequential=True))
+        # JSON writes a character of a text as two bytes, rarely as six.
+        size = max(2 * max_bytes + 64 * 1024, 1024 * 1024)
+        tools.append(
+            function(folder.write_file, name="write_file", effects="writes", sequential=True, max_argument_bytes=size)
+        )
     return tools
 
 

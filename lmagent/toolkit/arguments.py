@@ -95,7 +95,7 @@ def invalid_arguments(name: str, problems: list[str]) -> InvalidArguments:
     return InvalidArguments("\n".join([f"{name}: invalid arguments", *problems]), problems=problems)
 
 
-def read_object(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+def read_object(text: str, max_bytes: int = MAX_BYTES) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Read an argument object within the limits; blank text is an empty one. Gives the names of repairs, too.
 
     Raises:
@@ -104,7 +104,7 @@ def read_object(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     data: Any = {}
     if text.strip("\ufeff \t\r\n"):
         try:
-            data = loads(text, max_bytes=MAX_BYTES, max_depth=MAX_DEPTH)
+            data = loads(text, max_bytes=max_bytes, max_depth=MAX_DEPTH)
         except JSONError as error:
             raise JSONError(f"Input should be valid JSON: {error}") from error
         if duplicate := _duplicate_key(text):
@@ -129,7 +129,9 @@ def _duplicate_key(text: str) -> str:
 Attempt: TypeAlias = Callable[[str], tuple[list[str], BoundArguments | None]]
 
 
-def read_or_repair(attempt: Attempt, name: str, text: str, schema: Mapping[str, Any] | None) -> BoundArguments:
+def read_or_repair(
+    attempt: Attempt, name: str, text: str, schema: Mapping[str, Any] | None, max_bytes: int
+) -> BoundArguments:
     """Return what `attempt` makes of the text, or of the repaired text if that fails.
 
     Args:
@@ -137,12 +139,13 @@ def read_or_repair(attempt: Attempt, name: str, text: str, schema: Mapping[str, 
         name: The tool's name, for the error.
         text: As the model wrote it.
         schema: For the repairs; None: nothing is repaired.
+        max_bytes: Longer text is not repaired.
 
     Raises:
         InvalidArguments: With every problem, one a line.
     """
     problems, bound = attempt(text)
-    if bound is None and schema is not None and len(text) <= MAX_BYTES:
+    if bound is None and schema is not None and len(text) <= max_bytes:
         from lmagent.toolkit.repair import repair_arguments  # as in `read_object`
 
         repaired, names = repair_arguments(text, schema)
@@ -170,18 +173,24 @@ class ArgumentReader:
         self._is_direct = not self._is_model and not self._hidden
         self._is_bounded = _is_bounded(schema)
 
-    def read(self, name: str, text: str, repair: bool = False) -> BoundArguments:
+    def read(self, name: str, text: str, repair: bool = False, max_bytes: int | None = None) -> BoundArguments:
         """Return the validated values.
 
         Args:
             name: The tool's name, for the error.
             text: As the model wrote it.
             repair: Whether text that fails strict reading and second chances is repaired (`lmagent.toolkit.repair`).
+            max_bytes: Longer text is refused; 1 MiB if not given.
 
         Raises:
             InvalidArguments: With every problem, one a line.
         """
-        if self._is_direct and len(text) <= _SURELY_SHORT and (self._is_bounded or _is_tame(text)):
+        limit = max_bytes or MAX_BYTES
+        if (
+            self._is_direct
+            and len(text) <= (_SURELY_SHORT if limit == MAX_BYTES else limit // 4)
+            and (self._is_bounded or _is_tame(text))
+        ):
             try:
                 values = self._validate(text, strict=True)
             except Exception:  # a validator of the user may raise anything; careful reading says what
@@ -189,12 +198,13 @@ class ArgumentReader:
             # A key has a colon: as many colons as values mean that no key stands there twice.
             if values is not None and (text.count(":") <= len(values) or not _duplicate_key(text)):
                 return BoundArguments(values)
-        return read_or_repair(lambda text: self._attempt(name, text), name, text, self._schema if repair else None)
+        schema = self._schema if repair else None
+        return read_or_repair(lambda text: self._attempt(name, text, limit), name, text, schema, limit)
 
-    def _attempt(self, name: str, text: str) -> tuple[list[str], BoundArguments | None]:
+    def _attempt(self, name: str, text: str, max_bytes: int) -> tuple[list[str], BoundArguments | None]:
         """Read and validate with second chances; give problems or values."""
         try:
-            data, repairs = read_object(text)
+            data, repairs = read_object(text, max_bytes)
         except JSONError as error:
             return [f"arguments: {error}"], None
         from lmagent.toolkit.repair import SecondChances  # as in `read_object`
@@ -370,13 +380,15 @@ class SchemaReader:
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._schema: Mapping[str, Any] = _without_unchecked(schema)
 
-    def read(self, name: str, text: str, repair: bool = False) -> BoundArguments:
+    def read(self, name: str, text: str, repair: bool = False, max_bytes: int | None = None) -> BoundArguments:
         """Return the checked values; see `ArgumentReader.read`."""
-        return read_or_repair(self._attempt, name, text, self._schema if repair else None)
+        limit = max_bytes or MAX_BYTES
+        schema = self._schema if repair else None
+        return read_or_repair(lambda text: self._attempt(text, limit), name, text, schema, limit)
 
-    def _attempt(self, text: str) -> tuple[list[str], BoundArguments | None]:
+    def _attempt(self, text: str, max_bytes: int) -> tuple[list[str], BoundArguments | None]:
         try:
-            data, repairs = read_object(text)
+            data, repairs = read_object(text, max_bytes)
         except JSONError as error:
             return [f"arguments: {error}"], None
         wrong = problems(data, self._schema)

@@ -63,7 +63,8 @@ class Inject:
     """Mark a parameter as injected: `db: Annotated[Database, Inject(get_database)]`.
 
     Args:
-        factory: Called with no argument, or with the `RunContext` when it takes one, at each call of the tool.
+        factory: Called with no argument, or with the `RunContext` when it takes one, at each call of the tool. A
+            generator function yields the value; the rest of it runs after the call (`contextlib.contextmanager`).
     """
 
     factory: Callable[..., Any]

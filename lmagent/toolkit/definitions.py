@@ -15,8 +15,10 @@ as one of an MCP server. `DerivedTool` is a tool with other options and shares s
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
 from types import MethodType
@@ -53,6 +55,8 @@ class ToolOptions:
     """Never run beside another call of the same batch."""
     max_result_chars: int | None = None
     """None: the registry's default."""
+    max_argument_bytes: int | None = None
+    """Largest argument text; None: 1 MiB."""
     expose_errors: bool = True
     """Whether the model gets the message of an exception, or only its class."""
     strict: bool | None = None
@@ -73,13 +77,16 @@ class Plan:
 
     name: str
     options: ToolOptions
-    read: Callable[[str, str, bool], BoundArguments]
+    read: Callable[[str, str, bool, int | None], BoundArguments]
+    """Takes the tool's name, the text, whether to repair it, and the largest size in bytes."""
     is_async: bool = False
     """Whether a call must be awaited."""
     binder: Binder | None = None
     """None: the values are the keyword arguments."""
     supplies: tuple[tuple[str, Supply], ...] = ()
     """Injected parameters and what gives their values."""
+    managed: frozenset[str] = frozenset()
+    """Those whose factory is a generator: it is entered before and left after the call."""
     is_model: bool = False
     is_plain: bool = True
     """The body is called with the values and nothing else."""
@@ -155,7 +162,7 @@ class Definition:
     def _accepts(self, arguments: str) -> bool:
         plan = self.make_plan()
         try:
-            plan.read(plan.name, arguments, False)
+            plan.read(plan.name, arguments, False, self.options.max_argument_bytes)
         except InvalidArguments:
             return False
         return True
@@ -200,6 +207,7 @@ class Definition:
             is_async=_is_async(self.target, signature),
             binder=None if binder.is_plain else binder,
             supplies=supplies,
+            managed=frozenset(a.name for a in signature.arguments if _context_maker(a)),
             is_model=is_model,
             is_plain=binder.is_plain and not supplies and not is_model,
         )
@@ -290,6 +298,19 @@ def _supply(argument: Argument) -> Supply:
         absent = argument.default
         return lambda context: context if context is not None else RunContext() if absent is EMPTY else absent
     factory = inject.factory
+    maker = _context_maker(argument)
+    made: Callable[..., Any] = maker(factory) if maker else factory
     if wants_context(factory):
-        return lambda context: factory(context if context is not None else RunContext())
-    return lambda context: factory()
+        return lambda context: made(context if context is not None else RunContext())
+    return lambda context: made()
+
+
+def _context_maker(argument: Argument) -> Callable[[Any], Any] | None:
+    """Return `contextmanager`, or its async form, for a factory that is a generator function; None for any other."""
+    if not isinstance(argument.inject, Inject):
+        return None
+    factory = argument.inject.factory
+    call = getattr(type(factory), "__call__", None)  # noqa: B004  # of an instance, its method is the generator
+    if inspect.isasyncgenfunction(factory) or inspect.isasyncgenfunction(call):
+        return asynccontextmanager
+    return contextmanager if inspect.isgeneratorfunction(factory) or inspect.isgeneratorfunction(call) else None

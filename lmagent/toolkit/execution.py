@@ -28,6 +28,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from contextvars import copy_context
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -157,7 +158,10 @@ def prepare(call: Call, tool: Tool[..., Any], repair: bool = False) -> PreparedC
         return ToolOutcome(call.id, call.name, problem, True, kind="invalid_arguments")
     plan, text = tool.plan, call.arguments
     try:
-        arguments = plan.read(plan.name, text, repair) if type(text) is str else tool.validate(text, repair=repair)
+        if type(text) is str:
+            arguments = plan.read(plan.name, text, repair, plan.options.max_argument_bytes)
+        else:
+            arguments = tool.validate(text, repair=repair)
     except InvalidArguments as error:
         return ToolOutcome(call.id, call.name, str(error), True, kind="invalid_arguments", error=error)
     return PreparedCall(call, tool, plan, arguments)
@@ -286,10 +290,18 @@ def _run_in_place(
 def _run_untraced(
     prepared: PreparedCall, context: RunContext[Any] | None, timeout: float | None, started: float
 ) -> ToolOutcome:
+    value: Any = None  # an injected context manager may swallow what the body raises
     try:
-        value = prepared.tool.start(prepared.arguments, context=_context_for(prepared, context))
-        if type(value) is not str:
-            value = _whole(value, timeout, started)
+        if prepared.plan.managed:
+            with ExitStack() as cleanup:
+                value = prepared.tool.start(
+                    prepared.arguments, context=_context_for(prepared, context), cleanup=cleanup
+                )
+                value = _whole(value, timeout, started)
+        else:
+            value = prepared.tool.start(prepared.arguments, context=_context_for(prepared, context))
+            if type(value) is not str:
+                value = _whole(value, timeout, started)
     except BaseException as error:  # the one place where a user's tool runs
         if not _is_failure(error):
             raise
@@ -464,11 +476,15 @@ async def _run_in_loop_untraced(
     prepared: PreparedCall, context: RunContext[Any] | None, started: float, collector: Collector
 ) -> ToolOutcome:
     requested = _cancel_requests()
+    value: Any = None  # as in `_run_untraced`
     try:
-        value = await prepared.tool.async_run(prepared.arguments, context=_context_for(prepared, context))
-        if isinstance(value, AsyncGeneratorType):
-            value = await collector.async_collected(cast("AsyncGeneratorType[Any, None]", value))
-        value = collector.collected(value)
+        async with AsyncExitStack() as cleanup:
+            value = await prepared.tool.async_start(
+                prepared.arguments, context=_context_for(prepared, context), cleanup=cleanup
+            )
+            if isinstance(value, AsyncGeneratorType):
+                value = await collector.async_collected(cast("AsyncGeneratorType[Any, None]", value))
+            value = collector.collected(value)
     except BaseException as error:  # the asynchronous twin of the one place where a user's tool runs
         if not _is_failure(error, requested):
             raise
@@ -507,15 +523,19 @@ async def _run_beside_loop(
             return seen(run_body())
 
     def run_body() -> Any:
+        value: Any = None  # as in `_run_untraced`
         try:
-            value = prepared.tool.start(prepared.arguments, context=_context_for(prepared, context))
-            value = collector.collected(value)
+            with ExitStack() as cleanup:
+                value = prepared.tool.start(
+                    prepared.arguments, context=_context_for(prepared, context), cleanup=cleanup
+                )
+                value = collector.collected(value)
+                if is_awaitable(value) or isinstance(value, AsyncGeneratorType):
+                    return _Unfinished(value, cleanup.pop_all())
         except BaseException as error:
             if not _is_failure(error):
                 raise
             return _fail(prepared, error, started)
-        if is_awaitable(value) or isinstance(value, AsyncGeneratorType):
-            return _Unfinished(value)
         return _finish(prepared, value, started)
 
     _in_thread(work, report)
@@ -529,9 +549,10 @@ async def _run_beside_loop(
             value: Any = outcome.value
             is_generator = isinstance(value, AsyncGeneratorType)
             rest = Collector(None, started)  # the loop's own time limit stands around it
-            value = await (
-                rest.async_collected(cast("AsyncGeneratorType[Any, None]", value)) if is_generator else value
-            )
+            with outcome.cleanup:
+                value = await (
+                    rest.async_collected(cast("AsyncGeneratorType[Any, None]", value)) if is_generator else value
+                )
         except BaseException as error:
             if not _is_failure(error, requested):
                 raise
@@ -543,6 +564,7 @@ async def _run_beside_loop(
 @fast_dataclass()
 class _Unfinished:
     value: Any
+    cleanup: ExitStack
 
 
 async def async_run_all(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from copy import deepcopy
 from dataclasses import replace
 from operator import is_
@@ -233,7 +234,7 @@ class Tool(Generic[P, R_co]):
             from lmagent.core.json_text import dumps_text
 
             arguments = dumps_text(arguments)
-        return plan.read(plan.name, arguments, repair)
+        return plan.read(plan.name, arguments, repair, plan.options.max_argument_bytes)
 
     def call(self, arguments: str | Mapping[str, Any], *, context: RunContext[Any] | None = None) -> Any:
         """Validate the arguments and run the tool. An async tool runs on an event loop of its own.
@@ -251,25 +252,48 @@ class Tool(Generic[P, R_co]):
         """Run the tool with validated arguments."""
         if self.plan.is_async:
             return _waited(lambda: self.async_run(arguments, context=context))
-        result = self.start(arguments, context=context)
-        return _waited(lambda: _awaited(result)) if is_awaitable(result) else result
+        with ExitStack() as cleanup:
+            result = self.start(arguments, context=context, cleanup=cleanup)
+            return _waited(lambda: _awaited(result)) if is_awaitable(result) else result
 
     async def async_run(self, arguments: BoundArguments, *, context: RunContext[Any] | None = None) -> Any:
         """Run the tool with validated arguments in the running event loop."""
-        plan = self.plan
-        supplied = {name: supply(context) for name, supply in plan.supplies}
-        for name, value in supplied.items():
-            if is_awaitable(value):
-                supplied[name] = await value
-        result = self._invoke(plan, plan.options.async_form or self._definition.target, arguments, supplied)
-        return await result if is_awaitable(result) else result
+        async with AsyncExitStack() as cleanup:
+            return await self.async_start(arguments, context=context, cleanup=cleanup)
 
-    def start(self, arguments: BoundArguments, *, context: RunContext[Any] | None = None) -> Any:
-        """Call the body and return what it returns: of an async body the coroutine, not its result."""
+    def start(
+        self, arguments: BoundArguments, *, context: RunContext[Any] | None = None, cleanup: ExitStack | None = None
+    ) -> Any:
+        """Call the body and return what it returns: of an async body the coroutine, not its result.
+
+        Args:
+            arguments: As `validate` made them.
+            context: For injected parameters.
+            cleanup: Closes injected generators once the result is complete.
+        """
         plan, body = self._plan or self.plan, self._definition.target
         if plan.is_plain:
             return body(*self._bound, **arguments.values)
-        return self._invoke(plan, body, arguments, {name: supply(context) for name, supply in plan.supplies})
+        supplied = {name: supply(context) for name, supply in plan.supplies}
+        for name in plan.managed:
+            supplied[name] = (cleanup or ExitStack()).enter_context(supplied[name])
+        return self._invoke(plan, body, arguments, supplied)
+
+    async def async_start(
+        self, arguments: BoundArguments, *, context: RunContext[Any] | None = None, cleanup: AsyncExitStack
+    ) -> Any:
+        """Call the body in the running event loop and return its result; see `start`."""
+        plan = self.plan
+        supplied = {name: supply(context) for name, supply in plan.supplies}
+        for name, value in supplied.items():
+            if name in plan.managed:
+                is_async = isinstance(value, AbstractAsyncContextManager)
+                entered = cleanup.enter_async_context(cast("Any", value)) if is_async else None
+                supplied[name] = await entered if entered else cleanup.enter_context(value)
+            elif is_awaitable(value):
+                supplied[name] = await value
+        result = self._invoke(plan, plan.options.async_form or self._definition.target, arguments, supplied)
+        return await result if is_awaitable(result) else result
 
     def _invoke(
         self, plan: Plan, body: Callable[..., Any], arguments: BoundArguments, supplied: Mapping[str, Any]
@@ -307,11 +331,13 @@ def _options(base: ToolOptions = _DEFAULTS, **given: Any) -> ToolOptions:
     unknown = given.get("effects", frozenset()) - _EFFECTS
     if unknown:
         raise ConfigurationError(f"Unknown effects {sorted(unknown)}: a tool declares some of {sorted(_EFFECTS)}.")
-    timeout, size = given.get("timeout"), given.get("max_result_chars")
+    timeout = given.get("timeout")
     if timeout is not None and not timeout > 0:
         raise ConfigurationError(f"timeout={timeout!r}: a tool's timeout is a number of seconds above 0.")
-    if size is not None and size < 1:
-        raise ConfigurationError(f"max_result_chars={size!r} must be at least 1.")
+    for key in ("max_result_chars", "max_argument_bytes"):
+        size = given.get(key)
+        if size is not None and size < 1:
+            raise ConfigurationError(f"{key}={size!r} must be at least 1.")
     rule = given.get("requires_approval")
     if not callable(rule) and rule not in (None, True, False, "always", "once", "never"):
         raise ConfigurationError(
@@ -334,6 +360,7 @@ def function(
     timeout: float | None = ...,
     sequential: bool = ...,
     max_result_chars: int | None = ...,
+    max_argument_bytes: int | None = ...,
     expose_errors: bool = ...,
     strict: bool | None = ...,
     tags: str | tuple[str, ...] | list[str] | set[str] | frozenset[str] = ...,
@@ -350,6 +377,7 @@ def function(
     timeout: float | None = ...,
     sequential: bool = ...,
     max_result_chars: int | None = ...,
+    max_argument_bytes: int | None = ...,
     expose_errors: bool = ...,
     strict: bool | None = ...,
     tags: str | tuple[str, ...] | list[str] | set[str] | frozenset[str] = ...,
@@ -366,8 +394,8 @@ def function(target: Any = None, /, **options: Any) -> Any:
 
     Args:
         target: The callable. A `Tool` is given back with the options changed.
-        **options: The fields of `ToolOptions`: name, description, timeout, sequential, max_result_chars, expose_errors,
-            strict, tags, in_thread, effects, requires_approval, async_form.
+        **options: The fields of `ToolOptions`: name, description, timeout, sequential, max_result_chars,
+            max_argument_bytes, expose_errors, strict, tags, in_thread, effects, requires_approval, async_form.
 
     Raises:
         ConfigurationError: An option has an impossible value.

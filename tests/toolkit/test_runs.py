@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field
 
-from lmagent import Agent, function
+from lmagent import Agent, Inject, RunContext, function
 from lmagent.core.messages import AssistantMessage, Reply, ToolCall, ToolMessage
+from lmagent.errors import ConfigurationError, InvalidArguments
 from lmagent.testing import ScriptedModel, calls
 from lmagent.toolkit.registry import ToolRegistry
 from lmagent.toolkit.tool import Tool
@@ -540,3 +541,172 @@ def test_both_modes_refuse_the_same_arguments_without_an_unresolved_reference(to
         assert message.is_error
         assert "$ref" not in message.content
         assert next(key for key in reversed(given)) in message.content
+
+
+# Injected generators
+
+
+class Log:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def plain(self) -> Iterator[str]:
+        self.lines.append("open")
+        try:
+            yield "value"
+            self.lines.append("good")
+        finally:
+            self.lines.append("closed")
+
+    async def asynchronous(self) -> AsyncIterator[str]:
+        self.lines.append("open")
+        try:
+            yield "value"
+            self.lines.append("good")
+        finally:
+            await asyncio.sleep(0)
+            self.lines.append("closed")
+
+    def with_context(self, context: RunContext[Any]) -> Iterator[str]:
+        assert context.tool_call is not None
+        yield from self.plain()
+
+
+def injected_sync(log: Log) -> AnyTool:
+    def tool(resource: Annotated[str, Inject(log.plain)]) -> str:
+        """A."""
+        log.lines.append("body")
+        return resource
+
+    return function(tool)
+
+
+def injected_in_a_thread(log: Log) -> AnyTool:
+    return injected_sync(log).changed(timeout=5)
+
+
+def injected_async(log: Log) -> AnyTool:
+    async def tool(resource: Annotated[str, Inject(log.asynchronous)]) -> str:
+        """A."""
+        await asyncio.sleep(0)
+        log.lines.append("body")
+        return resource
+
+    return function(tool)
+
+
+def injected_context(log: Log) -> AnyTool:
+    def tool(resource: Annotated[str, Inject(log.with_context)]) -> str:
+        """A."""
+        log.lines.append("body")
+        return resource
+
+    return function(tool)
+
+
+def injected_into_a_generator(log: Log) -> AnyTool:
+    def tool(resource: Annotated[str, Inject(log.plain)]) -> Iterator[str]:
+        """A."""
+        yield resource
+        log.lines.append("body")
+
+    return function(tool)
+
+
+def injected_into_a_wrapper(log: Log) -> AnyTool:
+    async def body(resource: str) -> str:
+        await asyncio.sleep(0)
+        log.lines.append("body")
+        return resource
+
+    def tool(resource: Annotated[str, Inject(log.plain)]) -> Any:
+        """A."""
+        return body(resource)
+
+    return function(tool)
+
+
+@pytest.mark.parametrize("verb", AGENT_VERBS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        injected_sync,
+        injected_in_a_thread,
+        injected_async,
+        injected_context,
+        injected_into_a_generator,
+        injected_into_a_wrapper,
+    ],
+)
+def test_a_generator_that_is_injected_is_closed_after_the_call(verb: AgentVerb, make: Callable[[Log], AnyTool]):
+    log = Log()
+    (message,) = answers(verb, [make(log)], [("tool", {})])
+    assert message.content in ("value", '["value"]')
+    assert log.lines == ["open", "body", "good", "closed"]
+    log.lines.clear()
+    first, second = answers(verb, [make(log)], [("tool", {}), ("tool", {})])
+    assert (first.is_error, second.is_error) == (False, False)
+    assert sorted(log.lines) == sorted(["open", "body", "good", "closed"] * 2)
+
+
+@pytest.mark.parametrize("verb", AGENT_VERBS)
+def test_a_generator_that_is_injected_sees_the_error_of_the_body(verb: AgentVerb):
+    log = Log()
+
+    def tool(resource: Annotated[str, Inject(log.plain)]) -> str:
+        """A."""
+        raise ValueError("no")
+
+    async def later(resource: Annotated[str, Inject(log.asynchronous)]) -> str:
+        """A."""
+        raise ValueError("no")
+
+    for each in (function(tool), function(later)):
+        (message,) = answers(verb, [each], [(each.name, {})])
+        assert (message.is_error, message.content) == (True, "ValueError: no")
+    assert log.lines == ["open", "closed"] * 2
+
+
+# Limits and names
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_the_largest_argument_text_is_an_option(repair: bool):
+    @function(max_argument_bytes=3 * 1024 * 1024)
+    def size(text: str, more: dict[str, Any] | None = None) -> int:
+        """A."""
+        return len(text)
+
+    narrow, given = size.changed(max_argument_bytes=20), size.changed(max_argument_bytes=None)
+    by_schema = Tool.from_schema("s", "A.", size.parameters, lambda text: len(text), max_argument_bytes=3_000_000)
+    big = '{"text":"' + "x" * 2_000_000 + '"}'
+    assert size.run(size.validate(big, repair=repair)) == 2_000_000
+    assert by_schema.run(by_schema.validate(big, repair=repair)) == 2_000_000
+    for tool, text in ((given, big), (narrow, '{"text":"0123456789abcdef"}'), (size, big * 2)):
+        with pytest.raises(InvalidArguments):
+            tool.validate(text, repair=repair)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_of_arguments_is_at_least_one(limit: int):
+    with pytest.raises(ConfigurationError, match="max_argument_bytes"):
+        function(max_argument_bytes=limit)
+
+
+@pytest.mark.parametrize("verb", AGENT_VERBS)
+def test_native_names_are_exact(verb: AgentVerb):
+    ran: list[str] = []
+
+    @function
+    def pay() -> str:
+        """A."""
+        ran.append("pay")
+        return "paid"
+
+    for name in (" pay", "pay ", "functions.pay", "Pay", "pay()"):
+        call = ToolCall(id="1", name=name, arguments="{}")
+        script = [Reply(message=AssistantMessage("", tool_calls=(call,)), finish_reason="tool_calls"), "end"]
+        result = verb(Agent(ScriptedModel(script), tools=[pay]), "go")
+        message = next(m for m in result.messages if isinstance(m, ToolMessage))
+        assert "There is no tool" in message.content
+    assert ran == []

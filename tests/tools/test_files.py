@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import threading
@@ -402,3 +403,11 @@ def test_any_path_stays_inside_the_root(tmp_path_factory, text: str):
             continue
     assert sorted(os.listdir(base)) == ["a", "root"]
     assert (base / "a").read_text() == SECRET
+
+
+def test_files_of_max_bytes_can_be_written_whatever_the_usual_limit_of_arguments(root: Path):
+    write = tools(root, write=True, max_bytes=3 * 1024 * 1024)["write_file"]
+    arguments = json.dumps({"path": "big.txt", "content": '"line"\n' * 400_000})
+    assert len(arguments) > 3_000_000
+    write.call(arguments)
+    assert (root / "big.txt").stat().st_size == 2_800_000
