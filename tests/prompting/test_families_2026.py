@@ -249,7 +249,8 @@ def test_quoted_calls_are_text(family: str):
 def test_markup_from_a_tool_or_user_is_harmless(family: str):
     if family in PROMPT_ONLY:
         return  # no markers: results enter the prompt as JSON
-    assert read(neutralise(FAMILIES[family]([CALLS[3]])), TOOLS)["calls"] == []
+    # More text follows: bare JSON that ends a reply is a call without any marker.
+    assert read(neutralise(FAMILIES[family]([CALLS[3]])) + "\nSo it says.", TOOLS)["calls"] == []
 
 
 def test_every_marker_is_neutralised():
