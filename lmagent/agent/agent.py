@@ -121,7 +121,17 @@ class Agent:
     def _typed(self, output_type: Any) -> TypedOutput | None:
         if output_type is None or output_type is str:
             return None
-        return TypedOutput(output_type, self.model.codec.features, mode=self._output_mode, repair=self._repair)
+        output = TypedOutput(output_type, self.model.codec.features, mode=self._output_mode, repair=self._repair)
+        self._check_name(output)
+        return output
+
+    def _check_name(self, output: TypedOutput | None) -> None:
+        """Refuse a tool with the name of the tool whose call is the structured answer: one would hide the other."""
+        if output and output.tool and output.tool.name in self.tools.names:
+            raise ConfigurationError(
+                f"The tool {output.tool.name!r} has the name of the tool that takes the structured answer. Rename it "
+                "with @function(name=...), or choose another output_mode."
+            )
 
     def __repr__(self) -> str:
         return f"Agent({self.model.model_id!r}, tools={list(self.tools.names)})"
@@ -206,6 +216,7 @@ class Agent:
         output = run.output
         run.agent, run.hooks, run.policy = self, self.hooks, self._policy
         run.parameters = parameters
+        self._check_name(output)  # a registry may have got tools since
         run.specs = (*self.tools.specs, output.tool) if output and output.tool else self.tools.specs
         run.system = self._system
         if output and output.instruction:

@@ -93,6 +93,7 @@ def agent_flow(run: Run) -> Generator[RunStep, Any, RunResult]:
             yield RoundStart(run.rounds)
             length = len(run.history)
             schema = run.output.schema if run.output else None
+            was_last = run.is_last_request
             step = AskModel(run.history.messages, _choice(run), schema, run.rounds)
             reply = yield step
             if reply.finish_reason == "error" and not (reply.message.content or reply.message.tool_calls):
@@ -104,6 +105,11 @@ def agent_flow(run: Run) -> Generator[RunStep, Any, RunResult]:
             run.history.append(reply.message)
             _count(run, reply)
             calls = _calls_to_run(run, reply)
+            if calls and was_last:
+                run.history.extend([_answer(call, _BUDGET_USED_UP) for call in calls])
+                yield RoundEnd(run.rounds, reply, run.history.since(length))
+                _end_over_budget(run, reply)
+                break
             if calls:
                 yield from _tool_round(run, calls)
             yield RoundEnd(run.rounds, reply, run.history.since(length))
@@ -113,6 +119,22 @@ def agent_flow(run: Run) -> Generator[RunStep, Any, RunResult]:
     finally:
         if not run.waiting:
             run.history.answer_open_calls()
+
+
+_BUDGET_USED_UP = "Not run: the budget is used up, and this was the last request."
+
+
+def _end_over_budget(run: Run, reply: Reply) -> None:
+    """End a run whose last request brought calls again: with the text beside them, else with `LimitExceeded`.
+
+    The request said `tool_choice="none"`; some servers and every prompted model can ignore that.
+    """
+    if reply.reply.strip() and run.output is None:
+        run.value = reply.reply
+        return
+    assert run.budget is not None
+    run.budget.check()
+    raise run.exceeded("requests", run.budget.spent.requests, "The model called tools instead of answering.")
 
 
 def _choice(run: Run) -> ToolChoice:
@@ -335,6 +357,13 @@ def _read_output(run: Run, reply: Reply) -> bool:
     if run.output is None:
         run.value = reply.reply
         return True
+    if reply.finish_reason == "length":
+        # Asking again with the same limit would be cut again, and what fits by chance (12 of 1234) is wrong.
+        raise OutputError(
+            "The answer was cut by the length limit (finish reason 'length'), so it is not used. Raise max_tokens.",
+            problems=("It was cut by the length limit.",),
+            run=run.result(),
+        )
     run.value, problems = run.output.read(reply)
     if not problems:
         return True

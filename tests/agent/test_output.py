@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal, TypedDict
 
@@ -14,7 +14,7 @@ from lmagent.agent.output import OutputMode, TypedOutput
 from lmagent.core.history import history_problems
 from lmagent.core.json_text import dumps_text
 from lmagent.core.messages import AssistantMessage, Reply, SystemMessage, ToolMessage, UserMessage
-from lmagent.errors import FunctionDefinitionError, OutputError
+from lmagent.errors import ConfigurationError, FunctionDefinitionError, OutputError
 from lmagent.providers.base import Features
 from lmagent.testing import ScriptedModel, calls, text
 from tests.four_ways import AGENT_VERBS, AgentVerb
@@ -258,3 +258,41 @@ def test_prompted_models_give_structured_answers_too():
             )
             result = Agent(model, [add], output_type=Person, output_mode=mode).run("?")  # type: ignore[arg-type]
             assert result.output == Person(name="A", age=3), (mode, shape)
+
+
+@every_verb
+@every_mode
+@pytest.mark.parametrize(
+    ("kind", "cut"),
+    [(int, "12"), (float, "3.1"), (int | None, "12"), (Person, '{"name": "Ann", "age": 1'), (list[int], "[1, 2")],
+)
+def test_an_answer_cut_by_the_length_limit_is_never_accepted(verb: AgentVerb, mode: OutputMode, kind: Any, cut: str):
+    model = ScriptedModel([text(cut, finish_reason="length")])
+    with pytest.raises(OutputError, match="cut by the length limit") as caught:
+        verb(Agent(model, output_type=kind, output_mode=mode), "x")
+    assert len(model.asked) == 1
+    assert caught.value.run is not None
+
+
+@every_verb
+def test_a_call_that_is_the_answer_and_was_cut_is_never_accepted(verb: AgentVerb):
+    cut = replace(calls(("final_answer", {"name": "Ann", "age": 1})), finish_reason="length")
+    with pytest.raises(OutputError, match="cut by the length limit"):
+        verb(Agent(ScriptedModel([cut]), output_type=Person, output_mode="tool"), "x")
+
+
+def test_a_tool_with_the_name_of_the_answer_tool_is_refused():
+    def final_answer(text: str) -> str:
+        """Publish."""
+        return text
+
+    with pytest.raises(ConfigurationError, match="'final_answer' has the name"):
+        Agent(ScriptedModel([]), [function(final_answer)], output_type=Person, output_mode="tool")
+    agent = Agent(ScriptedModel([]), [function(final_answer)], output_mode="tool")
+    with pytest.raises(ConfigurationError, match="'final_answer' has the name"):
+        agent.run("x", output_type=Person)
+    later = Agent(ScriptedModel([]), output_type=Person, output_mode="tool")
+    later.tools.add(function(final_answer))
+    with pytest.raises(ConfigurationError, match="'final_answer' has the name"):
+        later.run("x")
+    Agent(ScriptedModel(['{"name": "A", "age": 1}']), [final_answer], output_type=Person, output_mode="native").run("x")

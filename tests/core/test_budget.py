@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 import pytest
 
-from lmagent import Agent, Limits, LMAgentError, function
+from lmagent import Agent, History, Limits, LMAgentError, function
 from lmagent.core.budget import Budget, Price, load_prices
 from lmagent.core.history import history_problems
 from lmagent.core.messages import Usage
 from lmagent.errors import ConfigurationError, LimitExceeded, ServerFailed
 from lmagent.testing import ScriptedModel, calls, text
+from tests.four_ways import AGENT_VERBS, AgentVerb
 
 
 @function
@@ -131,3 +135,37 @@ def test_a_run_with_a_cost_limit_and_no_price_fails_before_any_request():
         Agent(model).run("go", limits=Limits(cost=1.0))
     prices = {"scripted/*": Price(input=1.0, output=1.0)}
     assert Agent(model).run("go", limits=Limits(cost=1.0, prices=prices)).reply == "free"
+
+
+@pytest.mark.parametrize("verb", AGENT_VERBS, ids=lambda verb: verb.__name__)
+@pytest.mark.parametrize("mode", ["native", "prompt"])
+@pytest.mark.parametrize(
+    "limits", [{"requests": 2}, {"tokens": 20}, {"cost": 0.00002, "prices": {"*": Price(input=1, output=1)}}], ids=str
+)
+def test_calls_of_the_last_request_are_not_run_and_end_the_run(verb: AgentVerb, mode: str, limits: dict[str, Any]):
+    ran: list[int] = []
+
+    def spend(number: int) -> str:
+        """Spend."""
+        ran.append(number)
+        return "ok"
+
+    usage = Usage(input_tokens=10, output_tokens=1, total_tokens=11)
+    script = [calls(("spend", {"number": n}), usage=usage) for n in range(9)]
+    model = ScriptedModel(script, tool_mode=mode)  # type: ignore[arg-type]
+    budget = Budget(**limits, at_limit="answer")
+    history = History()
+    with suppress(LimitExceeded):  # native; in prompt mode the text of the last reply is the answer
+        verb(Agent(model, [spend]), "x", budget=budget, history=history)
+    assert (budget.spent.requests, ran) == (3, [0, 1])
+    assert history_problems(history.messages) == []
+    assert mode == "prompt" or "Not run: the budget is used up" in history.messages[-1].content
+
+
+@pytest.mark.parametrize("verb", AGENT_VERBS, ids=lambda verb: verb.__name__)
+def test_text_beside_the_calls_of_the_last_request_is_the_answer(verb: AgentVerb):
+    model = ScriptedModel([calls(("spend", {})), calls(("spend", {}), content="Nearly done.")])
+    result = verb(
+        Agent(model, [function(lambda: "ok", name="spend")]), "x", budget=Budget(requests=1, at_limit="answer")
+    )
+    assert result.reply == "Nearly done."
