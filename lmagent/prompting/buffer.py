@@ -55,6 +55,9 @@ class TextBuffer:
 
     def feed(self, text: str) -> bool:
         """Append `text`; False while more is collected for a long buffer, which keeps appending linear."""
+        if not self._waiting and len(self.text) <= _LONG_BUFFER:
+            self.text += text
+            return True
         self._waiting.append(text)
         self._waiting_chars += len(text)
         if len(self.text) > _LONG_BUFFER and self._waiting_chars < len(self.text) >> 8:

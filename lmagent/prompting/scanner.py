@@ -266,13 +266,17 @@ class Scanner:
             return
         if not self._in_code_block:
             self._quotation.add(text)
-        self._blank_line = not text.rpartition("\n")[2].strip() and (self._blank_line or "\n" in text)
-        if text.strip():
+        visible = not text.isspace()
+        if "\n" in text:
+            self._blank_line = not text.rpartition("\n")[2].strip()
+        elif visible:
+            self._blank_line = False
+        if visible:
             self._at_reply_start = False
         if self._thought is not None:
             self._thought.append(text)
             return
-        if text.strip():
+        if visible:
             self._text_shown = True
         self._pieces.append(TextPiece(text))
 
@@ -318,6 +322,8 @@ class Scanner:
             end = found.start() if found else len(buffer.text)
             if end > buffer.position:
                 self._emit_until(end)
+                if found is None and not buffer.ended:
+                    yield
                 continue
             if buffer.text[end] == "\n":
                 self._emit_until(end + 1)
