@@ -215,7 +215,7 @@ MISTAKES: dict[str, tuple[tuple[str, Any], bool, tuple[str, ...]]] = {
     "10 MB": (("huge", {}), False, ("of 10000000 characters left out",)),
     "unserialisable": (("unserialisable", {}), True, ("cannot be written as JSON",)),
     "surrogates": (("surrogates", {}), False, ("a\ufffdb",)),
-    "nan": (("not_a_number", {}), True, ("cannot be written as JSON",)),
+    "nan": (("not_a_number", {}), False, ("NaN", "written as text")),
     "recursion": (("recursion", {}), True, ("RecursionError",)),
     "unknown tool": (("devide", {}), True, ("There is no tool 'devide'. Did you mean divide",)),
     "no name": (("", {}), True, ("There is no tool ''",)),

@@ -385,6 +385,19 @@ async def async_open_with(
         raise
 
 
+def _library_of(client: Any) -> Any:
+    """Return httpx or httpx2, whichever `client` comes from.
+
+    Found by the classes of the client that it has: the openai SDK derives clients of its own, and sets the `__module__`
+    of `httpx2.Timeout` to "openai" (seen in openai 3).
+    """
+    for each in type(client).__mro__:
+        name = each.__module__.partition(".")[0]
+        if name in ("httpx2", "httpx"):
+            return sys.modules[name]
+    raise TypeError(f"client={client!r:.80} is neither a client of httpx nor of httpx2.")
+
+
 class _ClientCall:
     """One call by a client: its clocks, and its errors as ours."""
 
@@ -393,7 +406,7 @@ class _ClientCall:
         self.clocks.start(timeouts, deadline)
         self._client = client
         self._timeout: Any = type(client.timeout)
-        self._library: Any = sys.modules[self._timeout.__module__.partition(".")[0]]
+        self._library = _library_of(client)
         # httpx and httpx2 log each URL with its query, in which some providers want the token.
         logger = logging.getLogger(self._library.__name__)
         if not any(isinstance(each, SecretFilter) for each in logger.filters):

@@ -109,3 +109,14 @@ def test_the_url_that_httpx2_logs_holds_no_secret(caplog):
         exchange(server.url, codec=codec, transport=HttpTransport(client=client)).ask(CALL)
         exchange(server.url, codec=codec, transport=HttpTransport()).ask(CALL)
     assert key.reveal() not in caplog.text
+
+
+@pytest.mark.parametrize("wanted", [httpx2.Client, "DefaultHttpxClient"], ids=["httpx2", "derived by openai"])
+def test_a_client_is_recognised_although_openai_renames_classes_of_httpx2(wanted):
+    openai = pytest.importorskip("openai")  # sets httpx2.Timeout.__module__ to "openai"
+    kind = getattr(openai, wanted) if isinstance(wanted, str) else wanted
+    with kind(
+        transport=httpx2.MockTransport(lambda request: (_ for _ in ()).throw(httpx2.ConnectError("down")))
+    ) as client:
+        with pytest.raises(ConnectionFailed):
+            exchange("http://127.0.0.1:9", transport=HttpTransport(client=client)).ask(CALL)
